@@ -1,0 +1,89 @@
+# `make help` lists the targets. ARGS="..." adds arguments to what run, test and bench start;
+# PYTHON=python3.13 chooses the interpreter.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+ARGS ?=
+
+# The first Python that runs (a pyenv shim may be there and not run), is 3.11 or later, and has
+# what venv needs (Debian keeps ensurepip in a package of its own).
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+		2>/dev/null && echo $$python && break; done)
+endif
+
+# An environment holds absolute paths and belongs to one Python. The stamps' names tell them, so
+# that a copied checkout does not run the code of the one it was copied from.
+ID := $(shell { pwd; $(PYTHON) --version || :; } 2>/dev/null | cksum | cut -d ' ' -f 1)
+MADE := $(VENV)/made-$(ID)
+INSTALLED := $(VENV)/installed-$(ID)
+INSTALLED_DEV := $(VENV)/installed-dev-$(ID)
+
+# command:package - what the tests start, and the Debian package that has it.
+TEST_COMMANDS := sqlite3:sqlite3
+
+# indexer.schema where mypy finds it; see [tool.mypy] in pyproject.toml.
+SCHEMA_LINK := build/mypy/indexer/schema
+
+.PHONY: help run test lint bench clean debian-packages
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+run: $(INSTALLED)  ## set up and run the demo: a simulated farm and the daemon
+	$(BIN)/piw-indexer demo $(ARGS)
+
+test: $(INSTALLED_DEV) debian-packages  ## set up and run the tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(INSTALLED_DEV) $(SCHEMA_LINK)  ## check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED_DEV)  ## measure the speeds that the design promises
+	$(BIN)/python -m tests.bench $(ARGS)
+
+clean:  ## remove the environment and everything made
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find indexer schema tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(MADE):
+	@test -n '$(PYTHON)' || { \
+		echo 'make: no Python 3.11 or later with venv found: install one (Debian: apt-get' \
+			'install python3-venv), or name it: make PYTHON=/path/to/python3' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(INSTALLED): pyproject.toml $(MADE)
+	$(PIP) install --editable .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml $(MADE)
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(INSTALLED)
+
+$(SCHEMA_LINK):
+	@mkdir -p $(@D)
+	ln -sfn ../../../schema $@
+
+debian-packages:
+	@missing=; \
+	for need in $(TEST_COMMANDS); do \
+		command -v "$${need%%:*}" >/dev/null || missing+=" $${need#*:}"; \
+	done; \
+	test -n "$$missing" || exit 0; \
+	command -v apt-get >/dev/null || { \
+		echo "make: the tests need what Debian has in:$$missing; install it and try again" >&2; \
+		exit 1; }; \
+	as_root=; test "$$(id -u)" = 0 || as_root=sudo; \
+	set -x; \
+	$$as_root apt-get -qq update </dev/null; \
+	$$as_root env DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq install --yes --no-install-recommends $$missing </dev/null

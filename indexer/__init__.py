@@ -1,0 +1,3 @@
+"""piw-indexer: piwheels' JSON API, kept current by messages instead of queries."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,179 @@
+"""The one place that opens a database: settings, migrations, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from .errors import NewerDatabaseError, StateError
+
+OLDEST_SQLITE = (3, 37, 0)
+"""STRICT tables came with it."""
+
+
+def open_writer(
+    path: Path,
+    migrations: Migrations,
+    application_id: int,
+    *,
+    synchronous: str,
+    cache_kib: int = 16 * 1024,
+) -> sqlite3.Connection:
+    """Open (or create) a database to write, with its schema brought up to date.
+
+    Args:
+        path: of the file.
+        migrations: the schema.
+        application_id: that tells our databases from others.
+        synchronous: `FULL` (every commit is on the disk) or `NORMAL` (only checkpoints are).
+        cache_kib: size of the page cache, KiB.
+
+    Raises:
+        NewerDatabaseError: if a newer version of the program made it.
+        StateError: if it cannot be opened, or is no database of ours.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StateError(
+            f"open {path}",
+            f"SQLite {sqlite3.sqlite_version} is too old",
+            "install a Python whose SQLite is 3.37 or newer",
+        )
+    with explained(f"open {path}"):
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            found = connection.execute("PRAGMA application_id").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if found != application_id and tables:
+                raise StateError(
+                    f"open {path}", "it is a database of another program", _move_aside(path)
+                )
+            refuse_newer(connection, path, migrations)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            database = Database(connection)
+            if migrations.pending(database):
+                migrations.apply(database)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def open_reader(path: Path, *, cache_kib: int = 4 * 1024) -> sqlite3.Connection:
+    """Open a database to read only; it can neither write nor checkpoint.
+
+    Raises:
+        StateError: if it is not there or cannot be opened.
+    """
+    with explained(f"read {path}"):
+        if not path.exists():
+            raise StateError(f"read {path}", "it does not exist", "run the indexer first")
+        connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return connection
+
+
+def refuse_newer(connection: sqlite3.Connection, path: Path, migrations: Migrations) -> None:
+    """Refuse a database with migrations that this version does not know.
+
+    Raises:
+        NewerDatabaseError: if there are any.
+    """
+    database = Database(connection)
+    known = {migration.name for migration in migrations.pending(database)}
+    known |= {migration.name for migration in migrations._migrations}
+    unknown = [one.name for one in migrations.applied(database) if one.name not in known]
+    if unknown:
+        raise NewerDatabaseError(
+            f"open {path}",
+            f"a newer piw-indexer made it (it has {', '.join(unknown)}, unknown here)",
+            "install that version again, or a newer one",
+        )
+
+
+@contextmanager
+def explained(operation: str) -> Iterator[None]:
+    """Turn SQLite's and the system's errors into a `StateError` that says what was being done."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StateError(operation, error, _remedy(error)) from error
+    except OSError as error:
+        raise StateError(operation, error.strerror or error, _remedy(error)) from error
+
+
+def _remedy(error: Exception) -> str:
+    text = str(error)
+    if "disk is full" in text or "No space left" in text:
+        return "free some disk space; nothing that was journaled is lost"
+    if "unable to open" in text or isinstance(error, PermissionError):
+        return "check that the directory exists and belongs to the user that runs piw-indexer"
+    if "malformed" in text or "not a database" in text:
+        return "run `piw-indexer check` to see what is damaged"
+    return "look at the cause, then start again; nothing that was journaled is lost"
+
+
+def _move_aside(path: Path) -> str:
+    return f"move {path} away, or choose another --state-dir"
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Everything inside is committed together, or nothing is."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Everything read inside is of one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield connection
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def remove(path: Path) -> None:
+    """Remove a database with its write-ahead log, the file itself first.
+
+    A log that outlived its database would be read into the next one of that name.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        try:
+            os.unlink(f"{path}{suffix}")
+        except FileNotFoundError:
+            pass
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

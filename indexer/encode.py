@@ -1,0 +1,132 @@
+"""Messages into bytes: of the wire (named fields, DESIGN section 4) and of the journal.
+
+The journal keeps a message's fields by position, in the order of `indexer.messages`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from . import messages
+from .messages import Message, Position
+from .times import SECOND, Time, to_rfc3339
+
+HEARTBEAT = b"HEARTBEAT"
+"""The topic of heartbeats."""
+
+_TIMES = {"released", "seen", "accessed_at"}
+_pack = msgpack.Packer(autoreset=True).pack
+
+
+def timestamp(value: Time) -> msgpack.Timestamp:
+    """A time as msgpack's timestamp extension."""
+    seconds, microseconds = divmod(value, SECOND)
+    return msgpack.Timestamp(seconds, microseconds * 1000)
+
+
+def _file(file: messages.File) -> dict[str, Any]:
+    fields = dict(zip(messages.File._fields, file, strict=True))
+    fields["dependencies"] = dict(file.dependencies)
+    return fields
+
+
+def _release(release: messages.SnapshotRelease) -> dict[str, Any]:
+    return {
+        "released": timestamp(release.released),
+        "skip": release.skip,
+        "yanked": release.yanked,
+        "abis": {a.abi_tag: {"status": a.status, "build_id": a.build_id} for a in release.abis},
+        "files": {
+            file.filename: dict(zip(file._fields[1:], file[1:], strict=True))
+            for file in release.files
+        },
+    }
+
+
+def fields(message: Message) -> dict[str, Any]:
+    """A message's data with the field names of the wire; times as msgpack timestamps."""
+    data = message.data
+    named: dict[str, Any] = dict(zip(data._fields, data, strict=True))
+    for name in _TIMES & named.keys():
+        if named[name] is not None:
+            named[name] = timestamp(named[name])
+    if message.name == "LOGBUILD":
+        named["files"] = [_file(file) for file in data.files]
+    elif message.name == "SETABIS":
+        named = {name: dict(value) for name, value in named.items()}
+    elif message.name == "SNAPSHOT":
+        named["releases"] = {release.version: _release(release) for release in data.releases}
+    elif message.name == "DOWNLOADS":
+        named["hours"] = {to_rfc3339(hour * SECOND): count for hour, count in data.hours}
+    return named
+
+
+def published(position: Position, message: Message) -> list[bytes]:
+    """The two frames of a message on a change feed: topic and payload."""
+    package = messages.package_of(message.data)
+    topic = message.name if package is None else f"{message.name} {package}"
+    payload = {
+        "feed": position.feed,
+        "epoch": position.epoch,
+        "serial": position.serial,
+        "at": timestamp(message.at),
+        "msg": message.name,
+        "data": fields(message),
+    }
+    return [topic.encode(), _pack(payload)]
+
+
+def heartbeat(position: Position) -> list[bytes]:
+    """The two frames of a heartbeat: the last serial that was published."""
+    return [HEARTBEAT, _pack(position._asdict())]
+
+
+def replay_request(epoch: int, after: int, limit: int) -> bytes:
+    """A request for up to `limit` messages after serial `after`."""
+    return _pack({"replay": {"epoch": epoch, "after": after, "limit": limit}})
+
+
+def replay_end(serial: int) -> bytes:
+    """The end of a replay: the last serial that was sent."""
+    return _pack({"end": serial})
+
+
+def replay_gone(epoch: int, first: int) -> bytes:
+    """A replay that is not possible: the present epoch, the oldest serial kept."""
+    return _pack({"gone": {"epoch": epoch, "first": first}})
+
+
+def to_journal(message: Message) -> bytes:
+    """A message's data as the journal stores it: its fields in order."""
+    return _pack(message.data)
+
+
+_unpack = msgpack.unpackb
+
+
+def from_journal(name: str, at: Time, data: bytes) -> Message:
+    """The message that `to_journal` stored.
+
+    Raises:
+        Exception: whatever msgpack or a tuple says, if the journal is damaged.
+    """
+    values = _unpack(data, use_list=False)
+    if name == "LOGBUILD":
+        values = (*values[:7], tuple([messages.File._make(file) for file in values[7]]))
+    elif name == "SNAPSHOT":
+        values = (*values[:4], tuple([_journal_release(release) for release in values[4]]))
+    return Message(name, at, messages.BY_NAME[name](*values))
+
+
+def _journal_release(values: Any) -> messages.SnapshotRelease:
+    version, released, skip, yanked, abis, files = values
+    return messages.SnapshotRelease(
+        version,
+        released,
+        skip,
+        yanked,
+        tuple([messages.SnapshotBuild(*abi) for abi in abis]),
+        tuple([messages.SnapshotFile(*file) for file in files]),
+    )

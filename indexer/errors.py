@@ -1,0 +1,71 @@
+"""The errors a user can meet.
+
+Every error of ours derives from `IndexerError`; its text says the operation, the object, the
+cause and the remedy, and its `exit_status` is what the command ends with. Errors of libraries
+are wrapped where they enter.
+"""
+
+from __future__ import annotations
+
+
+class IndexerError(Exception):
+    """Something failed in a way that was foreseen.
+
+    Args:
+        operation: what was being done, to what ("open the index /x/index.db").
+        cause: why it failed.
+        remedy: what to do now; empty when there is nothing to do.
+    """
+
+    exit_status = 3
+
+    def __init__(self, operation: str, cause: object, remedy: str = "") -> None:
+        self.operation = operation
+        self.cause = str(cause)
+        self.remedy = remedy
+        text = f"cannot {operation}: {self.cause}"
+        super().__init__(f"{text}\n  what to do: {remedy}" if remedy else text)
+
+
+class UsageError(IndexerError):
+    """The command line, the environment or the configuration file is wrong (exit status 2)."""
+
+    exit_status = 2
+
+
+class StateError(IndexerError):
+    """The state directory is locked, damaged, or from a newer version (exit status 3)."""
+
+
+class NewerDatabaseError(StateError):
+    """A database was written by a newer version of the program than this one."""
+
+
+class JournalError(StateError):
+    """The journal cannot be read or written; nothing may act on messages it does not hold."""
+
+
+class PublishError(IndexerError):
+    """A document could not be put in its place (full disk, no permission...)."""
+
+
+class PeerError(IndexerError):
+    """A peer on the network did not answer (exit status 4)."""
+
+    exit_status = 4
+
+
+class DecodeError(Exception):
+    """A frame or a line is no valid message.
+
+    The only exception that decoding raises, whatever the bytes.
+
+    Args:
+        path: where in the message the fault lies ("data.files[0].filename"); empty for the whole.
+        cause: what is wrong there.
+    """
+
+    def __init__(self, path: str, cause: str) -> None:
+        self.path = path
+        self.cause = cause
+        super().__init__(f"{path}: {cause}" if path else cause)

@@ -1,0 +1,1 @@
+"""Change feed: the publisher and the subscriber of DESIGN section 4."""

@@ -1,0 +1,602 @@
+"""The journal: accepted messages in order, durable before anything acts on them.
+
+One SQLite file a UTC month, `synchronous=FULL`. Every (feed, epoch, serial) is accepted once;
+what is refused is kept beside it with its bytes and the reason. It does not know what a message
+means. A publisher's spool is a journal too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from . import database, encode, messages, times
+from .clock import Clock
+from .errors import DecodeError, JournalError, StateError
+from .messages import Message, Position
+from .schema import journal as schema
+
+_MONTH = re.compile(r"\d{4}-\d\d\.db", re.ASCII)
+
+
+class Accepted(NamedTuple):
+    """A message to append, and where it stands in its feed; None where it has no place there."""
+
+    position: Position | None
+    message: Message
+
+
+class Refused(NamedTuple):
+    """Bytes to quarantine: where they came from, how they are encoded, what is wrong."""
+
+    position: Position | None
+    source: str
+    format: str
+    error: DecodeError
+    raw: bytes
+
+
+Entry = Accepted | Refused
+
+
+class Row(NamedTuple):
+    """A message of the journal with its serial."""
+
+    serial: int
+    message: Message
+
+
+class Feed(NamedTuple):
+    """How far a feed was accepted, and why it is broken, if it is."""
+
+    feed: str
+    epoch: int
+    serial: int
+    broken: str | None
+
+
+class Quarantined(NamedTuple):
+    """A refused message; `retried` is the serial under which it was accepted later."""
+
+    quarantine_id: int
+    source: str
+    feed: str | None
+    feed_serial: int | None
+    received: times.Time
+    times: int
+    format: str
+    path: str
+    reason: str
+    raw: bytes
+    retried: int | None
+
+
+class _Month(NamedTuple):
+    path: Path
+    after: int  # the last serial before it
+
+
+class JournalReader:
+    """Reads a journal that another process may be writing.
+
+    Args:
+        directory: of the monthly files.
+
+    Raises:
+        JournalError: if a month is missing or damaged.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._reader: tuple[Path, sqlite3.Connection] | None = None
+        self._months: list[_Month] = []
+        self.scan()
+
+    def scan(self) -> None:
+        """Look again which months there are."""
+        months = []
+        if self.directory.is_dir():
+            for name in sorted(os.listdir(self.directory)):
+                if _MONTH.fullmatch(name):
+                    path = self.directory / name
+                    months.append(_Month(path, int(self._meta(path, "after"))))
+        self._months = months
+
+    def _meta(self, path: Path, key: str) -> int | str:
+        connection = self._open(path)
+        with _explained(path):
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise JournalError(
+                f"read the journal's {path.name}", f"it does not say its {key}", _restore(path)
+            )
+        value: int | str = row[0]
+        return value
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        if self._reader is not None:
+            if self._reader[0] == path:
+                return self._reader[1]
+            self._reader[1].close()
+            self._reader = None
+        try:
+            connection = database.open_reader(path)
+        except StateError as error:
+            raise JournalError(
+                f"read the journal's {path.name}", error.cause, _restore(path)
+            ) from error
+        self._reader = path, connection
+        return connection
+
+    @property
+    def months(self) -> list[Path]:
+        """The files of the journal, the oldest first."""
+        return [month.path for month in self._months]
+
+    @property
+    def first(self) -> int:
+        """The oldest serial that is still kept; 1 for a whole or an empty journal."""
+        return self._months[0].after + 1 if self._months else 1
+
+    @property
+    def journal_id(self) -> str:
+        """What tells this journal from others; empty as long as it is."""
+        return str(self._meta(self._months[-1].path, "journal_id")) if self._months else ""
+
+    @property
+    def epoch(self) -> int:
+        """When the journal was made, microseconds since 1970: the epoch of a spool."""
+        return int(self._meta(self._months[-1].path, "epoch")) if self._months else 0
+
+    def last_serial(self) -> int:
+        """The serial of the newest message, 0 if there is none."""
+        return self._last_of(self._months[-1]) if self._months else 0
+
+    def _last_of(self, month: _Month) -> int:
+        connection = self._open(month.path)
+        with _explained(month.path):
+            last = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
+        return month.after if last is None else int(last)
+
+    def verify(self) -> None:
+        """Check that every month begins where the one before it ends.
+
+        Raises:
+            JournalError: if messages are missing between two months.
+        """
+        for before, month in zip(self._months, self._months[1:], strict=False):
+            last = self._last_of(before)
+            if last != month.after:
+                raise JournalError(
+                    f"read the journal in {self.directory}",
+                    f"{before.path.name} ends with serial {last}, but {month.path.name} "
+                    f"begins after {month.after}",
+                    "restore the missing or damaged month from a backup",
+                )
+
+    def read(self, after: int, limit: int) -> list[Row]:
+        """Up to `limit` messages after serial `after`, in order; fewer only at the end.
+
+        Raises:
+            JournalError: if they cannot be read.
+        """
+        rows: list[Row] = []
+        for number, month in enumerate(self._months):
+            until = self._months[number + 1].after if number + 1 < len(self._months) else None
+            if until is not None and until <= after:
+                continue
+            connection = self._open(month.path)
+            with _explained(month.path):
+                found = connection.execute(
+                    "SELECT serial, msg, at, data FROM messages WHERE serial > ?"
+                    " ORDER BY serial LIMIT ?",
+                    (after, limit - len(rows)),
+                ).fetchall()
+            decode = encode.from_journal
+            try:
+                rows += [Row(serial, decode(msg, at, data)) for serial, msg, at, data in found]
+            except Exception as error:
+                raise JournalError(
+                    f"read the journal's {month.path.name}",
+                    f"a message after serial {after} is damaged: {error!r}",
+                    _restore(month.path),
+                ) from error
+            if len(rows) >= limit:
+                break
+            after = max(after, until or 0)
+        return rows
+
+    def batches(self, after: int, size: int = 5000) -> Iterator[list[Row]]:
+        """All messages after serial `after`, in order, `size` at a time."""
+        while rows := self.read(after, size):
+            if rows[0].serial != after + 1:
+                raise JournalError(
+                    f"read the journal in {self.directory}",
+                    f"serials {after + 1} to {rows[0].serial - 1} are missing",
+                    "restore the missing month from a backup",
+                )
+            yield rows
+            after = rows[-1].serial
+
+    def feeds(self) -> list[Feed]:
+        """How far every feed was accepted, in the order in which they came."""
+        if not self._months:
+            return []
+        path = self._months[-1].path
+        with _explained(path):
+            return [
+                Feed(*row)
+                for row in self._open(path).execute(
+                    "SELECT feed, epoch, serial, broken FROM feeds ORDER BY feed_id"
+                )
+            ]
+
+    def quarantined(self) -> int:
+        """How many refused messages wait in the quarantine."""
+        found: set[int] = set()
+        retried: set[int] = set()
+        for month in self._months:
+            connection = self._open(month.path)
+            with _explained(month.path):
+                found.update(
+                    row[0] for row in connection.execute("SELECT quarantine_id FROM quarantine")
+                )
+                retried.update(
+                    row[0] for row in connection.execute("SELECT quarantine_id FROM retries")
+                )
+        return len(found - retried)
+
+    def quarantine(self) -> list[Quarantined]:
+        """Everything that was refused, the oldest first."""
+        retried: dict[int, int] = {}
+        found = []
+        for month in self._months:
+            connection = self._open(month.path)
+            with _explained(month.path):
+                retried.update(connection.execute("SELECT quarantine_id, serial FROM retries"))
+                found += connection.execute(
+                    "SELECT quarantine_id, source, feed, feed_serial, received, times, format,"
+                    " path, reason, raw FROM quarantine LEFT JOIN feeds USING (feed_id)"
+                    " ORDER BY quarantine_id"
+                ).fetchall()
+        return [Quarantined(*row, retried.get(row[0])) for row in found]
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._reader is not None:
+            self._reader[1].close()
+            self._reader = None
+
+
+class Journal(JournalReader):
+    """Writes a journal; whoever makes one holds the lock of its state.
+
+    Args:
+        directory: of the monthly files; made if it is not there.
+        clock: tells the month of a message's receipt.
+
+    Raises:
+        JournalError: if a month is missing, damaged, or cannot be written.
+    """
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._writer: sqlite3.Connection | None = None
+        self._writer_path = Path()
+        self._clock = clock
+        self._feed_ids: dict[tuple[str, int], int] = {}
+        self._positions: dict[tuple[str, int], int] = {}
+        self._epochs: dict[str, int] = {}
+        self._quarantine_id = 0
+        self.serial = 0
+        try:
+            if not directory.is_dir():
+                directory.mkdir(parents=True, mode=0o755)
+                database.sync_directory(directory.parent)
+        except OSError as error:
+            raise JournalError(
+                f"make the journal directory {directory}",
+                error.strerror,
+                "check --state-dir and who owns it",
+            ) from error
+        super().__init__(directory)
+        self.verify()
+        if self._months:
+            self._open_month(self._months[-1].path)
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        if self._writer is not None and path == self._writer_path:
+            return self._writer
+        return super()._open(path)
+
+    def _open_month(self, path: Path) -> None:
+        try:
+            writer = database.open_writer(
+                path, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
+            )
+        except StateError as error:
+            if isinstance(error, JournalError) or "newer" in error.cause:
+                raise
+            raise JournalError(error.operation, error.cause, error.remedy) from error
+        self._writer, self._writer_path = writer, path
+        with _explained(path):
+            for feed_id, feed, epoch, serial in writer.execute(
+                "SELECT feed_id, feed, epoch, serial FROM feeds ORDER BY feed_id"
+            ):
+                self._feed_ids[feed, epoch] = feed_id
+                self._positions[feed, epoch] = serial
+                self._epochs[feed] = epoch
+            self.serial = self._last_of(_Month(path, int(self._meta(path, "after"))))
+            self._quarantine_id = (
+                writer.execute("SELECT max(quarantine_id) FROM quarantine").fetchone()[0]
+                or int(self._meta(path, "after_quarantine"))
+            )  # fmt: skip
+
+    def _this_month(self) -> sqlite3.Connection:
+        """The connection to append with; makes the month's file when the month is new."""
+        path = self.directory / f"{times.month(self._clock())}.db"
+        # A clock that jumped back must not make an older month.
+        if self._writer is not None and path <= self._writer_path:
+            return self._writer
+        self._make_month(path)
+        assert self._writer is not None
+        return self._writer
+
+    def _make_month(self, path: Path) -> None:
+        now = self._clock()
+        journal_id = self.journal_id or uuid.uuid4().hex
+        epoch = self.epoch or now
+        # Under another name until it is whole: a month without its feeds would let every
+        # message in twice.
+        unfinished = path.with_suffix(".new")
+        feeds: list[tuple[object, ...]] = []
+        with _explained(path):
+            if self._writer is not None:
+                feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
+            database.remove(unfinished)
+            connection = database.open_writer(
+                unfinished, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
+            )
+            try:
+                with database.transaction(connection):
+                    connection.executemany("INSERT INTO feeds VALUES (?, ?, ?, ?, ?)", feeds)
+                    connection.executemany(
+                        "INSERT INTO meta VALUES (?, ?)",
+                        [
+                            ("journal_id", journal_id),
+                            ("epoch", epoch),
+                            ("after", self.serial),
+                            ("after_quarantine", self._quarantine_id),
+                        ],
+                    )
+                connection.execute("PRAGMA journal_mode = DELETE")
+            finally:
+                connection.close()
+            os.rename(unfinished, path)
+            database.sync_directory(self.directory)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self.scan()
+        self._open_month(path)
+
+    def position(self, feed: str, epoch: int) -> int:
+        """The last serial of that feed and epoch that was accepted or quarantined; 0: none."""
+        return self._positions.get((feed, epoch), 0)
+
+    def feed_epoch(self, feed: str) -> int | None:
+        """The newest epoch of a feed that is known; None for a new feed."""
+        return self._epochs.get(feed)
+
+    def append(self, entries: Iterable[Entry]) -> list[Row]:
+        """Make a batch durable, in one commit; what was accepted before is passed over.
+
+        Args:
+            entries: messages and refusals, those of one feed in the order of their serials.
+
+        Returns:
+            The messages that are new, with their serials.
+
+        Raises:
+            JournalError: if it could not be committed; then nothing was, and it can be tried
+                again.
+        """
+        writer = self._this_month()
+        rows: list[Row] = []
+        inserts: list[tuple[object, ...]] = []
+        refusals: list[tuple[object, ...]] = []
+        feed_ids = self._feed_ids
+        new_feeds: dict[tuple[str, int], int] = {}
+        positions: dict[tuple[str, int], int] = {}
+        serial = self.serial
+        quarantine_id = self._quarantine_id
+        pack = encode.to_journal
+        package_of = messages.package_of
+        for entry in entries:
+            position = entry.position
+            feed_id = feed_serial = None
+            if position is not None:
+                feed, epoch, feed_serial = position
+                key = feed, epoch
+                known = positions.get(key)
+                if known is None:
+                    known = self._positions.get(key, 0)
+                if feed_serial <= known:
+                    continue
+                positions[key] = feed_serial
+                feed_id = feed_ids.get(key) or new_feeds.get(key)
+                if feed_id is None:
+                    feed_id = new_feeds[key] = len(feed_ids) + len(new_feeds) + 1
+            if type(entry) is Accepted:
+                message = entry.message
+                serial += 1
+                rows.append(Row(serial, message))
+                inserts.append(
+                    (
+                        serial,
+                        message.at,
+                        message.name,
+                        package_of(message.data),
+                        feed_id,
+                        feed_serial,
+                        pack(message),
+                    )
+                )
+            else:
+                assert isinstance(entry, Refused)
+                quarantine_id += 1
+                refusals.append(
+                    (
+                        quarantine_id,
+                        entry.source,
+                        feed_id,
+                        feed_serial,
+                        self._clock(),
+                        entry.format,
+                        entry.error.path,
+                        entry.error.cause,
+                        entry.raw,
+                    )
+                )
+        if not inserts and not refusals and not positions:
+            return rows
+        with _explained(self._writer_path), database.transaction(writer):
+            for (feed, epoch), feed_id in new_feeds.items():
+                writer.execute(
+                    "INSERT INTO feeds (feed_id, feed, epoch, serial) VALUES (?, ?, ?, 0)",
+                    (feed_id, feed, epoch),
+                )
+            writer.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", inserts)
+            if refusals:
+                quarantine_id = self._quarantine(writer, refusals)
+            writer.executemany(
+                "UPDATE feeds SET serial = ? WHERE feed_id = ?",
+                [(last, feed_ids.get(key) or new_feeds[key]) for key, last in positions.items()],
+            )
+        for key, feed_id in new_feeds.items():
+            feed_ids[key] = feed_id
+            self._epochs[key[0]] = key[1]
+        self._positions.update(positions)
+        self.serial = serial
+        self._quarantine_id = quarantine_id
+        return rows
+
+    def _quarantine(
+        self, writer: sqlite3.Connection, refusals: Sequence[tuple[object, ...]]
+    ) -> int:
+        """Keep refused bytes; the same without a position, again and again, is counted."""
+        quarantine_id = self._quarantine_id
+        for refusal in refusals:
+            if refusal[2] is None:
+                again = writer.execute(
+                    "UPDATE quarantine SET times = times + 1"
+                    " WHERE feed_id IS NULL AND source = ? AND raw = ?",
+                    (refusal[1], refusal[8]),
+                )
+                if again.rowcount:
+                    continue
+            quarantine_id += 1
+            writer.execute(
+                "INSERT INTO quarantine (quarantine_id, source, feed_id, feed_serial, received,"
+                " format, path, reason, raw) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (quarantine_id, *refusal[1:]),
+            )
+        return quarantine_id
+
+    def retry(self, quarantine_id: int, message: Message) -> Row | None:
+        """Accept a message that was quarantined; None if that was done before.
+
+        Raises:
+            JournalError: if it could not be committed.
+        """
+        writer = self._this_month()
+        if any(one.quarantine_id == quarantine_id and one.retried for one in self.quarantine()):
+            return None
+        row = Row(self.serial + 1, message)
+        with _explained(self._writer_path), database.transaction(writer):
+            writer.execute(
+                "INSERT INTO messages VALUES (?, ?, ?, ?, NULL, NULL, ?)",
+                (
+                    row.serial,
+                    message.at,
+                    message.name,
+                    messages.package_of(message.data),
+                    encode.to_journal(message),
+                ),
+            )
+            writer.execute("INSERT INTO retries VALUES (?, ?)", (quarantine_id, row.serial))
+        self.serial = row.serial
+        return row
+
+    def mark_broken(self, feed: str, epoch: int, why: str | None) -> None:
+        """Note that messages of a feed are lost (or, with None, that this was repaired).
+
+        Raises:
+            JournalError: if it could not be committed.
+        """
+        writer = self._this_month()
+        key = feed, epoch
+        with _explained(self._writer_path), database.transaction(writer):
+            writer.execute(
+                "INSERT INTO feeds (feed_id, feed, epoch, serial, broken) VALUES (?, ?, ?, 0, ?)"
+                " ON CONFLICT (feed, epoch) DO UPDATE SET broken = excluded.broken",
+                (self._feed_ids.get(key, len(self._feed_ids) + 1), feed, epoch, why),
+            )
+        if key not in self._feed_ids:
+            self._feed_ids[key] = len(self._feed_ids) + 1
+            self._positions[key] = 0
+            self._epochs[feed] = epoch
+
+    def skip_to(self, position: Position) -> None:
+        """Give up what lies between the last accepted serial and `position`, both included.
+
+        For a feed that is broken: its publisher keeps those messages no more.
+        """
+        writer = self._this_month()
+        key = position.feed, position.epoch
+        feed_id = self._feed_ids.get(key, len(self._feed_ids) + 1)
+        with _explained(self._writer_path), database.transaction(writer):
+            writer.execute(
+                "INSERT INTO feeds (feed_id, feed, epoch, serial) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (feed, epoch) DO UPDATE SET serial = excluded.serial",
+                (feed_id, *position),
+            )
+        self._feed_ids[key] = feed_id
+        self._positions[key] = position.serial
+        self._epochs[position.feed] = position.epoch
+
+    def close(self) -> None:
+        """Close the journal; what was appended is durable already."""
+        super().close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class _explained:
+    """Turn SQLite's and the system's errors into a `JournalError` naming the month."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (sqlite3.Error, OSError)):
+            try:
+                with database.explained(f"use the journal's {self._path.name}"):
+                    raise error
+            except StateError as explained:
+                remedy = explained.remedy
+                if "malformed" in explained.cause or "not a database" in explained.cause:
+                    remedy = _restore(self._path)
+                raise JournalError(explained.operation, explained.cause, remedy) from error
+
+
+def _restore(path: Path) -> str:
+    return f"restore {path} from a backup; the journal is the only record of these messages"

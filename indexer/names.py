@@ -1,0 +1,72 @@
+"""Names of packages, files and ABIs: which are safe, and what belongs to what.
+
+Every name that reaches a path has passed `refuse_unsafe` or `is_canonical` here.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SEPARATORS = re.compile(r"[-_.]+")
+_CANONICAL = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
+_CPYTHON_ABI = re.compile(r"cp([1-9])(0|[1-9][0-9]{0,2})(t?d?|d?m?u?)", re.ASCII)
+
+MAX_NAME = 200
+MAX_FILENAME = 255
+MAX_COMPONENT_BYTES = 255
+"""NAME_MAX of Linux file systems, in bytes."""
+
+
+def canonical(name: str) -> str:
+    """The canonical form of a package name.
+
+    Source: PEP 503, https://peps.python.org/pep-0503/#normalized-names
+    """
+    return _SEPARATORS.sub("-", name).lower()
+
+
+def is_canonical(name: str) -> bool:
+    """True if `name` is a canonical package name that begins and ends with a letter or digit."""
+    return _CANONICAL.fullmatch(name) is not None
+
+
+def unsafe(name: str, longest: int) -> str:
+    """Why `name` must not become a part of a path; empty if it may."""
+    if not name:
+        return "is empty"
+    if len(name) > longest:
+        return f"is longer than {longest} characters"
+    if "/" in name:
+        return 'has a "/"'
+    if "\0" in name:
+        return "has a NUL"
+    if name[0] == ".":
+        return "begins with a dot"
+    return ""
+
+
+def wheel_package(filename: str) -> str | None:
+    """The canonical package that a wheel's filename names; None for what is no wheel's name.
+
+    Source: the wheel filename convention,
+    https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+    """
+    if not filename.endswith(".whl"):
+        return None
+    name, dash, rest = filename.partition("-")
+    # distribution-version(-build)?-python-abi-platform.whl
+    if not dash or not 3 <= rest.count("-") <= 4:
+        return None
+    package = canonical(name)
+    return package if is_canonical(package) and len(package) <= MAX_NAME else None
+
+
+def abi_version(abi_tag: str) -> tuple[int, int, str] | None:
+    """(major, minor, flags) of a CPython ABI tag (`cp37m`: 3, 7, "m"); None for another tag.
+
+    Source: PEP 425, https://peps.python.org/pep-0425/#abi-tag
+    """
+    match = _CPYTHON_ABI.fullmatch(abi_tag)
+    if match is None:
+        return None
+    return int(match[1]), int(match[2]), match[3]

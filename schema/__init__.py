@@ -1,0 +1,1 @@
+"""Schemas as data: of the messages, of the index and of the journal."""
