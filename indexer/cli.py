@@ -1,1 +1,67 @@
-def main() -> None: ...
+"""The command `piw-indexer`: what a user can type, and how it ends.
+
+Results go to stdout, diagnostics to stderr. Exit status: 0 done, 1 `check` found differences, 2
+usage or configuration, 3 the state is locked or unusable, 4 a peer did not answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from . import __version__
+from .commands import check, demo, ingest, publish, quarantine, rebuild, run, status, write
+from .errors import IndexerError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="piw-indexer")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong on stderr.")
+def piw_indexer(verbose: bool, quiet: bool) -> None:
+    """piwheels' JSON API, kept current by messages instead of queries.
+
+    Every option can also be set in the environment (PIW_INDEXER_<OPTION>) and in the section
+    [indexer] of piwheels' configuration files.
+    """
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="piw-indexer: %(message)s", stream=sys.stderr)
+
+
+for _command in (
+    run.run,
+    ingest.ingest,
+    write.write,
+    publish.publish,
+    rebuild.rebuild,
+    check.check,
+    status.status,
+    quarantine.quarantine,
+    demo.demo,
+):
+    piw_indexer.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; never returns, but for the tests that give `arguments`."""
+    try:
+        result = piw_indexer.main(arguments, prog_name="piw-indexer", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except IndexerError as error:
+        click.echo(f"piw-indexer: {error}", err=True)
+        sys.exit(error.exit_status)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("piw-indexer: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our results has seen enough; do not let Python complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(result if isinstance(result, int) else 0)

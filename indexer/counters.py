@@ -101,7 +101,8 @@ class Counters:
         )
         self._connection.executemany(
             "INSERT INTO download_hours VALUES (?, ?, ?)"
-            " ON CONFLICT (hour, counter_id) DO UPDATE SET downloads = downloads + excluded.downloads",
+            " ON CONFLICT (hour, counter_id)"
+            " DO UPDATE SET downloads = downloads + excluded.downloads",
             sorted((hour, counter_ids[package], n) for (package, hour), n in hours.items()),
         )
         self.changed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -108,25 +109,47 @@ def refuse_newer(connection: sqlite3.Connection, path: Path, migrations: Migrati
 
 
 @contextmanager
-def explained(operation: str) -> Iterator[None]:
+def explained(operation: str, kind: type[StateError] = StateError) -> Iterator[None]:
     """Turn SQLite's and the system's errors into a `StateError` that says what was being done."""
     try:
         yield
     except sqlite3.Error as error:
-        raise StateError(operation, error, _remedy(error)) from error
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        remedy = _REMEDIES.get(code, _LOOK)
+        raise kind(operation, error, remedy, passing=code in _PASSING) from error
     except OSError as error:
-        raise StateError(operation, error.strerror or error, _remedy(error)) from error
+        code = _SQLITE_CODES.get(error.errno or 0, 0)
+        remedy = _REMEDIES.get(code, _LOOK)
+        cause = error.strerror or error
+        raise kind(operation, cause, remedy, passing=code in _PASSING) from error
 
 
-def _remedy(error: Exception) -> str:
-    text = str(error)
-    if "disk is full" in text or "No space left" in text:
-        return "free some disk space; nothing that was journaled is lost"
-    if "unable to open" in text or isinstance(error, PermissionError):
-        return "check that the directory exists and belongs to the user that runs piw-indexer"
-    if "malformed" in text or "not a database" in text:
-        return "run `piw-indexer check` to see what is damaged"
-    return "look at the cause, then start again; nothing that was journaled is lost"
+_LOOK = "look at the cause, then start again; nothing that was journaled is lost"
+_OWNER = "check that the directory exists and belongs to the user that runs piw-indexer"
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "free some disk space; nothing that was journaled is lost",
+    sqlite3.SQLITE_IOERR: "look at the disk (dmesg); nothing that was journaled is lost",
+    sqlite3.SQLITE_CANTOPEN: _OWNER,
+    sqlite3.SQLITE_PERM: _OWNER,
+    sqlite3.SQLITE_READONLY: _OWNER,
+    sqlite3.SQLITE_CORRUPT: "run `piw-indexer check` to see what is damaged",
+    sqlite3.SQLITE_NOTADB: "run `piw-indexer check` to see what is damaged",
+}
+_PASSING = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+}
+_SQLITE_CODES = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
+    errno.EIO: sqlite3.SQLITE_IOERR,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EACCES: sqlite3.SQLITE_PERM,
+    errno.EPERM: sqlite3.SQLITE_PERM,
+    errno.ENOENT: sqlite3.SQLITE_CANTOPEN,
+}
 
 
 def _move_aside(path: Path) -> str:

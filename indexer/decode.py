@@ -60,7 +60,8 @@ def _compiled(node: Any, path: tuple[str, ...], record: type[Any] | None) -> _Ch
 
         return check_nullable_text
     assert callable(node), path
-    return node
+    check: _Check = node
+    return check
 
 
 def _compiled_record(node: dict[Any, Any], path: tuple[str, ...], record: type[Any]) -> _Check:

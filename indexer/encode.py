@@ -5,6 +5,7 @@ The journal keeps a message's fields by position, in the order of `indexer.messa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -17,7 +18,7 @@ HEARTBEAT = b"HEARTBEAT"
 """The topic of heartbeats."""
 
 _TIMES = {"released", "seen", "accessed_at"}
-_pack = msgpack.Packer(autoreset=True).pack
+_pack: Callable[[object], bytes] = msgpack.Packer(autoreset=True).pack
 
 
 def timestamp(value: Time) -> msgpack.Timestamp:
@@ -27,9 +28,9 @@ def timestamp(value: Time) -> msgpack.Timestamp:
 
 
 def _file(file: messages.File) -> dict[str, Any]:
-    fields = dict(zip(messages.File._fields, file, strict=True))
-    fields["dependencies"] = dict(file.dependencies)
-    return fields
+    named: dict[str, Any] = dict(zip(messages.File._fields, file, strict=True))
+    named["dependencies"] = dict(file.dependencies)
+    return named
 
 
 def _release(release: messages.SnapshotRelease) -> dict[str, Any]:

@@ -34,7 +34,17 @@ class UsageError(IndexerError):
 
 
 class StateError(IndexerError):
-    """The state directory is locked, damaged, or from a newer version (exit status 3)."""
+    """The state directory is locked, damaged, or from a newer version (exit status 3).
+
+    Args:
+        passing: true if it may work again by itself: the disk is full, or did not answer.
+    """
+
+    def __init__(
+        self, operation: str, cause: object, remedy: str = "", *, passing: bool = False
+    ) -> None:
+        super().__init__(operation, cause, remedy)
+        self.passing = passing
 
 
 class NewerDatabaseError(StateError):
@@ -46,7 +56,17 @@ class JournalError(StateError):
 
 
 class PublishError(IndexerError):
-    """A document could not be put in its place (full disk, no permission...)."""
+    """A document could not be put in its place (full disk, no permission...).
+
+    Args:
+        general: true if other documents will fail too: the disk is full, not one name in the way.
+    """
+
+    def __init__(
+        self, operation: str, cause: object, remedy: str = "", *, general: bool = False
+    ) -> None:
+        super().__init__(operation, cause, remedy)
+        self.general = general
 
 
 class PeerError(IndexerError):

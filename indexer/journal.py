@@ -12,6 +12,7 @@ import re
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +42,14 @@ class Refused(NamedTuple):
     raw: bytes
 
 
-Entry = Accepted | Refused
+class Lost(NamedTuple):
+    """The messages of a feed up to `position` that were not accepted are lost; `why` says how."""
+
+    position: Position
+    why: str
+
+
+Entry = Accepted | Refused | Lost
 
 
 class Row(NamedTuple):
@@ -264,7 +272,7 @@ class JournalReader:
                     " path, reason, raw FROM quarantine LEFT JOIN feeds USING (feed_id)"
                     " ORDER BY quarantine_id"
                 ).fetchall()
-        return [Quarantined(*row, retried.get(row[0])) for row in found]
+        return [Quarantined._make((*row, retried.get(row[0]))) for row in found]
 
     def close(self) -> None:
         """Close what is open."""
@@ -335,6 +343,10 @@ class Journal(JournalReader):
                 writer.execute("SELECT max(quarantine_id) FROM quarantine").fetchone()[0]
                 or int(self._meta(path, "after_quarantine"))
             )  # fmt: skip
+
+    def begin(self) -> None:
+        """Make the first month now: a spool needs its epoch before its first message."""
+        self._this_month()
 
     def _this_month(self) -> sqlite3.Connection:
         """The connection to append with; makes the month's file when the month is new."""
@@ -414,6 +426,7 @@ class Journal(JournalReader):
         positions: dict[tuple[str, int], int] = {}
         serial = self.serial
         quarantine_id = self._quarantine_id
+        broken: list[tuple[str, int]] = []
         pack = encode.to_journal
         package_of = messages.package_of
         for entry in entries:
@@ -425,7 +438,9 @@ class Journal(JournalReader):
                 known = positions.get(key)
                 if known is None:
                     known = self._positions.get(key, 0)
-                if feed_serial <= known:
+                if type(entry) is Lost:
+                    feed_serial = max(feed_serial, known)
+                elif feed_serial <= known:
                     continue
                 positions[key] = feed_serial
                 feed_id = feed_ids.get(key) or new_feeds.get(key)
@@ -446,8 +461,11 @@ class Journal(JournalReader):
                         pack(message),
                     )
                 )
+            elif type(entry) is Lost:
+                assert feed_id is not None
+                broken.append((entry.why, feed_id))
             else:
-                assert isinstance(entry, Refused)
+                assert type(entry) is Refused
                 quarantine_id += 1
                 refusals.append(
                     (
@@ -532,42 +550,15 @@ class Journal(JournalReader):
         self.serial = row.serial
         return row
 
-    def mark_broken(self, feed: str, epoch: int, why: str | None) -> None:
-        """Note that messages of a feed are lost (or, with None, that this was repaired).
+    def repaired(self, feed: str) -> None:
+        """Note that what a feed had lost is known again.
 
         Raises:
             JournalError: if it could not be committed.
         """
         writer = self._this_month()
-        key = feed, epoch
         with _explained(self._writer_path), database.transaction(writer):
-            writer.execute(
-                "INSERT INTO feeds (feed_id, feed, epoch, serial, broken) VALUES (?, ?, ?, 0, ?)"
-                " ON CONFLICT (feed, epoch) DO UPDATE SET broken = excluded.broken",
-                (self._feed_ids.get(key, len(self._feed_ids) + 1), feed, epoch, why),
-            )
-        if key not in self._feed_ids:
-            self._feed_ids[key] = len(self._feed_ids) + 1
-            self._positions[key] = 0
-            self._epochs[feed] = epoch
-
-    def skip_to(self, position: Position) -> None:
-        """Give up what lies between the last accepted serial and `position`, both included.
-
-        For a feed that is broken: its publisher keeps those messages no more.
-        """
-        writer = self._this_month()
-        key = position.feed, position.epoch
-        feed_id = self._feed_ids.get(key, len(self._feed_ids) + 1)
-        with _explained(self._writer_path), database.transaction(writer):
-            writer.execute(
-                "INSERT INTO feeds (feed_id, feed, epoch, serial) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (feed, epoch) DO UPDATE SET serial = excluded.serial",
-                (feed_id, *position),
-            )
-        self._feed_ids[key] = feed_id
-        self._positions[key] = position.serial
-        self._epochs[position.feed] = position.epoch
+            writer.execute("UPDATE feeds SET broken = NULL WHERE feed = ?", (feed,))
 
     def close(self) -> None:
         """Close the journal; what was appended is durable already."""
@@ -577,25 +568,18 @@ class Journal(JournalReader):
             self._writer = None
 
 
-class _explained:
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     """Turn SQLite's and the system's errors into a `JournalError` naming the month."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (sqlite3.Error, OSError)):
-            try:
-                with database.explained(f"use the journal's {self._path.name}"):
-                    raise error
-            except StateError as explained:
-                remedy = explained.remedy
-                if "malformed" in explained.cause or "not a database" in explained.cause:
-                    remedy = _restore(self._path)
-                raise JournalError(explained.operation, explained.cause, remedy) from error
+    with database.explained(f"use the journal's {path.name}", JournalError):
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            damaged = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in damaged:
+                operation = f"use the journal's {path.name}"
+                raise JournalError(operation, error, _restore(path)) from error
+            raise
 
 
 def _restore(path: Path) -> str:

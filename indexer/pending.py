@@ -41,19 +41,17 @@ def clear(connection: sqlite3.Connection, written: Iterable[tuple[str, int]]) ->
     )
 
 
-def marked(connection: sqlite3.Connection, after: int, limit: int) -> list[tuple[str, int]]:
-    """Up to about `limit` (name, serial) marks with a serial above `after`, in their order.
+def marked(
+    connection: sqlite3.Connection, after: tuple[int, str], limit: int
+) -> list[tuple[str, int]]:
+    """Up to `limit` marks, (name, serial), that come after the mark (serial, name) `after`.
 
-    All marks of a serial come together, so that the next call can go on after it.
+    In the order of their serials, then names.
     """
-    row = connection.execute(
-        "SELECT serial FROM rewrites_pending WHERE serial > ? ORDER BY serial LIMIT 1 OFFSET ?",
-        (after, limit),
-    ).fetchone()
     return connection.execute(
-        "SELECT package, serial FROM rewrites_pending WHERE serial > ? AND serial <= ?"
-        " ORDER BY serial",
-        (after, row[0] if row else 2**63 - 1),
+        "SELECT package, serial FROM rewrites_pending WHERE (serial, package) > (?, ?)"
+        " ORDER BY serial, package LIMIT ?",
+        (*after, limit),
     ).fetchall()
 
 

@@ -6,7 +6,9 @@ what is not ours there is left alone. No SQL here.
 
 from __future__ import annotations
 
+import errno
 import gzip
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -98,6 +100,15 @@ class Publisher:
                 pass
             sync_directory(Path(parent))
 
+    def links_to(self, alias: str) -> str | None:
+        """What `project/<alias>` is a link to, '' if it is not there; None if it is no link."""
+        try:
+            return os.readlink(f"{self._projects}/{alias}")
+        except FileNotFoundError:
+            return ""
+        except OSError:
+            return None
+
     def link(self, alias: str, package: str) -> bool:
         """Make `project/<alias>` a link to `package`, unless something that is no link is there.
 
@@ -112,14 +123,11 @@ class Publisher:
         if len(os.fsencode(alias)) > names.MAX_COMPONENT_BYTES:
             return False  # no file system could hold it
         path = f"{self._projects}/{alias}"
-        try:
-            if os.readlink(path) == package:
-                return False
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return False  # a file or directory of somebody else
-        temporary = f"{self._projects}/{_TEMPORARY.format('link')}"
+        if self.links_to(alias) in (package, None):
+            return False  # so already, or a file or directory of somebody else
+        # Of a fixed length, as the alias may be as long as a name can be.
+        digest = hashlib.sha256(os.fsencode(alias)).hexdigest()[:16]
+        temporary = f"{self._projects}/{_TEMPORARY.format(digest)}"
         try:
             try:
                 os.unlink(temporary)
@@ -247,12 +255,17 @@ def _refuse(name: str) -> None:
         raise PublishError(f"publish {name!r}", f"the name {fault}", "please report this")
 
 
+_GENERAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+
+
 def _failed(doing: str, path: str, error: OSError) -> PublishError:
     cause = error.strerror or str(error)
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space there; it is tried again by itself"
-    elif error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS
+    elif error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
         remedy = "check that the output path is writable for the user that runs piw-indexer"
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        remedy = "move away what is there; it is tried again by itself"
     else:
         remedy = "look at the file system there; it is tried again by itself"
-    return PublishError(f"{doing} {path}", cause, remedy)
+    return PublishError(f"{doing} {path}", cause, remedy, general=error.errno in _GENERAL)

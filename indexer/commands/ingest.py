@@ -1,0 +1,78 @@
+"""`piw-indexer ingest`: messages from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import clock, config, times
+from ..files import MessageFile
+from ..journal import Accepted, Entry
+from ..progress import Advance, bar
+from ..publish import Publisher
+from ..state import State
+from .write import publish_all
+
+_BATCH = 5000
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@config.configuration
+@config.option("state-dir")
+@config.flag("write", "Publish what changed, too.")
+@config.option("output-path")
+@config.option("site-url")
+@config.option("as-of")
+def ingest(
+    files: tuple[str, ...],
+    state_dir: Path,
+    write: bool,
+    output_path: Path,
+    site_url: str,
+    as_of: times.Time | None,
+) -> None:
+    """Take messages from JSON-lines files; - is the standard input.
+
+    A file that was given before changes nothing; one that was interrupted goes on where it
+    stopped.
+    """
+    publisher = Publisher(output_path) if write else None
+    opened = [MessageFile(name, clock.now) for name in files]
+    with bar("catching up") as progress:
+        state = State(state_dir, "ingest", clock.now, progress)
+    try:
+        for file in opened:
+            with bar(Path(file.name).name) as progress:
+                _ingest(state, file, progress)
+        if publisher is not None:
+            publish_all(state, publisher, site_url, as_of)
+    finally:
+        state.close()
+        for file in opened:
+            file.close()
+
+
+def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
+    """Take one file, in batches."""
+    after = state.journal.position(file.feed, 0)
+    accepted = refused = 0
+    batch: list[Entry] = []
+    for entry, read in file.entries(after):
+        batch.append(entry)
+        refused += not isinstance(entry, Accepted)
+        if len(batch) == _BATCH:
+            accepted += len(state.take(batch))
+            batch.clear()
+            progress(read, file.size)
+    accepted += len(state.take(batch))
+    known = ", the rest was known" if after else ""
+    quarantined = f", {refused} quarantined" if refused else ""
+    click.echo(f"{file.name}: {accepted} messages{quarantined}{known}")
+    if refused:
+        click.echo(
+            f"piw-indexer: {refused} lines of {file.name} were refused;"
+            " `piw-indexer quarantine` shows why",
+            err=True,
+        )

@@ -1,0 +1,135 @@
+"""`piw-indexer publish`: a publisher of a change feed."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from .. import clock, config
+from ..errors import UsageError
+from ..feed.publisher import FeedPublisher
+from ..files import MessageFile
+from ..journal import Accepted
+
+_BATCH = 500
+_SLICE = 0.01
+"""Seconds between batches at a rate."""
+
+_WAIT_FOR_SUBSCRIBERS = 2.0
+_WAIT_FOR_REQUESTS = 1.0
+
+
+@click.command()
+@click.argument("file", required=False)
+@config.configuration
+@config.option("state-dir")
+@config.option("changes-queue")
+@config.option("replay-queue")
+@config.option("feed")
+@config.option("rate")
+@config.flag("exit", "Leave when the file is sent and nobody asks for a replay any more.")
+def publish(
+    file: str | None,
+    state_dir: Path,
+    changes_queue: tuple[str, ...],
+    replay_queue: tuple[str, ...],
+    feed: str | None,
+    rate: float | None,
+    exit: bool,
+) -> None:
+    """Publish the messages of a JSON-lines file on a change feed; - is the standard input.
+
+    Its spool is STATE_DIR/spool. A file that was sent in part goes on where it stopped. Without
+    a file it only serves those who missed something. Stays until it is interrupted.
+    """
+    if len(changes_queue) != 1 or len(replay_queue) != 1:
+        raise UsageError("publish", "a publisher has one --changes-queue and one --replay-queue")
+    messages = MessageFile(file, clock.now) if file is not None else None
+    publisher = FeedPublisher(
+        state_dir / "spool",
+        feed or socket.gethostname(),
+        changes_queue[0],
+        replay_queue[0],
+        clock.now,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    try:
+        if messages is not None:
+            if exit:
+                _await_subscriber(publisher)
+            _send(publisher, messages, rate)
+            publisher.heartbeat()
+        if exit:
+            _finish(publisher)
+        else:
+            while True:
+                publisher.serve(1.0)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        publisher.close(linger=2.0)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _await_subscriber(publisher: FeedPublisher) -> None:
+    """Give subscribers a moment to connect: what is sent to nobody is only in the spool."""
+    until = clock.monotonic() + _WAIT_FOR_SUBSCRIBERS
+    while not publisher.subscribers and clock.monotonic() < until:
+        publisher.serve(0.05)
+
+
+def _send(publisher: FeedPublisher, messages: MessageFile, rate: float | None) -> None:
+    """Publish a file from where it stopped, at `rate` messages a second."""
+    entries = (entry for entry, _ in messages.entries(publisher.spool.position(messages.feed, 0)))
+    sent = refused = taken = 0
+    began = clock.monotonic()
+    while True:
+        size = _BATCH
+        if rate is not None:
+            elapsed = clock.monotonic() - began
+            size = min(_BATCH, int(elapsed * rate) - taken)
+            if size < 1:
+                publisher.serve(max(0.0, min(_SLICE, (taken + 1) / rate - elapsed)))
+                continue
+        batch = list(islice(entries, size))
+        if not batch:
+            break
+        taken += len(batch)
+        sent += len(publisher.publish(batch))
+        refused += sum(not isinstance(entry, Accepted) for entry in batch)
+        publisher.serve(0.0)
+    elapsed = clock.monotonic() - began
+    click.echo(f"{messages.name}: {sent} messages sent in {elapsed:.1f} s")
+    if refused:
+        click.echo(
+            f"piw-indexer: {refused} lines of {messages.name} are no valid messages and were not"
+            " sent; `piw-indexer quarantine --spool` shows why",
+            err=True,
+        )
+    messages.close()
+
+
+def _finish(publisher: FeedPublisher) -> None:
+    """Serve until nobody has asked for anything for a while."""
+    until = clock.monotonic() + _WAIT_FOR_REQUESTS
+    asked = publisher.last_request
+    publisher.heartbeat()
+    while clock.monotonic() < until:
+        publisher.serve(0.1)
+        if publisher.last_request != asked:
+            asked = publisher.last_request
+            until = clock.monotonic() + _WAIT_FOR_REQUESTS
+    if not publisher.subscribers:
+        click.echo(
+            "piw-indexer: nobody was listening; the messages are in the spool, and the next"
+            " `piw-indexer publish` serves them",
+            err=True,
+        )

@@ -1,0 +1,118 @@
+"""`piw-indexer quarantine`: what was refused, why, and another try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .. import clock, config, decode, times
+from ..errors import DecodeError, StateError, UsageError
+from ..journal import JournalReader, Quarantined
+from ..messages import Message
+from ..state import JOURNAL, State
+
+
+@click.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
+@config.configuration
+@config.option("state-dir")
+@click.option("--retry", is_flag=True, help="Try to accept them again; without IDs, all.")
+@click.option("--all", "everything", is_flag=True, help="List those accepted meanwhile, too.")
+@click.option("--json", "as_json", is_flag=True, help="For programs, one a line.")
+@click.option("--spool", is_flag=True, help="Of the publisher's spool, not of the journal.")
+def quarantine(
+    ids: tuple[int, ...],
+    state_dir: Path,
+    retry: bool,
+    everything: bool,
+    as_json: bool,
+    spool: bool,
+) -> None:
+    """List refused messages, or show those with the given IDs, or retry them."""
+    directory = state_dir / ("spool" if spool else JOURNAL)
+    if not directory.is_dir():
+        raise StateError(f"read the quarantine in {directory}", "it does not exist")
+    reader = JournalReader(directory)
+    found = reader.quarantine()
+    reader.close()
+    unknown = set(ids).difference(one.quarantine_id for one in found)
+    if unknown:
+        raise UsageError(
+            "show from the quarantine",
+            f"there is no {', '.join(map(str, sorted(unknown)))} in it",
+            "run `piw-indexer quarantine` for a list",
+        )
+    if ids:
+        found = [one for one in found if one.quarantine_id in ids]
+    elif not everything:
+        found = [one for one in found if one.retried is None]
+    if retry:
+        if spool:
+            raise UsageError("retry", "what a publisher refused has to be mended in its file")
+        _retry(state_dir, [one for one in found if one.retried is None])
+    elif as_json:
+        for one in found:
+            click.echo(orjson.dumps({**one._asdict(), "raw": one.raw.hex()}))
+    elif ids:
+        for one in found:
+            _show(one)
+    else:
+        _list(found)
+
+
+def _list(found: list[Quarantined]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("id", "received", "from", "reason"):
+        table.add_column(column, justify="right" if column == "id" else "left")
+    for one in found:
+        reason = f"{one.path}: {one.reason}" if one.path else one.reason
+        times_seen = f" ({one.times} times)" if one.times > 1 else ""
+        table.add_row(
+            str(one.quarantine_id),
+            times.to_sql(one.received),
+            Text(one.source if one.feed_serial is None else f"{one.source} {one.feed_serial}"),
+            Text(reason + times_seen),
+        )
+    if found:
+        Console(highlight=False).print(table)
+    else:
+        click.echo("The quarantine is empty.")
+
+
+def _show(one: Quarantined) -> None:
+    for name, value in one._asdict().items():
+        if name == "received":
+            value = times.to_rfc3339(one.received)
+        if name != "raw":
+            click.echo(f"{name:14} {value}")
+    if one.format == "json":
+        click.echo(one.raw.decode(errors="backslashreplace").rstrip("\n"))
+    else:
+        click.echo(f"raw, in hex    {one.raw.hex()}")
+
+
+def _retry(state_dir: Path, found: list[Quarantined]) -> None:
+    state = State(state_dir, "quarantine", clock.now)
+    accepted = 0
+    try:
+        for one in found:
+            try:
+                message = _decode(one)
+            except DecodeError as error:
+                click.echo(f"{one.quarantine_id}: still refused: {error}", err=True)
+                continue
+            accepted += state.retry(one.quarantine_id, message)
+    finally:
+        state.close()
+    click.echo(f"{accepted} of {len(found)} accepted")
+
+
+def _decode(one: Quarantined) -> Message:
+    if one.format == "json":
+        return decode.from_json(one.raw, one.received)
+    return decode.from_msgpack(one.raw, one.received)

@@ -1,0 +1,79 @@
+"""`piw-indexer status`: how it stands, on one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .. import clock, config
+from ..status import gather
+
+
+@click.command()
+@config.configuration
+@config.option("state-dir")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(state_dir: Path, as_json: bool) -> None:
+    """How it stands: serials, feeds, what is pending, what was refused."""
+    found = gather(state_dir, clock.now())
+    if as_json:
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        return
+    console = Console(highlight=False)
+    console.print(_summary(found))
+    if found["feeds"]:
+        console.print(_feeds(found["feeds"]))
+    for problem in found["problems"]:
+        console.print(Text(f"! {problem}", style="red"))
+    if not found["problems"]:
+        console.print(Text("All is well.", style="green"))
+
+
+def _summary(found: dict[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    live = found["daemon"]
+
+    def row(name: str, value: object) -> None:
+        table.add_row(Text(name, style="bold"), Text(str(value)))
+
+    row("state", found["state_dir"])
+    row("held by", found["held_by"] or "nobody: no daemon runs")
+    row("serial", f"{found['serial']:,} journaled, {found['applied_serial']:,} applied")
+    row("pending", f"{found['pending']:,} documents to write")
+    if live:
+        row("rate", f"{live['rate']:,.0f} messages/s")
+        row("published", f"{live['written']:,} documents, last at {live['last_published']}")
+        row("packages.json", f"last written at {live['counters_published']}")
+    row("quarantined", f"{found['quarantined']:,}")
+    counts = found["counts"]
+    names = {"download_counts": "packages with downloads"}
+    row("index", ", ".join(f"{n:,} {names.get(table, table)}" for table, n in counts.items()))
+    row(
+        "downloads",
+        f"{found.get('downloads', 0):,} counted, {found['not_a_wheel']:,} of what is no wheel",
+    )
+    row("journal", f"{found['journal_bytes'] / 2**20:,.1f} MiB")
+    return table
+
+
+def _feeds(feeds: list[dict[str, Any]]) -> Table:
+    table = Table(title="feeds", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in ("feed", "epoch", "accepted", "behind", "silent for", "state"):
+        table.add_column(column, justify="left" if column in ("feed", "state") else "right")
+    for feed in feeds:
+        lag, silent = feed["lag"], feed["silent_seconds"]
+        table.add_row(
+            feed["feed"],
+            str(feed["epoch"]),
+            f"{feed['serial']:,}",
+            "?" if lag is None else f"{lag:,}",
+            "?" if silent is None else f"{silent:.0f} s",
+            Text("broken", style="red") if feed["broken"] else "ok",
+        )
+    return table

@@ -1,0 +1,63 @@
+"""`piw-indexer write`: publish what is pending."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import clock, config, times, writer
+from ..progress import bar
+from ..publish import Publisher
+from ..state import State
+
+
+@click.command()
+@config.configuration
+@config.option("state-dir")
+@config.option("output-path")
+@config.option("site-url")
+@click.option("--all", "everything", is_flag=True, help="Every document, not only the pending.")
+@config.option("as-of")
+def write(
+    state_dir: Path,
+    output_path: Path,
+    site_url: str,
+    everything: bool,
+    as_of: times.Time | None,
+) -> None:
+    """Publish what is pending, and end."""
+    publisher = Publisher(output_path)
+    with bar("catching up") as progress:
+        state = State(state_dir, "write", clock.now, progress)
+    try:
+        publish_all(state, publisher, site_url, as_of, everything=everything)
+    finally:
+        state.close()
+
+
+def publish_all(
+    state: State,
+    publisher: Publisher,
+    site_url: str,
+    as_of: times.Time | None,
+    *,
+    everything: bool = False,
+) -> None:
+    """Publish what is pending in a state, with a progress bar, and say how much was written.
+
+    Raises:
+        PublishError: if a document could not be published; its mark stays.
+    """
+    start = times.window_start(clock.now() if as_of is None else as_of)
+    with bar("writing") as progress:
+        changed = writer.publish_pending(
+            state.connection,
+            state.index_path,
+            publisher,
+            site_url.rstrip("/"),
+            start,
+            everything=everything,
+            progress=progress,
+        )
+    click.echo(f"{publisher.output_path}: {changed} documents written")

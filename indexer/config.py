@@ -1,0 +1,219 @@
+"""Options of the commands: on the command line, in the environment, in piwheels' own files.
+
+The command line counts before the environment (`PIW_INDEXER_<OPTION>`), that before the section
+`[indexer]` of the configuration files, and those before the defaults. What a file says is checked
+whole before anything is opened.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from . import times
+from .errors import UsageError
+
+FILES = ("/etc/piwheels.conf", "/usr/local/etc/piwheels.conf", "~/.config/piwheels/piwheels.conf")
+"""piwheels' own configuration files; a later one counts before an earlier one."""
+
+SECTION = "indexer"
+PREFIX = "PIW_INDEXER_"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class TimeType(click.ParamType[Any]):
+    """A time, RFC 3339; microseconds since 1970 inside."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> times.Time:
+        if isinstance(value, int):
+            return value
+        try:
+            return times.parse_rfc3339(str(value))
+        except (ValueError, OverflowError) as error:
+            self.fail(f"{value!r} is {error}, such as 2026-11-22T14:00:00+00:00", param, context)
+
+
+class QueueType(click.ParamType[Any]):
+    """An address of ZeroMQ."""
+
+    name = "address"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> str:
+        kind, separator, rest = str(value).partition("://")
+        if not separator or kind not in ("ipc", "tcp", "inproc") or not rest:
+            self.fail(
+                f"{value!r} is no address, such as ipc:///tmp/piw-changes or tcp://host:5560",
+                param,
+                context,
+            )
+        return str(value)
+
+
+_SECONDS = click.FloatRange(min=0)
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "state-dir": {
+        "type": _DIRECTORY,
+        "default": "/var/lib/piw-indexer",
+        "help": "Where journal and index are.",
+    },
+    "output-path": {
+        "type": _DIRECTORY,
+        "default": "/var/www",
+        "help": "The root of the web site; documents go below it.",
+    },
+    "site-url": {
+        "default": "https://www.piwheels.org",
+        "help": "The URL of the web site.",
+    },
+    "changes-queue": {
+        "type": QueueType(),
+        "multiple": True,
+        "default": ("ipc:///tmp/piw-changes",),
+        "help": "Where a publisher's change feed is. Give it once for each publisher.",
+    },
+    "replay-queue": {
+        "type": QueueType(),
+        "multiple": True,
+        "default": ("ipc:///tmp/piw-replay",),
+        "help": "Where that publisher answers for missed messages; as often as --changes-queue.",
+    },
+    "settle": {
+        "type": _SECONDS,
+        "default": 1.0,
+        "help": "Seconds that a package must have been quiet before it is written.",
+    },
+    "max-delay": {
+        "type": _SECONDS,
+        "default": 10.0,
+        "help": "Seconds after which it is written even if it never is quiet.",
+    },
+    "counters-interval": {
+        "type": _SECONDS,
+        "default": 60.0,
+        "help": "Seconds between two packages.json, at least.",
+    },
+    "as-of": {
+        "type": TimeType(),
+        "default": None,
+        "help": "The now of the 30-day window, RFC 3339. Default: the present.",
+    },
+    "feed": {
+        "default": None,
+        "help": "The name of the feed. Default: the name of this machine.",
+    },
+    "rate": {
+        "type": click.FloatRange(min=0, min_open=True),
+        "default": None,
+        "help": "Messages a second. Default: as fast as it goes.",
+    },
+}
+"""Every option that takes a value and can be configured: its type, default and help."""
+
+# Options that belong to one call of a command make no sense in a file.
+_NOT_IN_FILES = {"as-of"}
+
+
+def option(name: str) -> Callable[[_Function], _Function]:
+    """A decorator that gives a command the option `name` of `OPTIONS`."""
+    settings = OPTIONS[name]
+    return click.option(
+        f"--{name}",
+        envvar=PREFIX + name.upper().replace("-", "_"),
+        show_default=settings["default"] is not None,
+        show_envvar=True,
+        **settings,
+    )
+
+
+def flag(name: str, help: str) -> Callable[[_Function], _Function]:
+    """A decorator that gives a command a switch."""
+    return click.option(
+        f"--{name}",
+        is_flag=True,
+        envvar=PREFIX + name.upper().replace("-", "_"),
+        help=help,
+    )
+
+
+def configuration(function: _Function) -> _Function:
+    """A decorator that gives a command `-c FILE`, and reads the configuration files."""
+    return click.option(
+        "-c",
+        "--configuration",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_read_files,
+        help="A configuration file more; counts before piwheels' own.",
+    )(function)
+
+
+def _read_files(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    found: dict[str, Any] = {}
+    for name in FILES:
+        path = Path(name).expanduser()
+        if path.is_file():
+            found |= read_file(path)
+    if value is not None:
+        if not value.is_file():
+            raise UsageError(f"read the configuration {value}", "there is no such file")
+        found |= read_file(value)
+    context.default_map = {**(context.default_map or {}), **found}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The options in the section `[indexer]` of a file, by the names that click gives them.
+
+    Raises:
+        UsageError: if the file cannot be read, or has an unknown key or a bad value there.
+    """
+    operation = f"read the configuration {path}"
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        # piwheels reads keys outside of any section too; they are not for us.
+        parser.read_string("[ ]\n" + path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError, configparser.Error) as error:
+        cause = " ".join(str(error).split())
+        raise UsageError(operation, cause, "mend that line, or name another file") from error
+    if not parser.has_section(SECTION):
+        return {}
+    found = {}
+    for written, text in parser.items(SECTION):
+        name = written.replace("_", "-")
+        if name not in OPTIONS or name in _NOT_IN_FILES:
+            close = difflib.get_close_matches(name, OPTIONS.keys() - _NOT_IN_FILES, 1)
+            raise UsageError(
+                operation,
+                f"[{SECTION}] has no option {written!r}",
+                f"did you mean {close[0]}?" if close else "see piw-indexer --help",
+            )
+        found[name.replace("-", "_")] = _checked(operation, name, text)
+    return found
+
+
+def _checked(operation: str, name: str, text: str) -> Any:
+    settings = OPTIONS[name]
+    kind = click.types.convert_type(settings.get("type", str))
+    try:
+        if settings.get("multiple"):
+            return [kind.convert(one, None, None) for one in text.split()]
+        return kind.convert(text.strip(), None, None)
+    except click.UsageError as error:
+        raise UsageError(
+            operation, f"[{SECTION}] {name} = {text}: {error.message}", "mend that line"
+        ) from error

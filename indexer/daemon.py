@@ -1,0 +1,265 @@
+"""The daemon: sockets in, journal and index, the writer beside it.
+
+One thread: receive a batch, commit it, wake the writer. What nobody expects ends it, and systemd
+starts it again; a full disk only makes it wait.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from . import clock, index, pending, times
+from .errors import StateError
+from .feed.subscriber import Subscriber
+from .journal import Entry, Row
+from .notify import Notifier
+from .state import State
+from .writer_process import Options as WriterOptions
+from .writer_process import WriterHandle
+
+log = logging.getLogger(__name__)
+
+LIVE = "daemon.json"
+"""Its name in the state directory: how the daemon stands, for `status`."""
+
+MOST_MESSAGES = 10_000
+"""Messages of one commit."""
+
+LONGEST_BATCH = 0.05
+"""Seconds of receiving before a commit."""
+
+LONGEST_BACKOFF = 30.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the daemon works with.
+
+    Attributes:
+        state_dir: where journal and index are.
+        feeds: (changes-queue, replay-queue) of every publisher.
+        writer: how documents are written.
+    """
+
+    state_dir: Path
+    feeds: Sequence[tuple[str, str]]
+    writer: WriterOptions
+
+
+class Daemon:
+    """Runs until it is told to stop.
+
+    Args:
+        options: what it works with; valid.
+
+    Raises:
+        IndexerError: if it cannot start, or cannot go on.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._notifier = Notifier()
+        self._stop = False
+        self._started = clock.now()
+        self._accepted = 0
+        self._rate = 0.0
+        self._trouble = ""
+        self._last_tick = clock.monotonic()
+        self._last_accepted = 0
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
+
+    def run(self) -> None:
+        """Start, follow the feeds, and stop when a signal says so."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        self._notifier.tell(STATUS="catching up with the journal")
+        self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
+        try:
+            self._writer = WriterHandle(self._options.writer, self._state.connection)
+            try:
+                self._follow()
+            finally:
+                self._writer.stop()
+        finally:
+            self._state.close()
+            self._live_path.unlink(missing_ok=True)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._stop = True
+
+    def _on_catch_up(self, done: int, total: int) -> None:
+        self._notifier.tell(
+            STATUS=f"catching up with the journal: {done} of {total}",
+            EXTEND_TIMEOUT_USEC=60 * times.SECOND,
+            WATCHDOG=1,
+        )
+
+    def _follow(self) -> None:
+        context: zmq.Context[Any] = zmq.Context()
+        journal = self._state.journal
+        try:
+            self._subscribers = [
+                Subscriber(
+                    context,
+                    changes,
+                    replay,
+                    journal.position,
+                    journal.feed_epoch,
+                    clock.now,
+                    clock.monotonic,
+                )
+                for changes, replay in self._options.feeds
+            ]
+            gc.collect()
+            gc.freeze()
+            self._tick()
+            log.info("ready: serial %d", journal.serial)
+            self._notifier.tell(READY=1)
+            while not self._stop:
+                self._step()
+            self._notifier.tell(STOPPING=1, STATUS="publishing what is pending")
+            self._step()
+        finally:
+            context.destroy(linger=0)
+
+    def _step(self) -> None:
+        """Wait for anything, take a batch, look after the rest."""
+        self._wait(0.0 if self._stop else 1.0)
+        until = clock.monotonic() + LONGEST_BATCH
+        entries: list[Entry] = []
+        for subscriber in self._subscribers:
+            entries += subscriber.receive(MOST_MESSAGES, until)
+        if entries:
+            self._commit(entries)
+        self._writer.handle()
+        if clock.monotonic() - self._last_tick >= 1.0:
+            for subscriber in self._subscribers:
+                subscriber.tick()
+            self._tick()
+
+    def _wait(self, seconds: float) -> None:
+        poller = zmq.Poller()
+        for subscriber in self._subscribers:
+            poller.register(subscriber.changes, zmq.POLLIN)
+            if subscriber.replay is not None:
+                poller.register(subscriber.replay, zmq.POLLIN)
+        poller.register(self._writer.fileno(), zmq.POLLIN)
+        poller.register(self._woken.fileno(), zmq.POLLIN)
+        poller.poll(round(seconds * 1000))
+        try:
+            self._woken.recv(100)
+        except BlockingIOError:
+            pass
+
+    def _commit(self, entries: Sequence[Entry]) -> None:
+        """Journal and apply a batch; with a full disk, wait until there is room again.
+
+        Nothing more is taken off the sockets meanwhile: what they drop, replay brings back.
+        """
+        wait = 1.0
+        while (rows := self._take(entries, wait)) is None:
+            if not self._pause(wait):
+                raise StateError("stop in good order", self._trouble)
+            wait = min(LONGEST_BACKOFF, wait * 2)
+        if self._trouble:
+            log.warning("intake goes on")
+            self._trouble = ""
+        self._accepted += len(rows)
+        if rows:
+            self._writer.wake()
+
+    def _take(self, entries: Sequence[Entry], wait: float) -> list[Row] | None:
+        """Journal and apply; None if the disk does not let us for now."""
+        try:
+            return self._state.take(entries)
+        except StateError as error:
+            if not error.passing:
+                raise
+            log.error("%s\n  intake waits; it is tried again in %.0f s", error, wait)
+            self._trouble = str(error)
+            return None
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait, alive for systemd and for `status`; false if it is time to stop."""
+        until = clock.monotonic() + seconds
+        while clock.monotonic() < until and not self._stop:
+            clock.sleep(0.2)
+            if clock.monotonic() - self._last_tick >= 1.0:
+                self._tick()
+        return not self._stop
+
+    def _tick(self) -> None:
+        now = clock.monotonic()
+        elapsed = max(now - self._last_tick, 0.001)
+        self._rate = (self._accepted - self._last_accepted) / elapsed
+        self._last_tick, self._last_accepted = now, self._accepted
+        live = self._live()
+        serial = self._state.journal.serial
+        behind = sum(feed["lag"] for feed in live["feeds"])
+        self._notifier.tell(
+            WATCHDOG=1,
+            STATUS=self._trouble.partition("\n")[0] or f"serial {serial}, {behind} messages behind",
+        )
+        temporary = f"{self._live_path}.new"
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(live, file)
+            os.rename(temporary, self._live_path)
+        except OSError as error:
+            log.warning("cannot write %s: %s", self._live_path, error.strerror)
+
+    @property
+    def _live_path(self) -> Path:
+        return self._options.state_dir / LIVE
+
+    def _live(self) -> dict[str, Any]:
+        """How the daemon stands, for `status`."""
+        writer = self._writer
+        connection = self._state.connection
+        published = writer.last_published
+        counters = writer.counters_published
+        return {
+            "pid": os.getpid(),
+            "at": times.to_rfc3339(clock.now()),
+            "started": times.to_rfc3339(self._started),
+            "serial": self._state.journal.serial,
+            "applied_serial": index.applied_serial(connection),
+            "pending": pending.count(connection),
+            "accepted": self._accepted,
+            "rate": round(self._rate, 1),
+            "trouble": self._trouble or writer.failure,
+            "written": writer.written,
+            "recently_published": writer.recent,
+            "last_published": times.to_rfc3339(published[1]) if published else None,
+            "counters_published": times.to_rfc3339(counters) if counters else None,
+            "feeds": [
+                {
+                    "feed": state.feed,
+                    "epoch": state.epoch,
+                    "serial": state.serial,
+                    "published": state.published,
+                    "lag": max(0, state.published - state.serial),
+                    "heard": times.to_rfc3339(state.heard),
+                    "filling": subscriber.filling,
+                    "changes_queue": subscriber.changes_queue,
+                    "replay_queue": subscriber.replay_queue,
+                }
+                for subscriber in getattr(self, "_subscribers", [])
+                for state in subscriber.feeds.values()
+            ],
+            "queues": [list(pair) for pair in self._options.feeds],
+        }

@@ -1,0 +1,144 @@
+"""A publisher of a change feed: a durable spool, PUB with heartbeats, ROUTER for replay.
+
+A message is in the spool before it is sent, so whoever missed it can ask for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from .. import decode, encode, times
+from ..clock import Clock
+from ..errors import DecodeError
+from ..journal import Entry, Journal, Row
+from ..lock import Lock
+from ..messages import Position
+from . import sockets
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_EVERY = times.SECOND
+"""Microseconds between heartbeats."""
+
+MOST_REPLAYED = 1000
+"""Messages in one answer: what a subscriber's socket can hold, with room to spare."""
+
+
+class FeedPublisher:
+    """Publishes messages, and serves those that were missed.
+
+    Args:
+        spool: the directory of its spool; made if it is not there.
+        feed: the name of the feed.
+        changes_queue: the address that PUB binds.
+        replay_queue: the address that ROUTER binds.
+        clock: for heartbeats and the spool.
+
+    Raises:
+        StateError: if the spool is locked, damaged or cannot be written.
+        UsageError: if an address cannot be bound.
+    """
+
+    def __init__(
+        self, spool: Path, feed: str, changes_queue: str, replay_queue: str, clock: Clock
+    ) -> None:
+        self.feed = feed
+        self._clock = clock
+        self._lock = Lock(spool, "publish")
+        self._context: zmq.Context[Any] | None = None
+        self.spool = Journal(spool, clock)
+        try:
+            self.spool.begin()
+            self.epoch = self.spool.epoch
+            self._context = zmq.Context()
+            # XPUB is PUB that tells of its subscribers.
+            self._changes = sockets.bound(self._context, zmq.XPUB, changes_queue)
+            self._replay = sockets.bound(self._context, zmq.ROUTER, replay_queue)
+        except BaseException:
+            self.close()
+            raise
+        self._next_heartbeat = 0
+        self._poller = zmq.Poller()
+        self._poller.register(self._changes, zmq.POLLIN)
+        self._poller.register(self._replay, zmq.POLLIN)
+        self.subscribers = 0
+        self.last_request = 0
+        """When somebody last asked for a replay, microseconds since 1970."""
+
+    def publish(self, entries: Iterable[Entry]) -> list[Row]:
+        """Spool messages, then send them.
+
+        Returns:
+            Those that are new.
+
+        Raises:
+            JournalError: if they could not be spooled; then nothing was sent.
+        """
+        rows = self.spool.append(entries)
+        self._send(rows)
+        return rows
+
+    def _send(self, rows: Iterable[Row]) -> None:
+        send = self._changes.send_multipart
+        for row in rows:
+            position = Position(self.feed, self.epoch, row.serial)
+            send(encode.published(position, row.message), copy=True)
+
+    def heartbeat(self) -> None:
+        """Tell the last serial."""
+        self._changes.send_multipart(
+            encode.heartbeat(Position(self.feed, self.epoch, self.spool.serial))
+        )
+
+    def serve(self, seconds: float) -> None:
+        """Answer requests and send heartbeats for about `seconds`; returns when it did either."""
+        now = self._clock()
+        if now >= self._next_heartbeat or now < self._next_heartbeat - HEARTBEAT_EVERY:
+            self.heartbeat()
+            self._next_heartbeat = now + HEARTBEAT_EVERY
+        wait = min(seconds, (self._next_heartbeat - now) / times.SECOND)
+        events = dict(self._poller.poll(max(0, round(wait * 1000))))
+        if self._changes in events:
+            self._subscription()
+        if self._replay in events:
+            self._answer()
+
+    def _subscription(self) -> None:
+        while self._changes.poll(0):
+            frame = self._changes.recv()
+            if frame[:1] == b"\1":
+                self.subscribers += 1
+                self._next_heartbeat = 0  # tell the new one at once how far we are
+            elif frame[:1] == b"\0":
+                self.subscribers -= 1
+
+    def _answer(self) -> None:
+        *envelope, payload = self._replay.recv_multipart()
+        self.last_request = self._clock()
+        try:
+            request = decode.replay_request(payload)
+        except DecodeError as error:
+            log.warning("refused a replay request: %s", error)
+            return
+        first = self.spool.first
+        send = self._replay.send_multipart
+        if request.epoch != self.epoch or request.after + 1 < first:
+            send([*envelope, encode.replay_gone(self.epoch, first)])
+            return
+        rows = self.spool.read(request.after, min(request.limit, MOST_REPLAYED))
+        for row in rows:
+            position = Position(self.feed, self.epoch, row.serial)
+            send([*envelope, encode.published(position, row.message)[1]])
+        send([*envelope, encode.replay_end(rows[-1].serial if rows else self.spool.serial)])
+
+    def close(self, linger: float = 0.0) -> None:
+        """Close sockets and spool, with up to `linger` seconds to send what is queued."""
+        if self._context is not None:
+            self._context.destroy(linger=round(linger * 1000))
+        self.spool.close()
+        self._lock.release()

@@ -1,0 +1,359 @@
+"""A subscriber of a change feed: every message once and in order, holes filled by replay.
+
+What it hands on is not yet durable; after a crash the journal says where to go on. Memory is
+bounded: what does not fit is dropped and asked for again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from .. import decode, encode, times
+from ..clock import Clock
+from ..decode import End, Gone, Published
+from ..errors import DecodeError
+from ..journal import Accepted, Entry, Lost, Refused
+from ..messages import Position
+from . import sockets
+
+log = logging.getLogger(__name__)
+
+MOST_EARLY = 20_000
+"""Messages that are kept while a hole before them is filled."""
+
+MOST_EARLY_BYTES = 64 * 1024 * 1024
+REPLAY_LIMIT = 1000
+ANSWER_WITHIN = 2.0
+"""Seconds of silence until a request for a replay is made again."""
+
+LONGEST_WAIT = 5.0
+"""Seconds between requests that nobody answers."""
+
+TRIES = 3
+"""Answers without the message that was asked for, until it is given up as lost."""
+
+
+@dataclass
+class FeedState:
+    """How one feed stands.
+
+    Attributes:
+        epoch: of the publisher's spool; None until it has spoken.
+        serial: the last message that was handed on.
+        published: the last serial that the publisher is known to have sent.
+        heard: when it last said anything, microseconds since 1970.
+    """
+
+    feed: str
+    epoch: int | None = None
+    serial: int = 0
+    published: int = 0
+    heard: times.Time = 0
+    early: dict[int, tuple[Published, bytes]] = field(default_factory=dict)
+    early_bytes: int = 0
+    behind: int = 0  # heartbeats in a row that say less than we have
+
+
+class Subscriber:
+    """Follows the feed of one publisher.
+
+    Args:
+        context: of ZeroMQ.
+        changes_queue: the address of its PUB.
+        replay_queue: the address of its ROUTER; empty if it has none.
+        position: tells the last accepted serial of a feed and epoch.
+        known_epoch: tells the last known epoch of a feed, or None.
+        clock: the time of receipt.
+        monotonic: for time-outs, seconds.
+
+    Raises:
+        UsageError: if an address is none.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        changes_queue: str,
+        replay_queue: str,
+        position: Callable[[str, int], int],
+        known_epoch: Callable[[str], int | None],
+        clock: Clock,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._context = context
+        self.changes_queue = changes_queue
+        self.replay_queue = replay_queue
+        self._position = position
+        self._known_epoch = known_epoch
+        self._clock = clock
+        self._monotonic = monotonic
+        self.changes = sockets.connected(context, zmq.SUB, changes_queue)
+        self.replay = self._open_replay()
+        self.feeds: dict[str, FeedState] = {}
+        self._asked: FeedState | None = None  # whose replay is under way
+        self._asked_at = 0  # its serial when it was asked for
+        self._deadline = 0.0
+        self._fruitless = 0  # answers in a row that brought nothing
+        self._silences = 0  # requests in a row that nobody answered
+        self._next_request = 0.0
+        self._entries: list[Entry] = []
+
+    def _open_replay(self) -> zmq.Socket[bytes] | None:
+        if not self.replay_queue:
+            return None
+        return sockets.connected(self._context, zmq.DEALER, self.replay_queue)
+
+    def receive(self, most: int, until: float) -> list[Entry]:
+        """What arrived, in order; returns at once when nothing waits any more.
+
+        Args:
+            most: messages to take off the sockets.
+            until: when to return at the latest, on the monotonic clock.
+        """
+        received = self._clock()
+        count = 0
+        if self.replay is not None:
+            receive = self.replay.recv_multipart
+            while count < most:
+                try:
+                    frames = receive(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                count += 1
+                self._replayed(frames, received)
+        receive = self.changes.recv_multipart
+        while count < most:
+            try:
+                frames = receive(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            count += 1
+            self._changed(frames, received)
+            if not count % 256 and self._monotonic() >= until:
+                break
+        entries, self._entries = self._entries, []
+        return entries
+
+    def _changed(self, frames: list[bytes], received: times.Time) -> None:
+        payload = frames[-1]
+        try:
+            if len(frames) != 2:
+                raise DecodeError("", f"a message has two frames, this has {len(frames)}")
+            if frames[0] == encode.HEARTBEAT:
+                self._heartbeat(decode.heartbeat(payload), received)
+                return
+            found = decode.published(payload, received)
+        except DecodeError as error:
+            self._entries.append(Refused(None, self.changes_queue, "msgpack", error, payload))
+            return
+        self._published(found, payload, received)
+
+    def _state(self, position: Position, received: times.Time) -> FeedState:
+        """The state of a message's feed; notices that its spool was replaced."""
+        state = self.feeds.get(position.feed)
+        if state is None:
+            state = self.feeds[position.feed] = FeedState(position.feed)
+            state.epoch = self._known_epoch(position.feed)
+            if state.epoch is not None:
+                state.serial = self._position(position.feed, state.epoch)
+        state.heard = received
+        if position.epoch != state.epoch:
+            self._new_epoch(state, position.epoch)
+        return state
+
+    def _new_epoch(self, state: FeedState, epoch: int) -> None:
+        if state.epoch is not None:
+            why = (
+                f"its publisher has a new spool (epoch {epoch} after {state.epoch}): "
+                f"what the old one held after serial {state.serial} may be lost"
+            )
+            log.error("feed %s is broken: %s", state.feed, why)
+            serial = self._position(state.feed, epoch)
+            self._entries.append(Lost(Position(state.feed, epoch, serial), why))
+        state.epoch = epoch
+        state.serial = self._position(state.feed, epoch)
+        state.published = 0
+        state.behind = 0
+        state.early.clear()
+        state.early_bytes = 0
+        if self._asked is state:
+            self._asked = None
+
+    def _published(self, found: Published, payload: bytes, received: times.Time) -> None:
+        position = found.position
+        state = self.feeds.get(position.feed)
+        if state is None or state.epoch != position.epoch:
+            state = self._state(position, received)
+        serial = position.serial
+        if serial > state.published:
+            state.published = serial
+        state.heard = received
+        if serial == state.serial + 1:
+            self._hand_on(state, found, payload)
+            if state.early:
+                self._hand_on_early(state)
+        elif serial > state.serial and serial not in state.early:
+            if len(state.early) < MOST_EARLY and state.early_bytes < MOST_EARLY_BYTES:
+                state.early[serial] = found, payload
+                state.early_bytes += len(payload)
+            self._ask(state)
+
+    def _hand_on(self, state: FeedState, found: Published, payload: bytes) -> None:
+        state.serial = found.position.serial
+        if found.message is not None:
+            self._entries.append(Accepted(found.position, found.message))
+        else:
+            assert found.error is not None
+            self._entries.append(
+                Refused(found.position, self.changes_queue, "msgpack", found.error, payload)
+            )
+
+    def _hand_on_early(self, state: FeedState) -> None:
+        while True:
+            early = state.early.pop(state.serial + 1, None)
+            if early is None:
+                break
+            state.early_bytes -= len(early[1])
+            self._hand_on(state, *early)
+
+    def _heartbeat(self, position: Position, received: times.Time) -> None:
+        state = self._state(position, received)
+        if position.serial > state.published:
+            state.published = position.serial
+        if position.serial > state.serial:
+            state.behind = 0
+            self._ask(state)
+        elif position.serial < state.serial and self._asked is None:
+            # One may be old, still queued behind a replay; several in a row are not.
+            state.behind += 1
+            if state.behind == 10:
+                why = (
+                    f"its publisher's spool went back to serial {position.serial}, "
+                    f"{state.serial} was accepted already: what it publishes is taken for known"
+                )
+                log.error("feed %s is broken: %s", state.feed, why)
+                assert state.epoch is not None
+                lost = Position(state.feed, state.epoch, state.serial)
+                self._entries.append(Lost(lost, why))
+        else:
+            state.behind = 0
+
+    # Replay
+
+    def _ask(self, state: FeedState) -> None:
+        """Ask for what comes after the last message, unless a replay is under way."""
+        if self.replay is None:
+            self._lose(
+                state, min([*state.early, state.published + 1]) - 1, "no replay queue is set"
+            )
+            return
+        now = self._monotonic()
+        if self._asked is not None or now < self._next_request:
+            return
+        assert state.epoch is not None
+        try:
+            self.replay.send(
+                encode.replay_request(state.epoch, state.serial, REPLAY_LIMIT), zmq.NOBLOCK
+            )
+        except zmq.Again:
+            self._next_request = now + 0.1  # not connected yet
+            return
+        self._asked = state
+        self._asked_at = state.serial
+        self._deadline = now + ANSWER_WITHIN
+
+    def _replayed(self, frames: list[bytes], received: times.Time) -> None:
+        payload = frames[-1]
+        try:
+            found = decode.replayed(payload, received)
+        except DecodeError as error:
+            self._entries.append(Refused(None, self.replay_queue, "msgpack", error, payload))
+            return
+        state = self._asked
+        if state is not None:
+            self._deadline = self._monotonic() + ANSWER_WITHIN
+            self._silences = 0
+        if isinstance(found, Published):
+            if state is not None and found.position.epoch == state.epoch:
+                self._published(found, payload, received)
+        elif state is None:
+            pass  # an answer to a request that was given up
+        elif isinstance(found, End):
+            self._asked = None
+            self._ended(state, found.serial)
+        else:
+            self._asked = None
+            self._gone(state, found)
+
+    def _ended(self, state: FeedState, last: int) -> None:
+        if state.serial > self._asked_at:
+            self._fruitless = 0
+        elif state.published > state.serial:
+            self._fruitless += 1
+            if self._fruitless >= TRIES:
+                self._fruitless = 0
+                first = min([*state.early, last + 1, state.published])
+                self._lose(
+                    state,
+                    max(first - 1, state.serial + 1),
+                    "its publisher does not replay them",
+                )
+        if state.published > state.serial:
+            self._ask(state)
+
+    def _gone(self, state: FeedState, gone: Gone) -> None:
+        self._fruitless = 0
+        if gone.epoch != state.epoch:
+            self._new_epoch(state, gone.epoch)
+            self._ask(state)
+        elif gone.first > state.serial + 1:
+            self._lose(state, gone.first - 1, "its publisher keeps them no more")
+            self._ask(state)
+
+    def _lose(self, state: FeedState, last: int, why: str) -> None:
+        """Give up the messages up to serial `last` and go on after them."""
+        assert state.epoch is not None
+        why = f"messages {state.serial + 1} to {last} are lost: {why}"
+        log.error("feed %s is broken: %s", state.feed, why)
+        self._entries.append(Lost(Position(state.feed, state.epoch, last), why))
+        state.serial = last
+        for serial in [early for early in state.early if early <= last]:
+            state.early_bytes -= len(state.early.pop(serial)[1])
+        self._hand_on_early(state)
+
+    def tick(self) -> None:
+        """Look after time-outs; call it about once a second."""
+        now = self._monotonic()
+        if self._asked is not None and now >= self._deadline:
+            state, self._asked = self._asked, None
+            if self._silences % 10 == 0:
+                log.warning(
+                    "the publisher of feed %s does not answer at %s; it is asked again",
+                    state.feed,
+                    self.replay_queue,
+                )
+            self._next_request = now + min(LONGEST_WAIT, self._silences)
+            self._silences += 1
+            if self.replay is not None:
+                self.replay.close()
+                self.replay = self._open_replay()
+        if self._asked is None:
+            for state in self.feeds.values():
+                if state.published > state.serial:
+                    self._ask(state)
+
+    @property
+    def filling(self) -> bool:
+        """True while a hole is being filled."""
+        return self._asked is not None
+
+    def close(self) -> None:
+        """Close its sockets."""
+        self.changes.close()
+        if self.replay is not None:
+            self.replay.close()

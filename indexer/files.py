@@ -1,0 +1,71 @@
+"""JSON-lines files as feeds of their own.
+
+A file is known by the SHA-256 of its content, its lines are the serials: what was accepted from
+it once is never accepted again, wherever the file lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from . import decode
+from .clock import Clock
+from .errors import DecodeError, UsageError
+from .journal import Accepted, Entry, Refused
+from .messages import Position
+
+
+class MessageFile:
+    """A file of messages, one a line.
+
+    Args:
+        name: its path; `-` for the standard input, which is kept in a temporary file meanwhile.
+        clock: the time of receipt, for messages that do not say when they happened.
+
+    Raises:
+        UsageError: if it cannot be read.
+    """
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self.name = name
+        self._clock = clock
+        try:
+            self._file: IO[bytes]
+            if name == "-":
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+                shutil.copyfileobj(sys.stdin.buffer, self._file)
+                self._file.seek(0)
+            else:
+                self._file = Path(name).open("rb")  # noqa: SIM115 - closed by close()
+            digest = hashlib.file_digest(self._file, "sha256").hexdigest()
+            self.size = self._file.tell()
+        except OSError as error:
+            raise UsageError(
+                f"read {name}", error.strerror or error, "name a file of messages, one a line"
+            ) from error
+        self.feed = f"file:{digest}"
+
+    def entries(self, after: int) -> Iterator[tuple[Entry, int]]:
+        """What its lines hold, from the one after line `after` on, and the bytes read so far."""
+        self._file.seek(0)
+        read = 0
+        for number, line in enumerate(self._file, 1):
+            read += len(line)
+            if number <= after or not line.strip():
+                continue
+            position = Position(self.feed, 0, number)
+            try:
+                entry: Entry = Accepted(position, decode.from_json(line, self._clock()))
+            except DecodeError as error:
+                entry = Refused(position, self.name, "json", error, line)
+            yield entry, read
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()

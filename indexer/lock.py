@@ -1,0 +1,69 @@
+"""One process holds a state directory; the lock file says which."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from .errors import StateError
+
+FILE = "lock"
+
+
+class Lock:
+    """Holds a directory until it is released, or the process ends.
+
+    Args:
+        directory: of the state; made if it is not there.
+        command: what the process does, for whoever finds it locked.
+
+    Raises:
+        StateError: if another process holds it, or it cannot be made.
+    """
+
+    def __init__(self, directory: Path, command: str) -> None:
+        path = directory / FILE
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StateError(
+                f"use the state directory {directory}",
+                error.strerror or error,
+                "check --state-dir, and that it belongs to the user that runs piw-indexer",
+            ) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 200, 0).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            raise StateError(
+                f"use the state directory {directory}",
+                f"it is locked by {holder or 'another process'}",
+                "wait until that ends, or stop it (systemctl stop piw-indexer)",
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"piw-indexer {command} (pid {os.getpid()})\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def holder(directory: Path) -> str:
+    """Who holds a state directory; empty if nobody does."""
+    try:
+        descriptor = os.open(directory / FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    return ""

@@ -1,0 +1,29 @@
+"""Talk to systemd, if it started us.
+
+Source: sd_notify(3), https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+class Notifier:
+    """Tells systemd how the service stands; says nothing where there is no systemd."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "")
+        if self._address.startswith("@"):
+            self._address = "\0" + self._address[1:]
+
+    def tell(self, **state: object) -> None:
+        """Send `READY=1`, `STATUS=...`, `WATCHDOG=1`, `STOPPING=1`..."""
+        if not self._address:
+            return
+        message = "\n".join(f"{key}={value}" for key, value in state.items())
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            try:
+                notify.sendto(message.encode(), self._address)
+            except OSError:
+                pass  # systemd is restarting; the next one will reach it

@@ -1,0 +1,249 @@
+"""The state directory, opened to be written: lock, journal and index that agree.
+
+What arrives is journaled first and applied then; on opening, the index catches up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from . import apply, database, index, journal
+from .clock import Clock
+from .errors import JournalError, NewerDatabaseError, StateError
+from .lock import Lock
+from .messages import Message
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Is told how many of how many messages are done."""
+
+JOURNAL = "journal"
+NEW_INDEX = "index.db.new"
+BATCH = 20_000
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+class State:
+    """A state directory that this process alone writes.
+
+    Args:
+        directory: the state directory; made if it is not there.
+        command: what the process does, for the lock file.
+        clock: the time of receipt.
+        progress: is told of a long catch-up.
+        rebuild: make the index anew, whatever there is.
+
+    Raises:
+        StateError: if it is locked, damaged, or from a newer version.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        command: str,
+        clock: Clock,
+        progress: Progress = _silent,
+        *,
+        rebuild: bool = False,
+    ) -> None:
+        self.directory = directory
+        self.index_path = directory / index.FILE
+        self._rebuild = rebuild
+        self._behind = False
+        self._lock = Lock(directory, command)
+        try:
+            self.journal = journal.Journal(directory / JOURNAL, clock)
+            try:
+                self.connection = self._open_index(progress)
+                self._applier = apply.Applier(self.connection)
+                self._catch_up(progress)
+            except BaseException:
+                self.journal.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open_index(self, progress: Progress) -> sqlite3.Connection:
+        path = self.index_path
+        why = ""
+        if self._rebuild:
+            rebuild_index(self.directory, self.journal, progress)
+        elif not path.exists():
+            if self.journal.serial:
+                why = "there is none"
+        else:
+            try:
+                connection = index.open_index(path)
+                made_from = index.get(connection, "journal_id", self.journal.journal_id)
+                applied = index.applied_serial(connection)
+                damaged = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            except NewerDatabaseError:
+                raise
+            except (StateError, sqlite3.DatabaseError) as error:
+                why = error.cause if isinstance(error, StateError) else str(error)
+                if "locked" in why or isinstance(error, JournalError):
+                    raise
+            else:
+                if damaged != "ok":
+                    why = f"it is damaged: {damaged}"
+                elif made_from != self.journal.journal_id:
+                    why = "it was made from another journal"
+                elif applied > self.journal.serial:
+                    connection.close()
+                    raise StateError(
+                        f"use the index {path}",
+                        f"it holds messages up to serial {applied}, but the journal ends with "
+                        f"{self.journal.serial}: the journal has lost its end",
+                        "restore the journal from a backup, or accept the loss with "
+                        "`piw-indexer rebuild`",
+                    )
+                elif applied + 1 < self.journal.first:
+                    why = f"it ends with serial {applied}, before the journal begins"
+                else:
+                    return connection
+                connection.close()
+        if why:
+            log.warning("making the index %s anew from the journal: %s", path, why)
+            rebuild_index(self.directory, self.journal, progress)
+        return index.open_index(path)
+
+    def _catch_up(self, progress: Progress) -> None:
+        applied = index.applied_serial(self.connection)
+        total = self.journal.serial - applied
+        if not total:
+            return
+        log.info("applying %d messages of the journal to the index", total)
+        done = 0
+        for rows in self.journal.batches(applied, BATCH):
+            self.apply(rows)
+            done += len(rows)
+            progress(done, total)
+
+    def apply(self, rows: list[journal.Row]) -> None:
+        """Apply messages of the journal to the index.
+
+        Raises:
+            StateError: if the index cannot be written; the journal has them.
+        """
+        with database.explained(f"write to the index {self.index_path}"):
+            if rows and rows[0].serial == 1:
+                index.put(self.connection, "journal_id", self.journal.journal_id)
+            self._applier.apply(rows)
+
+    def take(self, entries: Iterable[journal.Entry]) -> list[journal.Row]:
+        """Journal a batch, then apply it.
+
+        Returns:
+            The messages that were new.
+
+        Raises:
+            JournalError: if it could not be journaled; nothing happened, try again.
+            StateError: if the index could not be written; the journal has the messages, and the
+            next call applies them.
+        """
+        rows = self.journal.append(entries)
+        if self._behind:
+            self._catch_up(_silent)
+            self._behind = False
+        elif rows:
+            self._behind = True  # until they are applied
+            self.apply(rows)
+            self._behind = False
+        return rows
+
+    def retry(self, quarantine_id: int, message: Message) -> bool:
+        """Accept a message that was quarantined; false if that was done before.
+
+        Raises:
+            StateError: if it could not be written.
+        """
+        row = self.journal.retry(quarantine_id, message)
+        if row is None:
+            return False
+        self.apply([row])
+        return True
+
+    def close(self) -> None:
+        """Close everything and let others have the state."""
+        with database.explained(f"close the index {self.index_path}"):
+            self.connection.close()
+        self.journal.close()
+        self._lock.release()
+
+
+def replay(
+    source: journal.JournalReader, path: Path, until: int, progress: Progress = _silent
+) -> sqlite3.Connection:
+    """Make an index at `path` from the messages of a journal up to serial `until`.
+
+    Returns:
+        Its connection, open; not yet durable.
+
+    Raises:
+        JournalError: if the journal is not whole.
+        StateError: if it cannot be written.
+    """
+    if source.first > 1:
+        raise JournalError(
+            f"make an index from the journal in {source.directory}",
+            f"its first messages are gone: it begins with serial {source.first}",
+            "restore the older months from a backup",
+        )
+    source.verify()
+    database.remove(path)
+    connection = index.open_index(path, synchronous="OFF")
+    try:
+        with database.explained(f"write the index {path}"):
+            applier = apply.Applier(connection)
+            if until:
+                index.put(connection, "journal_id", source.journal_id)
+            done = 0
+            for rows in source.batches(0, BATCH):
+                if rows[-1].serial > until:
+                    rows = [row for row in rows if row.serial <= until]
+                if not rows:
+                    break
+                applier.apply(rows)
+                done += len(rows)
+                progress(done, until)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def rebuild_index(
+    directory: Path, source: journal.JournalReader, progress: Progress = _silent
+) -> None:
+    """Make the index anew from the journal and swap it in when it is complete.
+
+    Raises:
+        JournalError: if the journal is not whole.
+        StateError: if it cannot be written.
+    """
+    path = directory / index.FILE
+    unfinished = directory / NEW_INDEX
+    connection = replay(source, unfinished, source.last_serial(), progress)
+    with database.explained(f"put the new index {path} in its place"):
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+        descriptor = os.open(unfinished, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        database.remove(path)
+        os.rename(unfinished, path)
+        database.sync_directory(directory)

@@ -1,0 +1,151 @@
+"""How a state directory stands: read only, whether a daemon runs or not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from . import database, index, lock, pending, times
+from .daemon import LIVE
+from .errors import StateError
+from .journal import JournalReader
+from .state import JOURNAL
+
+COUNTED = ("packages", "versions", "builds", "files", "download_counts")
+FILE_FEED = "file:"
+
+
+def gather(directory: Path, now: times.Time) -> dict[str, Any]:
+    """Everything that `status` shows.
+
+    Args:
+        directory: of the state.
+        now: for ages, microseconds since 1970.
+
+    Returns:
+        serial, applied_serial, pending, feeds, quarantined, counts, lag, daemon, problems and
+        more; see the keys.
+
+    Raises:
+        StateError: if there is no state there, or it cannot be read.
+    """
+    if not (directory / JOURNAL).is_dir():
+        raise StateError(
+            f"look at the state directory {directory}",
+            "there is no journal in it",
+            "check --state-dir; the daemon or `piw-indexer ingest` makes it",
+        )
+    held_by = lock.holder(directory)
+    live = _live(directory) if held_by else None
+    reader = JournalReader(directory / JOURNAL)
+    try:
+        serial = reader.last_serial()
+        feeds = _feeds(reader, live, now)
+        quarantined = reader.quarantined()
+        journal_bytes = sum(path.stat().st_size for path in reader.months)
+    finally:
+        reader.close()
+    status: dict[str, Any] = {
+        "state_dir": str(directory),
+        "held_by": held_by,
+        "serial": serial,
+        "applied_serial": 0,
+        "pending": 0,
+        "quarantined": quarantined,
+        "feeds": [feed for feed in feeds if not feed["feed"].startswith(FILE_FEED)],
+        "files_ingested": sum(feed["feed"].startswith(FILE_FEED) for feed in feeds),
+        "counts": {},
+        "not_a_wheel": 0,
+        "journal_bytes": journal_bytes,
+        "sqlite_version": sqlite3.sqlite_version,
+        "daemon": live,
+    }
+    if (directory / index.FILE).exists():
+        status |= _index(directory / index.FILE)
+    status["to_apply"] = serial - status["applied_serial"]
+    status["to_accept"] = sum(feed["lag"] or 0 for feed in status["feeds"])
+    status["lag"] = status["to_apply"] + status["to_accept"]  # messages
+    status["problems"] = _problems(status)
+    return status
+
+
+def _index(path: Path) -> dict[str, Any]:
+    connection = database.open_reader(path)
+    try:
+        with database.explained(f"read {path}"), database.snapshot(connection):
+            return {
+                "applied_serial": index.applied_serial(connection),
+                "pending": pending.count(connection),
+                "counts": {
+                    table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                    for table in COUNTED
+                },
+                "downloads": connection.execute(
+                    "SELECT coalesce(sum(downloads_all), 0) FROM download_counts"
+                ).fetchone()[0],
+                "not_a_wheel": index.get(connection, "no_wheels", 0),
+            }
+    finally:
+        connection.close()
+
+
+def _live(directory: Path) -> dict[str, Any] | None:
+    try:
+        live: dict[str, Any] = json.loads((directory / LIVE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return live
+
+
+def _feeds(
+    reader: JournalReader, live: dict[str, Any] | None, now: times.Time
+) -> list[dict[str, Any]]:
+    """Every feed in its newest epoch, with what the daemon knows of it."""
+    newest: dict[str, dict[str, Any]] = {}
+    for feed, epoch, serial, broken in reader.feeds():
+        before = newest.get(feed)
+        newest[feed] = {
+            "feed": feed,
+            "epoch": epoch,
+            "serial": serial,
+            # A feed stays broken in its next lives, until it is repaired.
+            "broken": broken or (before["broken"] if before else None),
+            "published": None,
+            "lag": None,
+            "silent_seconds": None,
+        }
+    for known in live["feeds"] if live else ():
+        found = newest.setdefault(
+            known["feed"],
+            {"feed": known["feed"], "serial": known["serial"], "broken": None},
+        )
+        heard = times.parse_rfc3339(known["heard"])
+        found |= {
+            "epoch": known["epoch"],
+            "published": known["published"],
+            "lag": max(0, known["published"] - found["serial"]),
+            "silent_seconds": round((now - heard) / times.SECOND, 1),
+        }
+    return list(newest.values())
+
+
+def _problems(status: dict[str, Any]) -> list[str]:
+    """What is not well, each in one sentence; empty if all is well."""
+    problems = []
+    live = status["daemon"]
+    if live is not None and live["trouble"]:
+        problems.append(live["trouble"])
+    for feed in status["feeds"]:
+        if feed["broken"]:
+            problems.append(f"feed {feed['feed']} is broken: {feed['broken']}")
+        if feed.get("silent_seconds") and feed["silent_seconds"] > 10:
+            problems.append(
+                f"feed {feed['feed']} has been silent for {feed['silent_seconds']:.0f} s"
+            )
+    if status["quarantined"]:
+        problems.append(
+            f"{status['quarantined']} messages are in the quarantine: piw-indexer quarantine"
+        )
+    return problems

@@ -1,0 +1,257 @@
+"""The writer: pending names into documents, in this process or in several.
+
+It reads a moment of the index, renders, publishes, and says up to which serial; whoever owns the
+index clears the marks.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+from . import counters, database, index, pending, render
+from .errors import PublishError
+from .publish import Publisher
+
+CHUNK = 64
+"""Names that are written from one moment of the index."""
+
+_THREADS = 4
+_PARALLEL_FROM = 1000
+_ROWS = 20_000
+
+
+class Written(NamedTuple):
+    """What became of a chunk of names.
+
+    Attributes:
+        serial: up to which the documents were rendered.
+        names: whose documents are safe on the disk.
+        changed: how many of them had to be written.
+        failure: why the others are not; None if all are.
+    """
+
+    serial: int
+    names: list[str]
+    changed: int
+    failure: PublishError | None
+
+
+class Writer:
+    """Writes documents from an index.
+
+    Args:
+        connection: that reads the index; used by one thread at a time.
+        publisher: of the output tree.
+        site_url: of the site, without a slash at its end.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, publisher: Publisher, site_url: str) -> None:
+        self._connection = connection
+        self._publisher = publisher
+        self._site_url = site_url
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="publish")
+        self._abis_serial = -1
+        self._abis = index.Abis((), {}, {})
+
+    def write(self, names: Sequence[str]) -> Written:
+        """Publish what the names stand for now: documents, links, or nothing any more."""
+        jobs = []
+        with database.explained("read the index"), database.snapshot(self._connection):
+            serial = index.applied_serial(self._connection)
+            abis = self._current_abis(serial)
+            for name in names:
+                jobs.append((name, self._threads.submit(self._job(name, abis))))
+        done = []
+        changed = 0
+        failure = None
+        for name, future in jobs:
+            try:
+                changed += future.result()
+                done.append(name)
+            except PublishError as error:
+                failure = error
+        return Written(serial, done, changed, failure)
+
+    def _current_abis(self, serial: int) -> index.Abis:
+        # Every batch may bring a new pair of tags; within one moment they are the same.
+        if serial != self._abis_serial:
+            self._abis = index.load_abis(self._connection)
+            self._abis_serial = serial
+        return self._abis
+
+    def _job(self, name: str, abis: index.Abis) -> Callable[[], bool]:
+        rows = index.load_project(self._connection, name)
+        publisher = self._publisher
+        if rows is not None:
+            document = render.project(rows, abis, self._site_url)
+            aliases = rows.aliases
+            return lambda: publisher.project(name, document, aliases)
+        owner = index.alias_owner(self._connection, name)
+        if owner is not None:
+            package = owner
+            return lambda: publisher.link(name, package)
+        return lambda: publisher.remove(name)
+
+    def close(self) -> None:
+        """End its threads."""
+        self._threads.shutdown()
+
+
+def write_counters(connection: sqlite3.Connection, publisher: Publisher) -> tuple[int, int, bool]:
+    """Publish packages.json from a moment of the index, for the window as it stands there.
+
+    Returns:
+        The counters_serial and window_start it was written for; whether it changed.
+
+    Raises:
+        PublishError: if it is not safe on the disk.
+    """
+    with database.explained("read the counters"), database.snapshot(connection):
+        serial = int(index.get(connection, "counters_serial", 0))
+        start = counters.window_start(connection)
+        rows = index.counts(connection)
+        document = b"".join(render.packages(iter(lambda: rows.fetchmany(_ROWS), [])))
+    return serial, start, publisher.packages(document)
+
+
+def counters_due(connection: sqlite3.Connection) -> bool:
+    """True if the counters changed since packages.json was written."""
+    state = dict(connection.execute("SELECT key, value FROM state").fetchall())
+    changed = state.get("counters_serial", 0) != state.get("counters_written", -1)
+    return changed or state.get("window_start") != state.get("window_written")
+
+
+def counters_done(connection: sqlite3.Connection, serial: int, start: int) -> None:
+    """Note for what packages.json was written; in a transaction of the index's writer."""
+    index.put(connection, "counters_written", serial)
+    index.put(connection, "window_written", start)
+
+
+def chunks(names: Iterable[str], size: int = CHUNK) -> Iterator[list[str]]:
+    """Names in lists of up to `size`."""
+    source = iter(names)
+    while some := list(islice(source, size)):
+        yield some
+
+
+class _Worker:
+    """What a process of the pool works with."""
+
+    writer: Writer
+
+
+def _start_worker(index_path: Path, output_path: Path, site_url: str) -> None:
+    _Worker.writer = Writer(database.open_reader(index_path), Publisher(output_path), site_url)
+
+
+def _work(names: list[str]) -> Written:
+    return _Worker.writer.write(names)
+
+
+def write_all(
+    index_path: Path,
+    publisher: Publisher,
+    site_url: str,
+    names: Sequence[str],
+    done: Callable[[Written], None],
+) -> None:
+    """Write many names, on all processors.
+
+    Args:
+        index_path: of the index; nobody may write it meanwhile but `done`.
+        publisher: of the output tree.
+        site_url: of the site.
+        names: what to write.
+        done: is told of every chunk.
+
+    Raises:
+        PublishError: the first failure, after all others were tried.
+    """
+    failures = []
+
+    def finish(written: Written) -> None:
+        if written.failure is not None:
+            failures.append(written.failure)
+        done(written)
+
+    processors = len(os.sched_getaffinity(0))
+    if len(names) < _PARALLEL_FROM or processors == 1:
+        connection = database.open_reader(index_path)
+        writer = Writer(connection, publisher, site_url)
+        try:
+            for some in chunks(names):
+                finish(writer.write(some))
+        finally:
+            writer.close()
+            connection.close()
+    else:
+        with ProcessPoolExecutor(
+            processors,
+            mp_context=get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(index_path, publisher.output_path, site_url),
+        ) as pool:
+            for written in pool.map(_work, chunks(names), chunksize=1):
+                finish(written)
+    if failures:
+        raise failures[0]
+
+
+def publish_pending(
+    connection: sqlite3.Connection,
+    index_path: Path,
+    publisher: Publisher,
+    site_url: str,
+    window_start: int,
+    *,
+    everything: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Publish all that is pending (or everything), and the counters.
+
+    Args:
+        connection: that writes the index.
+        index_path: where it is.
+        publisher: of the output tree.
+        site_url: of the site.
+        window_start: the first hour of the 30-day window, seconds since 1970.
+        everything: every package, not only the marked ones.
+        progress: is told how many of how many names are done.
+
+    Returns:
+        How many documents had to be written.
+
+    Raises:
+        PublishError: if one could not be; its mark stays.
+    """
+    names = list(pending.names(connection))
+    if everything:
+        every = connection.execute("SELECT package FROM packages").fetchall()
+        names = sorted({*names, *(row[0] for row in every)})
+    finished = changed = 0
+
+    def done(written: Written) -> None:
+        nonlocal finished, changed
+        with database.transaction(connection):
+            pending.clear(connection, [(name, written.serial) for name in written.names])
+        finished += len(written.names)
+        changed += written.changed
+        progress(finished, len(names))
+
+    write_all(index_path, publisher, site_url, names, done)
+    with database.explained("move the window of the counters"):
+        with database.transaction(connection):
+            counters.move_window(connection, window_start)
+        if everything or counters_due(connection):
+            serial, start, written = write_counters(connection, publisher)
+            changed += written
+            with database.transaction(connection):
+                counters_done(connection, serial, start)
+    return changed

@@ -1,0 +1,376 @@
+"""The daemon's writer: a process of its own, so that publishing never holds up intake.
+
+It decides when (settle, max-delay, counters-interval), reads the marks from the index, and tells
+the daemon what is safe on the disk; the daemon alone writes the index. It ends when the daemon
+does.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sqlite3
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from . import clock, counters, database, index, pending, times, writer
+from .errors import IndexerError, PublishError, StateError
+from .publish import Publisher
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 10_000
+"""Names that wait for their time in memory; more are left in the index until there is room."""
+
+LONGEST_BACKOFF = 30.0
+FLUSH_WITHIN = 10.0
+"""Seconds that a stop may take to publish what is waiting."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the writer works with.
+
+    Attributes:
+        index_path: of the index.
+        output_path: the root of the site.
+        site_url: of the site, without a slash at its end.
+        settle: seconds that a package must have been quiet.
+        max_delay: seconds after which it is written even if it never is.
+        counters_interval: seconds between two packages.json.
+        log_level: of its log.
+    """
+
+    index_path: Path
+    output_path: Path
+    site_url: str
+    settle: float
+    max_delay: float
+    counters_interval: float
+    log_level: int = logging.WARNING
+
+
+class WriterHandle:
+    """The daemon's end: starts the process, wakes it, takes its reports.
+
+    Args:
+        options: of the writer.
+        connection: that writes the index.
+    """
+
+    def __init__(self, options: Options, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        context = get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(
+            target=_main, args=(other, options), name="piw-indexer writer", daemon=True
+        )
+        self._process.start()
+        other.close()
+        self._woken = False
+        self.written = 0
+        """Documents that had to be written, so far."""
+        self.last_published: tuple[str, int] | None = None
+        """The last name that was published, and when."""
+        self.counters_published: times.Time | None = None
+        self.failure = ""
+        """Why publishing fails at present; empty if it does not."""
+        self.recent: list[str] = []
+
+    def fileno(self) -> int:
+        """For pollers: readable when there are reports."""
+        return self._pipe.fileno()
+
+    def wake(self) -> None:
+        """Tell it that there are new marks."""
+        if not self._woken:
+            self._woken = True
+            self._send(("wake",))
+
+    def _send(self, message: tuple[Any, ...]) -> None:
+        try:
+            self._pipe.send(message)
+        except OSError as error:
+            raise self._died() from error
+
+    def _died(self) -> StateError:
+        self._process.join(5)
+        return StateError(
+            "go on publishing",
+            f"the writer process ended with status {self._process.exitcode}",
+            "see its message above; the service starts again by itself",
+        )
+
+    def handle(self) -> None:
+        """Act on the writer's reports.
+
+        Raises:
+            StateError: if the writer has ended, or the index cannot be written.
+        """
+        written: list[tuple[str, int]] = []
+        while self._poll():
+            try:
+                report = self._pipe.recv()
+            except (EOFError, OSError) as error:
+                raise self._died() from error
+            kind = report[0]
+            if kind == "read":
+                self._woken = False
+            elif kind == "written":
+                _, serial, names, changed = report
+                written += [(name, serial) for name in names]
+                self.written += changed
+                self.failure = ""
+                if names:
+                    self.last_published = names[-1], clock.now()
+                    self.recent = (self.recent + names)[-10:]
+            elif kind == "window":
+                with (
+                    database.explained("move the window of the counters"),
+                    database.transaction(self._connection),
+                ):
+                    counters.move_window(self._connection, report[1])
+                self._send(("window", report[1]))
+            elif kind == "counters":
+                with database.transaction(self._connection):
+                    writer.counters_done(self._connection, report[1], report[2])
+                self.counters_published = clock.now()
+                self.failure = ""
+            elif kind == "failed":
+                self.failure = report[1]
+        if written:
+            with (
+                database.explained("clear marks in the index"),
+                database.transaction(self._connection),
+            ):
+                pending.clear(self._connection, written)
+
+    def _poll(self) -> bool:
+        try:
+            return self._pipe.poll(0)
+        except OSError as error:
+            raise self._died() from error
+
+    def stop(self) -> None:
+        """Let it publish what is waiting, for `FLUSH_WITHIN` seconds at most, and end it."""
+        try:
+            self._pipe.send(("stop",))
+            until = clock.monotonic() + FLUSH_WITHIN
+            while self._process.is_alive() and clock.monotonic() < until:
+                if self._pipe.poll(0.1):
+                    self.handle()
+        except (OSError, StateError):
+            pass  # it has ended, which is what was wanted
+        self._process.terminate()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+        self._pipe.close()
+
+
+def _main(pipe: Connection, options: Options) -> None:
+    """The process: run until the daemon says stop, or is gone."""
+    # The daemon is asked to stop; it tells us when it has drained.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logging.basicConfig(level=options.log_level, format="%(levelname)s: %(message)s")
+    try:
+        _WriterLoop(pipe, options).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        os._exit(0)  # the daemon is gone
+    except IndexerError as error:
+        log.critical("%s", error)
+        raise SystemExit(error.exit_status) from None
+
+
+class _WriterLoop:
+    def __init__(self, pipe: Connection, options: Options) -> None:
+        self._pipe = pipe
+        self._options = options
+        self._connection = database.open_reader(options.index_path, cache_kib=8 * 1024)
+        self._counters_connection = database.open_reader(options.index_path, cache_kib=1024)
+        self._publisher = Publisher(options.output_path)
+        self._writer = writer.Writer(self._connection, self._publisher, options.site_url)
+        self._waiting: dict[str, tuple[float, float]] = {}  # name: first and last touched
+        self._high = 0  # marks up to this serial were read, but for the backlog
+        self._backlog: tuple[int, str] | None = (0, "")  # marks after this one were not
+        self._backlog_end = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="counters")
+        self._counting: Future[tuple[int, int, bool]] | None = None
+        self._asked_window = False
+        self._next_counters = 0.0
+        self._retry_at = 0.0
+        self._backoff = 0.0
+        self._failures: dict[str, float] = {}
+        self._retries: dict[str, tuple[float, float]] = {}  # name: when, after how long a wait
+
+    def run(self) -> None:
+        with database.explained("read the index"):
+            self._high = index.applied_serial(self._connection)
+        self._backlog_end = self._high
+        stopping = 0.0
+        woken = True
+        while True:
+            # While nothing is due, sleep until something is, or the daemon speaks.
+            if self._pipe.poll(0 if woken else self._pause(stopping)):
+                message = self._pipe.recv()
+                if message[0] == "wake":
+                    woken = True
+                elif message[0] == "stop":
+                    stopping = clock.monotonic() + FLUSH_WITHIN - 2
+                    woken = True
+                elif message[0] == "window":
+                    self._asked_window = False
+                    self._counting = self._thread.submit(
+                        writer.write_counters, self._counters_connection, self._publisher
+                    )
+            if woken:
+                woken = False
+                self._read_marks()
+                self._pipe.send(("read",))
+            now = clock.monotonic()
+            if now >= self._retry_at:
+                self._write_due(now, everything=bool(stopping))
+            self._count_if_due(now, bool(stopping))
+            if stopping and (self._flushed() or now >= stopping):
+                self._writer.close()
+                self._thread.shutdown()
+                return
+
+    def _flushed(self) -> bool:
+        idle = self._counting is None and not self._asked_window
+        return idle and not self._waiting and self._backlog is None
+
+    def _pause(self, stopping: float) -> float:
+        now = clock.monotonic()
+        until = now + (0.02 if stopping or self._counting is not None else 60.0)
+        if self._backlog is not None and len(self._waiting) < MOST_WAITING:
+            until = now
+        for first, last in self._waiting.values():
+            until = min(until, last + self._options.settle, first + self._options.max_delay)
+            if until <= now:
+                break
+        for at, _ in self._retries.values():
+            until = min(until, at)
+        if self._retry_at > now:
+            until = max(until, self._retry_at)
+        if self._counting is None and not self._asked_window:
+            until = min(until, max(self._next_counters, now + 0.02))
+        return max(0.0, until - now)
+
+    # Marks
+
+    def _read_marks(self) -> None:
+        """Read the marks that are new since the last time; too many are left for later."""
+        with database.explained("read the marks"), database.snapshot(self._connection):
+            applied = index.applied_serial(self._connection)
+            found = pending.marked(self._connection, (self._high, "\U0010ffff"), MOST_WAITING)
+        self._high = max(self._high, applied)
+        if len(found) >= MOST_WAITING:
+            last = found[-1]
+            if self._backlog is None:
+                self._backlog = last[1], last[0]
+            self._backlog_end = applied
+        self._wait_for(found)
+
+    def _read_backlog(self) -> None:
+        assert self._backlog is not None
+        with database.explained("read the marks"):
+            found = pending.marked(self._connection, self._backlog, writer.CHUNK * 4)
+        found = [(name, serial) for name, serial in found if serial <= self._backlog_end]
+        if not found:
+            self._backlog = None
+            return
+        self._backlog = found[-1][1], found[-1][0]
+        # They have waited long enough.
+        self._wait_for(found, age=self._options.max_delay)
+
+    def _wait_for(self, found: list[tuple[str, int]], age: float = 0.0) -> None:
+        now = clock.monotonic()
+        for name, _ in found:
+            first, _ = self._waiting.get(name, (now - age, now))
+            self._waiting[name] = first, now
+
+    def _write_due(self, now: float, everything: bool) -> None:
+        settle, max_delay = self._options.settle, self._options.max_delay
+        if self._backlog is not None and len(self._waiting) < writer.CHUNK:
+            self._read_backlog()
+        for name, (at, _) in self._retries.items():
+            if now >= at and name not in self._waiting:
+                self._waiting[name] = now - max_delay, now
+        due = []
+        for name, (first, last) in self._waiting.items():
+            if everything or now >= last + settle or now >= first + max_delay:
+                due.append(name)
+                if len(due) == writer.CHUNK:
+                    break
+        if not due:
+            return
+        written = self._writer.write(due)
+        for name in due:
+            del self._waiting[name]
+        if written.names:
+            self._pipe.send(("written", written.serial, written.names, written.changed))
+        for name in written.names:
+            self._retries.pop(name, None)
+        if written.failure is not None:
+            # One name that somebody's file stands in the way of must not hold up the others.
+            for name in set(due).difference(written.names):
+                wait = min(LONGEST_BACKOFF, self._retries.get(name, (0.0, 0.5))[1] * 2)
+                self._retries[name] = now + wait, wait
+        if written.failure is None or written.failure.general:
+            self._back_off(written.failure)
+        else:
+            self._tell(written.failure)
+
+    def _back_off(self, failure: PublishError | None) -> None:
+        """Leave the disk alone for a while, or, without a failure, no longer."""
+        if failure is None:
+            self._backoff = 0.0
+            return
+        self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 1.0)
+        self._retry_at = clock.monotonic() + self._backoff
+        self._tell(failure)
+
+    def _tell(self, failure: PublishError) -> None:
+        text = str(failure)
+        if clock.monotonic() - self._failures.get(failure.cause, -60.0) >= 60.0:
+            self._failures = {failure.cause: clock.monotonic()}
+            log.error("%s", text)
+        self._pipe.send(("failed", text))
+
+    # Counters
+
+    def _count_if_due(self, now: float, stopping: bool) -> None:
+        if self._counting is not None:
+            if self._counting.done():
+                counting, self._counting = self._counting, None
+                try:
+                    serial, start, _ = counting.result()
+                except PublishError as error:
+                    self._back_off(error)
+                else:
+                    self._pipe.send(("counters", serial, start))
+                gc.collect()
+            return
+        if self._asked_window or now < self._retry_at:
+            return
+        if now < self._next_counters and not stopping:
+            return
+        start = times.window_start(clock.now())
+        with database.explained("read the counters"):
+            due = writer.counters_due(self._connection)
+            due = due or counters.window_start(self._connection) != start
+        if due:
+            self._asked_window = True
+            self._pipe.send(("window", start))
+            self._next_counters = now + self._options.counters_interval
+        else:
+            # Look again soon: the first change after a quiet time should not wait for long.
+            self._next_counters = now + min(1.0, self._options.counters_interval)
