@@ -73,7 +73,7 @@ class WriterHandle:
         )
         self._process.start()
         other.close()
-        self._woken = False
+        self._woken = self._again = False
         self.written = 0
         """Documents that had to be written, so far."""
         self.last_published: tuple[str, int] | None = None
@@ -89,7 +89,10 @@ class WriterHandle:
 
     def wake(self) -> None:
         """Tell it that there are new marks."""
-        if not self._woken:
+        if self._woken:
+            # It may have read the marks before these: wake it again when it says that it has.
+            self._again = True
+        else:
             self._woken = True
             self._send(("wake",))
 
@@ -122,6 +125,9 @@ class WriterHandle:
             kind = report[0]
             if kind == "read":
                 self._woken = False
+                if self._again:
+                    self._again = False
+                    self.wake()
             elif kind == "written":
                 _, serial, names, changed = report
                 written += [(name, serial) for name in names]
