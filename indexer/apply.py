@@ -12,6 +12,8 @@ from typing import Any
 from . import counters, database, index, messages, pending, tags, times
 from .journal import Row
 
+_INSERT_BUILD = "INSERT INTO builds VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
 _Handler = Callable[["Applier", int, times.Time, Any], None]
 
 
@@ -173,9 +175,7 @@ class Applier:
 
     def _log_build(self, serial: int, at: times.Time, data: messages.LogBuild) -> None:
         self._counters.flush()
-        self._add_version(serial, data.package, data.version, at)
-        self._add_build(
-            serial,
+        build = (
             data.build_id,
             data.package,
             data.version,
@@ -185,45 +185,50 @@ class Applier:
             times.to_sql(at),
             data.duration,
         )
+        try:
+            # Nearly always the version is known and the build is not.
+            self._execute(_INSERT_BUILD, build)
+            self._touched[data.package] = serial
+        except sqlite3.IntegrityError:
+            self._add_version(serial, data.package, data.version, at)
+            self._add_build(serial, build)
         if data.status:
-            files = data.files
-            if len(files) > 1:
-                files = tuple({file.filename: file for file in files}.values())
-            self._add_files(serial, data.build_id, files)
+            self._add_files(serial, data.build_id, data.files)
 
-    def _add_build(self, serial: int, build_id: int, package: str, *values: object) -> None:
-        row = self._execute(
-            "DELETE FROM builds WHERE build_id = ? RETURNING package", (build_id,)
-        ).fetchall()
-        if row:
-            self._touched[row[0][0]] = serial
-        self._execute(
-            "INSERT INTO builds VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (build_id, package, *values),
-        )
-        self._touched[package] = serial
+    def _add_build(self, serial: int, build: tuple[Any, ...]) -> None:
+        """Add a build; one with its build_id is replaced."""
+        for (package,) in self._execute(
+            "DELETE FROM builds WHERE build_id = ? RETURNING package", build[:1]
+        ).fetchall():
+            self._touched[package] = serial
+        self._execute(_INSERT_BUILD, build)
+        self._touched[build[1]] = serial
 
     def _add_files(self, serial: int, build_id: int, files: Sequence[messages.File]) -> None:
         """Add files to a build; one that exists moves here, with its new dependencies."""
-        execute = self._execute
+        if len(files) > 1:
+            files = list({file.filename: file for file in files}.values())  # the last counts
+        rows = [(file[0], build_id, *file[1:9], file[10]) for file in files]
+        insert = "INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        if self._connection.executemany(insert, rows).rowcount < len(rows):
+            for row in rows:
+                owner = self._execute(
+                    "SELECT b.package FROM files f JOIN builds b ON b.build_id = f.build_id"
+                    " WHERE f.filename = ? AND f.build_id <> ?",
+                    row[:2],
+                ).fetchone()
+                if owner is not None:
+                    self._touched[owner[0]] = serial
+                    self._execute("DELETE FROM files WHERE filename = ?", row[:1])
+                    self._execute(insert, row)
         dependencies = []
         for file in files:
-            found = execute(
-                "SELECT b.package FROM files f JOIN builds b ON b.build_id = f.build_id"
-                " WHERE f.filename = ?",
-                (file.filename,),
-            ).fetchone()
-            if found is not None:
-                self._touched[found[0]] = serial
-                execute("DELETE FROM files WHERE filename = ?", (file.filename,))
-            execute(
-                "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (file[0], build_id, *file[1:9], file[10]),
-            )
             if (file.py_version_tag, file.abi_tag) not in self._tags:
                 self._add_tags(file.py_version_tag, file.abi_tag)
+            filename = file.filename
             for tool, names in file.dependencies:
-                dependencies += [(file.filename, tool, name) for name in names]
+                for name in names:
+                    dependencies.append((filename, tool, name))
         self._connection.executemany(
             "INSERT OR IGNORE INTO dependencies VALUES (?, ?, ?)", dependencies
         )
@@ -322,9 +327,8 @@ class Applier:
                 least = self._execute("SELECT min(build_id) FROM builds").fetchone()[0]
                 build_id = min(least or 0, 0) - 1
             seen.add(build_id)
-            self._add_build(
-                serial, build_id, package, release.version, builder_abi, 1, None, None, None
-            )
+            known = package, release.version, builder_abi, 1
+            self._add_build(serial, (build_id, *known, None, None, None))
             self._add_files(serial, build_id, files)
         for abi in release.abis:
             if abi.build_id is None or abi.build_id in seen:
@@ -332,17 +336,8 @@ class Applier:
             if abi.status not in ("fail", "error"):
                 continue
             seen.add(abi.build_id)
-            self._add_build(
-                serial,
-                abi.build_id,
-                package,
-                release.version,
-                abi.abi_tag,
-                int(abi.status == "error"),
-                None,
-                None,
-                None,
-            )
+            known = package, release.version, abi.abi_tag, int(abi.status == "error")
+            self._add_build(serial, (abi.build_id, *known, None, None, None))
 
     def _downloads(self, serial: int, at: times.Time, data: messages.Downloads) -> None:
         self._counters.replace(data.package, data.all, dict(data.hours))

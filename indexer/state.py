@@ -5,6 +5,7 @@ What arrives is journaled first and applied then; on opening, the index catches 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sqlite3
@@ -24,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 JOURNAL = "journal"
 NEW_INDEX = "index.db.new"
-BATCH = 20_000
+BATCH = 10_000
 
 
 def _silent(done: int, total: int) -> None:
@@ -200,8 +201,13 @@ def replay(
         )
     source.verify()
     database.remove(path)
+    # Millions of small tuples, none in a cycle: the collector would look at them again and again.
+    gc.set_threshold(200_000, 50, 100)
     connection = index.open_index(path, synchronous="OFF")
     try:
+        # Nobody reads it yet, and after a crash it is made again: no write-ahead log.
+        connection.execute("PRAGMA journal_mode = MEMORY")
+        connection.execute(f"PRAGMA cache_size = -{64 * 1024}")
         with database.explained(f"write the index {path}"):
             applier = apply.Applier(connection)
             if until:
@@ -236,7 +242,7 @@ def rebuild_index(
     with database.explained(f"put the new index {path} in its place"):
         try:
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("PRAGMA journal_mode = DELETE")
         finally:
             connection.close()
         descriptor = os.open(unfinished, os.O_RDONLY)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 Time = int
 """Microseconds since 1970-01-01 00:00 UTC."""
@@ -62,7 +63,15 @@ def to_rfc3339(value: Time) -> str:
 
 def to_sql(value: Time) -> str:
     """`2026-11-22 14:17:17`, as SQLite's date functions and the documents have it (UTC)."""
-    return to_datetime(value).isoformat(" ")[:19]
+    days, second = divmod(value // SECOND, 86_400)
+    minute, second = divmod(second, 60)
+    hour, minute = divmod(minute, 60)
+    return f"{_date(days)} {hour:02d}:{minute:02d}:{second:02d}"
+
+
+@lru_cache(maxsize=1024)
+def _date(days: int) -> str:
+    return to_datetime(days * DAY).isoformat()[:10]
 
 
 def to_sql_precise(value: Time) -> str:
