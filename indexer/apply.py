@@ -197,11 +197,14 @@ class Applier:
 
     def _add_build(self, serial: int, build: tuple[Any, ...]) -> None:
         """Add a build; one with its build_id is replaced."""
-        for (package,) in self._execute(
-            "DELETE FROM builds WHERE build_id = ? RETURNING package", build[:1]
-        ).fetchall():
-            self._touched[package] = serial
-        self._execute(_INSERT_BUILD, build)
+        try:
+            self._execute(_INSERT_BUILD, build)
+        except sqlite3.IntegrityError:
+            for (package,) in self._execute(
+                "DELETE FROM builds WHERE build_id = ? RETURNING package", build[:1]
+            ).fetchall():
+                self._touched[package] = serial
+            self._execute(_INSERT_BUILD, build)
         self._touched[build[1]] = serial
 
     def _add_files(self, serial: int, build_id: int, files: Sequence[messages.File]) -> None:

@@ -28,6 +28,7 @@ def piw_indexer(verbose: bool, quiet: bool) -> None:
     Every option can also be set in the environment (PIW_INDEXER_<OPTION>) and in the section
     [indexer] of piwheels' configuration files.
     """
+    os.umask(0o022)  # documents are there to be read
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="piw-indexer: %(message)s", stream=sys.stderr)
 

@@ -17,8 +17,9 @@ from typing import IO
 from . import decode
 from .clock import Clock
 from .errors import DecodeError, UsageError
-from .journal import Accepted, Entry, Refused
+from .journal import Accepted, Entry
 from .messages import Position
+from .quarantine import refused
 
 
 class MessageFile:
@@ -63,7 +64,7 @@ class MessageFile:
             try:
                 entry: Entry = Accepted(position, decode.from_json(line, self._clock()))
             except DecodeError as error:
-                entry = Refused(position, self.name, "json", error, line)
+                entry = refused(position, self.name, "json", error, line)
             yield entry, read
 
     def close(self) -> None:

@@ -26,6 +26,8 @@ Progress = Callable[[int, int], None]
 JOURNAL = "journal"
 NEW_INDEX = "index.db.new"
 BATCH = 10_000
+ALWAYS_CHECKED = 512 * 1024 * 1024
+"""Bytes; a larger index is looked through only after a crash, because it takes long."""
 
 
 def _silent(done: int, total: int) -> None:
@@ -75,47 +77,53 @@ class State:
 
     def _open_index(self, progress: Progress) -> sqlite3.Connection:
         path = self.index_path
-        why = ""
-        if self._rebuild:
-            rebuild_index(self.directory, self.journal, progress)
-        elif not path.exists():
-            if self.journal.serial:
-                why = "there is none"
-        else:
-            try:
-                connection = index.open_index(path)
-                made_from = index.get(connection, "journal_id", self.journal.journal_id)
-                applied = index.applied_serial(connection)
-                damaged = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            except NewerDatabaseError:
-                raise
-            except (StateError, sqlite3.DatabaseError) as error:
-                why = error.cause if isinstance(error, StateError) else str(error)
-                if "locked" in why or isinstance(error, JournalError):
-                    raise
-            else:
-                if damaged != "ok":
-                    why = f"it is damaged: {damaged}"
-                elif made_from != self.journal.journal_id:
-                    why = "it was made from another journal"
-                elif applied > self.journal.serial:
-                    connection.close()
-                    raise StateError(
-                        f"use the index {path}",
-                        f"it holds messages up to serial {applied}, but the journal ends with "
-                        f"{self.journal.serial}: the journal has lost its end",
-                        "restore the journal from a backup, or accept the loss with "
-                        "`piw-indexer rebuild`",
-                    )
-                elif applied + 1 < self.journal.first:
-                    why = f"it ends with serial {applied}, before the journal begins"
-                else:
-                    return connection
-                connection.close()
+        why = "it was asked for" if self._rebuild else self._index_fault()
         if why:
-            log.warning("making the index %s anew from the journal: %s", path, why)
+            if not self._rebuild:
+                log.warning("making the index %s anew from the journal: %s", path, why)
             rebuild_index(self.directory, self.journal, progress)
         return index.open_index(path)
+
+    def _index_fault(self) -> str:
+        """Why the index cannot be used and has to be made anew; empty if it can be."""
+        path = self.index_path
+        if not path.exists():
+            return "there is none" if self.journal.serial else ""
+        # The log of a database that was closed in good order is gone.
+        suspect = Path(f"{path}-wal").exists() or path.stat().st_size < ALWAYS_CHECKED
+        try:
+            connection = index.open_index(path)
+        except NewerDatabaseError:
+            raise
+        except StateError as error:
+            if error.passing:
+                raise  # a full disk is no reason to throw an index away
+            return error.cause
+        try:
+            made_from = index.get(connection, "journal_id", self.journal.journal_id)
+            applied = index.applied_serial(connection)
+            if suspect:
+                found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if found != "ok":
+                    return f"it is damaged: {found}"
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise
+            return f"it is damaged: {error}"
+        finally:
+            connection.close()
+        if made_from != self.journal.journal_id and self.journal.serial:
+            return "it was made from another journal"
+        if applied > self.journal.serial:
+            raise StateError(
+                f"use the index {path}",
+                f"it holds messages up to serial {applied}, but the journal ends with "
+                f"{self.journal.serial}: the journal has lost its end",
+                "restore the journal from a backup, or accept the loss with `piw-indexer rebuild`",
+            )
+        if applied + 1 < self.journal.first:
+            return f"it ends with serial {applied}, before the journal begins"
+        return ""
 
     def _catch_up(self, progress: Progress) -> None:
         applied = index.applied_serial(self.connection)

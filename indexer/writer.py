@@ -77,6 +77,10 @@ class Writer:
                 done.append(name)
             except PublishError as error:
                 failure = error
+        try:
+            self._publisher.sync()
+        except PublishError as error:
+            return Written(serial, [], changed, error)
         return Written(serial, done, changed, failure)
 
     def _current_abis(self, serial: int) -> index.Abis:

@@ -29,6 +29,7 @@ MOST_WAITING = 10_000
 """Names that wait for their time in memory; more are left in the index until there is room."""
 
 LONGEST_BACKOFF = 30.0
+START_WITHIN = 60.0
 FLUSH_WITHIN = 10.0
 """Seconds that a stop may take to publish what is waiting."""
 
@@ -73,6 +74,13 @@ class WriterHandle:
         )
         self._process.start()
         other.close()
+        # Until it has started nothing would be published, and it may find that it cannot.
+        if not self._pipe.poll(START_WITHIN):
+            raise StateError("start the writer process", f"it was silent for {START_WITHIN:g} s")
+        try:
+            self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
         self._woken = self._again = False
         self.written = 0
         """Documents that had to be written, so far."""
@@ -220,6 +228,7 @@ class _WriterLoop:
         with database.explained("read the index"):
             self._high = index.applied_serial(self._connection)
         self._backlog_end = self._high
+        self._pipe.send(("ready",))
         stopping = 0.0
         woken = True
         while True:

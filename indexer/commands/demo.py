@@ -2,9 +2,280 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
 import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from .. import clock, config, database, demo_screen, index, times
+from ..demo import LOG, Demo, Interruption, Options, Picture, require_empty
+from ..simulation import Farm
+from ..state import JOURNAL
+
+DAYS = 35
+"""Of the farm's life: more than the window of the counters."""
+
+FAILURES = 0.15
+"""Share of the builds: there is something to see."""
+
+LIVE_SECONDS = 60.0
+UNWATCHED_SECONDS = 6.0
+LINE_EVERY = 1.0
+SHOWN = 5
+"""Rows of an answer."""
+
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Query(NamedTuple):
+    """A question to the index."""
+
+    title: str
+    sql: str
+
+
+QUERIES = (
+    Query(
+        "How numpy 2.2.6 stands on every ABI",
+        "SELECT abi_tag, status, build_id FROM build_status"
+        " WHERE package = 'numpy' AND version = '2.2.6'",
+    ),
+    Query(
+        "What failed in the last 24 hours",
+        "SELECT package, version, abi_tag, round(duration) AS seconds, log_url FROM build_failures"
+        " WHERE built_at > datetime('now', '-1 day')",
+    ),
+    Query(
+        "The 20 most downloaded packages",
+        "SELECT * FROM top_downloads LIMIT 20",
+    ),
+)
+
+
+def _option(name: str, **settings: Any) -> Callable[[_Function], _Function]:
+    # Not an option of `config`: what a server's configuration file says is not for simulations.
+    return click.option(
+        f"--{name}",
+        envvar=config.PREFIX + name.upper().replace("-", "_"),
+        show_envvar=True,
+        **settings,
+    )
 
 
 @click.command()
-def demo() -> None:
-    """A simulated farm and the daemon, for a first look."""
+@_option("state-dir", type=_DIRECTORY, help="An empty directory. Default: a temporary one.")
+@_option("output-path", type=_DIRECTORY, help="An empty directory. Default: a temporary one.")
+@_option(
+    "packages",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Packages of the farm.",
+)
+@_option(
+    "downloads",
+    type=click.IntRange(min=0),
+    default=30_000,
+    show_default=True,
+    help="Downloads in its life.",
+)
+@_option("seed", type=int, default=0, show_default=True, help="Another seed, another farm.")
+@_option(
+    "rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=200.0,
+    show_default=True,
+    help="Messages a second of the live part, on average.",
+)
+@_option(
+    "seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help=f"How long the live part lasts, at most. Default: {LIVE_SECONDS:g}, and"
+    f" {UNWATCHED_SECONDS:g} when the output is no terminal.",
+)
+def demo(
+    state_dir: Path | None,
+    output_path: Path | None,
+    packages: int,
+    downloads: int,
+    seed: int,
+    rate: float,
+    seconds: float | None,
+) -> None:
+    """A simulated farm and the daemon, for a first look.
+
+    The farm's past is sent as fast as it goes, its last days at --rate. Ends by itself, or with
+    Ctrl-C. What was made is kept, in a temporary directory unless told otherwise. Configuration
+    files are not read.
+    """
+    console = Console(highlight=False)
+    watched = (
+        sys.stdout.isatty()
+        and not console.is_dumb_terminal
+        and console.encoding.lower().startswith("utf")
+    )
+    if seconds is None:
+        seconds = LIVE_SECONDS if watched else UNWATCHED_SECONDS
+    for directory, option in ((state_dir, "--state-dir"), (output_path, "--output-path")):
+        if directory is not None:
+            require_empty(directory, option)
+    kept = None
+    if state_dir is None or output_path is None:
+        kept = Path(tempfile.mkdtemp(prefix="piw-demo-"))
+        state_dir = state_dir or kept / "state"
+        output_path = output_path or kept / "www"
+    farm = Farm(
+        seed=seed,
+        packages=packages,
+        failure_rate=FAILURES,
+        downloads=downloads,
+        days=DAYS,
+        now=times.to_datetime(clock.now()),
+    )
+    options = Options(farm, rate, max(1, round(rate * seconds)), state_dir, output_path)
+    title = f"a simulated farm of {packages:,} packages, seed {seed}"
+    with Interruption() as interruption:
+        last = _play(options, interruption, console, watched, title)
+    _report(options, last, kept)
+
+
+def _play(
+    options: Options, interruption: Interruption, console: Console, watched: bool, title: str
+) -> Picture | None:
+    """Play the demo; how it stood at the end."""
+    seen: list[Picture] = []
+    with _view(console, watched, title) as view:
+
+        def watch(picture: Picture) -> None:
+            seen[:] = [picture]
+            view(picture)
+
+        with Demo(options, watch) as played:
+            if not watched:
+                click.echo(f"{title}; the daemon is: piw-indexer {shlex.join(played.command)}")
+            played.play(interruption)
+    if watched and seen:
+        console.print(demo_screen.frame(seen[0], title, console.height))
+    return seen[0] if seen else None
+
+
+@contextmanager
+def _view(console: Console, watched: bool, title: str) -> Iterator[Callable[[Picture], None]]:
+    """What shows a picture: the live screen, or a line now and then."""
+    if watched:
+        with Live(console=console, auto_refresh=False, screen=True) as live:
+            yield lambda picture: live.update(
+                demo_screen.frame(picture, title, console.height), refresh=True
+            )
+        return
+    next_line = 0.0
+
+    def write(picture: Picture) -> None:
+        nonlocal next_line
+        if picture.elapsed >= next_line or picture.phase in ("done", "interrupted"):
+            click.echo(demo_screen.line(picture))
+            sys.stdout.flush()
+            next_line = picture.elapsed + LINE_EVERY
+
+    yield write
+
+
+def _report(options: Options, last: Picture | None, kept: Path | None) -> None:
+    """Where everything is, and what the index answers."""
+    console = Console(highlight=False, soft_wrap=True)
+
+    def heading(text: str) -> None:
+        console.print()
+        console.print(Text(text, style="bold"))
+
+    if last is not None:
+        console.print()
+        console.print(
+            f"{last.applied:,} messages in {last.elapsed:.0f} s, {last.written:,} documents"
+            " written. The daemon has stopped in good order."
+        )
+    index_path = options.state_dir / index.FILE
+    output_path = options.output_path
+    heading("Where it is")
+    documents = (
+        output_path / "project" / name / "json" / "index.json" for name in ("numpy", "gpiozero")
+    )
+    for name, path in (
+        ("journal", next(iter(sorted((options.state_dir / JOURNAL).glob("*.db"))), None)),
+        ("index", index_path),
+        ("a document", next((path for path in documents if path.exists()), None)),
+        ("downloads", output_path / "packages.json"),
+        ("daemon's log", options.state_dir / LOG),
+    ):
+        if path is not None and path.exists():
+            console.print(f"  {name:13} {path}")
+    if not index_path.exists():
+        return
+    for query in QUERIES:
+        heading(query.title)
+        command = ["sqlite3", "-readonly", "-header", "-column", str(index_path)]
+        console.print(Text(f'  $ {shlex.join(command)} "{query.sql}"', style="cyan"))
+        names, *rows = _answer(command, query.sql)
+        for row in (names, *rows[:SHOWN]):
+            console.print(Text(f"  {row}"))
+        if len(rows) > SHOWN:
+            console.print(Text(f"  ... and {len(rows) - SHOWN} more", style="dim"))
+    heading("Go on from here")
+    program = sys.argv[0] if Path(sys.argv[0]).name == "piw-indexer" else "piw-indexer"
+    places = f"--state-dir={shlex.quote(str(options.state_dir))}"
+    console.print(f"  {program} status {places}")
+    console.print(f"  {program} check {places} --output-path={shlex.quote(str(output_path))}")
+    if kept is not None:
+        console.print(f"  rm -r {shlex.quote(str(kept))}")
+
+
+def _answer(command: list[str], sql: str) -> list[str]:
+    """The lines of an answer, the header and its rule in the first."""
+    if shutil.which(command[0]):
+        done = subprocess.run(
+            [*command, sql],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        if done.returncode == 0:
+            return _headed(done.stdout.splitlines())
+    return _python_answer(Path(command[-1]), sql)
+
+
+def _python_answer(path: Path, sql: str) -> list[str]:
+    """Likewise where the command is missing, or too old for the index."""
+    connection = database.open_reader(path)
+    try:
+        with database.explained(f"ask {path}"):
+            cursor = connection.execute(sql)
+            found = [["" if value is None else str(value) for value in row] for row in cursor]
+            names = [column[0] for column in cursor.description]
+    finally:
+        connection.close()
+    widths = [max(map(len, column)) for column in zip(names, *found, strict=True)]
+    rule = ["-" * width for width in widths]
+    table = [names, rule, *found] if found else []
+    return _headed(["  ".join(map(str.ljust, row, widths)) for row in table])
+
+
+def _headed(lines: list[str]) -> list[str]:
+    """The lines of a table, its header and rule in one."""
+    if not lines:
+        return ["nothing"]
+    lines = [line.rstrip() for line in lines]
+    return ["\n  ".join(lines[:2]), *lines[2:]]

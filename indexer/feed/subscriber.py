@@ -17,8 +17,9 @@ from .. import decode, encode, times
 from ..clock import Clock
 from ..decode import End, Gone, Published
 from ..errors import DecodeError
-from ..journal import Accepted, Entry, Lost, Refused
+from ..journal import Accepted, Entry, Lost
 from ..messages import Position
+from ..quarantine import refused
 from . import sockets
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ class Subscriber:
                 return
             found = decode.published(payload, received)
         except DecodeError as error:
-            self._entries.append(Refused(None, self.changes_queue, "msgpack", error, payload))
+            self._refuse(None, self.changes_queue, error, payload)
             return
         self._published(found, payload, received)
 
@@ -209,9 +210,12 @@ class Subscriber:
             self._entries.append(Accepted(found.position, found.message))
         else:
             assert found.error is not None
-            self._entries.append(
-                Refused(found.position, self.changes_queue, "msgpack", found.error, payload)
-            )
+            self._refuse(found.position, self.changes_queue, found.error, payload)
+
+    def _refuse(
+        self, position: Position | None, source: str, error: DecodeError, payload: bytes
+    ) -> None:
+        self._entries.append(refused(position, source, "msgpack", error, payload))
 
     def _hand_on_early(self, state: FeedState) -> None:
         while True:
@@ -272,7 +276,7 @@ class Subscriber:
         try:
             found = decode.replayed(payload, received)
         except DecodeError as error:
-            self._entries.append(Refused(None, self.replay_queue, "msgpack", error, payload))
+            self._refuse(None, self.replay_queue, error, payload)
             return
         state = self._asked
         if state is not None:
