@@ -6,7 +6,7 @@ No clock, no randomness: the same messages give the same rows, however they were
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from . import counters, database, index, messages, pending, tags, times
@@ -46,14 +46,19 @@ class Applier:
             applied = index.applied_serial(self._connection)
             download = self._counters.download
             hour = times.HOUR
-            for serial, (name, at, data) in rows:
-                if serial <= applied:
-                    continue
-                if name == "LOGDOWNLOAD":  # most messages by far
-                    download(data.filename, data.accessed_at // hour * 3600)
-                else:
-                    _HANDLERS[name](self, serial, at, data)
-                applied = serial
+            serial, name = applied, ""
+            try:
+                for serial, (name, at, data) in rows:
+                    if serial <= applied:
+                        continue
+                    if name == "LOGDOWNLOAD":  # most messages by far
+                        download(data.filename, data.accessed_at // hour * 3600)
+                    else:
+                        _HANDLERS[name](self, serial, at, data)
+                    applied = serial
+            except sqlite3.Error as error:
+                with database.explained(f"apply message {serial}, {name}, to the index"):
+                    raise error
             self._counters.flush()
             pending.mark(self._connection, self._touched)
             if self._counters.changed:
@@ -315,16 +320,15 @@ class Applier:
     ) -> None:
         """Make the builds of a release from what a master tells of it.
 
-        It tells one build a ABI, and the ABI of a file's builder, but not which build made a
-        file: the ABI's own, if it has one. What it does not tell stays null.
+        It tells one build an ABI, and the ABI of a file's builder, but not which build made a
+        file. What it does not tell stays null.
         """
-        build_ids = {abi.abi_tag: abi.build_id for abi in release.abis}
         by_builder: dict[str, list[messages.File]] = {}
         for file in release.files:
             by_builder.setdefault(file.builder_abi, []).append(_file(file))
         seen: set[int] = set()
         for builder_abi, files in sorted(by_builder.items()):
-            build_id = build_ids.get(builder_abi)
+            build_id = _snapshot_build_id(release, builder_abi, files, by_builder.keys())
             if build_id is None or build_id in seen:
                 # No number was told: one below 0 stands for it.
                 least = self._execute("SELECT min(build_id) FROM builds").fetchone()[0]
@@ -334,16 +338,38 @@ class Applier:
             self._add_build(serial, (build_id, *known, None, None, None))
             self._add_files(serial, build_id, files)
         for abi in release.abis:
-            if abi.build_id is None or abi.build_id in seen:
-                continue
-            if abi.status not in ("fail", "error"):
-                continue
-            seen.add(abi.build_id)
-            known = package, release.version, abi.abi_tag, int(abi.status == "error")
-            self._add_build(serial, (abi.build_id, *known, None, None, None))
+            # Attempts without a file; of one for a skipped version it is not told how it ended.
+            if abi.build_id is not None and abi.build_id not in seen:
+                seen.add(abi.build_id)
+                succeeded = int(abi.status in ("success", "error"))
+                known = package, release.version, abi.abi_tag, succeeded
+                self._add_build(serial, (abi.build_id, *known, None, None, None))
 
     def _downloads(self, serial: int, at: times.Time, data: messages.Downloads) -> None:
-        self._counters.replace(data.package, data.all, dict(data.hours))
+        if index.is_package(self._connection, data.package):
+            self._counters.replace(data.package, data.all, dict(data.hours))
+
+
+def _snapshot_build_id(
+    release: messages.SnapshotRelease,
+    builder_abi: str,
+    files: Sequence[messages.File],
+    builders: Collection[str],
+) -> int | None:
+    """The build that made a builder's files, as far as a master tells; None if it does not.
+
+    It is the one of the builder's own ABI; if that is not built for any more, the one of an ABI
+    that these files serve, and that has none of its own.
+    """
+    for abi in release.abis:
+        if abi.abi_tag == builder_abi:
+            return abi.build_id if abi.status in ("success", "skip") else None
+    for abi in sorted(release.abis):
+        if abi.status == "success" and abi.build_id and abi.abi_tag not in builders:
+            fits = (tags.fit(one.py_version_tag, one.abi_tag, abi.abi_tag) for one in files)
+            if any(rank is not None for rank in fits):
+                return abi.build_id
+    return None
 
 
 def _file(file: messages.SnapshotFile) -> messages.File:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import apply, counters, database, index, names, pending, render, writer
-from .errors import IndexerError
+from .errors import IndexerError, StateError
 from .journal import JournalReader
-from .publish import Publisher
+from .publish import Publisher, compressed
 from .state import BATCH, JOURNAL, replay
 
 CHECK_INDEX = "index.db.check"
@@ -83,7 +83,11 @@ def check_index(directory: Path, progress: Progress) -> Iterator[Difference]:
     if not path.exists():
         yield Difference("index", f"there is no {path}")
         return
-    live = database.open_reader(path)
+    try:
+        live = database.open_reader(path)
+    except StateError as error:
+        yield Difference("index", f"it is damaged: {error.cause}")
+        return
     try:
         for (found,) in live.execute("PRAGMA quick_check(5)").fetchall():
             if found != "ok":
@@ -118,15 +122,13 @@ def check_index(directory: Path, progress: Progress) -> Iterator[Difference]:
 def _compare(
     fresh: sqlite3.Connection, path: Path, reader: JournalReader, applied: int
 ) -> Iterator[Difference]:
+    fresh.execute("PRAGMA temp_store = FILE")  # what differs may not fit into memory
     fresh.execute("ATTACH ? AS live", (f"{path.resolve().as_uri()}?mode=ro",))
     applier = apply.Applier(fresh)
     while True:  # until the daemon has not applied anything meanwhile
         fresh.execute("BEGIN")
-        now = int(
-            fresh.execute("SELECT value FROM live.state WHERE key = 'applied_serial'").fetchone()[0]
-            if applied
-            else 0
-        )
+        row = fresh.execute("SELECT value FROM live.state WHERE key = 'applied_serial'").fetchone()
+        now = 0 if row is None else int(row[0])
         if now == applied:
             break
         fresh.execute("ROLLBACK")
@@ -171,6 +173,8 @@ def check_documents(
                     links.update(dict.fromkeys(rows.aliases, package))
                     document = render.project(rows, abis, site_url)
                     what = _document_difference(publisher.document_path(package), document)
+                    if what and _changed_meanwhile(directory, package, document, site_url):
+                        continue
                     if what:
                         yield Difference("documents", f"{package}: {what}"), package
                     for alias in rows.aliases:
@@ -184,9 +188,24 @@ def check_documents(
             if not writer.counters_due(connection):
                 rows_of = index.counts(connection)
                 document = b"".join(render.packages([rows_of.fetchall()]))
-                what = _document_difference(f"{publisher.output_path}/packages.json", document)
-                if what:
-                    yield Difference("documents", f"packages.json: {what}"), None
+                path = f"{publisher.output_path}/packages.json"
+                for name, content in ((path, document), (f"{path}.gz", compressed(document))):
+                    what = _document_difference(name, content)
+                    if what:
+                        yield Difference("documents", what), None
+    finally:
+        connection.close()
+
+
+def _changed_meanwhile(directory: Path, package: str, document: bytes, site_url: str) -> bool:
+    """True if a running daemon has other plans for a document by now."""
+    connection = database.open_reader(directory / index.FILE)
+    try:
+        with database.snapshot(connection):
+            rows = index.load_project(connection, package)
+            if rows is None or _pending(connection, [package]):
+                return True
+            return render.project(rows, index.load_abis(connection), site_url) != document
     finally:
         connection.close()
 
@@ -229,7 +248,7 @@ def _strays(
                 continue
             if index.is_package(connection, name) and not entry.is_symlink():
                 continue
-            if _pending(connection, [name]) or index.alias_owner(connection, name):
+            if _pending(connection, [name]):
                 continue
             yield Difference("documents", what), name
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import difflib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,7 +62,24 @@ class QueueType(click.ParamType[Any]):
         return str(value)
 
 
-_SECONDS = click.FloatRange(min=0)
+class SecondsType(click.ParamType[Any]):
+    """Seconds, from 0 up."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
+            self.fail(f"{value!r} is not a number of seconds from 0 up", param, context)
+        return seconds
+
+
+_SECONDS = SecondsType()
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -121,10 +139,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Messages a second. Default: as fast as it goes.",
     },
 }
-"""Every option that takes a value and can be configured: its type, default and help."""
+"""Every option that takes a value: its type, default and help."""
 
-# Options that belong to one call of a command make no sense in a file.
-_NOT_IN_FILES = {"as-of"}
+FLAGS: dict[str, str] = {
+    "write": "Publish what changed, too.",
+    "all": "Everything, not only what waits.",
+    "fix": "Make the index anew if it differs, and write the documents that differ.",
+    "exit": "Leave when the file is sent and nobody asks for a replay any more.",
+    "json": "For programs.",
+    "retry": "Try to accept them again; without IDs, all.",
+    "spool": "Of the publisher's spool, not of the journal.",
+}
+"""Every switch, and its help."""
 
 
 def option(name: str) -> Callable[[_Function], _Function]:
@@ -139,14 +165,20 @@ def option(name: str) -> Callable[[_Function], _Function]:
     )
 
 
-def flag(name: str, help: str) -> Callable[[_Function], _Function]:
-    """A decorator that gives a command a switch."""
+def flag(name: str) -> Callable[[_Function], _Function]:
+    """A decorator that gives a command the switch `name` of `FLAGS`."""
     return click.option(
         f"--{name}",
+        name.replace("-", "_") if name not in _RESERVED else _RESERVED[name],
         is_flag=True,
         envvar=PREFIX + name.upper().replace("-", "_"),
-        help=help,
+        show_envvar=True,
+        help=FLAGS[name],
     )
+
+
+_RESERVED = {"all": "everything", "json": "as_json", "exit": "leave"}
+"""Parameters of functions that would hide what Python calls so."""
 
 
 def configuration(function: _Function) -> _Function:
@@ -183,10 +215,15 @@ def read_file(path: Path) -> dict[str, Any]:
         UsageError: if the file cannot be read, or has an unknown key or a bad value there.
     """
     operation = f"read the configuration {path}"
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    # A [DEFAULT] is a section like others: its keys are not ours.
+    parser = configparser.ConfigParser(interpolation=None, strict=False, default_section="")
     try:
-        # piwheels reads keys outside of any section too; they are not for us.
-        parser.read_string("[ ]\n" + path.read_text(encoding="utf-8"), str(path))
+        text = path.read_text(encoding="utf-8")
+        try:
+            parser.read_string(text, str(path))
+        except configparser.MissingSectionHeaderError:
+            # piwheels reads keys outside of any section too; they are not for us.
+            parser.read_string("[ ]\n" + text, str(path))
     except (OSError, ValueError, configparser.Error) as error:
         cause = " ".join(str(error).split())
         raise UsageError(operation, cause, "mend that line, or name another file") from error
@@ -195,19 +232,20 @@ def read_file(path: Path) -> dict[str, Any]:
     found = {}
     for written, text in parser.items(SECTION):
         name = written.replace("_", "-")
-        if name not in OPTIONS or name in _NOT_IN_FILES:
-            close = difflib.get_close_matches(name, OPTIONS.keys() - _NOT_IN_FILES, 1)
+        if name not in OPTIONS and name not in FLAGS:
+            close = difflib.get_close_matches(name, [*OPTIONS, *FLAGS], 1)
             raise UsageError(
                 operation,
                 f"[{SECTION}] has no option {written!r}",
                 f"did you mean {close[0]}?" if close else "see piw-indexer --help",
             )
-        found[name.replace("-", "_")] = _checked(operation, name, text)
+        parameter = _RESERVED.get(name, name.replace("-", "_"))
+        found[parameter] = _checked(operation, name, text)
     return found
 
 
 def _checked(operation: str, name: str, text: str) -> Any:
-    settings = OPTIONS[name]
+    settings = OPTIONS.get(name, {"type": click.BOOL})
     kind = click.types.convert_type(settings.get("type", str))
     try:
         if settings.get("multiple"):

@@ -89,15 +89,27 @@ class Counters:
     def _add(self, hours: dict[tuple[str, int], int]) -> None:
         recent: dict[str, int] = {}
         ever: dict[str, int] = {}
+        spans: dict[str, tuple[int, int]] = {}
         for (package, hour), downloads in hours.items():
-            ever[package] = ever.get(package, 0) + downloads
+            if package in ever:
+                ever[package] += downloads
+                first, last = spans[package]
+                if not first <= hour <= last:
+                    spans[package] = min(first, hour), max(last, hour)
+            else:
+                ever[package] = downloads
+                spans[package] = hour, hour
             if hour >= self._window_start:
                 recent[package] = recent.get(package, 0) + downloads
         counter_ids = self._ids(ever)
         self._connection.executemany(
             "UPDATE download_counts SET downloads_recent = downloads_recent + ?,"
-            " downloads_all = downloads_all + ? WHERE package = ?",
-            [(recent.get(package, 0), downloads, package) for package, downloads in ever.items()],
+            " downloads_all = downloads_all + ?, first_hour = min(coalesce(first_hour, ?3), ?3),"
+            " last_hour = max(coalesce(last_hour, ?4), ?4) WHERE package = ?5",
+            [
+                (recent.get(package, 0), downloads, *spans[package], package)
+                for package, downloads in ever.items()
+            ],
         )
         self._connection.executemany(
             "INSERT INTO download_hours VALUES (?, ?, ?)"
@@ -152,30 +164,30 @@ class Counters:
         """
         self.flush()
         counter_id = self._ids([package])[package]
-        self._forget_hours(counter_id)
-        self._connection.executemany(
-            "INSERT INTO download_hours VALUES (?, ?, ?)",
-            [(hour, counter_id, n) for hour, n in sorted(hours.items()) if n],
-        )
-        recent = sum(n for hour, n in hours.items() if hour >= self._window_start)
-        self._connection.execute(
-            "UPDATE download_counts SET downloads_recent = ?, downloads_all = ? WHERE package = ?",
-            (recent, ever, package),
-        )
-        self.changed = True
-
-    def _forget_hours(self, counter_id: int) -> None:
         # From hour to hour, not over all rows: the table is ordered by hour so that live
         # downloads and the moving window touch few pages.
         self._connection.execute(
             "WITH RECURSIVE hours (hour) AS ("
-            " SELECT min(hour) FROM download_hours"
+            " SELECT first_hour FROM download_counts WHERE package = ?1"
             " UNION ALL"
             " SELECT (SELECT min(d.hour) FROM download_hours d WHERE d.hour > h.hour)"
-            " FROM hours h WHERE h.hour IS NOT NULL)"
-            " DELETE FROM download_hours WHERE counter_id = ?1 AND hour IN hours",
-            (counter_id,),
+            " FROM hours h"
+            " WHERE h.hour < (SELECT last_hour FROM download_counts WHERE package = ?1))"
+            " DELETE FROM download_hours WHERE counter_id = ?2 AND hour IN hours",
+            (package, counter_id),
         )
+        hours = {hour: n for hour, n in sorted(hours.items()) if n}
+        self._connection.executemany(
+            "INSERT INTO download_hours VALUES (?, ?, ?)",
+            [(hour, counter_id, n) for hour, n in hours.items()],
+        )
+        recent = sum(n for hour, n in hours.items() if hour >= self._window_start)
+        self._connection.execute(
+            "UPDATE download_counts SET downloads_recent = ?, downloads_all = ?, first_hour = ?,"
+            " last_hour = ? WHERE package = ?",
+            (recent, ever, min(hours, default=None), max(hours, default=None), package),
+        )
+        self.changed = True
 
 
 def window_start(connection: sqlite3.Connection) -> int:

@@ -57,6 +57,10 @@ class Options:
     writer: WriterOptions
 
 
+class _StoppedError(Exception):
+    """It was told to stop while it was catching up; what was applied stays."""
+
+
 class Daemon:
     """Runs until it is told to stop.
 
@@ -74,7 +78,8 @@ class Daemon:
         self._started = clock.now()
         self._accepted = 0
         self._rate = 0.0
-        self._trouble = ""
+        self._trouble = ""  # why intake waits
+        self._index_trouble = ""  # why the writer's reports wait
         self._last_tick = clock.monotonic()
         self._last_accepted = 0
         self._waker, self._woken = socket.socketpair()
@@ -87,7 +92,10 @@ class Daemon:
         signal.signal(signal.SIGINT, self._on_signal)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         self._notifier.tell(STATUS="catching up with the journal")
-        self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
+        try:
+            self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
+        except _StoppedError:
+            return
         try:
             self._writer = WriterHandle(self._options.writer, self._state.connection)
             try:
@@ -102,6 +110,8 @@ class Daemon:
         self._stop = True
 
     def _on_catch_up(self, done: int, total: int) -> None:
+        if self._stop:
+            raise _StoppedError
         self._notifier.tell(
             STATUS=f"catching up with the journal: {done} of {total}",
             EXTEND_TIMEOUT_USEC=60 * times.SECOND,
@@ -143,9 +153,10 @@ class Daemon:
         entries: list[Entry] = []
         for subscriber in self._subscribers:
             entries += subscriber.receive(MOST_MESSAGES, until)
+        self._subscribers.append(self._subscribers.pop(0))  # each is the first in turn
         if entries:
             self._commit(entries)
-        self._writer.handle()
+        self._handle_writer()
         if clock.monotonic() - self._last_tick >= 1.0:
             for subscriber in self._subscribers:
                 subscriber.tick()
@@ -175,12 +186,26 @@ class Daemon:
             if not self._pause(wait):
                 raise StateError("stop in good order", self._trouble)
             wait = min(LONGEST_BACKOFF, wait * 2)
+        if rows or self._trouble:
+            # After trouble it may be what an earlier try has journaled that was applied.
+            self._writer.wake()
         if self._trouble:
             log.warning("intake goes on")
             self._trouble = ""
         self._accepted += len(rows)
-        if rows:
-            self._writer.wake()
+
+    def _handle_writer(self) -> None:
+        """Act on the writer's reports; with a full disk, later."""
+        try:
+            self._writer.handle()
+        except StateError as error:
+            if not error.passing:
+                raise
+            if not self._index_trouble:
+                log.error("%s\n  it is tried again", error)
+            self._index_trouble = str(error)
+        else:
+            self._index_trouble = ""
 
     def _take(self, entries: Sequence[Entry], wait: float) -> list[Row] | None:
         """Journal and apply; None if the disk does not let us for now."""
@@ -212,7 +237,8 @@ class Daemon:
         behind = sum(feed["lag"] for feed in live["feeds"])
         self._notifier.tell(
             WATCHDOG=1,
-            STATUS=self._trouble.partition("\n")[0] or f"serial {serial}, {behind} messages behind",
+            STATUS=live["trouble"].partition("\n")[0]
+            or f"serial {serial}, {behind} messages behind",
         )
         temporary = f"{self._live_path}.new"
         try:
@@ -241,7 +267,7 @@ class Daemon:
             "pending": pending.count(connection),
             "accepted": self._accepted,
             "rate": round(self._rate, 1),
-            "trouble": self._trouble or writer.failure,
+            "trouble": self._trouble or self._index_trouble or writer.failure,
             "written": writer.written,
             "recently_published": writer.recent,
             "last_published": times.to_rfc3339(published[1]) if published else None,

@@ -179,6 +179,12 @@ class Encoding:
             raise self._refusal(envelope) from None
 
     def _refusal(self, envelope: Any) -> DecodeError:
+        try:
+            return self._fault(envelope)
+        except RecursionError:
+            return DecodeError("", "is nested too deeply")
+
+    def _fault(self, envelope: Any) -> DecodeError:
         if type(envelope) is not dict:
             return DecodeError("", f"a message is a map, this is {schema.shown(envelope)}")
         try:
@@ -194,6 +200,9 @@ class Encoding:
             return _explain(error, "data")
         return DecodeError("data", "is refused by the compiled schema alone; please report this")
 
+
+FILE_FEED = "file:"
+"""How the feeds of files are called; nobody on the wire may be."""
 
 _MSGPACK = Encoding(schema.time_msgpack)
 _JSON = Encoding(schema.time_json)
@@ -243,16 +252,17 @@ def _position(value: Any) -> Position:
         feed, epoch, serial = value["feed"], value["epoch"], value["serial"]
         if type(feed) is str and type(epoch) is int and type(serial) is int:
             if 0 <= epoch <= schema.MAX_INTEGER and 0 <= serial <= schema.MAX_INTEGER:
-                return Position(feed, epoch, serial)
+                if not feed.startswith(FILE_FEED):
+                    return Position(feed, epoch, serial)
     except Exception:
         pass
     if type(value) is not dict:
         raise DecodeError("", f"a message is a map, this is {schema.shown(value)}")
     try:
-        _POSITION(value)
+        valid = _POSITION(value)
     except MultipleInvalid as error:
         raise _explain(error, "") from None
-    raise DecodeError("", "has no position in a feed")
+    raise DecodeError("feed", f"{schema.shown(valid['feed'])} is kept for files")
 
 
 def from_msgpack(payload: bytes, received: Time) -> Message:

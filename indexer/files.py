@@ -50,7 +50,7 @@ class MessageFile:
             raise UsageError(
                 f"read {name}", error.strerror or error, "name a file of messages, one a line"
             ) from error
-        self.feed = f"file:{digest}"
+        self.feed = f"{decode.FILE_FEED}{digest}"
 
     def entries(self, after: int) -> Iterator[tuple[Entry, int]]:
         """What its lines hold, from the one after line `after` on, and the bytes read so far."""

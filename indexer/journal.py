@@ -7,6 +7,7 @@ means. A publisher's spool is a journal too.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sqlite3
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 from . import database, encode, messages, times
 from .clock import Clock
-from .errors import DecodeError, JournalError, StateError
+from .errors import DecodeError, JournalError, NewerDatabaseError, StateError
 from .messages import Message, Position
 from .schema import journal as schema
 
@@ -136,7 +137,10 @@ class JournalReader:
             connection = database.open_reader(path)
         except StateError as error:
             raise JournalError(
-                f"read the journal's {path.name}", error.cause, _restore(path)
+                f"read the journal's {path.name}",
+                error.cause,
+                error.remedy if error.passing else _restore(path),
+                passing=error.passing,
             ) from error
         self._reader = path, connection
         return connection
@@ -222,14 +226,16 @@ class JournalReader:
     def batches(self, after: int, size: int = 5000) -> Iterator[list[Row]]:
         """All messages after serial `after`, in order, `size` at a time."""
         while rows := self.read(after, size):
-            if rows[0].serial != after + 1:
+            last = rows[-1].serial
+            if last - after != len(rows):
+                missing = next(n for n, row in enumerate(rows, after + 1) if row.serial != n)
                 raise JournalError(
                     f"read the journal in {self.directory}",
-                    f"serials {after + 1} to {rows[0].serial - 1} are missing",
-                    "restore the missing month from a backup",
+                    f"message {missing} is missing",
+                    "restore the damaged month from a backup",
                 )
             yield rows
-            after = rows[-1].serial
+            after = last
 
     def feeds(self) -> list[Feed]:
         """How far every feed was accepted, in the order in which they came."""
@@ -314,6 +320,7 @@ class Journal(JournalReader):
         super().__init__(directory)
         self.verify()
         if self._months:
+            self._close_older_months()
             self._open_month(self._months[-1].path)
 
     def _open(self, path: Path) -> sqlite3.Connection:
@@ -322,27 +329,31 @@ class Journal(JournalReader):
         return super()._open(path)
 
     def _open_month(self, path: Path) -> None:
+        """Append to this month from now on."""
         try:
             writer = database.open_writer(
                 path, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
             )
+        except NewerDatabaseError:
+            raise
         except StateError as error:
-            if isinstance(error, JournalError) or "newer" in error.cause:
-                raise
-            raise JournalError(error.operation, error.cause, error.remedy) from error
-        self._writer, self._writer_path = writer, path
+            raise JournalError(
+                error.operation, error.cause, error.remedy, passing=error.passing
+            ) from error
         with _explained(path):
-            for feed_id, feed, epoch, serial in writer.execute(
-                "SELECT feed_id, feed, epoch, serial FROM feeds ORDER BY feed_id"
-            ):
-                self._feed_ids[feed, epoch] = feed_id
-                self._positions[feed, epoch] = serial
-                self._epochs[feed] = epoch
-            self.serial = self._last_of(_Month(path, int(self._meta(path, "after"))))
-            self._quarantine_id = (
-                writer.execute("SELECT max(quarantine_id) FROM quarantine").fetchone()[0]
-                or int(self._meta(path, "after_quarantine"))
-            )  # fmt: skip
+            feeds = writer.execute("SELECT feed_id, feed, epoch, serial FROM feeds").fetchall()
+            meta = dict(writer.execute("SELECT key, value FROM meta").fetchall())
+            serial = writer.execute("SELECT max(serial) FROM messages").fetchone()[0]
+            refused = writer.execute("SELECT max(quarantine_id) FROM quarantine").fetchone()[0]
+        before, self._writer, self._writer_path = self._writer, writer, path
+        if before is not None:
+            before.close()
+        for feed_id, feed, epoch, accepted in sorted(feeds):
+            self._feed_ids[feed, epoch] = feed_id
+            self._positions[feed, epoch] = accepted
+            self._epochs[feed] = epoch
+        self.serial = meta["after"] if serial is None else serial
+        self._quarantine_id = meta["after_quarantine"] if refused is None else refused
 
     def begin(self) -> None:
         """Make the first month now: a spool needs its epoch before its first message."""
@@ -359,42 +370,50 @@ class Journal(JournalReader):
         return self._writer
 
     def _make_month(self, path: Path) -> None:
-        now = self._clock()
-        journal_id = self.journal_id or uuid.uuid4().hex
-        epoch = self.epoch or now
-        # Under another name until it is whole: a month without its feeds would let every
-        # message in twice.
+        """Make a month's file, with what it carries over, and append to it from now on.
+
+        It gets its name when it is whole: a month without its feeds would let every message in
+        twice. Whatever fails on the way, it can be called again.
+        """
         unfinished = path.with_suffix(".new")
-        feeds: list[tuple[object, ...]] = []
-        with _explained(path):
-            if self._writer is not None:
-                feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
-            database.remove(unfinished)
-            connection = database.open_writer(
-                unfinished, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
-            )
-            try:
-                with database.transaction(connection):
-                    connection.executemany("INSERT INTO feeds VALUES (?, ?, ?, ?, ?)", feeds)
-                    connection.executemany(
-                        "INSERT INTO meta VALUES (?, ?)",
-                        [
-                            ("journal_id", journal_id),
-                            ("epoch", epoch),
-                            ("after", self.serial),
-                            ("after_quarantine", self._quarantine_id),
-                        ],
-                    )
-                connection.execute("PRAGMA journal_mode = DELETE")
-            finally:
-                connection.close()
-            os.rename(unfinished, path)
-            database.sync_directory(self.directory)
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self.scan()
+        if not path.exists():
+            meta = [
+                ("journal_id", self.journal_id or uuid.uuid4().hex),
+                ("epoch", self.epoch or self._clock()),
+                ("after", self.serial),
+                ("after_quarantine", self._quarantine_id),
+            ]
+            with _explained(path):
+                feeds: list[tuple[object, ...]] = []
+                if self._writer is not None:
+                    feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
+                database.remove(unfinished)
+                connection = database.open_writer(
+                    unfinished, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
+                )
+                try:
+                    with database.transaction(connection):
+                        connection.executemany("INSERT INTO feeds VALUES (?, ?, ?, ?, ?)", feeds)
+                        connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
+                    connection.execute("PRAGMA journal_mode = DELETE")
+                finally:
+                    connection.close()
+                os.rename(unfinished, path)
+                database.sync_directory(self.directory)
         self._open_month(path)
+        self.scan()
+
+    def _close_older_months(self) -> None:
+        """Fold in the write-ahead logs that a crash left beside older months.
+
+        Whoever archives a month takes its file, and would leave the log behind.
+        """
+        for path in self.months[:-1]:
+            log = Path(f"{path}-wal")
+            if log.exists() and log.stat().st_size:
+                database.open_writer(
+                    path, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
+                ).close()
 
     def position(self, feed: str, epoch: int) -> int:
         """The last serial of that feed and epoch that was accepted or quarantined; 0: none."""
@@ -491,6 +510,10 @@ class Journal(JournalReader):
             writer.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", inserts)
             if refusals:
                 quarantine_id = self._quarantine(writer, refusals)
+            # The first loss says most; a repair makes room for the next.
+            writer.executemany(
+                "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed_id = ?", broken
+            )
             writer.executemany(
                 "UPDATE feeds SET serial = ? WHERE feed_id = ?",
                 [(last, feed_ids.get(key) or new_feeds[key]) for key, last in positions.items()],
@@ -508,20 +531,22 @@ class Journal(JournalReader):
     ) -> int:
         """Keep refused bytes; the same without a position, again and again, is counted."""
         quarantine_id = self._quarantine_id
-        for refusal in refusals:
-            if refusal[2] is None:
+        for _, source, feed_id, *rest in refusals:
+            digest = None
+            if feed_id is None:
+                raw = rest[-1]
+                assert isinstance(raw, bytes)
+                digest = hashlib.sha256(str(source).encode() + b"\0" + raw).digest()
                 again = writer.execute(
-                    "UPDATE quarantine SET times = times + 1"
-                    " WHERE feed_id IS NULL AND source = ? AND raw = ?",
-                    (refusal[1], refusal[8]),
+                    "UPDATE quarantine SET times = times + 1 WHERE digest = ?", (digest,)
                 )
                 if again.rowcount:
                     continue
             quarantine_id += 1
             writer.execute(
                 "INSERT INTO quarantine (quarantine_id, source, feed_id, feed_serial, received,"
-                " format, path, reason, raw) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (quarantine_id, *refusal[1:]),
+                " format, path, reason, raw, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (quarantine_id, source, feed_id, *rest, digest),
             )
         return quarantine_id
 
@@ -532,8 +557,13 @@ class Journal(JournalReader):
             JournalError: if it could not be committed.
         """
         writer = self._this_month()
-        if any(one.quarantine_id == quarantine_id and one.retried for one in self.quarantine()):
-            return None
+        for path in self.months:
+            with _explained(path):
+                done = self._open(path).execute(
+                    "SELECT 1 FROM retries WHERE quarantine_id = ?", (quarantine_id,)
+                )
+                if done.fetchone() is not None:
+                    return None
         row = Row(self.serial + 1, message)
         with _explained(self._writer_path), database.transaction(writer):
             writer.execute(

@@ -6,9 +6,13 @@ import fcntl
 import os
 from pathlib import Path
 
+from . import clock
 from .errors import StateError
 
 FILE = "lock"
+
+WAIT = 0.5
+"""Seconds: `holder` takes the lock for an instant to see whether anybody has it."""
 
 
 class Lock:
@@ -33,16 +37,14 @@ class Lock:
                 error.strerror or error,
                 "check --state-dir, and that it belongs to the user that runs piw-indexer",
             ) from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take(self._descriptor, WAIT):
             holder = os.pread(self._descriptor, 200, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
             raise StateError(
                 f"use the state directory {directory}",
                 f"it is locked by {holder or 'another process'}",
                 "wait until that ends, or stop it (systemctl stop piw-indexer)",
-            ) from None
+            )
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"piw-indexer {command} (pid {os.getpid()})\n".encode(), 0)
 
@@ -50,6 +52,19 @@ class Lock:
         """Let others have it."""
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def take(descriptor: int, seconds: float) -> bool:
+    """Lock an open file or directory for this process alone; false if others keep it so long."""
+    until = clock.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if clock.monotonic() >= until:
+                return False
+            clock.sleep(0.02)
 
 
 def holder(directory: Path) -> str:

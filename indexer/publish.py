@@ -11,17 +11,21 @@ import gzip
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
 from pathlib import Path
 
-from . import names
+from . import lock, names
 from .errors import PublishError
 
 _TEMPORARY = ".{}.piw-indexer"
 _DOCUMENT = "index.json"
 _GZIP_LEVEL = 6
+
+WAIT = 10.0
+"""Seconds that another process has to leave an output tree."""
 
 
 class Publisher:
@@ -32,14 +36,16 @@ class Publisher:
 
     Args:
         output_path: the root of the site; made if it is not there.
+        alone: keep other processes from publishing there, as long as this one lives.
 
     Raises:
-        PublishError: if it cannot be made or written.
+        PublishError: if it cannot be made or written, or another process publishes there.
     """
 
-    def __init__(self, output_path: Path) -> None:
+    def __init__(self, output_path: Path, *, alone: bool = False) -> None:
         self.output_path = output_path
         self._projects = str(output_path / "project")
+        self._linking = threading.Lock()
         self._unsynced = True
         try:
             os.makedirs(self._projects, mode=0o755, exist_ok=True)
@@ -53,6 +59,24 @@ class Publisher:
                 "permission denied",
                 "check --output-path, and that it belongs to the user that runs piw-indexer",
             )
+
+        self._held = -1
+        if alone:
+            self._held = os.open(self._projects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # One that was killed a moment ago may still be renaming a last document.
+            if not lock.take(self._held, WAIT):
+                os.close(self._held)
+                raise PublishError(
+                    f"publish in {self._projects}",
+                    "another process publishes there",
+                    "stop that one, or choose another --output-path",
+                )
+
+    def close(self) -> None:
+        """Let others publish."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def document_path(self, package: str) -> str:
         """Where the document of a package is."""
@@ -135,12 +159,18 @@ class Publisher:
         digest = hashlib.sha256(os.fsencode(alias)).hexdigest()[:16]
         temporary = f"{self._projects}/{_TEMPORARY.format(digest)}"
         try:
-            _unlink(temporary)
-            os.symlink(package, temporary)
-            os.rename(temporary, path)
+            with self._linking:  # a package and its alias may be written at once
+                if self.links_to(alias) not in (package, None):
+                    _unlink(temporary)
+                    os.symlink(package, temporary)
+                    os.rename(temporary, path)
         except OSError as error:
             raise _failed("link", path, error) from error
         return True
+
+    def give_way(self, name: str) -> bool:
+        """Remove what is left of a package, but no link; see `remove`."""
+        return self.links_to(name) is None and self.remove(name)
 
     def remove(self, name: str) -> bool:
         """Remove what is ours of a name that is neither a package nor an alias (any more).
@@ -186,6 +216,14 @@ class Publisher:
                 break
         return removed
 
+    def has_packages(self, document: bytes) -> bool:
+        """True if `packages.json` has these bytes, and its compressed copy is there."""
+        path = self.output_path / "packages.json"
+        try:
+            return path.read_bytes() == document and os.path.exists(f"{path}.gz")
+        except OSError:
+            return False
+
     def packages(self, document: bytes) -> bool:
         """Publish `packages.json` and, compressed, `packages.json.gz`; durable on return.
 
@@ -198,14 +236,19 @@ class Publisher:
         name = "packages.json"
         try:
             with _directory(str(self.output_path)) as directory:
-                changed = _replace(directory, name, document) is not _Outcome.SAME
-                if changed or not os.path.exists(self.output_path / f"{name}.gz"):
-                    # No time and no name in it: the same rows, the same bytes.
-                    compressed = gzip.compress(document, _GZIP_LEVEL, mtime=0)
-                    changed |= _replace(directory, f"{name}.gz", compressed) is not _Outcome.SAME
+                changed = not self.has_packages(document)
+                if changed:
+                    # The compressed one first: what a crash leaves between them is then seen.
+                    _replace(directory, f"{name}.gz", compressed(document))
+                    _replace(directory, name, document)
                 return changed
         except OSError as error:
             raise _failed("publish", f"{self.output_path}/{name}", error) from error
+
+
+def compressed(document: bytes) -> bytes:
+    """A document as gzip; without a time or a name, so the same bytes give the same."""
+    return gzip.compress(document, _GZIP_LEVEL, mtime=0)
 
 
 @contextmanager

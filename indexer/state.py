@@ -17,6 +17,7 @@ from .clock import Clock
 from .errors import JournalError, NewerDatabaseError, StateError
 from .lock import Lock
 from .messages import Message
+from .schema.index import migrations
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +78,27 @@ class State:
 
     def _open_index(self, progress: Progress) -> sqlite3.Connection:
         path = self.index_path
+        if self._rebuild:
+            self._refuse_newer()
         why = "it was asked for" if self._rebuild else self._index_fault()
         if why:
             if not self._rebuild:
                 log.warning("making the index %s anew from the journal: %s", path, why)
             rebuild_index(self.directory, self.journal, progress)
         return index.open_index(path)
+
+    def _refuse_newer(self) -> None:
+        """Refuse to replace the index of a newer version by one of ours."""
+        try:
+            connection = database.open_reader(self.index_path)
+        except StateError:
+            return  # not there, or damaged: nothing is lost
+        try:
+            database.refuse_newer(connection, self.index_path, migrations)
+        except sqlite3.DatabaseError:
+            return
+        finally:
+            connection.close()
 
     def _index_fault(self) -> str:
         """Why the index cannot be used and has to be made anew; empty if it can be."""

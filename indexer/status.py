@@ -9,12 +9,15 @@ from typing import Any
 
 from . import database, index, lock, pending, times
 from .daemon import LIVE
+from .decode import FILE_FEED
 from .errors import StateError
 from .journal import JournalReader
 from .state import JOURNAL
 
+STALE = 10.0
+"""Seconds without a word of the daemon, or of a feed, until `status` wonders."""
+
 COUNTED = ("packages", "versions", "builds", "files", "download_counts")
-FILE_FEED = "file:"
 
 
 def gather(directory: Path, now: times.Time) -> dict[str, Any]:
@@ -38,7 +41,9 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
             "check --state-dir; the daemon or `piw-indexer ingest` makes it",
         )
     held_by = lock.holder(directory)
-    live = _live(directory) if held_by else None
+    live = _live(directory, held_by)
+    if live is not None:
+        live["age_seconds"] = round((now - times.parse_rfc3339(live["at"])) / times.SECOND, 1)
     reader = JournalReader(directory / JOURNAL)
     try:
         serial = reader.last_serial()
@@ -64,7 +69,7 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
     }
     if (directory / index.FILE).exists():
         status |= _index(directory / index.FILE)
-    status["to_apply"] = serial - status["applied_serial"]
+    status["to_apply"] = max(0, serial - status["applied_serial"])
     status["to_accept"] = sum(feed["lag"] or 0 for feed in status["feeds"])
     status["lag"] = status["to_apply"] + status["to_accept"]  # messages
     status["problems"] = _problems(status)
@@ -83,7 +88,7 @@ def _index(path: Path) -> dict[str, Any]:
                     for table in COUNTED
                 },
                 "downloads": connection.execute(
-                    "SELECT coalesce(sum(downloads_all), 0) FROM download_counts"
+                    "SELECT CAST(total(downloads_all) AS INTEGER) FROM download_counts"
                 ).fetchone()[0],
                 "not_a_wheel": index.get(connection, "no_wheels", 0),
             }
@@ -91,12 +96,14 @@ def _index(path: Path) -> dict[str, Any]:
         connection.close()
 
 
-def _live(directory: Path) -> dict[str, Any] | None:
+def _live(directory: Path, held_by: str) -> dict[str, Any] | None:
+    """What the daemon that holds the directory says of itself; None if there is none."""
     try:
         live: dict[str, Any] = json.loads((directory / LIVE).read_bytes())
     except (OSError, ValueError):
         return None
-    return live
+    # One that was killed leaves its last words behind.
+    return live if f"(pid {live.get('pid')})" in held_by else None
 
 
 def _feeds(
@@ -135,12 +142,18 @@ def _problems(status: dict[str, Any]) -> list[str]:
     """What is not well, each in one sentence; empty if all is well."""
     problems = []
     live = status["daemon"]
-    if live is not None and live["trouble"]:
-        problems.append(live["trouble"])
+    if live is not None:
+        if live["trouble"]:
+            problems.append(live["trouble"])
+        if live["age_seconds"] > STALE:
+            problems.append(
+                f"the daemon has not said how it stands for {live['age_seconds']:.0f} s: look at"
+                " its messages (journalctl -u piw-indexer), and whether the disk is full"
+            )
     for feed in status["feeds"]:
         if feed["broken"]:
             problems.append(f"feed {feed['feed']} is broken: {feed['broken']}")
-        if feed.get("silent_seconds") and feed["silent_seconds"] > 10:
+        if feed.get("silent_seconds") and feed["silent_seconds"] > STALE:
             problems.append(
                 f"feed {feed['feed']} has been silent for {feed['silent_seconds']:.0f} s"
             )

@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from . import counters, database, index, pending, render
+from . import counters, database, index, names, pending, process, render
 from .errors import PublishError
 from .publish import Publisher
 
@@ -60,13 +60,13 @@ class Writer:
         self._abis_serial = -1
         self._abis = index.Abis((), {}, {})
 
-    def write(self, names: Sequence[str]) -> Written:
+    def write(self, chunk: Sequence[str]) -> Written:
         """Publish what the names stand for now: documents, links, or nothing any more."""
         jobs = []
         with database.explained("read the index"), database.snapshot(self._connection):
             serial = index.applied_serial(self._connection)
             abis = self._current_abis(serial)
-            for name in names:
+            for name in chunk:
                 jobs.append((name, self._threads.submit(self._job(name, abis))))
         done = []
         changed = 0
@@ -98,10 +98,13 @@ class Writer:
             aliases = rows.aliases
             return lambda: publisher.project(name, document, aliases)
         owner = index.alias_owner(self._connection, name)
-        if owner is not None:
-            package = owner
-            return lambda: publisher.link(name, package)
-        return lambda: publisher.remove(name)
+        if owner is None:
+            return lambda: publisher.remove(name)
+        package = owner
+        if names.is_canonical(name):
+            # It may have been a package: its document goes before the link comes.
+            return lambda: publisher.give_way(name) | publisher.link(name, package)
+        return lambda: publisher.link(name, package)
 
     def close(self) -> None:
         """End its threads."""
@@ -138,9 +141,9 @@ def counters_done(connection: sqlite3.Connection, serial: int, start: int) -> No
     index.put(connection, "window_written", start)
 
 
-def chunks(names: Iterable[str], size: int = CHUNK) -> Iterator[list[str]]:
+def chunks(every: Iterable[str], size: int = CHUNK) -> Iterator[list[str]]:
     """Names in lists of up to `size`."""
-    source = iter(names)
+    source = iter(every)
     while some := list(islice(source, size)):
         yield some
 
@@ -151,19 +154,20 @@ class _Worker:
     writer: Writer
 
 
-def _start_worker(index_path: Path, output_path: Path, site_url: str) -> None:
+def _start_worker(index_path: Path, output_path: Path, site_url: str, parent: int) -> None:
+    process.end_with(parent)
     _Worker.writer = Writer(database.open_reader(index_path), Publisher(output_path), site_url)
 
 
-def _work(names: list[str]) -> Written:
-    return _Worker.writer.write(names)
+def _work(chunk: list[str]) -> Written:
+    return _Worker.writer.write(chunk)
 
 
 def write_all(
     index_path: Path,
     publisher: Publisher,
     site_url: str,
-    names: Sequence[str],
+    every: Sequence[str],
     done: Callable[[Written], None],
 ) -> None:
     """Write many names, on all processors.
@@ -172,7 +176,7 @@ def write_all(
         index_path: of the index; nobody may write it meanwhile but `done`.
         publisher: of the output tree.
         site_url: of the site.
-        names: what to write.
+        every: what to write, by name.
         done: is told of every chunk.
 
     Raises:
@@ -186,11 +190,11 @@ def write_all(
         done(written)
 
     processors = len(os.sched_getaffinity(0))
-    if len(names) < _PARALLEL_FROM or processors == 1:
+    if len(every) < _PARALLEL_FROM or processors == 1:
         connection = database.open_reader(index_path)
         writer = Writer(connection, publisher, site_url)
         try:
-            for some in chunks(names):
+            for some in chunks(every):
                 finish(writer.write(some))
         finally:
             writer.close()
@@ -200,9 +204,9 @@ def write_all(
             processors,
             mp_context=get_context("spawn"),
             initializer=_start_worker,
-            initargs=(index_path, publisher.output_path, site_url),
+            initargs=(index_path, publisher.output_path, site_url, os.getpid()),
         ) as pool:
-            for written in pool.map(_work, chunks(names), chunksize=1):
+            for written in pool.map(_work, chunks(every), chunksize=1):
                 finish(written)
     if failures:
         raise failures[0]
@@ -235,21 +239,21 @@ def publish_pending(
     Raises:
         PublishError: if one could not be; its mark stays.
     """
-    names = list(pending.names(connection))
+    every = list(pending.names(connection))
     if everything:
-        every = connection.execute("SELECT package FROM packages").fetchall()
-        names = sorted({*names, *(row[0] for row in every)})
+        packages = connection.execute("SELECT package FROM packages").fetchall()
+        every = sorted({*every, *(row[0] for row in packages)})
     finished = changed = 0
 
     def done(written: Written) -> None:
         nonlocal finished, changed
-        with database.transaction(connection):
+        with database.explained("clear marks in the index"), database.transaction(connection):
             pending.clear(connection, [(name, written.serial) for name in written.names])
         finished += len(written.names)
         changed += written.changed
-        progress(finished, len(names))
+        progress(finished, len(every))
 
-    write_all(index_path, publisher, site_url, names, done)
+    write_all(index_path, publisher, site_url, every, done)
     with database.explained("move the window of the counters"):
         with database.transaction(connection):
             counters.move_window(connection, window_start)

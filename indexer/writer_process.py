@@ -12,14 +12,17 @@ import logging
 import os
 import signal
 import sqlite3
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from . import clock, counters, database, index, pending, times, writer
+from . import clock, counters, database, index, pending, process, times, writer
 from .errors import IndexerError, PublishError, StateError
 from .publish import Publisher
 
@@ -27,6 +30,9 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000
 """Names that wait for their time in memory; more are left in the index until there is room."""
+
+_LAST_NAME = "\U0010ffff"
+"""Sorts after every name."""
 
 LONGEST_BACKOFF = 30.0
 START_WITHIN = 60.0
@@ -70,7 +76,7 @@ class WriterHandle:
         context = get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(
-            target=_main, args=(other, options), name="piw-indexer writer", daemon=True
+            target=_main, args=(other, options, os.getpid()), name="piw-indexer writer", daemon=True
         )
         self._process.start()
         other.close()
@@ -82,6 +88,7 @@ class WriterHandle:
         except (EOFError, OSError) as error:
             raise self._died() from error
         self._woken = self._again = False
+        self._reports: deque[tuple[Any, ...]] = deque()
         self.written = 0
         """Documents that had to be written, so far."""
         self.last_published: tuple[str, int] | None = None
@@ -122,48 +129,52 @@ class WriterHandle:
         """Act on the writer's reports.
 
         Raises:
-            StateError: if the writer has ended, or the index cannot be written.
+            StateError: if the writer has ended, or the index cannot be written; if that is
+                `passing`, the reports are kept for the next call.
         """
-        written: list[tuple[str, int]] = []
         while self._poll():
             try:
-                report = self._pipe.recv()
+                self._reports.append(self._pipe.recv())
             except (EOFError, OSError) as error:
                 raise self._died() from error
-            kind = report[0]
-            if kind == "read":
-                self._woken = False
-                if self._again:
-                    self._again = False
-                    self.wake()
-            elif kind == "written":
-                _, serial, names, changed = report
-                written += [(name, serial) for name in names]
-                self.written += changed
-                self.failure = ""
-                if names:
-                    self.last_published = names[-1], clock.now()
-                    self.recent = (self.recent + names)[-10:]
-            elif kind == "window":
-                with (
-                    database.explained("move the window of the counters"),
-                    database.transaction(self._connection),
-                ):
-                    counters.move_window(self._connection, report[1])
-                self._send(("window", report[1]))
-            elif kind == "counters":
-                with database.transaction(self._connection):
-                    writer.counters_done(self._connection, report[1], report[2])
-                self.counters_published = clock.now()
-                self.failure = ""
-            elif kind == "failed":
-                self.failure = report[1]
-        if written:
-            with (
-                database.explained("clear marks in the index"),
-                database.transaction(self._connection),
-            ):
-                pending.clear(self._connection, written)
+        while self._reports:
+            self._act_on(self._reports[0])
+            self._reports.popleft()
+
+    def _act_on(self, report: tuple[Any, ...]) -> None:
+        kind, *values = report
+        if kind == "read":
+            self._woken = False
+            if self._again:
+                self._again = False
+                self.wake()
+        elif kind == "written":
+            serial, names, changed = values
+            with self._writing("clear marks"):
+                pending.clear(self._connection, [(name, serial) for name in names])
+            self.written += changed
+            self.last_published = names[-1], clock.now()
+            self.recent = (self.recent + names)[-10:]
+            self.failure = ""
+        elif kind == "window":
+            with self._writing("move the window of the counters"):
+                counters.move_window(self._connection, values[0])
+            self._send(report)
+        elif kind == "counters":
+            with self._writing("note that packages.json was written"):
+                writer.counters_done(self._connection, *values)
+            self.counters_published = clock.now()
+            self.failure = ""
+        elif kind == "failed":
+            self.failure = values[0]
+
+    @contextmanager
+    def _writing(self, doing: str) -> Iterator[None]:
+        with (
+            database.explained(f"{doing} in the index"),
+            database.transaction(self._connection),
+        ):
+            yield
 
     def _poll(self) -> bool:
         try:
@@ -179,21 +190,24 @@ class WriterHandle:
             while self._process.is_alive() and clock.monotonic() < until:
                 if self._pipe.poll(0.1):
                     self.handle()
+            self.handle()
         except (OSError, StateError):
-            pass  # it has ended, which is what was wanted
-        self._process.terminate()
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.kill()
-        self._pipe.close()
+            pass  # it has ended, which is what was wanted; marks that are left cost a rewrite
+        finally:
+            self._process.terminate()
+            self._process.join(5)
+            if self._process.is_alive():
+                self._process.kill()
+            self._pipe.close()
 
 
-def _main(pipe: Connection, options: Options) -> None:
+def _main(pipe: Connection, options: Options, parent: int) -> None:
     """The process: run until the daemon says stop, or is gone."""
     # The daemon is asked to stop; it tells us when it has drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.basicConfig(level=options.log_level, format="%(levelname)s: %(message)s")
+    process.end_with(parent)
     try:
         _WriterLoop(pipe, options).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -209,7 +223,7 @@ class _WriterLoop:
         self._options = options
         self._connection = database.open_reader(options.index_path, cache_kib=8 * 1024)
         self._counters_connection = database.open_reader(options.index_path, cache_kib=1024)
-        self._publisher = Publisher(options.output_path)
+        self._publisher = Publisher(options.output_path, alone=True)
         self._writer = writer.Writer(self._connection, self._publisher, options.site_url)
         self._waiting: dict[str, tuple[float, float]] = {}  # name: first and last touched
         self._high = 0  # marks up to this serial were read, but for the backlog
@@ -263,9 +277,10 @@ class _WriterLoop:
         return idle and not self._waiting and self._backlog is None
 
     def _pause(self, stopping: float) -> float:
+        """Seconds until something is due."""
         now = clock.monotonic()
         until = now + (0.02 if stopping or self._counting is not None else 60.0)
-        if self._backlog is not None and len(self._waiting) < MOST_WAITING:
+        if self._backlog is not None:
             until = now
         for first, last in self._waiting.values():
             until = min(until, last + self._options.settle, first + self._options.max_delay)
@@ -283,57 +298,54 @@ class _WriterLoop:
 
     def _read_marks(self) -> None:
         """Read the marks that are new since the last time; too many are left for later."""
+        room = max(0, MOST_WAITING - len(self._waiting))
+        after = self._high, _LAST_NAME
         with database.explained("read the marks"), database.snapshot(self._connection):
             applied = index.applied_serial(self._connection)
-            found = pending.marked(self._connection, (self._high, "\U0010ffff"), MOST_WAITING)
+            found = pending.marked(self._connection, after, room)
         self._high = max(self._high, applied)
-        if len(found) >= MOST_WAITING:
-            last = found[-1]
+        if len(found) == room:
             if self._backlog is None:
-                self._backlog = last[1], last[0]
+                self._backlog = (found[-1][1], found[-1][0]) if found else after
             self._backlog_end = applied
-        self._wait_for(found)
-
-    def _read_backlog(self) -> None:
-        assert self._backlog is not None
-        with database.explained("read the marks"):
-            found = pending.marked(self._connection, self._backlog, writer.CHUNK * 4)
-        found = [(name, serial) for name, serial in found if serial <= self._backlog_end]
-        if not found:
-            self._backlog = None
-            return
-        self._backlog = found[-1][1], found[-1][0]
-        # They have waited long enough.
-        self._wait_for(found, age=self._options.max_delay)
-
-    def _wait_for(self, found: list[tuple[str, int]], age: float = 0.0) -> None:
         now = clock.monotonic()
         for name, _ in found:
-            first, _ = self._waiting.get(name, (now - age, now))
+            first, _ = self._waiting.get(name, (now, now))
             self._waiting[name] = first, now
+
+    def _from_backlog(self, most: int) -> list[str]:
+        """Names whose marks were left for later."""
+        assert self._backlog is not None
+        with database.explained("read the marks"):
+            found = pending.marked(self._connection, self._backlog, most)
+        found = [(name, serial) for name, serial in found if serial <= self._backlog_end]
+        self._backlog = (found[-1][1], found[-1][0]) if found else None
+        return [name for name, _ in found if name not in self._waiting]
 
     def _write_due(self, now: float, everything: bool) -> None:
         settle, max_delay = self._options.settle, self._options.max_delay
-        if self._backlog is not None and len(self._waiting) < writer.CHUNK:
-            self._read_backlog()
-        for name, (at, _) in self._retries.items():
-            if now >= at and name not in self._waiting:
-                self._waiting[name] = now - max_delay, now
-        due = []
+        due = [name for name, (at, _) in self._retries.items() if now >= at][: writer.CHUNK // 2]
+        again = set(due)
         for name, (first, last) in self._waiting.items():
+            if len(due) >= writer.CHUNK:
+                break
             if everything or now >= last + settle or now >= first + max_delay:
-                due.append(name)
-                if len(due) == writer.CHUNK:
-                    break
+                if name not in again:
+                    due.append(name)
+        if self._backlog is not None and len(due) < writer.CHUNK:
+            # What is left for later has waited long enough, and never holds up what is due.
+            due += [
+                name for name in self._from_backlog(writer.CHUNK - len(due)) if name not in again
+            ]
         if not due:
             return
         written = self._writer.write(due)
         for name in due:
-            del self._waiting[name]
-        if written.names:
-            self._pipe.send(("written", written.serial, written.names, written.changed))
+            self._waiting.pop(name, None)
         for name in written.names:
             self._retries.pop(name, None)
+        if written.names:
+            self._pipe.send(("written", written.serial, written.names, written.changed))
         if written.failure is not None:
             # One name that somebody's file stands in the way of must not hold up the others.
             for name in set(due).difference(written.names):

@@ -106,7 +106,9 @@ CREATE TABLE download_counts (
     counter_id       INTEGER NOT NULL UNIQUE,    -- of its rows in download_hours
     downloads_recent INTEGER NOT NULL DEFAULT 0, -- in the hours from state.window_start on
     downloads_all    INTEGER NOT NULL DEFAULT 0, -- ever
-    listed           INTEGER NOT NULL DEFAULT 0  -- 1 while the package is in packages
+    listed           INTEGER NOT NULL DEFAULT 0, -- 1 while the package is in packages
+    first_hour       INTEGER,                    -- where its rows in download_hours begin
+    last_hour        INTEGER                     -- and end; null: it has none
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE download_hours (

@@ -42,7 +42,8 @@ CREATE TABLE quarantine (
     format        TEXT NOT NULL CHECK (format IN ('msgpack', 'json', 'cbor')),
     path          TEXT NOT NULL,             -- where in the message the fault lies
     reason        TEXT NOT NULL,
-    raw           BLOB NOT NULL
+    raw           BLOB NOT NULL,             -- without what is never stored (host, output)
+    digest        BLOB UNIQUE                -- of source and raw, if it has no position
 ) STRICT;
 
 CREATE TABLE retries (

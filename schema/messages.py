@@ -21,6 +21,9 @@ Validator = Callable[[Any], Any]
 MAX_INTEGER = 2**63 - 1
 """The largest integer that SQLite stores."""
 
+MAX_COUNT = 2**40
+"""The most downloads that a package may be said to have had."""
+
 
 def text(value: Any) -> str:
     """Any text, the empty one too."""
@@ -42,6 +45,13 @@ def positive(value: Any) -> int:
     """A whole number from 1 up."""
     if integer(value) == 0:
         raise Invalid("0 is not between 1 and " + str(MAX_INTEGER))
+    return int(value)
+
+
+def count(value: Any) -> int:
+    """A number of downloads, small enough that no sum of them ever overflows."""
+    if integer(value) > MAX_COUNT:
+        raise Invalid(f"{value} is not between 0 and {MAX_COUNT}")
     return int(value)
 
 
@@ -156,7 +166,11 @@ def hour(value: Any) -> int:
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: short, and safe on a terminal."""
+    """A value as an error shows it: short, and safe on a terminal, whatever it is."""
+    if isinstance(value, (dict, list, tuple)):
+        return f"a {'map' if isinstance(value, dict) else 'list'} of {len(value)}"
+    if isinstance(value, (str, bytes)):
+        value = value[:60]
     picture = ascii(value)
     return picture if len(picture) <= 60 else picture[:57] + "..."
 
@@ -306,8 +320,8 @@ def messages(time: Validator) -> dict[str, dict[Any, Any]]:
         },
         "DOWNLOADS": {
             Required("package"): package,
-            Required("all"): integer,  # ever
-            Required("hours"): Map(hour, integer),  # what is known by the hour
+            Required("all"): count,  # ever
+            Required("hours"): Map(hour, count),  # what is known by the hour
         },
     }
 

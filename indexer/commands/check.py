@@ -22,7 +22,7 @@ from .write import publish_all
 @config.option("state-dir")
 @config.option("output-path")
 @config.option("site-url")
-@config.flag("fix", "Make the index anew if it differs, and write the documents that differ.")
+@config.flag("fix")
 def check(state_dir: Path, output_path: Path, site_url: str, fix: bool) -> int:
     """Compare journal, index and documents, and report what differs."""
     if not (state_dir / JOURNAL).is_dir():
@@ -31,7 +31,7 @@ def check(state_dir: Path, output_path: Path, site_url: str, fix: bool) -> int:
             "there is no journal in it",
             "check --state-dir; the daemon or `piw-indexer ingest` makes it",
         )
-    publisher = Publisher(output_path)
+    publisher = Publisher(output_path, alone=fix)
     site_url = site_url.rstrip("/")
     # Only one process may repair; State also brings the index up to date.
     state = State(state_dir, "check", clock.now) if fix else None
@@ -49,8 +49,12 @@ def check(state_dir: Path, output_path: Path, site_url: str, fix: bool) -> int:
             )
         if differing and state is not None:
             state.close()
+            state = None
             with bar("rebuilding") as progress:
                 state = State(state_dir, "check", clock.now, progress, rebuild=True)
+        if differing and state is None:
+            click.echo("The documents were not compared with an index that differs.")
+            return 1
         with bar("documents") as progress:
             found = list(
                 checks.check_documents(
@@ -59,9 +63,9 @@ def check(state_dir: Path, output_path: Path, site_url: str, fix: bool) -> int:
             )
         wrong = _report(difference for difference, _ in found)
         if state is None:
-            if not differing and not wrong:
+            if not wrong:
                 click.echo("No differences.")
-            return 1 if differing or wrong else 0
+            return 1 if wrong else 0
         touched = [name for _, name in found if name is not None]
         checks.mark_for_repair(state.connection, touched, any(name is None for _, name in found))
         publish_all(state, publisher, site_url, None)

@@ -21,7 +21,7 @@ _BATCH = 5000
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @config.configuration
 @config.option("state-dir")
-@config.flag("write", "Publish what changed, too.")
+@config.flag("write")
 @config.option("output-path")
 @config.option("site-url")
 @config.option("as-of")
@@ -38,7 +38,7 @@ def ingest(
     A file that was given before changes nothing; one that was interrupted goes on where it
     stopped.
     """
-    publisher = Publisher(output_path) if write else None
+    publisher = Publisher(output_path, alone=True) if write else None
     opened = [MessageFile(name, clock.now) for name in files]
     with bar("catching up") as progress:
         state = State(state_dir, "ingest", clock.now, progress)

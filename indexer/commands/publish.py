@@ -31,7 +31,7 @@ _WAIT_FOR_REQUESTS = 1.0
 @config.option("replay-queue")
 @config.option("feed")
 @config.option("rate")
-@config.flag("exit", "Leave when the file is sent and nobody asks for a replay any more.")
+@config.flag("exit")
 def publish(
     file: str | None,
     state_dir: Path,
@@ -39,7 +39,7 @@ def publish(
     replay_queue: tuple[str, ...],
     feed: str | None,
     rate: float | None,
-    exit: bool,
+    leave: bool,
 ) -> None:
     """Publish the messages of a JSON-lines file on a change feed; - is the standard input.
 
@@ -60,11 +60,11 @@ def publish(
         signal.signal(number, _interrupt)
     try:
         if messages is not None:
-            if exit:
+            if leave:
                 _await_subscriber(publisher)
             _send(publisher, messages, rate)
             publisher.heartbeat()
-        if exit:
+        if leave:
             _finish(publisher)
         else:
             while True:

@@ -21,10 +21,10 @@ from ..state import JOURNAL, State
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
 @config.configuration
 @config.option("state-dir")
-@click.option("--retry", is_flag=True, help="Try to accept them again; without IDs, all.")
-@click.option("--all", "everything", is_flag=True, help="List those accepted meanwhile, too.")
-@click.option("--json", "as_json", is_flag=True, help="For programs, one a line.")
-@click.option("--spool", is_flag=True, help="Of the publisher's spool, not of the journal.")
+@config.flag("retry")
+@config.flag("all")
+@config.flag("json")
+@config.flag("spool")
 def quarantine(
     ids: tuple[int, ...],
     state_dir: Path,

@@ -24,7 +24,7 @@ def rebuild(state_dir: Path, output_path: Path, site_url: str, as_of: times.Time
 
     The present index stays in use until the new one is complete.
     """
-    publisher = Publisher(output_path)
+    publisher = Publisher(output_path, alone=True)
     with bar("rebuilding") as progress:
         state = State(state_dir, "rebuild", clock.now, progress, rebuild=True)
     try:

@@ -46,12 +46,6 @@ def run(
             " --replay-queue",
             "give one of each for every publisher",
         )
-    if settle > max_delay:
-        raise UsageError(
-            "run",
-            f"--settle {settle:g} is more than --max-delay {max_delay:g}",
-            "lower the one or raise the other",
-        )
     Publisher(output_path)  # refuses an output path that cannot be written, before any socket
     Daemon(
         Options(

@@ -18,7 +18,7 @@ from ..status import gather
 @click.command()
 @config.configuration
 @config.option("state-dir")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@config.flag("json")
 def status(state_dir: Path, as_json: bool) -> None:
     """How it stands: serials, feeds, what is pending, what was refused."""
     found = gather(state_dir, clock.now())

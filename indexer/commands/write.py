@@ -17,7 +17,7 @@ from ..state import State
 @config.option("state-dir")
 @config.option("output-path")
 @config.option("site-url")
-@click.option("--all", "everything", is_flag=True, help="Every document, not only the pending.")
+@config.flag("all")
 @config.option("as-of")
 def write(
     state_dir: Path,
@@ -27,7 +27,7 @@ def write(
     as_of: times.Time | None,
 ) -> None:
     """Publish what is pending, and end."""
-    publisher = Publisher(output_path)
+    publisher = Publisher(output_path, alone=True)
     with bar("catching up") as progress:
         state = State(state_dir, "write", clock.now, progress)
     try:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import socket as unix
 from typing import Any
 
 import zmq
 
 from ..errors import PeerError, UsageError
 
-HIGH_WATER = 50_000
+HIGH_WATER = 20_000
 """Messages that a socket holds for a slow peer before it drops them; replay brings them back."""
 
-MAX_MESSAGE = 64 * 1024 * 1024
+MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes of a frame; a peer that sends more is disconnected."""
 
 
@@ -21,6 +22,11 @@ def bound(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[byte
     Raises:
         UsageError: if it is no address that can be bound.
     """
+    if address.startswith("ipc://") and _in_use(address.removeprefix("ipc://")):
+        # ZeroMQ would take the address away from whoever has it, without a word.
+        raise UsageError(
+            f"bind {address}", "another process has it", "stop that one, or give another address"
+        )
     socket = _socket(context, kind)
     try:
         socket.bind(address)
@@ -33,6 +39,15 @@ def bound(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[byte
             "the directory of an ipc socket must exist",
         ) from error
     return socket
+
+
+def _in_use(path: str) -> bool:
+    with unix.socket(unix.AF_UNIX, unix.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def connected(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[bytes]:

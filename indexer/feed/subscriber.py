@@ -55,7 +55,7 @@ class FeedState:
     serial: int = 0
     published: int = 0
     heard: times.Time = 0
-    early: dict[int, tuple[Published, bytes]] = field(default_factory=dict)
+    early: dict[int, tuple[Published, bytes, int]] = field(default_factory=dict)  # and its size
     early_bytes: int = 0
     behind: int = 0  # heartbeats in a row that say less than we have
 
@@ -118,15 +118,13 @@ class Subscriber:
         """
         received = self._clock()
         count = 0
-        if self.replay is not None:
-            receive = self.replay.recv_multipart
-            while count < most:
-                try:
-                    frames = receive(zmq.NOBLOCK)
-                except zmq.Again:
-                    break
-                count += 1
-                self._replayed(frames, received)
+        while count < most and self.replay is not None:
+            try:
+                frames = self.replay.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            count += 1
+            self._replayed(frames, received)
         receive = self.changes.recv_multipart
         while count < most:
             try:
@@ -168,22 +166,28 @@ class Subscriber:
         return state
 
     def _new_epoch(self, state: FeedState, epoch: int) -> None:
-        if state.epoch is not None:
+        known = self._position(state.feed, epoch)
+        if state.epoch is not None and known:
+            log.warning(
+                "feed %s goes back to epoch %d: are there two publishers of that name?",
+                state.feed,
+                epoch,
+            )
+        elif state.epoch is not None:
             why = (
                 f"its publisher has a new spool (epoch {epoch} after {state.epoch}): "
                 f"what the old one held after serial {state.serial} may be lost"
             )
             log.error("feed %s is broken: %s", state.feed, why)
-            serial = self._position(state.feed, epoch)
-            self._entries.append(Lost(Position(state.feed, epoch, serial), why))
+            self._entries.append(Lost(Position(state.feed, epoch, 0), why))
         state.epoch = epoch
-        state.serial = self._position(state.feed, epoch)
+        state.serial = known
         state.published = 0
         state.behind = 0
         state.early.clear()
         state.early_bytes = 0
         if self._asked is state:
-            self._asked = None
+            self._give_up_request()
 
     def _published(self, found: Published, payload: bytes, received: times.Time) -> None:
         position = found.position
@@ -200,7 +204,8 @@ class Subscriber:
                 self._hand_on_early(state)
         elif serial > state.serial and serial not in state.early:
             if len(state.early) < MOST_EARLY and state.early_bytes < MOST_EARLY_BYTES:
-                state.early[serial] = found, payload
+                kept = payload if found.message is None else b""
+                state.early[serial] = found, kept, len(payload)
                 state.early_bytes += len(payload)
             self._ask(state)
 
@@ -222,8 +227,9 @@ class Subscriber:
             early = state.early.pop(state.serial + 1, None)
             if early is None:
                 break
-            state.early_bytes -= len(early[1])
-            self._hand_on(state, *early)
+            found, payload, size = early
+            state.early_bytes -= size
+            self._hand_on(state, found, payload)
 
     def _heartbeat(self, position: Position, received: times.Time) -> None:
         state = self._state(position, received)
@@ -297,16 +303,15 @@ class Subscriber:
     def _ended(self, state: FeedState, last: int) -> None:
         if state.serial > self._asked_at:
             self._fruitless = 0
+        elif last <= state.serial and not state.early:
+            # It has nothing that comes after, whatever it said before.
+            state.published = state.serial
         elif state.published > state.serial:
             self._fruitless += 1
             if self._fruitless >= TRIES:
                 self._fruitless = 0
-                first = min([*state.early, last + 1, state.published])
-                self._lose(
-                    state,
-                    max(first - 1, state.serial + 1),
-                    "its publisher does not replay them",
-                )
+                until = min(state.early, default=last + 1) - 1
+                self._lose(state, until, "its publisher does not replay them")
         if state.published > state.serial:
             self._ask(state)
 
@@ -327,14 +332,14 @@ class Subscriber:
         self._entries.append(Lost(Position(state.feed, state.epoch, last), why))
         state.serial = last
         for serial in [early for early in state.early if early <= last]:
-            state.early_bytes -= len(state.early.pop(serial)[1])
+            state.early_bytes -= state.early.pop(serial)[2]
         self._hand_on_early(state)
 
     def tick(self) -> None:
         """Look after time-outs; call it about once a second."""
         now = self._monotonic()
         if self._asked is not None and now >= self._deadline:
-            state, self._asked = self._asked, None
+            state = self._asked
             if self._silences % 10 == 0:
                 log.warning(
                     "the publisher of feed %s does not answer at %s; it is asked again",
@@ -343,13 +348,18 @@ class Subscriber:
                 )
             self._next_request = now + min(LONGEST_WAIT, self._silences)
             self._silences += 1
-            if self.replay is not None:
-                self.replay.close()
-                self.replay = self._open_replay()
+            self._give_up_request()
         if self._asked is None:
             for state in self.feeds.values():
                 if state.published > state.serial:
                     self._ask(state)
+
+    def _give_up_request(self) -> None:
+        """Expect no more answers; those that still come go with the socket."""
+        self._asked = None
+        if self.replay is not None:
+            self.replay.close()
+            self.replay = self._open_replay()
 
     @property
     def filling(self) -> bool:
