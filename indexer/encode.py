@@ -17,7 +17,7 @@ from .times import SECOND, Time, to_rfc3339
 HEARTBEAT = b"HEARTBEAT"
 """The topic of heartbeats."""
 
-_TIMES = {"released", "seen", "accessed_at"}
+_TIMES = {"NEWPKGNAME": "seen", "NEWVER": "released"}
 _pack: Callable[[object], bytes] = msgpack.Packer(autoreset=True).pack
 
 
@@ -48,35 +48,49 @@ def _release(release: messages.SnapshotRelease) -> dict[str, Any]:
 
 def fields(message: Message) -> dict[str, Any]:
     """A message's data with the field names of the wire; times as msgpack timestamps."""
-    data = message.data
+    name, _, data = message
     named: dict[str, Any] = dict(zip(data._fields, data, strict=True))
-    for name in _TIMES & named.keys():
-        if named[name] is not None:
-            named[name] = timestamp(named[name])
-    if message.name == "LOGBUILD":
+    if name == "LOGDOWNLOAD":  # most messages by far
+        named["accessed_at"] = timestamp(data.accessed_at)
+    elif name == "LOGBUILD":
         named["files"] = [_file(file) for file in data.files]
-    elif message.name == "SETABIS":
-        named = {name: dict(value) for name, value in named.items()}
-    elif message.name == "SNAPSHOT":
+    elif name in _TIMES:
+        field = _TIMES[name]
+        if named[field] is not None:
+            named[field] = timestamp(named[field])
+    elif name == "SETABIS":
+        named = {field: dict(value) for field, value in named.items()}
+    elif name == "SNAPSHOT":
         named["releases"] = {release.version: _release(release) for release in data.releases}
-    elif message.name == "DOWNLOADS":
+    elif name == "DOWNLOADS":
         named["hours"] = {to_rfc3339(hour * SECOND): count for hour, count in data.hours}
     return named
 
 
+def payload(position: Position, message: Message) -> bytes:
+    """The second frame of a message on a change feed."""
+    feed, epoch, serial = position
+    return _pack(
+        {
+            "feed": feed,
+            "epoch": epoch,
+            "serial": serial,
+            "at": timestamp(message.at),
+            "msg": message.name,
+            "data": fields(message),
+        }
+    )
+
+
+def topic(message: Message) -> bytes:
+    """The first frame of a message on a change feed: its name, and the package that it names."""
+    package = messages.package_of(message.data)
+    return (message.name if package is None else f"{message.name} {package}").encode()
+
+
 def published(position: Position, message: Message) -> list[bytes]:
     """The two frames of a message on a change feed: topic and payload."""
-    package = messages.package_of(message.data)
-    topic = message.name if package is None else f"{message.name} {package}"
-    payload = {
-        "feed": position.feed,
-        "epoch": position.epoch,
-        "serial": position.serial,
-        "at": timestamp(message.at),
-        "msg": message.name,
-        "data": fields(message),
-    }
-    return [topic.encode(), _pack(payload)]
+    return [topic(message), payload(position, message)]
 
 
 def heartbeat(position: Position) -> list[bytes]:

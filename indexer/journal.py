@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from . import database, encode, messages, times
 from .clock import Clock
 from .errors import DecodeError, JournalError, NewerDatabaseError, StateError
+from .journal_reader import Feed, JournalReader, Quarantined, Row, explained
 from .messages import Message, Position
 from .schema import journal as schema
 
-_MONTH = re.compile(r"\d{4}-\d\d\.db", re.ASCII)
+__all__ = [
+    "Accepted",
+    "Entry",
+    "Feed",
+    "Journal",
+    "JournalReader",
+    "Lost",
+    "Quarantined",
+    "Refused",
+    "Row",
+]
 
 
 class Accepted(NamedTuple):
@@ -51,240 +60,6 @@ class Lost(NamedTuple):
 
 
 Entry = Accepted | Refused | Lost
-
-
-class Row(NamedTuple):
-    """A message of the journal with its serial."""
-
-    serial: int
-    message: Message
-
-
-class Feed(NamedTuple):
-    """How far a feed was accepted, and why it is broken, if it is."""
-
-    feed: str
-    epoch: int
-    serial: int
-    broken: str | None
-
-
-class Quarantined(NamedTuple):
-    """A refused message; `retried` is the serial under which it was accepted later."""
-
-    quarantine_id: int
-    source: str
-    feed: str | None
-    feed_serial: int | None
-    received: times.Time
-    times: int
-    format: str
-    path: str
-    reason: str
-    raw: bytes
-    retried: int | None
-
-
-class _Month(NamedTuple):
-    path: Path
-    after: int  # the last serial before it
-
-
-class JournalReader:
-    """Reads a journal that another process may be writing.
-
-    Args:
-        directory: of the monthly files.
-
-    Raises:
-        JournalError: if a month is missing or damaged.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._reader: tuple[Path, sqlite3.Connection] | None = None
-        self._months: list[_Month] = []
-        self.scan()
-
-    def scan(self) -> None:
-        """Look again which months there are."""
-        months = []
-        if self.directory.is_dir():
-            for name in sorted(os.listdir(self.directory)):
-                if _MONTH.fullmatch(name):
-                    path = self.directory / name
-                    months.append(_Month(path, int(self._meta(path, "after"))))
-        self._months = months
-
-    def _meta(self, path: Path, key: str) -> int | str:
-        connection = self._open(path)
-        with _explained(path):
-            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            raise JournalError(
-                f"read the journal's {path.name}", f"it does not say its {key}", _restore(path)
-            )
-        value: int | str = row[0]
-        return value
-
-    def _open(self, path: Path) -> sqlite3.Connection:
-        if self._reader is not None:
-            if self._reader[0] == path:
-                return self._reader[1]
-            self._reader[1].close()
-            self._reader = None
-        try:
-            connection = database.open_reader(path)
-        except StateError as error:
-            raise JournalError(
-                f"read the journal's {path.name}",
-                error.cause,
-                error.remedy if error.passing else _restore(path),
-                passing=error.passing,
-            ) from error
-        self._reader = path, connection
-        return connection
-
-    @property
-    def months(self) -> list[Path]:
-        """The files of the journal, the oldest first."""
-        return [month.path for month in self._months]
-
-    @property
-    def first(self) -> int:
-        """The oldest serial that is still kept; 1 for a whole or an empty journal."""
-        return self._months[0].after + 1 if self._months else 1
-
-    @property
-    def journal_id(self) -> str:
-        """What tells this journal from others; empty as long as it is."""
-        return str(self._meta(self._months[-1].path, "journal_id")) if self._months else ""
-
-    @property
-    def epoch(self) -> int:
-        """When the journal was made, microseconds since 1970: the epoch of a spool."""
-        return int(self._meta(self._months[-1].path, "epoch")) if self._months else 0
-
-    def last_serial(self) -> int:
-        """The serial of the newest message, 0 if there is none."""
-        return self._last_of(self._months[-1]) if self._months else 0
-
-    def _last_of(self, month: _Month) -> int:
-        connection = self._open(month.path)
-        with _explained(month.path):
-            last = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
-        return month.after if last is None else int(last)
-
-    def verify(self) -> None:
-        """Check that every month begins where the one before it ends.
-
-        Raises:
-            JournalError: if messages are missing between two months.
-        """
-        for before, month in zip(self._months, self._months[1:], strict=False):
-            last = self._last_of(before)
-            if last != month.after:
-                raise JournalError(
-                    f"read the journal in {self.directory}",
-                    f"{before.path.name} ends with serial {last}, but {month.path.name} "
-                    f"begins after {month.after}",
-                    "restore the missing or damaged month from a backup",
-                )
-
-    def read(self, after: int, limit: int) -> list[Row]:
-        """Up to `limit` messages after serial `after`, in order; fewer only at the end.
-
-        Raises:
-            JournalError: if they cannot be read.
-        """
-        rows: list[Row] = []
-        for number, month in enumerate(self._months):
-            until = self._months[number + 1].after if number + 1 < len(self._months) else None
-            if until is not None and until <= after:
-                continue
-            connection = self._open(month.path)
-            with _explained(month.path):
-                found = connection.execute(
-                    "SELECT serial, msg, at, data FROM messages WHERE serial > ?"
-                    " ORDER BY serial LIMIT ?",
-                    (after, limit - len(rows)),
-                ).fetchall()
-            decode = encode.from_journal
-            try:
-                rows += [Row(serial, decode(msg, at, data)) for serial, msg, at, data in found]
-            except Exception as error:
-                raise JournalError(
-                    f"read the journal's {month.path.name}",
-                    f"a message after serial {after} is damaged: {error!r}",
-                    _restore(month.path),
-                ) from error
-            if len(rows) >= limit:
-                break
-            after = max(after, until or 0)
-        return rows
-
-    def batches(self, after: int, size: int = 5000) -> Iterator[list[Row]]:
-        """All messages after serial `after`, in order, `size` at a time."""
-        while rows := self.read(after, size):
-            last = rows[-1].serial
-            if last - after != len(rows):
-                missing = next(n for n, row in enumerate(rows, after + 1) if row.serial != n)
-                raise JournalError(
-                    f"read the journal in {self.directory}",
-                    f"message {missing} is missing",
-                    "restore the damaged month from a backup",
-                )
-            yield rows
-            after = last
-
-    def feeds(self) -> list[Feed]:
-        """How far every feed was accepted, in the order in which they came."""
-        if not self._months:
-            return []
-        path = self._months[-1].path
-        with _explained(path):
-            return [
-                Feed(*row)
-                for row in self._open(path).execute(
-                    "SELECT feed, epoch, serial, broken FROM feeds ORDER BY feed_id"
-                )
-            ]
-
-    def quarantined(self) -> int:
-        """How many refused messages wait in the quarantine."""
-        found: set[int] = set()
-        retried: set[int] = set()
-        for month in self._months:
-            connection = self._open(month.path)
-            with _explained(month.path):
-                found.update(
-                    row[0] for row in connection.execute("SELECT quarantine_id FROM quarantine")
-                )
-                retried.update(
-                    row[0] for row in connection.execute("SELECT quarantine_id FROM retries")
-                )
-        return len(found - retried)
-
-    def quarantine(self) -> list[Quarantined]:
-        """Everything that was refused, the oldest first."""
-        retried: dict[int, int] = {}
-        found = []
-        for month in self._months:
-            connection = self._open(month.path)
-            with _explained(month.path):
-                retried.update(connection.execute("SELECT quarantine_id, serial FROM retries"))
-                found += connection.execute(
-                    "SELECT quarantine_id, source, feed, feed_serial, received, times, format,"
-                    " path, reason, raw FROM quarantine LEFT JOIN feeds USING (feed_id)"
-                    " ORDER BY quarantine_id"
-                ).fetchall()
-        return [Quarantined._make((*row, retried.get(row[0]))) for row in found]
-
-    def close(self) -> None:
-        """Close what is open."""
-        if self._reader is not None:
-            self._reader[1].close()
-            self._reader = None
 
 
 class Journal(JournalReader):
@@ -340,7 +115,7 @@ class Journal(JournalReader):
             raise JournalError(
                 error.operation, error.cause, error.remedy, passing=error.passing
             ) from error
-        with _explained(path):
+        with explained(path):
             feeds = writer.execute("SELECT feed_id, feed, epoch, serial FROM feeds").fetchall()
             meta = dict(writer.execute("SELECT key, value FROM meta").fetchall())
             serial = writer.execute("SELECT max(serial) FROM messages").fetchone()[0]
@@ -383,7 +158,7 @@ class Journal(JournalReader):
                 ("after", self.serial),
                 ("after_quarantine", self._quarantine_id),
             ]
-            with _explained(path):
+            with explained(path):
                 feeds: list[tuple[object, ...]] = []
                 if self._writer is not None:
                     feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
@@ -501,7 +276,7 @@ class Journal(JournalReader):
                 )
         if not inserts and not refusals and not positions:
             return rows
-        with _explained(self._writer_path), database.transaction(writer):
+        with explained(self._writer_path), database.transaction(writer):
             for (feed, epoch), feed_id in new_feeds.items():
                 writer.execute(
                     "INSERT INTO feeds (feed_id, feed, epoch, serial) VALUES (?, ?, ?, 0)",
@@ -558,14 +333,14 @@ class Journal(JournalReader):
         """
         writer = self._this_month()
         for path in self.months:
-            with _explained(path):
+            with explained(path):
                 done = self._open(path).execute(
                     "SELECT 1 FROM retries WHERE quarantine_id = ?", (quarantine_id,)
                 )
                 if done.fetchone() is not None:
                     return None
         row = Row(self.serial + 1, message)
-        with _explained(self._writer_path), database.transaction(writer):
+        with explained(self._writer_path), database.transaction(writer):
             writer.execute(
                 "INSERT INTO messages VALUES (?, ?, ?, ?, NULL, NULL, ?)",
                 (
@@ -587,7 +362,7 @@ class Journal(JournalReader):
             JournalError: if it could not be committed.
         """
         writer = self._this_month()
-        with _explained(self._writer_path), database.transaction(writer):
+        with explained(self._writer_path), database.transaction(writer):
             writer.execute("UPDATE feeds SET broken = NULL WHERE feed = ?", (feed,))
 
     def close(self) -> None:
@@ -596,21 +371,3 @@ class Journal(JournalReader):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's and the system's errors into a `JournalError` naming the month."""
-    with database.explained(f"use the journal's {path.name}", JournalError):
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            damaged = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in damaged:
-                operation = f"use the journal's {path.name}"
-                raise JournalError(operation, error, _restore(path)) from error
-            raise
-
-
-def _restore(path: Path) -> str:
-    return f"restore {path} from a backup; the journal is the only record of these messages"

@@ -17,7 +17,6 @@ HOUR = 3600 * SECOND
 DAY = 24 * HOUR
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 EARLIEST: Time = -62_135_596_800 * SECOND
 """0001-01-01T00:00:00Z"""
@@ -34,7 +33,8 @@ WINDOW_DAYS = 30
 
 def from_datetime(value: datetime) -> Time:
     """Microseconds of a timezone-aware datetime."""
-    return (value - _EPOCH) // _MICROSECOND
+    since = value - _EPOCH
+    return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
 
 
 def to_datetime(value: Time) -> datetime:
