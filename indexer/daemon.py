@@ -88,6 +88,14 @@ class Daemon:
 
     def run(self) -> None:
         """Start, follow the feeds, and stop when a signal says so."""
+        try:
+            self._run()
+        finally:
+            signal.set_wakeup_fd(-1)
+            self._waker.close()
+            self._woken.close()
+
+    def _run(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,14 +16,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from . import clock, database, decode, index, pending, times
 from .daemon import LIVE
-from .errors import PeerError, StateError, UsageError
+from .demo_screen import Details, Picture
+from .errors import PeerError, StateError
 from .feed.publisher import FeedPublisher
 from .journal import Accepted
 from .messages import Message
@@ -73,129 +71,27 @@ class Options:
     output_path: Path
 
 
-class Picture(NamedTuple):
-    """How the demo stands at one moment.
-
-    Attributes:
-        phase: "starting", "history", "live", "settling", "done" or "interrupted".
-        elapsed: seconds since the start.
-        progress: of the phase, 0 to 1.
-        farm_time: how far the farm's life is told; None at the beginning.
-        published: messages sent.
-        applied: messages in the index.
-        pending: documents to be written.
-        written: documents written so far.
-        rate: messages a second that the index took of late.
-        rates: the same, every `RATE_EVERY` seconds, the oldest first; of this phase only.
-        recent: the names published last, the latest first.
-        trouble: what keeps the daemon from its work; empty if nothing does.
-        details: what the index tells of the farm.
-    """
-
-    phase: str
-    elapsed: float
-    progress: float
-    farm_time: times.Time | None
-    published: int
-    applied: int
-    pending: int
-    written: int
-    rate: float
-    rates: tuple[float, ...]
-    recent: tuple[str, ...]
-    trouble: str
-    details: Details
-
-    @property
-    def lag(self) -> int:
-        """Messages that were sent and are not in the index."""
-        return max(0, self.published - self.applied)
-
-
-class Details(NamedTuple):
-    """What the index tells of the farm.
-
-    Attributes:
-        abis: (abi_tag, builds, failures)
-        slaves: (slave_id, builds, failures)
-        builds: (status, package, version, abi_tag, duration), the latest first
-        top: (package, downloads in the last 30 days)
-        packages: number
-        downloads: number, ever
-    """
-
-    abis: list[tuple[str, int, int]]
-    slaves: list[tuple[int, int, int]]
-    builds: list[tuple[str, str, str, str, float]]
-    top: list[tuple[str, int]]
-    packages: int
-    downloads: int
-
-
-_NOTHING = Details([], [], [], [], 0, 0)
-
-
-def require_empty(directory: Path, option: str) -> None:
-    """Make a directory, or see that it is empty: simulated messages must not mix with real ones.
-
-    Raises:
-        UsageError: if it is not, or cannot be made.
-    """
-    operation = f"run the demo in {directory}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        found = next(directory.iterdir(), None)
-    except OSError as error:
-        raise UsageError(operation, error.strerror or error, f"name another {option}") from error
-    if found is not None:
-        raise UsageError(
-            operation,
-            f"it is not empty, there is {found.name} in it",
-            f"name an empty {option}, or leave it out",
-        )
-
-
-class Interruption:
-    """Turns SIGINT, SIGTERM and SIGHUP into a wish that is asked for; a second one is urgent."""
-
-    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def __init__(self) -> None:
-        self.wished = False
-
-    def __enter__(self) -> Interruption:
-        self._before = {
-            number: signal.signal(number, self._wish)
-            for number in self._NUMBERS
-            # nohup ignores hang-ups on purpose.
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-        }
-        return self
-
-    def _wish(self, number: int, frame: FrameType | None) -> None:
-        if self.wished:
-            raise KeyboardInterrupt
-        self.wished = True
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 class Demo:
     """A farm's publisher in this process, and the daemon in another.
 
     Args:
         options: what to show.
-        watch: is called about `LOOK_EVERY` seconds with how it stands.
+        watch: is called about every `LOOK_EVERY` seconds with how it stands.
+        interrupted: says whether it shall end before its time.
 
     Raises:
         IndexerError: if either cannot start.
     """
 
-    def __init__(self, options: Options, watch: Callable[[Picture], None]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        watch: Callable[[Picture], None],
+        interrupted: Callable[[], bool],
+    ) -> None:
         self._options = options
         self._watch = watch
+        self._interrupted = interrupted
         self._began = clock.monotonic()
         self._rate = 0.0
         self._enter("starting")
@@ -203,15 +99,16 @@ class Demo:
         self._farm_time: times.Time | None = None
         self._next_look = 0.0
         self._reader: sqlite3.Connection | None = None
-        self._details = _NOTHING
+        self._details = Details([], [], [], [], 0, 0)
         self._next_details = 0.0
-        self._sockets: Path | None = None
+        self._temporary: Path | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
         state_dir = options.state_dir
         directory = state_dir
         if len(os.fsencode(directory / "changes")) > LONGEST_ADDRESS:
-            directory = self._sockets = Path(tempfile.mkdtemp(prefix="piw-", dir="/tmp"))
-        changes, replay = f"ipc://{directory}/changes", f"ipc://{directory}/replay"
+            directory = self._temporary = Path(tempfile.mkdtemp(prefix="piw-", dir="/tmp"))
+        self._sockets = directory / "changes", directory / "replay"
+        changes, replay = (f"ipc://{path}" for path in self._sockets)
         try:
             self._publisher = FeedPublisher(state_dir / "spool", "demo", changes, replay, clock.now)
         except BaseException:
@@ -223,22 +120,22 @@ class Demo:
             *DAEMON_OPTIONS,
         ]
 
-    def play(self, interruption: Interruption) -> None:
-        """Tell the farm's story to its end, or until there is an interruption.
+    def play(self) -> None:
+        """Tell the farm's story to its end, or until it is interrupted.
 
         Raises:
             IndexerError: if the daemon ended, or does not follow.
         """
-        self._interruption = interruption
         with (self._options.state_dir / LOG).open("wb") as log:
             self._daemon = subprocess.Popen(
-                [sys.executable, "-m", "indexer", *self.command],
+                # -P: not the folder `indexer` that may be in the present directory.
+                [sys.executable, "-P", "-m", "indexer", *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         until = clock.monotonic() + START_WITHIN
-        while not self._publisher.subscribers and not interruption.wished:
+        while not self._publisher.subscribers and not self._interrupted():
             if clock.monotonic() > until:
                 raise PeerError("run the demo", "the daemon does not listen", self._what_to_see)
             self._turn(SLICE)
@@ -246,7 +143,7 @@ class Demo:
         self._send_history(tail)
         self._send_live(tail)
         self._settle()
-        self._enter("interrupted" if interruption.wished else "done")
+        self._enter("interrupted" if self._interrupted() else "done")
         self._look()
 
     def _enter(self, phase: str) -> None:
@@ -261,11 +158,11 @@ class Demo:
         end = times.from_datetime(farm.now)
         start = end - farm.days * times.DAY
         messages = self._held_back(tail)
-        while not self._interruption.wished and (batch := list(islice(messages, BATCH))):
+        while not self._interrupted() and (batch := list(islice(messages, BATCH))):
             self._publish(batch)
             self._progress = (batch[-1].at - start) / (end - start)
             self._turn(0.0)
-            while self._lag() > MOST_AHEAD and not self._interruption.wished:
+            while self._lag() > MOST_AHEAD and not self._interrupted():
                 self._turn(SLICE)
 
     def _held_back(self, tail: deque[Message]) -> Iterator[Message]:
@@ -283,7 +180,7 @@ class Demo:
         first, last = tail[0].at, tail[-1].at
         seconds = len(tail) / self._options.rate
         began = clock.monotonic()
-        while tail and not self._interruption.wished:
+        while tail and not self._interrupted():
             told = (clock.monotonic() - began) / seconds
             until = first + int((last - first) * told)
             batch: list[Message] = []
@@ -294,11 +191,13 @@ class Demo:
             self._turn(0.0 if len(batch) == BATCH else SLICE)
 
     def _settle(self) -> None:
-        """Wait until everything that was sent is in the documents."""
+        """Wait until the daemon says that everything that was sent is in the documents."""
         self._enter("settling")
+        sent = self._publisher.spool.serial
         until = clock.monotonic() + SETTLE_WITHIN
-        while clock.monotonic() < until and not self._interruption.wished:
-            if not self._lag() and not self._pending():
+        while clock.monotonic() < until and not self._interrupted():
+            live = self._live()
+            if live.get("applied_serial") == sent and live.get("pending") == 0:
                 return
             self._turn(SLICE)
 
@@ -345,7 +244,7 @@ class Demo:
             StateError: if the daemon has ended.
         """
         assert self._daemon is not None
-        if self._daemon.poll() is not None and not self._interruption.wished:
+        if self._daemon.poll() is not None and not self._interrupted():
             raise self._ended()
         live = self._live()
         applied = self._applied()
@@ -425,7 +324,7 @@ class Demo:
             if self._daemon is not None:
                 self._stop(self._daemon)
                 # A signal to the whole group may have met a daemon that was not ready for it.
-                if self._daemon.returncode and kind is None and not self._interruption.wished:
+                if self._daemon.returncode and kind is None and not self._interrupted():
                     raise self._ended()
         finally:
             self._publisher.close()
@@ -457,5 +356,7 @@ class Demo:
         return f"see {self._options.state_dir / LOG}"
 
     def _remove_sockets(self) -> None:
-        if self._sockets is not None:
-            shutil.rmtree(self._sockets, ignore_errors=True)
+        for path in self._sockets:
+            path.unlink(missing_ok=True)  # ZeroMQ leaves them
+        if self._temporary is not None:
+            self._temporary.rmdir()

@@ -6,6 +6,7 @@ Pure: a `Picture` in, something that rich can print out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -15,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from . import times
-from .demo import Picture
 
 PHASES = {
     "starting": "the daemon starts",
@@ -28,6 +28,65 @@ PHASES = {
 
 _COLUMNS = "▁▂▃▄▅▆▇█"
 _FIXED = 11  # lines of the screen that are always there
+
+
+class Picture(NamedTuple):
+    """How the demo stands at one moment.
+
+    Attributes:
+        phase: "starting", "history", "live", "settling", "done" or "interrupted".
+        elapsed: seconds since the start.
+        progress: of the phase, 0 to 1.
+        farm_time: how far the farm's life is told; None at the beginning.
+        published: messages sent.
+        applied: messages in the index.
+        pending: documents to be written.
+        written: documents written so far.
+        rate: messages a second that the index took of late.
+        rates: the same, every half second, the oldest first; of this phase only.
+        recent: the names published last, the latest first.
+        trouble: what keeps the daemon from its work; empty if nothing does.
+        details: what the index tells of the farm.
+    """
+
+    phase: str
+    elapsed: float
+    progress: float
+    farm_time: times.Time | None
+    published: int
+    applied: int
+    pending: int
+    written: int
+    rate: float
+    rates: tuple[float, ...]
+    recent: tuple[str, ...]
+    trouble: str
+    details: Details
+
+    @property
+    def lag(self) -> int:
+        """Messages that were sent and are not in the index."""
+        return max(0, self.published - self.applied)
+
+
+class Details(NamedTuple):
+    """What the index tells of the farm.
+
+    Attributes:
+        abis: (abi_tag, builds, failures)
+        slaves: (slave_id, builds, failures)
+        builds: (status, package, version, abi_tag, duration), the latest first
+        top: (package, downloads in the last 30 days)
+        packages: number
+        downloads: number, ever
+    """
+
+    abis: list[tuple[str, int, int]]
+    slaves: list[tuple[int, int, int]]
+    builds: list[tuple[str, str, str, str, float]]
+    top: list[tuple[str, int]]
+    packages: int
+    downloads: int
 
 
 def line(picture: Picture) -> str:

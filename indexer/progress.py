@@ -1,4 +1,4 @@
-"""Progress bars on stderr; silent where nobody watches."""
+"""Where things are printed: results on stdout, progress bars on stderr if somebody watches."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ Advance = Callable[[int, int], None]
 """Is told how many of how many are done."""
 
 
+def console() -> Console:
+    """Where results are printed: as wide as they are, where no terminal sets a width."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=1000)
+
+
 @contextmanager
 def bar(description: str) -> Iterator[Advance]:
     """A bar with `description`; it appears with the first call of what it yields."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = Console(stderr=True)
+    if not screen.is_terminal:
         yield lambda done, total: None
         return
     with Progress(
@@ -30,7 +36,7 @@ def bar(description: str) -> Iterator[Advance]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=screen,
     ) as progress:
         task = progress.add_task(description, total=None, visible=False)
         yield lambda done, total: progress.update(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -18,7 +20,9 @@ from rich.live import Live
 from rich.text import Text
 
 from .. import clock, config, database, demo_screen, index, times
-from ..demo import LOG, Demo, Interruption, Options, Picture, require_empty
+from ..demo import LOG, Demo, Options
+from ..demo_screen import Picture
+from ..errors import UsageError
 from ..simulation import Farm
 from ..state import JOURNAL
 
@@ -71,6 +75,53 @@ def _option(name: str, **settings: Any) -> Callable[[_Function], _Function]:
         show_envvar=True,
         **settings,
     )
+
+
+class _Interruption:
+    """Turns SIGINT, SIGTERM and SIGHUP into a wish that is asked for; a second one is urgent."""
+
+    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self.wished = False
+
+    def __enter__(self) -> _Interruption:
+        self._before = {
+            number: signal.signal(number, self._wish)
+            for number in self._NUMBERS
+            # nohup ignores hang-ups on purpose.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        }
+        return self
+
+    def _wish(self, number: int, frame: FrameType | None) -> None:
+        if self.wished:
+            raise KeyboardInterrupt
+        self.wished = True
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _require_empty(directory: Path, option: str) -> None:
+    """Make a directory, or see that it is empty: simulated messages must not mix with real ones.
+
+    Raises:
+        UsageError: if it is not, or cannot be made.
+    """
+    operation = f"run the demo in {directory}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        found = next(directory.iterdir(), None)
+    except OSError as error:
+        raise UsageError(operation, error.strerror or error, f"name another {option}") from error
+    if found is not None:
+        raise UsageError(
+            operation,
+            f"it is not empty, there is {found.name} in it",
+            f"name an empty {option}, or leave it out",
+        )
 
 
 @click.command()
@@ -130,7 +181,7 @@ def demo(
         seconds = LIVE_SECONDS if watched else UNWATCHED_SECONDS
     for directory, option in ((state_dir, "--state-dir"), (output_path, "--output-path")):
         if directory is not None:
-            require_empty(directory, option)
+            _require_empty(directory, option)
     kept = None
     if state_dir is None or output_path is None:
         kept = Path(tempfile.mkdtemp(prefix="piw-demo-"))
@@ -146,13 +197,13 @@ def demo(
     )
     options = Options(farm, rate, max(1, round(rate * seconds)), state_dir, output_path)
     title = f"a simulated farm of {packages:,} packages, seed {seed}"
-    with Interruption() as interruption:
+    with _Interruption() as interruption:
         last = _play(options, interruption, console, watched, title)
     _report(options, last, kept)
 
 
 def _play(
-    options: Options, interruption: Interruption, console: Console, watched: bool, title: str
+    options: Options, interruption: _Interruption, console: Console, watched: bool, title: str
 ) -> Picture | None:
     """Play the demo; how it stood at the end."""
     seen: list[Picture] = []
@@ -162,10 +213,10 @@ def _play(
             seen[:] = [picture]
             view(picture)
 
-        with Demo(options, watch) as played:
+        with Demo(options, watch, lambda: interruption.wished) as played:
             if not watched:
                 click.echo(f"{title}; the daemon is: piw-indexer {shlex.join(played.command)}")
-            played.play(interruption)
+            played.play()
     if watched and seen:
         console.print(demo_screen.frame(seen[0], title, console.height))
     return seen[0] if seen else None

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 import orjson
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from .. import clock, config, decode, times
 from ..errors import DecodeError, StateError, UsageError
 from ..journal import JournalReader, Quarantined
 from ..messages import Message
+from ..progress import console
 from ..state import JOURNAL, State
 
 
@@ -79,7 +79,7 @@ def _list(found: list[Quarantined]) -> None:
             Text(reason + times_seen),
         )
     if found:
-        Console(highlight=False).print(table)
+        console().print(table)
     else:
         click.echo("The quarantine is empty.")
 

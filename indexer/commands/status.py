@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from .. import clock, config
+from ..progress import console
 from ..status import gather
 
 
@@ -25,14 +25,14 @@ def status(state_dir: Path, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return
-    console = Console(highlight=False)
-    console.print(_summary(found))
+    screen = console()
+    screen.print(_summary(found))
     if found["feeds"]:
-        console.print(_feeds(found["feeds"]))
+        screen.print(_feeds(found["feeds"]))
     for problem in found["problems"]:
-        console.print(Text(f"! {problem}", style="red"))
+        screen.print(Text(f"! {problem}", style="red"))
     if not found["problems"]:
-        console.print(Text("All is well.", style="green"))
+        screen.print(Text("All is well.", style="green"))
 
 
 def _summary(found: dict[str, Any]) -> Table:

@@ -51,6 +51,7 @@ class FeedPublisher:
         self._clock = clock
         self._lock = Lock(spool, "publish")
         self._context: zmq.Context[Any] | None = None
+        self._files: list[Path] = []
         self.spool = Journal(spool, clock)
         try:
             self.spool.begin()
@@ -62,6 +63,11 @@ class FeedPublisher:
         except BaseException:
             self.close()
             raise
+        self._files = [
+            Path(address.removeprefix("ipc://"))
+            for address in (changes_queue, replay_queue)
+            if address.startswith("ipc://")
+        ]
         self._next_heartbeat = 0
         self._poller = zmq.Poller()
         self._poller.register(self._changes, zmq.POLLIN)
@@ -141,5 +147,7 @@ class FeedPublisher:
         """Close sockets and spool, with up to `linger` seconds to send what is queued."""
         if self._context is not None:
             self._context.destroy(linger=round(linger * 1000))
+            for path in self._files:  # ZeroMQ leaves them behind
+                path.unlink(missing_ok=True)
         self.spool.close()
         self._lock.release()

@@ -1,0 +1,42 @@
+"""Fixtures that every tier uses."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .support import Feed, Site, ipc_feed, tcp_feed
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """An empty state directory and output path."""
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A directory for ipc sockets; pytest's own may be too long for an address."""
+    with tempfile.TemporaryDirectory(prefix="piw-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def ipc(sockets: Path) -> Feed:
+    """The addresses of a change feed."""
+    return ipc_feed(sockets)
+
+
+@pytest.fixture
+def tcp() -> Feed:
+    """The addresses of a change feed."""
+    return tcp_feed()
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def feed(request: pytest.FixtureRequest, sockets: Path) -> Feed:
+    """The addresses of a change feed, of either kind."""
+    return ipc_feed(sockets) if request.param == "ipc" else tcp_feed()

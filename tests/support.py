@@ -1,0 +1,408 @@
+"""What the tests share: the installed command, its daemons and publishers, and the cases."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexer import clock
+from indexer.errors import StateError
+from indexer.status import gather
+
+COMMAND = Path(sys.executable).with_name("piw-indexer")
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEADLINE = 120.0
+"""Seconds after which something that a test waits for is taken to never happen."""
+
+Environment = dict[str, str]
+
+
+# Cases
+
+
+@dataclass(frozen=True)
+class Case:
+    """A script of messages, and what must be published for it."""
+
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def messages(self) -> Path:
+        return self.directory / "messages.jsonl"
+
+    @property
+    def expected(self) -> Path:
+        return self.directory / "expected"
+
+    @property
+    def as_of(self) -> str:
+        return (self.directory / "as-of").read_text().strip()
+
+    @property
+    def lines(self) -> list[bytes]:
+        return self.messages.read_bytes().splitlines(keepends=True)
+
+    @property
+    def count(self) -> int:
+        return len(self.lines)
+
+
+def every_case() -> list[Case]:
+    """The cases of this repository, and those beside it that it lacks."""
+    found: dict[str, Case] = {}
+    for directory in (REPOSITORY / "tests" / "cases", REPOSITORY.parent / "shared" / "cases"):
+        if directory.is_dir():
+            for path in sorted(directory.iterdir()):
+                if (path / "messages.jsonl").is_file():
+                    found.setdefault(path.name, Case(path))
+    return list(found.values())
+
+
+CASES = [case for case in every_case() if case.expected.is_dir()]
+"""Those that say what is published."""
+
+REFUSED = next(case for case in every_case() if case.name == "refused")
+"""The lines that must be quarantined."""
+
+by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def case_named(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+# Output trees
+
+
+def ordered(document: bytes) -> Any:
+    """A JSON document in which the order of keys counts."""
+    return json.loads(document, object_pairs_hook=lambda pairs: ("object", pairs))
+
+
+def expected_tree(case: Case) -> dict[str, object]:
+    """What a case publishes, by path; in `expected/` a link is a file that holds its target."""
+    tree: dict[str, object] = {}
+    for path in case.expected.rglob("*"):
+        name = path.relative_to(case.expected).as_posix()
+        if path.is_file():
+            if path.suffix == ".json" and (name.count("/") == 3 or name == "packages.json"):
+                tree[name] = ordered(path.read_bytes())
+            else:
+                tree[name] = ("link", path.read_text().strip())
+    return tree
+
+
+def published_tree(output_path: Path) -> dict[str, object]:
+    """What is published, by path, but for packages.json.gz."""
+    tree: dict[str, object] = {}
+    for name, (content, _, _) in contents(output_path).items():
+        if name == "packages.json.gz":
+            continue
+        tree[name] = ("link", content) if isinstance(content, str) else ordered(content)
+    return tree
+
+
+def contents(output_path: Path) -> dict[str, tuple[bytes | str, int, int]]:
+    """Every file below a directory: its bytes (a link's target as text), mtime and mode."""
+    found: dict[str, tuple[bytes | str, int, int]] = {}
+    for directory, directories, files in os.walk(output_path):
+        for name in [*directories, *files]:
+            path = Path(directory, name)
+            status = path.lstat()
+            content: bytes | str
+            if stat.S_ISLNK(status.st_mode):
+                content = os.readlink(path)
+            elif stat.S_ISREG(status.st_mode):
+                content = path.read_bytes()
+            else:
+                continue
+            key = path.relative_to(output_path).as_posix()
+            found[key] = content, status.st_mtime_ns, stat.S_IMODE(status.st_mode)
+    return found
+
+
+def assert_published(case: Case, output_path: Path) -> None:
+    """The output tree holds exactly what the case expects, well-formed in every respect."""
+    expected, published = expected_tree(case), published_tree(output_path)
+    assert sorted(published) == sorted(expected)
+    for name, document in expected.items():
+        assert published[name] == document, name
+    found = contents(output_path)
+    for name, (content, _, mode) in found.items():
+        if isinstance(content, bytes):
+            assert mode == 0o644, name
+    compressed, plain = found["packages.json.gz"][0], found["packages.json"][0]
+    assert isinstance(compressed, bytes)
+    assert gzip.decompress(compressed) == plain
+
+
+# The command
+
+
+def environment(home: Path, **more: str) -> Environment:
+    """An environment in which no setting of the machine's user reaches the command."""
+    return {
+        "HOME": str(home),
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "PYTHONWARNINGS": "default",
+        **more,
+    }
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended and what it said."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def piw(
+    *arguments: object,
+    home: Path,
+    status: int | None = 0,
+    input: bytes | None = None,
+    settings: Environment | None = None,
+) -> Result:
+    """Run the installed command to its end.
+
+    Args:
+        arguments: of the command line.
+        home: a directory of the test, for the environment.
+        status: how it must end; None: whatever it does.
+        input: for its standard input.
+        settings: more environment variables.
+    """
+    done = subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        env=environment(home, **(settings or {})),
+        cwd=home,
+        input=b"" if input is None else input,
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in result.stderr, result.stderr
+    if status is not None:
+        assert result.status == status, (arguments, result)
+    return result
+
+
+class Process:
+    """A command that runs until it is stopped; what it says goes to a file."""
+
+    def __init__(self, home: Path, *arguments: object, settings: Environment | None = None) -> None:
+        self.arguments = list(map(str, arguments))
+        number = len(list(home.glob("*.log")))
+        self.log = home / f"{number}-{self.arguments[0]}.log"
+        with self.log.open("wb") as log:
+            # A session of its own, so that a test can signal the whole group as systemd does.
+            self._process = subprocess.Popen(
+                [COMMAND, *self.arguments],
+                env=environment(home, **(settings or {})),
+                cwd=home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def assert_running(self) -> None:
+        assert self._process.poll() is None, (self._process.returncode, self.output)
+
+    def wait(self) -> int:
+        """Wait for its end; how it ended."""
+        try:
+            return self._process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.arguments} does not end: {self.output}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        os.killpg(self.pid, number)
+
+    def terminate(self) -> None:
+        """End it as systemd would; it must end well."""
+        self.assert_running()
+        self.signal(signal.SIGTERM)
+        assert self.wait() == 0, self.output
+
+    def kill(self) -> None:
+        """End it and what it started as the OOM killer would."""
+        self.signal_group(signal.SIGKILL)
+        self.wait()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended, and all that it started
+        self._process.wait()
+        if exception[0] is None:
+            assert "Traceback" not in self.output, self.output
+
+
+def eventually(condition: Callable[[], bool], why: Callable[[], object] = lambda: "") -> None:
+    """Wait until a condition holds."""
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > until:
+            pytest.fail(f"waited in vain: {why()}")
+        time.sleep(0.02)
+
+
+# Sites and feeds
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The addresses of a change feed."""
+
+    changes: str
+    replay: str
+
+    @property
+    def options(self) -> list[str]:
+        return ["--changes-queue", self.changes, "--replay-queue", self.replay]
+
+
+def ipc_feed(directory: Path, name: str = "") -> Feed:
+    return Feed(f"ipc://{directory}/changes{name}", f"ipc://{directory}/replay{name}")
+
+
+def tcp_feed() -> Feed:
+    changes, replay = free_ports(2)
+    return Feed(f"tcp://127.0.0.1:{changes}", f"tcp://127.0.0.1:{replay}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has bound at the moment."""
+    with ExitStack() as stack:
+        # All are held until all are chosen: no two of them are the same.
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [server.getsockname()[1] for server in servers]
+
+
+class Site:
+    """A state directory, an output path, and the commands on them."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.state_dir = home / "state"
+        self.output_path = home / "output"
+        self.publisher_dir = home / "publisher"
+
+    @property
+    def state(self) -> list[object]:
+        return ["--state-dir", self.state_dir]
+
+    @property
+    def output(self) -> list[object]:
+        return ["--output-path", self.output_path]
+
+    def piw(self, command: str, *arguments: object, status: int | None = 0, **more: Any) -> Result:
+        """Run a command on this site."""
+        options = [*self.state]
+        if command in ("ingest", "write", "rebuild", "check"):
+            options += self.output
+        return piw(command, *options, *arguments, home=self.home, status=status, **more)
+
+    def ingest(self, *files: object, as_of: str | None = None, **more: Any) -> Result:
+        """Take files and publish them."""
+        when = [] if as_of is None else ["--as-of", as_of]
+        return self.piw("ingest", "--write", *when, *files, **more)
+
+    def take(self, *envelopes: dict[str, Any], write: bool = True) -> None:
+        """Take messages, as the standard input brings them."""
+        lines = b"".join(json.dumps(one).encode() + b"\n" for one in envelopes)
+        self.piw("ingest", *(["--write"] if write else []), "-", input=lines)
+
+    def daemon(self, feeds: Feed | Sequence[Feed], *options: object, **more: Any) -> Process:
+        """Start the daemon; it does not wait for quiet."""
+        feeds = [feeds] if isinstance(feeds, Feed) else feeds
+        queues = [option for feed in feeds for option in feed.options]
+        waits = [] if "--settle" in options else ["--settle", 0]
+        return Process(
+            self.home, "run", *self.state, *self.output, *queues, *waits, *options, **more
+        )
+
+    def publisher(self, feed: Feed, *arguments: object) -> Process:
+        """Start a publisher with a spool of its own."""
+        options = ["--state-dir", self.publisher_dir, "--feed", "master", *feed.options]
+        return Process(self.home, "publish", *options, *arguments)
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` says."""
+        found: dict[str, Any] = json.loads(self.piw("status", "--json").stdout)
+        return found
+
+    def wait(self, condition: Callable[[dict[str, Any]], bool], *running: Process) -> None:
+        """Wait until what `status` shows meets a condition, while processes keep running."""
+        last: list[object] = [None]
+
+        def holds() -> bool:
+            for process in running:
+                process.assert_running()
+            try:
+                # Not the command: to start it again and again takes longer than what it watches.
+                found = gather(self.state_dir, clock.now())
+            except StateError as error:  # there is no state yet
+                last[0] = error
+                return False
+            last[0] = found
+            return condition(found)
+
+        eventually(holds, lambda: (last, [process.output for process in running]))
+
+    def wait_for_all(self, count: int, daemon: Process, *running: Process) -> None:
+        """Wait until a daemon has applied `count` messages and published what they touched."""
+        self.wait(
+            lambda found: (
+                f"(pid {daemon.pid})" in found["held_by"]
+                and found["applied_serial"] == count
+                and found["pending"] == 0
+            ),
+            daemon,
+            *running,
+        )
+
+    def write_and_compare(self, case: Case) -> None:
+        """Publish for the case's now, and compare."""
+        self.piw("write", "--as-of", case.as_of)
+        assert_published(case, self.output_path)
