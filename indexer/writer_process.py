@@ -36,6 +36,9 @@ _LAST_NAME = "\U0010ffff"
 
 LONGEST_BACKOFF = 30.0
 START_WITHIN = 60.0
+STUCK_AFTER = 300.0
+"""Seconds that the writer may be silent after it was woken, until it is given up."""
+
 FLUSH_WITHIN = 10.0
 """Seconds that a stop may take to publish what is waiting."""
 
@@ -88,6 +91,7 @@ class WriterHandle:
         except (EOFError, OSError) as error:
             raise self._died() from error
         self._woken = self._again = False
+        self._woken_at = 0.0
         self._reports: deque[tuple[Any, ...]] = deque()
         self.written = 0
         """Documents that had to be written, so far."""
@@ -109,6 +113,7 @@ class WriterHandle:
             self._again = True
         else:
             self._woken = True
+            self._woken_at = clock.monotonic()
             self._send(("wake",))
 
     def _send(self, message: tuple[Any, ...]) -> None:
@@ -140,6 +145,13 @@ class WriterHandle:
         while self._reports:
             self._act_on(self._reports[0])
             self._reports.popleft()
+            self._woken_at = clock.monotonic()
+        if self._woken and clock.monotonic() - self._woken_at > STUCK_AFTER:
+            raise StateError(
+                "go on publishing",
+                f"the writer process has said nothing for {STUCK_AFTER:g} s",
+                "look at the file system of --output-path; the service starts again by itself",
+            )
 
     def _act_on(self, report: tuple[Any, ...]) -> None:
         kind, *values = report
