@@ -31,7 +31,7 @@ TEST_COMMANDS := sqlite3:sqlite3
 # indexer.schema where mypy finds it; see [tool.mypy] in pyproject.toml.
 SCHEMA_LINK := build/mypy/indexer/schema
 
-.PHONY: help run test lint bench clean debian-packages
+.PHONY: help run test soak lint bench clean debian-packages
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -41,6 +41,10 @@ run: $(INSTALLED)  ## set up and run the demo: a simulated farm and the daemon
 
 test: $(INSTALLED_DEV) debian-packages  ## set up and run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
+
+soak: $(INSTALLED_DEV) debian-packages  ## kill, cut the power and fail the disk, hundreds of times
+	PIW_INDEXER_SOAK_ROUNDS=50 PIW_INDEXER_SOAK_KILLS=60 PIW_INDEXER_SOAK_CUTS=60 \
+		PIW_INDEXER_SOAK_FAULTS=40 $(BIN)/python -m pytest -q -m crash $(ARGS)
 
 lint: $(INSTALLED_DEV) $(SCHEMA_LINK)  ## check format, style and types
 	$(BIN)/ruff format --check .

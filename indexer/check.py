@@ -12,9 +12,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from . import apply, counters, database, index, names, pending, render, writer
-from .errors import IndexerError, StateError
-from .journal import JournalReader
+from . import (
+    apply,
+    checkpoint,
+    counters,
+    database,
+    index,
+    names,
+    pending,
+    render,
+    salvage,
+    writer,
+)
+from .errors import IndexerError, JournalError, StateError
+from .journal_reader import JournalReader, month_files
 from .publish import Publisher, compressed
 from .state import BATCH, JOURNAL, replay
 
@@ -53,28 +64,57 @@ Progress = Callable[[str, int, int], None]
 
 
 def check_journal(directory: Path) -> Iterator[Difference]:
-    """Every month's file, and that they follow each other."""
+    """Every month's file, that they follow each other, and what stands for those archived."""
+    sound = True
+    for path in month_files(directory / JOURNAL):
+        for fault in salvage.faults(path):
+            sound = False
+            yield Difference("journal", f"{path.name} is damaged: {fault}")
+    if not sound:
+        return
+    reader = JournalReader(directory / JOURNAL)
     try:
-        reader = JournalReader(directory / JOURNAL)
         reader.verify()
+        checkpoint.base(directory, reader, reader.last_serial())
     except IndexerError as error:
         yield Difference("journal", str(error))
-        return
-    for path in reader.months:
+    finally:
+        reader.close()
+
+
+def check_checkpoints(directory: Path) -> Iterator[Difference]:
+    """Every checkpoint's file."""
+    reader = JournalReader(directory / JOURNAL)
+    try:
+        for one in checkpoint.every(directory):
+            fault = checkpoint.fault(one, reader.journal_id)
+            if not fault and one.serial > reader.last_serial():
+                fault = f"the journal ends with serial {reader.last_serial()}"
+            if fault:
+                yield Difference("checkpoint", f"{one.path.name} cannot be used: {fault}")
+    finally:
+        reader.close()
+
+
+def check_copy(
+    directory: Path, copied: checkpoint.Checkpoint, scratch: Path, progress: Progress
+) -> Iterator[Difference]:
+    """A copy of the index against a replay up to its serial.
+
+    Args:
+        scratch: where to replay to.
+    """
+    reader = JournalReader(directory / JOURNAL)
+    try:
+        fresh = replay(
+            reader, scratch, copied.serial, lambda n, total: progress("checkpoint", n, total)
+        )
         try:
-            connection = database.open_reader(path)
-        except IndexerError as error:
-            yield Difference("journal", str(error))
-            continue
-        try:
-            for (found,) in connection.execute("PRAGMA integrity_check(5)"):
-                if found != "ok":
-                    yield Difference("journal", f"{path.name} is damaged: {found}")
-        except sqlite3.Error as error:
-            yield Difference("journal", f"{path.name} is damaged: {error}")
+            yield from _compare(fresh, copied.path, reader, copied.serial)
         finally:
-            connection.close()
-    reader.close()
+            fresh.close()
+    finally:
+        reader.close()
 
 
 def check_index(directory: Path, progress: Progress) -> Iterator[Difference]:
@@ -114,6 +154,8 @@ def check_index(directory: Path, progress: Progress) -> Iterator[Difference]:
             yield from _compare(fresh, path, reader, applied)
         finally:
             fresh.close()
+    except JournalError as error:
+        yield Difference("journal", str(error))
     finally:
         reader.close()
         database.remove(scratch)
@@ -168,9 +210,11 @@ def check_documents(
                 waiting = _pending(connection, some)
                 for package in some:
                     rows = index.load_project(connection, package)
-                    if rows is None or package in waiting:
+                    if rows is None:
                         continue
                     links.update(dict.fromkeys(rows.aliases, package))
+                    if package in waiting:
+                        continue
                     document = render.project(rows, abis, site_url)
                     what = _document_difference(publisher.document_path(package), document)
                     if what and _changed_meanwhile(directory, package, document, site_url):

@@ -14,7 +14,20 @@ from typing import Any
 import click
 
 from . import __version__
-from .commands import check, demo, ingest, publish, quarantine, rebuild, run, status, write
+from .commands import (
+    backup,
+    check,
+    checkpoint,
+    demo,
+    ingest,
+    keys,
+    publish,
+    quarantine,
+    rebuild,
+    run,
+    status,
+    write,
+)
 from .errors import IndexerError
 
 
@@ -40,8 +53,11 @@ for _command in (
     publish.publish,
     rebuild.rebuild,
     check.check,
+    checkpoint.make_checkpoint,
+    backup.backup,
     status.status,
     quarantine.quarantine,
+    keys.keys,
     demo.demo,
 ):
     piw_indexer.add_command(_command)
@@ -61,8 +77,10 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("piw-indexer: interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read our results has seen enough; do not let Python complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit:
+        # Whoever read our results has seen enough, as `| head` does; click takes it for an error.
+        if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        raise
     sys.exit(result if isinstance(result, int) else 0)

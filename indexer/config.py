@@ -79,6 +79,29 @@ class SecondsType(click.ParamType[Any]):
         return seconds
 
 
+class ModeType(click.ParamType[Any]):
+    """The mode of a file, octal."""
+
+    name = "mode"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            mode = int(str(value), 8)
+        except ValueError:
+            mode = -1
+        if not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
+            self.fail(
+                f"{value!r} is no mode with which its owner may read and write, such as 0660",
+                param,
+                context,
+            )
+        return mode
+
+
 _SECONDS = SecondsType()
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -108,6 +131,34 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "multiple": True,
         "default": ("ipc:///tmp/piw-replay",),
         "help": "Where that publisher answers for missed messages; as often as --changes-queue.",
+    },
+    "curve-key": {
+        "type": click.Path(dir_okay=False, path_type=Path),
+        "metavar": "FILE",
+        "default": None,
+        "help": "Our own private key for CURVE on tcp, made by `piw-indexer keys`.",
+    },
+    "curve-server-key": {
+        "multiple": True,
+        "metavar": "KEY|FILE",
+        "default": None,
+        "help": "The public key of the publisher, or its file. Give it once, or for each of them.",
+    },
+    "allowed-keys": {
+        "type": click.Path(path_type=Path),
+        "metavar": "FILE|DIR",
+        "default": None,
+        "help": "The public keys of those who may subscribe, one a line, or a directory of .pub.",
+    },
+    "ipc-mode": {
+        "type": ModeType(),
+        "default": "0660",
+        "help": "The mode of ipc sockets: who may write to one may subscribe.",
+    },
+    "ipc-group": {
+        "metavar": "GROUP",
+        "default": None,
+        "help": "The group of ipc sockets. Default: that of the process.",
     },
     "settle": {
         "type": _SECONDS,
@@ -148,6 +199,10 @@ FLAGS: dict[str, str] = {
     "exit": "Leave when the file is sent and nobody asks for a replay any more.",
     "json": "For programs.",
     "retry": "Try to accept them again; without IDs, all.",
+    "salvage": "Go on with what can be read of a damaged journal; the rest is lost.",
+    "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: whoever is on the network may"
+    " read the feed, and may forge it.",
+    "show": "Show the public key of the pair that is there, make none.",
     "spool": "Of the publisher's spool, not of the journal.",
 }
 """Every switch, and its help."""

@@ -21,6 +21,7 @@ import zmq
 
 from . import clock, index, pending, times
 from .errors import StateError
+from .feed.security import Connecting
 from .feed.subscriber import Subscriber
 from .journal import Entry, Row
 from .notify import Notifier
@@ -40,6 +41,7 @@ LONGEST_BATCH = 0.05
 """Seconds of receiving before a commit."""
 
 LONGEST_BACKOFF = 30.0
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,13 @@ class Options:
     Attributes:
         state_dir: where journal and index are.
         feeds: (changes-queue, replay-queue) of every publisher.
+        protections: of the queues of each of them.
         writer: how documents are written.
     """
 
     state_dir: Path
     feeds: Sequence[tuple[str, str]]
+    protections: Sequence[Connecting]
     writer: WriterOptions
 
 
@@ -112,7 +116,10 @@ class Daemon:
                 self._writer.stop()
         finally:
             self._state.close()
-            self._live_path.unlink(missing_ok=True)
+            try:
+                self._live_path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("cannot remove %s: %s", self._live_path, error.strerror)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stop = True
@@ -139,8 +146,11 @@ class Daemon:
                     journal.feed_epoch,
                     clock.now,
                     clock.monotonic,
+                    protection,
                 )
-                for changes, replay in self._options.feeds
+                for (changes, replay), protection in zip(
+                    self._options.feeds, self._options.protections, strict=True
+                )
             ]
             gc.collect()
             gc.freeze()
@@ -248,13 +258,24 @@ class Daemon:
             STATUS=live["trouble"].partition("\n")[0]
             or f"serial {serial}, {behind} messages behind",
         )
-        temporary = f"{self._live_path}.new"
+        # Padded: with a full disk the old file's blocks are all there is to write to.
+        content = json.dumps(live).encode()
+        content += b" " * (-len(content) % _BLOCK)
+        temporary = Path(f"{self._live_path}.new")
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(live, file)
-            os.rename(temporary, self._live_path)
+            temporary.write_bytes(content)
+            temporary.rename(self._live_path)
         except OSError as error:
-            log.warning("cannot write %s: %s", self._live_path, error.strerror)
+            self._overwrite_live(content, error)
+
+    def _overwrite_live(self, content: bytes, error: OSError) -> None:
+        try:
+            with self._live_path.open("r+b") as file:
+                file.write(content)
+                file.truncate()
+        except OSError:
+            if not self._trouble:
+                log.warning("cannot write %s: %s", self._live_path, error.strerror)
 
     @property
     def _live_path(self) -> Path:
@@ -266,6 +287,7 @@ class Daemon:
         connection = self._state.connection
         published = writer.last_published
         counters = writer.counters_published
+        subscribers: list[Subscriber] = getattr(self, "_subscribers", [])
         return {
             "pid": os.getpid(),
             "at": times.to_rfc3339(clock.now()),
@@ -275,7 +297,10 @@ class Daemon:
             "pending": pending.count(connection),
             "accepted": self._accepted,
             "rate": round(self._rate, 1),
-            "trouble": self._trouble or self._index_trouble or writer.failure,
+            "trouble": self._trouble
+            or self._index_trouble
+            or writer.failure
+            or "\n".join(one.trouble for one in subscribers if one.trouble),
             "written": writer.written,
             "recently_published": writer.recent,
             "last_published": times.to_rfc3339(published[1]) if published else None,
@@ -292,7 +317,7 @@ class Daemon:
                     "changes_queue": subscriber.changes_queue,
                     "replay_queue": subscriber.replay_queue,
                 }
-                for subscriber in getattr(self, "_subscribers", [])
+                for subscriber in subscribers
                 for state in subscriber.feeds.values()
             ],
             "queues": [list(pair) for pair in self._options.feeds],

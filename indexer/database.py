@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
+from . import directories
 from .errors import NewerDatabaseError, StateError
 
 OLDEST_SQLITE = (3, 37, 0)
@@ -67,6 +68,15 @@ def open_writer(
             connection.close()
             raise
     return connection
+
+
+def roll_back(path: Path) -> None:
+    """Undo what a crash left half done; whoever only reads a database cannot."""
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        connection.close()
 
 
 def open_reader(path: Path, *, cache_kib: int = 4 * 1024) -> sqlite3.Connection:
@@ -180,22 +190,51 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
             connection.execute("ROLLBACK")
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a database as it stands at one moment: compact, durable, without a log beside it.
+
+    It may be written meanwhile; nothing but `target` is written here.
+
+    Raises:
+        StateError: if it cannot be read or the copy cannot be written.
+    """
+    with explained(f"copy {source} to {target}"):
+        remove(target)
+        connection = open_reader(source)
+        try:
+            # Its copy is a write, too; the file itself stays open to be read only.
+            connection.execute("PRAGMA query_only = OFF")
+            connection.execute("VACUUM INTO ?", (str(target.resolve()),))
+        finally:
+            connection.close()
+        sync_file(target)  # SQLite does not
+
+
 def remove(path: Path) -> None:
     """Remove a database with its write-ahead log, the file itself first.
 
     A log that outlived its database would be read into the next one of that name.
+
+    Raises:
+        StateError: if it cannot be removed.
     """
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        try:
-            os.unlink(f"{path}{suffix}")
-        except FileNotFoundError:
-            pass
-    sync_directory(path.parent)
+    with explained(f"remove {path}"):
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            try:
+                os.unlink(f"{path}{suffix}")
+            except FileNotFoundError:
+                pass
+        directories.sync(path.parent)
 
 
 def sync_directory(path: Path) -> None:
     """Make the entries of a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    directories.sync(path)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from . import database, encode, messages, times
+from . import database, directories, encode, messages, times
 from .clock import Clock
 from .errors import DecodeError, JournalError, NewerDatabaseError, StateError
-from .journal_reader import Feed, JournalReader, Quarantined, Row, explained
+from .journal_reader import Feed, JournalReader, Quarantined, Row, explained, lost_of
 from .messages import Message, Position
 from .schema import journal as schema
 
@@ -83,20 +83,28 @@ class Journal(JournalReader):
         self._quarantine_id = 0
         self.serial = 0
         try:
-            if not directory.is_dir():
-                directory.mkdir(parents=True, mode=0o755)
-                database.sync_directory(directory.parent)
+            directories.make(directory)
         except OSError as error:
             raise JournalError(
                 f"make the journal directory {directory}",
                 error.strerror,
                 "check --state-dir and who owns it",
             ) from error
+        self._roll_back(directory)
         super().__init__(directory)
         self.verify()
         if self._months:
             self._close_older_months()
             self._open_month(self._months[-1].path)
+
+    @staticmethod
+    def _roll_back(directory: Path) -> None:
+        """Undo what a crash left half done when a month was made: readers cannot."""
+        for left in directory.glob("*.db-journal"):
+            path = left.with_suffix(".db")
+            if path.exists():
+                with explained(path):
+                    database.roll_back(path)
 
     def _open(self, path: Path) -> sqlite3.Connection:
         if self._writer is not None and path == self._writer_path:
@@ -127,7 +135,7 @@ class Journal(JournalReader):
             self._feed_ids[feed, epoch] = feed_id
             self._positions[feed, epoch] = accepted
             self._epochs[feed] = epoch
-        self.serial = meta["after"] if serial is None else serial
+        self.serial = max(meta["after"], serial or 0, *(end for _, end in lost_of(meta)))
         self._quarantine_id = meta["after_quarantine"] if refused is None else refused
 
     def begin(self) -> None:
@@ -183,6 +191,7 @@ class Journal(JournalReader):
 
         Whoever archives a month takes its file, and would leave the log behind.
         """
+        super().close()  # only the last connection to a month takes the log away
         for path in self.months[:-1]:
             log = Path(f"{path}-wal")
             if log.exists() and log.stat().st_size:

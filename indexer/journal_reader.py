@@ -5,10 +5,11 @@ The journal of another process may be read while that writes it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -52,11 +53,34 @@ class Quarantined(NamedTuple):
     retried: int | None
 
 
+Span = tuple[int, int]
+"""The first and the last of serials that follow each other."""
+
+
 class Month(NamedTuple):
-    """A file of the journal."""
+    """A file of the journal.
+
+    Attributes:
+        after: the last serial before it.
+        lost: the serials that it should hold, and that an administrator gave up (`salvage`).
+    """
 
     path: Path
-    after: int  # the last serial before it
+    after: int
+    lost: tuple[Span, ...]
+    journal_id: str
+
+
+def month_files(directory: Path) -> list[Path]:
+    """The files of a journal, the oldest first; none if there is no such directory."""
+    if not directory.is_dir():
+        return []
+    return [directory / name for name in sorted(os.listdir(directory)) if _MONTH.fullmatch(name)]
+
+
+def lost_of(meta: dict[str, int | str]) -> tuple[Span, ...]:
+    """The lost serials that the table `meta` of a month tells of."""
+    return tuple((int(first), int(last)) for first, last in json.loads(str(meta.get("lost", "[]"))))
 
 
 class JournalReader:
@@ -78,23 +102,23 @@ class JournalReader:
     def scan(self) -> None:
         """Look again which months there are."""
         months = []
-        if self.directory.is_dir():
-            for name in sorted(os.listdir(self.directory)):
-                if _MONTH.fullmatch(name):
-                    path = self.directory / name
-                    months.append(Month(path, int(self._meta(path, "after"))))
+        for path in month_files(self.directory):
+            meta = self._meta(path)
+            months.append(Month(path, int(meta["after"]), lost_of(meta), str(meta["journal_id"])))
         self._months = months
 
-    def _meta(self, path: Path, key: str) -> int | str:
+    def _meta(self, path: Path) -> dict[str, int | str]:
         connection = self._open(path)
         with explained(path):
-            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            raise JournalError(
-                f"read the journal's {path.name}", f"it does not say its {key}", restore_hint(path)
-            )
-        value: int | str = row[0]
-        return value
+            meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        for key in ("after", "journal_id", "epoch"):
+            if key not in meta:
+                raise JournalError(
+                    f"read the journal's {path.name}",
+                    f"it does not say its {key}",
+                    restore_hint(path),
+                )
+        return meta
 
     def _open(self, path: Path) -> sqlite3.Connection:
         if self._reader is not None:
@@ -119,6 +143,14 @@ class JournalReader:
         """The files of the journal, the oldest first."""
         return [month.path for month in self._months]
 
+    def months_before(self, serial: int) -> list[Path]:
+        """The months that are over, and whose messages all have serials up to `serial`."""
+        return [
+            month.path
+            for month, later in zip(self._months, self._months[1:], strict=False)
+            if later.after <= serial
+        ]
+
     @property
     def first(self) -> int:
         """The oldest serial that is still kept; 1 for a whole or an empty journal."""
@@ -127,12 +159,17 @@ class JournalReader:
     @property
     def journal_id(self) -> str:
         """What tells this journal from others; empty as long as it is."""
-        return str(self._meta(self._months[-1].path, "journal_id")) if self._months else ""
+        return self._months[-1].journal_id if self._months else ""
 
     @property
     def epoch(self) -> int:
         """When the journal was made, microseconds since 1970: the epoch of a spool."""
-        return int(self._meta(self._months[-1].path, "epoch")) if self._months else 0
+        return int(self._meta(self._months[-1].path)["epoch"]) if self._months else 0
+
+    @property
+    def lost(self) -> list[Span]:
+        """The serials that were given up, in order."""
+        return [span for month in self._months for span in month.lost]
 
     def last_serial(self) -> int:
         """The serial of the newest message, 0 if there is none."""
@@ -142,22 +179,31 @@ class JournalReader:
         connection = self._open(month.path)
         with explained(month.path):
             last = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
-        return month.after if last is None else int(last)
+        return max(month.after, last or 0, *(end for _, end in month.lost))
 
     def verify(self) -> None:
         """Check that every month begins where the one before it ends.
 
         Raises:
-            JournalError: if messages are missing between two months.
+            JournalError: if messages are missing between two months, or a month belongs to
+                another journal.
         """
+        operation = f"read the journal in {self.directory}"
         for before, month in zip(self._months, self._months[1:], strict=False):
+            if before.journal_id != month.journal_id:
+                raise JournalError(
+                    operation,
+                    f"{before.path.name} and {month.path.name} belong to different journals",
+                    "move the one that does not belong here away",
+                )
             last = self._last_of(before)
             if last != month.after:
                 raise JournalError(
-                    f"read the journal in {self.directory}",
+                    operation,
                     f"{before.path.name} ends with serial {last}, but {month.path.name} "
                     f"begins after {month.after}",
-                    "restore the missing or damaged month from a backup",
+                    "restore the missing or damaged month from a backup (or, if a checkpoint"
+                    f" covers it, move the months before it away, too){_SALVAGE}",
                 )
 
     def read(self, after: int, limit: int) -> list[Row]:
@@ -197,14 +243,24 @@ class JournalReader:
         while rows := self.read(after, size):
             last = rows[-1].serial
             if last - after != len(rows):
-                missing = next(n for n, row in enumerate(rows, after + 1) if row.serial != n)
-                raise JournalError(
-                    f"read the journal in {self.directory}",
-                    f"message {missing} is missing",
-                    "restore the damaged month from a backup",
-                )
+                self._refuse_holes(after, rows)
             yield rows
             after = last
+
+    def _refuse_holes(self, after: int, rows: Sequence[Row]) -> None:
+        """Refuse rows after serial `after` if more is missing than what was given up."""
+        missing = after + 1
+        for row in rows:
+            while missing < row.serial:
+                given_up = [last for first, last in self.lost if first <= missing <= last]
+                if not given_up:
+                    raise JournalError(
+                        f"read the journal in {self.directory}",
+                        f"message {missing} is missing",
+                        f"restore the damaged month from a backup{_SALVAGE}",
+                    )
+                missing = given_up[0] + 1
+            missing = row.serial + 1
 
     def feeds(self) -> list[Feed]:
         """How far every feed was accepted, in the order in which they came."""
@@ -233,6 +289,15 @@ class JournalReader:
                     row[0] for row in connection.execute("SELECT quarantine_id FROM retries")
                 )
         return len(found - retried)
+
+    def waiting(self, path: Path) -> int:
+        """How many refused messages of one month wait in the quarantine."""
+        with explained(path):
+            rows = self._open(path).execute("SELECT quarantine_id FROM quarantine").fetchall()
+        if not rows:
+            return 0
+        retried = {one.quarantine_id for one in self.quarantine() if one.retried is not None}
+        return sum(row[0] not in retried for row in rows)
 
     def quarantine(self) -> list[Quarantined]:
         """Everything that was refused, the oldest first."""
@@ -263,12 +328,19 @@ def explained(path: Path) -> Iterator[None]:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            damaged = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            # "no such table", too: an empty file, or somebody else's.
+            damaged = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in damaged:
                 operation = f"use the journal's {path.name}"
                 raise JournalError(operation, error, restore_hint(path)) from error
             raise
 
 
+_SALVAGE = "; without one, `piw-indexer rebuild --salvage` goes on with what can be read"
+
+
 def restore_hint(path: Path) -> str:
-    return f"restore {path} from a backup; the journal is the only record of these messages"
+    """What to do about a damaged month."""
+    return (
+        f"restore {path} from a backup: the journal is the only record of these messages{_SALVAGE}"
+    )

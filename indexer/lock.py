@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from . import clock
+from . import clock, directories
 from .errors import StateError
 
 FILE = "lock"
@@ -29,7 +29,7 @@ class Lock:
     def __init__(self, directory: Path, command: str) -> None:
         path = directory / FILE
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directories.make(directory)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StateError(
@@ -45,12 +45,24 @@ class Lock:
                 f"it is locked by {holder or 'another process'}",
                 "wait until that ends, or stop it (systemctl stop piw-indexer)",
             )
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"piw-indexer {command} (pid {os.getpid()})\n".encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"piw-indexer {command} (pid {os.getpid()})\n".encode(), 0)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise StateError(
+                f"write to {path}",
+                error.strerror or error,
+                "free some disk space, or check that the file system can be written",
+                passing=True,
+            ) from error
 
     def release(self) -> None:
         """Let others have it."""
-        os.ftruncate(self._descriptor, 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+        except OSError:
+            pass  # the name in it says nothing once the lock is gone
         os.close(self._descriptor)
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from pathlib import Path
 
-from . import lock, names
+from . import directories, lock, names
 from .errors import PublishError
 
 _TEMPORARY = ".{}.piw-indexer"
@@ -48,9 +48,8 @@ class Publisher:
         self._linking = threading.Lock()
         self._unsynced = True
         try:
-            os.makedirs(self._projects, mode=0o755, exist_ok=True)
-            with _directory(str(output_path)) as root:
-                os.fsync(root)
+            directories.make(output_path)
+            directories.make(output_path / "project")
         except OSError as error:
             raise _failed("make the output directory", self._projects, error) from error
         if not os.access(self._projects, os.W_OK | os.X_OK):
@@ -118,10 +117,10 @@ class Publisher:
                 _own_directory("json", parent) as directory,
             ):
                 outcome = _replace(directory, _DOCUMENT, document)
-                if outcome is not _Outcome.REPLACED:
-                    # Its directories may be new, from just before a crash even.
-                    os.fsync(parent)
-                    self._unsynced = True
+                # Its directories may be new, from just before a crash even; if they are not,
+                # that costs next to nothing.
+                os.fsync(parent)
+                self._unsynced = True
         except OSError as error:
             raise _failed("publish", self.document_path(package), error) from error
         changed = outcome is not _Outcome.SAME
@@ -241,6 +240,8 @@ class Publisher:
                     # The compressed one first: what a crash leaves between them is then seen.
                     _replace(directory, f"{name}.gz", compressed(document))
                     _replace(directory, name, document)
+                else:
+                    os.fsync(directory)  # the same bytes may have been renamed before a crash
                 return changed
         except OSError as error:
             raise _failed("publish", f"{self.output_path}/{name}", error) from error

@@ -12,9 +12,9 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import apply, database, index, journal
+from . import apply, checkpoint, database, index, journal, pending, salvage
 from .clock import Clock
-from .errors import JournalError, NewerDatabaseError, StateError
+from .errors import NewerDatabaseError, StateError
 from .lock import Lock
 from .messages import Message
 from .schema.index import migrations
@@ -44,6 +44,10 @@ class State:
         clock: the time of receipt.
         progress: is told of a long catch-up.
         rebuild: make the index anew, whatever there is.
+        salvage_journal: first give up what cannot be read of a damaged journal.
+
+    Attributes:
+        salvaged: what was given up.
 
     Raises:
         StateError: if it is locked, damaged, or from a newer version.
@@ -57,6 +61,7 @@ class State:
         progress: Progress = _silent,
         *,
         rebuild: bool = False,
+        salvage_journal: bool = False,
     ) -> None:
         self.directory = directory
         self.index_path = directory / index.FILE
@@ -64,8 +69,12 @@ class State:
         self._behind = False
         self._lock = Lock(directory, command)
         try:
+            self.salvaged: salvage.Salvaged | None = None
+            if salvage_journal:
+                self.salvaged = salvage.salvage(directory, JOURNAL, progress)
             self.journal = journal.Journal(directory / JOURNAL, clock)
             try:
+                checkpoint.refuse_bare(directory, self.journal, self.journal.serial)
                 self.connection = self._open_index(progress)
                 self._applier = apply.Applier(self.connection)
                 self._catch_up(progress)
@@ -85,6 +94,7 @@ class State:
             if not self._rebuild:
                 log.warning("making the index %s anew from the journal: %s", path, why)
             rebuild_index(self.directory, self.journal, progress)
+            checkpoint.set_aside(checkpoint.beyond(self.directory, self.journal.serial))
         return index.open_index(path)
 
     def _refuse_newer(self) -> None:
@@ -103,6 +113,8 @@ class State:
     def _index_fault(self) -> str:
         """Why the index cannot be used and has to be made anew; empty if it can be."""
         path = self.index_path
+        for one in checkpoint.beyond(self.directory, self.journal.serial):
+            raise self._lost_end(f"use the checkpoint {one.path}", one.serial)
         if not path.exists():
             return "there is none" if self.journal.serial else ""
         # The log of a database that was closed in good order is gone.
@@ -131,18 +143,22 @@ class State:
         if made_from != self.journal.journal_id and self.journal.serial:
             return "it was made from another journal"
         if applied > self.journal.serial:
-            raise StateError(
-                f"use the index {path}",
-                f"it holds messages up to serial {applied}, but the journal ends with "
-                f"{self.journal.serial}: the journal has lost its end",
-                "restore the journal from a backup, or accept the loss with `piw-indexer rebuild`",
-            )
+            raise self._lost_end(f"use the index {path}", applied)
         if applied + 1 < self.journal.first:
             return f"it ends with serial {applied}, before the journal begins"
         return ""
 
+    def _lost_end(self, operation: str, serial: int) -> StateError:
+        return StateError(
+            operation,
+            f"it holds messages up to serial {serial}, but the journal ends with "
+            f"{self.journal.serial}: the journal has lost its end",
+            "restore the journal from a backup, or accept the loss with `piw-indexer rebuild`",
+        )
+
     def _catch_up(self, progress: Progress) -> None:
-        applied = index.applied_serial(self.connection)
+        with database.explained(f"read the index {self.index_path}"):
+            applied = index.applied_serial(self.connection)
         total = self.journal.serial - applied
         if not total:
             return
@@ -210,45 +226,55 @@ def replay(
 ) -> sqlite3.Connection:
     """Make an index at `path` from the messages of a journal up to serial `until`.
 
+    It starts from a checkpoint, beside the journal's directory, if older messages are gone.
+
     Returns:
-        Its connection, open; not yet durable.
+        Its connection, open; not yet durable. Every package in it is marked to be written.
 
     Raises:
-        JournalError: if the journal is not whole.
+        JournalError: if the journal is not whole, and no checkpoint has what is missing.
         StateError: if it cannot be written.
     """
-    if source.first > 1:
-        raise JournalError(
-            f"make an index from the journal in {source.directory}",
-            f"its first messages are gone: it begins with serial {source.first}",
-            "restore the older months from a backup",
-        )
     source.verify()
+    start = checkpoint.base(source.directory.parent, source, until)
     database.remove(path)
+    if start is not None:
+        checkpoint.restore(start, path)
     # Millions of small tuples, none in a cycle: the collector would look at them again and again.
     gc.set_threshold(200_000, 50, 100)
     connection = index.open_index(path, synchronous="OFF")
     try:
-        # Nobody reads it yet, and after a crash it is made again: no write-ahead log.
-        connection.execute("PRAGMA journal_mode = MEMORY")
-        connection.execute(f"PRAGMA cache_size = -{64 * 1024}")
         with database.explained(f"write the index {path}"):
+            # Nobody reads it yet, and after a crash it is made again: no write-ahead log.
+            connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute(f"PRAGMA cache_size = -{64 * 1024}")
             applier = apply.Applier(connection)
-            if until:
+            if start is not None:
+                _begin_from(connection, start)
+            elif until:
                 index.put(connection, "journal_id", source.journal_id)
-            done = 0
-            for rows in source.batches(0, BATCH):
+            done = start.serial if start is not None else 0
+            for rows in source.batches(done, BATCH):
                 if rows[-1].serial > until:
                     rows = [row for row in rows if row.serial <= until]
                 if not rows:
                     break
                 applier.apply(rows)
-                done += len(rows)
+                done = rows[-1].serial
                 progress(done, until)
+            if done < until:  # the last ones are lost
+                index.put(connection, "applied_serial", until)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _begin_from(connection: sqlite3.Connection, start: checkpoint.Checkpoint) -> None:
+    """Mark everything to be written: nobody knows what became of the documents since then."""
+    with database.transaction(connection):
+        pending.mark_all(connection, start.serial)
+        connection.execute("DELETE FROM state WHERE key IN ('counters_written', 'window_written')")
 
 
 def rebuild_index(
@@ -269,11 +295,7 @@ def rebuild_index(
             connection.execute("PRAGMA journal_mode = DELETE")
         finally:
             connection.close()
-        descriptor = os.open(unfinished, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        database.sync_file(unfinished)
         database.remove(path)
         os.rename(unfinished, path)
         database.sync_directory(directory)

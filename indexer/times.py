@@ -25,7 +25,7 @@ LATEST: Time = 253_402_300_800 * SECOND - 1
 
 # fromisoformat alone would also take week dates, missing seconds and times without a zone.
 _RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
 
 WINDOW_DAYS = 30

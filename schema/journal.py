@@ -57,6 +57,7 @@ CREATE TABLE meta (
     -- epoch       when a publisher's spool was made; the same in every month
     -- after       the last serial before this month
     -- after_quarantine  the last quarantine_id before this month
+    -- lost        serials of this month that were given up, as JSON: [[first, last], ...]
     key   TEXT NOT NULL PRIMARY KEY,
     value ANY
 ) STRICT, WITHOUT ROWID;

@@ -25,7 +25,7 @@ from indexer.status import gather
 
 COMMAND = Path(sys.executable).with_name("piw-indexer")
 REPOSITORY = Path(__file__).resolve().parent.parent
-DEADLINE = 120.0
+DEADLINE = 60.0
 """Seconds after which something that a test waits for is taken to never happen."""
 
 Environment = dict[str, str]
@@ -163,7 +163,6 @@ def environment(home: Path, **more: str) -> Environment:
         "HOME": str(home),
         "PATH": os.defpath,
         "LANG": "C.UTF-8",
-        "PYTHONWARNINGS": "default",
         **more,
     }
 

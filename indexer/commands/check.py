@@ -41,8 +41,10 @@ def check(state_dir: Path, output_path: Path, site_url: str, fix: bool) -> int:
             raise StateError(
                 f"check the rest of {state_dir}",
                 "the journal is damaged",
-                "restore it from a backup; the index and the documents can wait",
+                "restore it from a backup; the index and the documents can wait. Without one,"
+                " `piw-indexer rebuild --salvage` goes on with what can be read",
             )
+        unusable = _report(checks.check_checkpoints(state_dir))
         with bar("index") as progress:
             differing = _report(
                 checks.check_index(state_dir, lambda _, done, total: progress(done, total))
@@ -63,12 +65,15 @@ def check(state_dir: Path, output_path: Path, site_url: str, fix: bool) -> int:
             )
         wrong = _report(difference for difference, _ in found)
         if state is None:
-            if not wrong:
+            if not wrong and not unusable:
                 click.echo("No differences.")
-            return 1 if wrong else 0
+            return 1 if wrong or unusable else 0
         touched = [name for _, name in found if name is not None]
         checks.mark_for_repair(state.connection, touched, any(name is None for _, name in found))
         publish_all(state, publisher, site_url, None)
+        if unusable:
+            click.echo("Restore the checkpoints from a backup, or make a new one and remove them.")
+            return 1
         click.echo("Repaired." if differing or wrong else "No differences.")
         return 0
     finally:

@@ -11,6 +11,7 @@ import click
 
 from .. import clock, config
 from ..errors import UsageError
+from ..feed import security
 from ..feed.publisher import FeedPublisher
 from ..files import MessageFile
 from ..journal import Accepted
@@ -29,6 +30,11 @@ _WAIT_FOR_REQUESTS = 1.0
 @config.option("state-dir")
 @config.option("changes-queue")
 @config.option("replay-queue")
+@config.option("curve-key")
+@config.option("allowed-keys")
+@config.flag("allow-insecure-tcp")
+@config.option("ipc-mode")
+@config.option("ipc-group")
 @config.option("feed")
 @config.option("rate")
 @config.flag("exit")
@@ -37,6 +43,11 @@ def publish(
     state_dir: Path,
     changes_queue: tuple[str, ...],
     replay_queue: tuple[str, ...],
+    curve_key: Path | None,
+    allowed_keys: Path | None,
+    allow_insecure_tcp: bool,
+    ipc_mode: int,
+    ipc_group: str | None,
     feed: str | None,
     rate: float | None,
     leave: bool,
@@ -48,6 +59,14 @@ def publish(
     """
     if len(changes_queue) != 1 or len(replay_queue) != 1:
         raise UsageError("publish", "a publisher has one --changes-queue and one --replay-queue")
+    protection = security.for_publisher(
+        [*changes_queue, *replay_queue],
+        curve_key,
+        allowed_keys,
+        allow_insecure_tcp,
+        ipc_mode,
+        ipc_group,
+    )
     messages = MessageFile(file, clock.now) if file is not None else None
     publisher = FeedPublisher(
         state_dir / "spool",
@@ -55,6 +74,7 @@ def publish(
         changes_queue[0],
         replay_queue[0],
         clock.now,
+        protection,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)

@@ -9,6 +9,7 @@ import click
 from .. import clock, config, times
 from ..progress import bar
 from ..publish import Publisher
+from ..salvage import Salvaged, spans
 from ..state import State
 from .write import publish_all
 
@@ -19,16 +20,58 @@ from .write import publish_all
 @config.option("output-path")
 @config.option("site-url")
 @config.option("as-of")
-def rebuild(state_dir: Path, output_path: Path, site_url: str, as_of: times.Time | None) -> None:
+@config.flag("salvage")
+def rebuild(
+    state_dir: Path,
+    output_path: Path,
+    site_url: str,
+    as_of: times.Time | None,
+    salvage: bool,
+) -> None:
     """Make the index anew from the journal, then write what differs.
 
-    The present index stays in use until the new one is complete.
+    The present index stays in use until the new one is complete. If older months of the journal
+    are gone, it starts from a checkpoint.
+
+    With --salvage, a damaged or missing month is replaced by what can be read of it. What is lost
+    is said, and noted in the journal; the damaged file stays beside it.
     """
     publisher = Publisher(output_path, alone=True)
     with bar("rebuilding") as progress:
-        state = State(state_dir, "rebuild", clock.now, progress, rebuild=True)
+        state = State(
+            state_dir, "rebuild", clock.now, progress, rebuild=True, salvage_journal=salvage
+        )
     try:
+        if state.salvaged is not None:
+            _tell(state.salvaged)
         click.echo(f"{state.index_path}: rebuilt from {state.journal.serial} messages")
         publish_all(state, publisher, site_url, as_of)
     finally:
         state.close()
+
+
+def _tell(salvaged: Salvaged) -> None:
+    """Say what was lost."""
+    if not salvaged.losses:
+        click.echo("The journal is whole: there is nothing to salvage.")
+    for month, lost, kept_as in salvaged.losses:
+        what = (
+            f"lost messages {spans(lost)}" if lost else "what could not be read is in a checkpoint"
+        )
+        where = f"; the damaged file is {kept_as} now" if kept_as else ""
+        click.echo(f"{month}: {what}{where}")
+    if salvaged.feeds_lost:
+        click.echo(
+            "How far the feeds were accepted could not be read: their publishers may send again"
+            " what was accepted, and its downloads may count twice."
+        )
+    if salvaged.checkpoint is not None:
+        click.echo(
+            f"The index held them all; it was kept as {salvaged.checkpoint}."
+            " Nothing is missing from the documents."
+        )
+    elif any(last > salvaged.covered for one in salvaged.losses for _, last in one.lost):
+        click.echo(
+            "What they said is missing from the documents, until the publishers have sent it"
+            " again; status shows their feeds as broken."
+        )

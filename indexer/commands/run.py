@@ -10,6 +10,7 @@ import click
 from .. import config
 from ..daemon import Daemon, Options
 from ..errors import UsageError
+from ..feed import security
 from ..index import FILE
 from ..publish import Publisher
 from ..writer_process import Options as WriterOptions
@@ -22,6 +23,9 @@ from ..writer_process import Options as WriterOptions
 @config.option("site-url")
 @config.option("changes-queue")
 @config.option("replay-queue")
+@config.option("curve-key")
+@config.option("curve-server-key")
+@config.flag("allow-insecure-tcp")
 @config.option("settle")
 @config.option("max-delay")
 @config.option("counters-interval")
@@ -31,6 +35,9 @@ def run(
     site_url: str,
     changes_queue: tuple[str, ...],
     replay_queue: tuple[str, ...],
+    curve_key: Path | None,
+    curve_server_key: tuple[str, ...],
+    allow_insecure_tcp: bool,
     settle: float,
     max_delay: float,
     counters_interval: float,
@@ -46,11 +53,14 @@ def run(
             " --replay-queue",
             "give one of each for every publisher",
         )
+    feeds = list(zip(changes_queue, replay_queue, strict=True))
+    protections = security.for_subscribers(feeds, curve_key, curve_server_key, allow_insecure_tcp)
     Publisher(output_path)  # refuses an output path that cannot be written, before any socket
     Daemon(
         Options(
             state_dir,
-            list(zip(changes_queue, replay_queue, strict=True)),
+            feeds,
+            protections,
             WriterOptions(
                 state_dir / FILE,
                 output_path,

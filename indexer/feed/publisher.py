@@ -19,6 +19,7 @@ from ..journal import Entry, Journal, Row
 from ..lock import Lock
 from ..messages import Position
 from . import sockets
+from .security import LOCAL_BINDING, Binding, Gatekeeper
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class FeedPublisher:
         changes_queue: the address that PUB binds.
         replay_queue: the address that ROUTER binds.
         clock: for heartbeats and the spool.
+        protection: who may connect.
 
     Raises:
         StateError: if the spool is locked, damaged or cannot be written.
@@ -45,7 +47,13 @@ class FeedPublisher:
     """
 
     def __init__(
-        self, spool: Path, feed: str, changes_queue: str, replay_queue: str, clock: Clock
+        self,
+        spool: Path,
+        feed: str,
+        changes_queue: str,
+        replay_queue: str,
+        clock: Clock,
+        protection: Binding = LOCAL_BINDING,
     ) -> None:
         self.feed = feed
         self._clock = clock
@@ -57,24 +65,33 @@ class FeedPublisher:
             self.spool.begin()
             self.epoch = self.spool.epoch
             self._context = zmq.Context()
+            self._gatekeeper: Gatekeeper | None = None
+            if protection.pair is not None:
+                self._gatekeeper = Gatekeeper(
+                    sockets.gate(self._context), protection.allowed, clock
+                )
             # XPUB is PUB that tells of its subscribers.
-            self._changes = sockets.bound(self._context, zmq.XPUB, changes_queue)
-            self._replay = sockets.bound(self._context, zmq.ROUTER, replay_queue)
+            self._changes = self._bound(zmq.XPUB, changes_queue, protection)
+            self._replay = self._bound(zmq.ROUTER, replay_queue, protection)
         except BaseException:
             self.close()
             raise
-        self._files = [
-            Path(address.removeprefix("ipc://"))
-            for address in (changes_queue, replay_queue)
-            if address.startswith("ipc://")
-        ]
         self._next_heartbeat = 0
         self._poller = zmq.Poller()
         self._poller.register(self._changes, zmq.POLLIN)
         self._poller.register(self._replay, zmq.POLLIN)
+        if self._gatekeeper is not None:
+            self._poller.register(self._gatekeeper.socket, zmq.POLLIN)
         self.subscribers = 0
         self.last_request = 0
         """When somebody last asked for a replay, microseconds since 1970."""
+
+    def _bound(self, kind: int, address: str, protection: Binding) -> zmq.Socket[bytes]:
+        assert self._context is not None
+        socket = sockets.bound(self._context, kind, address, protection)
+        if address.startswith("ipc://"):
+            self._files.append(Path(address.removeprefix("ipc://")))
+        return socket
 
     def publish(self, entries: Iterable[Entry]) -> list[Row]:
         """Spool messages, then send them.
@@ -110,6 +127,8 @@ class FeedPublisher:
             self._next_heartbeat = now + HEARTBEAT_EVERY
         wait = min(seconds, (self._next_heartbeat - now) / times.SECOND)
         events = dict(self._poller.poll(max(0, round(wait * 1000))))
+        if self._gatekeeper is not None and self._gatekeeper.socket in events:
+            self._gatekeeper.answer()
         if self._changes in events:
             self._subscription()
         if self._replay in events:

@@ -1,13 +1,18 @@
-"""ZeroMQ sockets of a change feed, with bounds on what they hold."""
+"""ZeroMQ sockets of a change feed, with bounds on what they hold and on who may speak."""
 
 from __future__ import annotations
 
 import socket as unix
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from ..errors import PeerError, UsageError
+from . import security
+from .security import LOCAL_BINDING, LOCAL_CONNECTING, Binding, Connecting
 
 HIGH_WATER = 20_000
 """Messages that a socket holds for a slow peer before it drops them; replay brings them back."""
@@ -15,21 +20,29 @@ HIGH_WATER = 20_000
 MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes of a frame; a peer that sends more is disconnected."""
 
+GATE = "inproc://zeromq.zap.01"
+"""Its address is fixed by https://rfc.zeromq.org/spec/27/."""
 
-def bound(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[bytes]:
+
+def bound(
+    context: zmq.Context[Any], kind: int, address: str, protection: Binding = LOCAL_BINDING
+) -> zmq.Socket[bytes]:
     """A socket bound to `address`.
 
     Raises:
-        UsageError: if it is no address that can be bound.
+        UsageError: if it is no address that can be bound, or may not be with this protection.
     """
-    if address.startswith("ipc://") and _in_use(address.removeprefix("ipc://")):
+    endpoint = security.endpoint("bind", address, protection)
+    file = Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
+    if file is not None and _in_use(str(file)):
         # ZeroMQ would take the address away from whoever has it, without a word.
         raise UsageError(
             f"bind {address}", "another process has it", "stop that one, or give another address"
         )
-    socket = _socket(context, kind)
+    socket = _socket(context, kind, address, protection)
     try:
-        socket.bind(address)
+        with nullcontext() if file is None else security.owner_only():
+            socket.bind(endpoint)
     except zmq.ZMQError as error:
         socket.close()
         raise UsageError(
@@ -38,6 +51,17 @@ def bound(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[byte
             "give an address that nobody else has bound, as ipc:///run/piw-indexer/changes; "
             "the directory of an ipc socket must exist",
         ) from error
+    if file is not None:
+        try:
+            security.let_in(file, protection)
+        except OSError as error:
+            socket.close()
+            file.unlink(missing_ok=True)
+            raise UsageError(
+                f"set the group and mode of {address}",
+                error.strerror or error,
+                "give --ipc-group a group that the user who runs piw-indexer belongs to",
+            ) from error
     return socket
 
 
@@ -50,36 +74,97 @@ def _in_use(path: str) -> bool:
     return True
 
 
-def connected(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[bytes]:
+def connected(
+    context: zmq.Context[Any], kind: int, address: str, protection: Connecting = LOCAL_CONNECTING
+) -> tuple[zmq.Socket[bytes], Handshakes | None]:
     """A socket connected to `address`; the peer may come later, go, and come back.
 
+    Returns:
+        The socket, and for tcp how its handshakes end.
+
     Raises:
-        UsageError: if it is no address.
+        UsageError: if it is no address, or may not be connected with this protection.
     """
-    socket = _socket(context, kind)
+    endpoint = security.endpoint("connect to", address, protection)
+    socket = _socket(context, kind, address, protection)
     if kind == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
     if kind == zmq.DEALER:
         # A request that waited for a peer to come back would be answered twice.
         socket.setsockopt(zmq.IMMEDIATE, 1)
+    handshakes = Handshakes(context, socket) if address.startswith("tcp://") else None
     try:
-        socket.connect(address)
+        socket.connect(endpoint)
     except zmq.ZMQError as error:
         socket.close()
+        if handshakes is not None:
+            handshakes.close()
         raise UsageError(
             f"connect to {address}",
             error.strerror or error,
             "give an address as ipc:///run/piw-indexer/changes or tcp://host:port",
         ) from error
+    return socket, handshakes
+
+
+def gate(context: zmq.Context[Any]) -> zmq.Socket[bytes]:
+    """The socket on which ZeroMQ asks who may come in; one for a context."""
+    socket = _new(context, zmq.REP)
+    socket.bind(GATE)
     return socket
 
 
-def _socket(context: zmq.Context[Any], kind: int) -> zmq.Socket[bytes]:
-    try:
-        socket: zmq.Socket[bytes] = context.socket(kind)
-    except zmq.ZMQError as error:
-        raise PeerError("open a socket", error.strerror or error) from error
-    socket.setsockopt(zmq.LINGER, 0)
+class Handshakes:
+    """Watches how the handshakes of a socket end; made before it is connected.
+
+    ZeroMQ gives up a peer that refuses it for good, without a word: somebody has to open a socket
+    anew.
+
+    Attributes:
+        refused: true if the last one ended because our key is not allowed.
+        failed: true if the last one failed, for any reason.
+        succeeded: true if the last one succeeded, and the connection stands.
+    """
+
+    _number = 0
+
+    def __init__(self, context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> None:
+        Handshakes._number += 1
+        address = f"inproc://handshakes-{Handshakes._number}"
+        self.refused = self.failed = self.succeeded = False
+        socket.monitor(
+            address,
+            zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            | zmq.EVENT_DISCONNECTED,
+        )
+        self._events = _new(context, zmq.PAIR)
+        # With a bound, ZeroMQ would stand still when nobody looks for a while.
+        self._events.setsockopt(zmq.RCVHWM, 0)
+        self._events.connect(address)
+
+    def look(self) -> None:
+        """Take note of what happened since the last look."""
+        while self._events.poll(0):
+            event = parse_monitor_message(self._events.recv_multipart())["event"]
+            if event == zmq.EVENT_MONITOR_STOPPED:
+                continue
+            self.succeeded = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            if event != zmq.EVENT_DISCONNECTED:  # that follows a failure, and tells nothing of it
+                self.refused = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+                self.failed = not self.succeeded
+
+    def close(self) -> None:
+        """Stop; the socket that it watches is closed already."""
+        self._events.close()
+
+
+def _socket(
+    context: zmq.Context[Any], kind: int, address: str, protection: Binding | Connecting
+) -> zmq.Socket[bytes]:
+    socket = _new(context, kind)
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
     socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
@@ -88,4 +173,16 @@ def _socket(context: zmq.Context[Any], kind: int) -> zmq.Socket[bytes]:
     # Of tcp peers that vanish without a word only a keepalive tells.
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
+    if address.startswith("tcp://"):
+        socket.setsockopt(zmq.IPV6, int("[" in address))
+        security.protect(socket, protection)
+    return socket
+
+
+def _new(context: zmq.Context[Any], kind: int) -> zmq.Socket[bytes]:
+    try:
+        socket: zmq.Socket[bytes] = context.socket(kind)
+    except zmq.ZMQError as error:
+        raise PeerError("open a socket", error.strerror or error) from error
+    socket.setsockopt(zmq.LINGER, 0)
     return socket

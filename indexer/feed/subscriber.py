@@ -16,11 +16,13 @@ import zmq
 from .. import decode, encode, times
 from ..clock import Clock
 from ..decode import End, Gone, Published
-from ..errors import DecodeError
+from ..errors import DecodeError, PeerError
 from ..journal import Accepted, Entry, Lost
 from ..messages import Position
 from ..quarantine import refused
 from . import sockets
+from .security import LOCAL_CONNECTING, Connecting
+from .sockets import Handshakes
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,12 @@ LONGEST_WAIT = 5.0
 
 TRIES = 3
 """Answers without the message that was asked for, until it is given up as lost."""
+
+PATIENCE = 2.0
+"""Seconds of failing handshakes until something is thought to be wrong."""
+
+OPEN_AGAIN = 30.0
+"""Seconds without a connection until a tcp socket is opened anew: ZeroMQ may have given up."""
 
 
 @dataclass
@@ -71,9 +79,10 @@ class Subscriber:
         known_epoch: tells the last known epoch of a feed, or None.
         clock: the time of receipt.
         monotonic: for time-outs, seconds.
+        protection: how it proves who it is, and knows the publisher.
 
     Raises:
-        UsageError: if an address is none.
+        UsageError: if an address is none, or may not be connected with this protection.
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class Subscriber:
         known_epoch: Callable[[str], int | None],
         clock: Clock,
         monotonic: Callable[[], float],
+        protection: Connecting = LOCAL_CONNECTING,
     ) -> None:
         self._context = context
         self.changes_queue = changes_queue
@@ -93,7 +103,15 @@ class Subscriber:
         self._known_epoch = known_epoch
         self._clock = clock
         self._monotonic = monotonic
-        self.changes = sockets.connected(context, zmq.SUB, changes_queue)
+        self._protection = protection
+        self._handshakes: dict[zmq.Socket[bytes], Handshakes] = {}  # of tcp
+        self._failing_since: float | None = None
+        self._apart_since: float | None = None
+        self._refused = ""
+        self._next_open = 0.0
+        self.trouble = ""
+        """Why its publisher and it do not come together; empty if they do, or it is not there."""
+        self.changes = self._open(zmq.SUB, changes_queue)
         self.replay = self._open_replay()
         self.feeds: dict[str, FeedState] = {}
         self._asked: FeedState | None = None  # whose replay is under way
@@ -107,7 +125,19 @@ class Subscriber:
     def _open_replay(self) -> zmq.Socket[bytes] | None:
         if not self.replay_queue:
             return None
-        return sockets.connected(self._context, zmq.DEALER, self.replay_queue)
+        return self._open(zmq.DEALER, self.replay_queue)
+
+    def _open(self, kind: int, address: str) -> zmq.Socket[bytes]:
+        socket, handshakes = sockets.connected(self._context, kind, address, self._protection)
+        if handshakes is not None:
+            self._handshakes[socket] = handshakes
+        return socket
+
+    def _close(self, socket: zmq.Socket[bytes]) -> None:
+        socket.close()
+        handshakes = self._handshakes.pop(socket, None)
+        if handshakes is not None:
+            handshakes.close()
 
     def receive(self, most: int, until: float) -> list[Entry]:
         """What arrived, in order; returns at once when nothing waits any more.
@@ -338,6 +368,7 @@ class Subscriber:
     def tick(self) -> None:
         """Look after time-outs; call it about once a second."""
         now = self._monotonic()
+        self._look_at_handshakes(now)
         if self._asked is not None and now >= self._deadline:
             state = self._asked
             if self._silences % 10 == 0:
@@ -358,8 +389,70 @@ class Subscriber:
         """Expect no more answers; those that still come go with the socket."""
         self._asked = None
         if self.replay is not None:
-            self.replay.close()
+            self._close(self.replay)
             self.replay = self._open_replay()
+
+    def _look_at_handshakes(self, now: float) -> None:
+        """Say it when the publisher and we do not know each other, and try again."""
+        for handshakes in self._handshakes.values():
+            handshakes.look()
+        if all(one.succeeded for one in self._handshakes.values()):
+            self._failing_since = self._apart_since = None
+            if self.trouble:
+                log.warning("the publisher at %s lets us in again", self.changes_queue)
+                self.trouble = self._refused = ""
+            return
+        if self._apart_since is None:
+            self._apart_since = now
+        failed = [one for one in self._handshakes.values() if one.failed]
+        if failed:
+            if self._failing_since is None:
+                self._failing_since = now
+            if now - self._failing_since < PATIENCE:
+                return  # it may have been stopped at that moment
+            # One that refuses us may also break off before it has said so.
+            if any(one.refused for one in failed):
+                self._refused = self._refused or str(self._estranged(True))
+            trouble = self._refused or str(self._estranged(False))
+            if trouble != self.trouble:
+                log.error("%s", trouble)
+                self.trouble = trouble
+        if now >= self._next_open and (failed or now - self._apart_since >= OPEN_AGAIN):
+            self._next_open = now + LONGEST_WAIT
+            self._apart_since = now
+            self._open_again()
+
+    def _open_again(self) -> None:
+        """Open those sockets anew that have no connection; the others may hold messages."""
+        handshakes = self._handshakes.get(self.changes)
+        if handshakes is not None and not handshakes.succeeded:
+            self._close(self.changes)
+            self.changes = self._open(zmq.SUB, self.changes_queue)
+        if self.replay is not None:
+            handshakes = self._handshakes.get(self.replay)
+            if handshakes is not None and not handshakes.succeeded:
+                self._give_up_request()
+
+    def _estranged(self, refused: bool) -> PeerError:
+        operation = f"follow the publisher at {self.changes_queue}"
+        pair = self._protection.pair
+        if pair is None:
+            return PeerError(
+                operation,
+                "it breaks off, as one does that demands CURVE",
+                "give --curve-key and --curve-server-key, if it has keys",
+            )
+        if refused:
+            return PeerError(
+                operation,
+                f"it does not allow our key {pair.public.decode()}",
+                "put that key among its --allowed-keys, and restart it",
+            )
+        return PeerError(
+            operation,
+            f"it has not the key {self._protection.server_key.decode()}, or does not use CURVE",
+            "give its public key with --curve-server-key; `piw-indexer keys --show` there tells it",
+        )
 
     @property
     def filling(self) -> bool:
@@ -368,6 +461,6 @@ class Subscriber:
 
     def close(self) -> None:
         """Close its sockets."""
-        self.changes.close()
+        self._close(self.changes)
         if self.replay is not None:
-            self.replay.close()
+            self._close(self.replay)

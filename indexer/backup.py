@@ -1,0 +1,229 @@
+"""A backup of a state directory, taken while a daemon may write it.
+
+What it leaves behind is a state directory without its index: journal and checkpoint, of one
+moment. Every file is whole when it gets its name; months that are unchanged are not copied again.
+What is in the backup is never replaced by less.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import checkpoint, database, index, salvage
+from .errors import JournalError, StateError
+from .journal_reader import JournalReader
+from .lock import Lock
+
+Progress = Callable[[int, int], None]
+"""Is told how many of how many bytes are copied."""
+
+
+class Done(NamedTuple):
+    """What a backup did, and which messages it holds."""
+
+    copied: int
+    unchanged: int
+    checkpoint: checkpoint.Checkpoint | None
+    first: int
+    last: int
+
+
+def backup(state_dir: Path, journal: str, target: Path, progress: Progress) -> Done:
+    """Copy the journal and the newest checkpoint of a state directory.
+
+    Args:
+        state_dir: the state directory; only read.
+        journal: the name of the journal's directory in it.
+        target: of the backup; made if it is not there.
+        progress: is told how far it got.
+
+    Raises:
+        StateError: if the source is damaged, the target cannot be written, or holds something
+            that this backup must not replace.
+    """
+    operation = f"back up {state_dir} to {target}"
+    if not (state_dir / journal).is_dir():
+        raise StateError(
+            operation,
+            "there is no journal in it",
+            "check --state-dir; the daemon or `piw-indexer ingest` makes it",
+        )
+    source, directory = state_dir.resolve(), target.resolve()
+    if directory == source or source in directory.parents:
+        raise StateError(
+            operation, "a backup in the state directory is none", "choose a directory elsewhere"
+        )
+    if (target / index.FILE).exists():
+        raise StateError(
+            operation,
+            f"{target} has an index: it is a state directory in use, and no backup",
+            "choose another directory",
+        )
+    held = Lock(target, "backup")
+    try:
+        # The checkpoint first: one that is made meanwhile may be ahead of the months copied.
+        reader = JournalReader(state_dir / journal)
+        try:
+            kept = _checkpoint(state_dir, target, reader)
+            reader.scan()
+            reader.verify()
+            copied, unchanged = _months(reader, target / journal, operation, progress)
+        finally:
+            reader.close()
+        return _verified(target, journal, copied, unchanged, kept, operation)
+    finally:
+        held.release()
+
+
+def _checkpoint(
+    state_dir: Path, target: Path, reader: JournalReader
+) -> checkpoint.Checkpoint | None:
+    """Copy the newest checkpoint, unless the backup has it."""
+    found = checkpoint.every(state_dir)
+    if not found:
+        return None
+    newest = found[-1]
+    with checkpoint.making(target) as unfinished:
+        place = target / checkpoint.DIRECTORY / newest.path.name
+        there = checkpoint.Checkpoint(place, newest.serial)
+        if place.exists() and not checkpoint.fault(there, reader.journal_id):
+            return there
+        with database.explained(f"copy the checkpoint {newest.path} to {place}"):
+            shutil.copyfile(newest.path, unfinished)
+            database.sync_file(unfinished)
+        return checkpoint.accept(
+            target, checkpoint.Checkpoint(unfinished, newest.serial), reader.journal_id
+        )
+
+
+def _months(
+    reader: JournalReader, target: Path, operation: str, progress: Progress
+) -> tuple[int, int]:
+    """Copy the months that the backup lacks, the oldest first; how many, and how many not."""
+    with database.explained(f"write to {target}"):
+        if not target.is_dir():
+            target.mkdir(mode=0o755)
+            database.sync_directory(target.parent)
+    have = JournalReader(target)
+    try:
+        there = have.months
+        if there and have.journal_id != reader.journal_id:
+            raise StateError(
+                operation, "it is the backup of another journal", "choose another directory"
+            )
+        if have.last_serial() > reader.last_serial():
+            raise StateError(
+                operation,
+                f"the backup goes up to serial {have.last_serial()}, the journal only to"
+                f" {reader.last_serial()}: the journal has lost its end",
+                "restore the journal from the backup, or choose another directory",
+            )
+    finally:
+        have.close()
+    copied = unchanged = done = 0
+    total = sum(path.stat().st_size for path in reader.months)
+    for path in reader.months:
+        place = target / path.name
+        with database.explained(operation, JournalError):
+            before = _identity(place) if place.exists() else None
+            if before is not None and before == _identity(path):
+                unchanged += 1
+            else:
+                _copy(path, place, before, operation)
+                copied += 1
+        done += path.stat().st_size
+        progress(done, total)
+    return copied, unchanged
+
+
+def _identity(path: Path) -> list[Any]:
+    """What differs as soon as a month does: its last message, its feeds, its quarantine."""
+    connection = database.open_reader(path)
+    try:
+        with database.snapshot(connection):
+            return [
+                connection.execute(select).fetchall()
+                for select in (
+                    "SELECT max(serial) FROM messages",
+                    "SELECT key, value FROM meta ORDER BY key",
+                    "SELECT * FROM feeds ORDER BY feed_id",
+                    "SELECT count(*), total(times) FROM quarantine",
+                    "SELECT count(*) FROM retries",
+                )
+            ]
+    finally:
+        connection.close()
+
+
+def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> None:
+    """Copy one month; it takes the place of an older copy when it is whole and sound."""
+    log = Path(f"{place}-wal")
+    if log.exists() and log.stat().st_size:
+        raise JournalError(
+            operation,
+            f"{place} has been written by somebody else: {log.name} lies beside it",
+            "choose another directory",
+        )
+    unfinished = place.with_suffix(".new")
+    try:
+        database.copy(path, unfinished)
+        found = next(salvage.faults(unfinished), "")
+        if found:
+            raise JournalError(
+                f"back up the journal's {path.name}",
+                f"it is damaged: {found}",
+                "run `piw-indexer check`; the backup keeps what it has",
+            )
+        if before is not None:
+            _refuse_less(before, _identity(unfinished), path, place)
+        for suffix in ("-wal", "-shm"):  # a reader's, empty
+            Path(f"{place}{suffix}").unlink(missing_ok=True)
+        os.rename(unfinished, place)
+        database.sync_directory(place.parent)
+    finally:
+        database.remove(unfinished)
+
+
+def _refuse_less(before: list[Any], now: list[Any], path: Path, place: Path) -> None:
+    """Refuse to replace a month of the backup by one that has lost messages since."""
+    (had,), (has,) = before[0], now[0]
+    lost = dict(now[1]).get("lost", "[]") != dict(before[1]).get("lost", "[]")
+    if lost or (had[0] or 0) > (has[0] or 0):
+        raise JournalError(
+            f"back up the journal's {path.name}",
+            f"it has lost messages that the backup's {place} still has",
+            "stop the daemon, copy that over it and run `piw-indexer rebuild`; or choose"
+            " another directory for the backup",
+        )
+
+
+def _verified(
+    target: Path,
+    journal: str,
+    copied: int,
+    unchanged: int,
+    kept: checkpoint.Checkpoint | None,
+    operation: str,
+) -> Done:
+    """Look whether a state directory of what is in the backup would work."""
+    reader = JournalReader(target / journal)
+    try:
+        reader.verify()
+        checkpoint.base(target, reader, reader.last_serial())
+        if kept is not None and kept.serial > reader.last_serial():
+            raise StateError(
+                operation,
+                f"the checkpoint holds messages up to serial {kept.serial}, but the journal ends"
+                f" with {reader.last_serial()}",
+                "run `piw-indexer check`",
+            )
+        return Done(copied, unchanged, kept, reader.first, reader.last_serial())
+    except sqlite3.Error as error:
+        raise StateError(operation, error, "run `piw-indexer check`") from error
+    finally:
+        reader.close()

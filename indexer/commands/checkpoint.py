@@ -1,0 +1,67 @@
+"""`piw-indexer checkpoint`: a verified copy of the index, for the day on which months are gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import check, checkpoint, config, index
+from ..errors import StateError
+from ..journal_reader import JournalReader
+from ..progress import bar
+from ..state import JOURNAL
+
+
+@click.command("checkpoint")
+@config.configuration
+@config.option("state-dir")
+def make_checkpoint(state_dir: Path) -> None:
+    """Copy the index, compact and verified, so that older months of the journal may go.
+
+    A daemon may run meanwhile. The copy is compared with a replay of the journal, or of what is
+    left of it after the last checkpoint. Then the months are named that may be archived.
+    """
+    operation = f"make a checkpoint of {state_dir}"
+    if not (state_dir / index.FILE).exists():
+        raise StateError(
+            operation,
+            "there is no index in it",
+            "check --state-dir; the daemon or `piw-indexer rebuild` makes the index",
+        )
+    reader = JournalReader(state_dir / JOURNAL)
+    try:
+        with checkpoint.making(state_dir) as unfinished:
+            copied = checkpoint.copy_index(state_dir, unfinished)
+            reader.scan()  # not older than the copy
+            start = checkpoint.base(state_dir, reader, copied.serial)
+            scratch = unfinished.with_name(checkpoint.REPLAYED)
+            with bar("verifying") as progress:
+                differences = list(
+                    check.check_copy(
+                        state_dir, copied, scratch, lambda _, done, total: progress(done, total)
+                    )
+                )
+            if differences:
+                raise StateError(
+                    operation,
+                    f"the index is not what the journal says: {differences[0].what}",
+                    "run `piw-indexer check --fix`, then try again",
+                )
+            made = checkpoint.accept(state_dir, copied, reader.journal_id)
+        origin = "a replay of the journal"
+        if start is not None:
+            origin = f"a replay from {start.path.name} on"
+        click.echo(f"{made.path}: the index at serial {made.serial}, the same as {origin}")
+        months = reader.months_before(made.serial)
+        if months:
+            click.echo("These months may be archived now (move them away, the oldest first):")
+        for path in months:
+            waiting = reader.waiting(path)
+            note = f"  ({waiting} messages of the quarantine go with it)" if waiting else ""
+            click.echo(f"  {path}{note}")
+            write_ahead = Path(f"{path}-wal")
+            if write_ahead.exists() and write_ahead.stat().st_size:
+                click.echo(f"  {write_ahead}  (belongs to it)")
+    finally:
+        reader.close()

@@ -1,0 +1,302 @@
+"""Who may speak: CURVE on tcp with a list of allowed keys, and ipc sockets for one group.
+
+Without CURVE no tcp socket leaves this machine, unless somebody asked for it in so many words.
+"""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import logging
+import os
+import socket as network
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from .. import times
+from ..clock import Clock
+from ..errors import UsageError
+from . import curve
+from .curve import KeyPair
+
+log = logging.getLogger(__name__)
+
+DOMAIN = b"piw-indexer"
+"""Of ZAP; with a name, ZeroMQ lets nobody in unless the gatekeeper has said so."""
+
+REPORT_EVERY = 10 * times.SECOND
+"""Microseconds between two reports of refused keys: a stranger shall not fill the log."""
+
+IPC_MODE = 0o660
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What protects the sockets that a publisher binds.
+
+    Attributes:
+        pair: its keys; None without CURVE.
+        allowed: the public keys of those who may connect, with comments.
+        insecure: true if tcp beyond this machine is meant to be without CURVE.
+        ipc_mode: of the file of an ipc socket; who may write to it may connect.
+        ipc_group: the number of that file's group; None for that of the process.
+    """
+
+    pair: KeyPair | None = None
+    allowed: Mapping[bytes, str] = field(default_factory=dict)
+    insecure: bool = False
+    ipc_mode: int = IPC_MODE
+    ipc_group: int | None = None
+
+
+@dataclass(frozen=True)
+class Connecting:
+    """What protects the sockets that a subscriber connects.
+
+    Attributes:
+        pair: its keys; None without CURVE.
+        server_key: the public key of the publisher; empty without CURVE.
+        insecure: true if tcp beyond this machine is meant to be without CURVE.
+    """
+
+    pair: KeyPair | None = None
+    server_key: bytes = b""
+    insecure: bool = False
+
+
+LOCAL_BINDING, LOCAL_CONNECTING = Binding(), Connecting()
+"""Without CURVE, and so on this machine only."""
+
+
+def for_publisher(
+    queues: Sequence[str],
+    curve_key: Path | None,
+    allowed_keys: Path | None,
+    insecure: bool,
+    ipc_mode: int,
+    ipc_group: str | None,
+) -> Binding:
+    """The protection of a publisher's `queues`, from its options.
+
+    Raises:
+        UsageError: if it is not complete, a key cannot be read, or a queue may not be bound so.
+    """
+    if (curve_key is None) != (allowed_keys is None):
+        given, missing, why = (
+            ("--curve-key", "--allowed-keys", "who may subscribe")
+            if allowed_keys is None
+            else ("--allowed-keys", "--curve-key", "the publisher's own private key")
+        )
+        raise UsageError(
+            "use CURVE", f"{given} is given, but not {missing}", f"say with {missing} {why}"
+        )
+    binding = Binding(
+        curve.read_private(curve_key) if curve_key is not None else None,
+        curve.read_list(allowed_keys) if allowed_keys is not None else {},
+        insecure,
+        ipc_mode,
+        _group(ipc_group) if ipc_group is not None else None,
+    )
+    for queue in queues:
+        endpoint("bind", queue, binding)
+    return binding
+
+
+def for_subscribers(
+    feeds: Sequence[tuple[str, str]],
+    curve_key: Path | None,
+    server_keys: Sequence[str],
+    insecure: bool,
+) -> list[Connecting]:
+    """The protection of the queues of each of `feeds`, from the options of a subscriber.
+
+    Raises:
+        UsageError: if it is not complete, a key cannot be read, or a queue may not be connected so.
+    """
+    if (curve_key is None) != (not server_keys):
+        given, missing, why = (
+            ("--curve-key", "--curve-server-key", "the public key of the publisher")
+            if curve_key is not None
+            else ("--curve-server-key", "--curve-key", "the private key of this subscriber")
+        )
+        raise UsageError(
+            "use CURVE", f"{given} is given, but not {missing}", f"say with {missing} {why}"
+        )
+    if len(server_keys) > 1 and len(server_keys) != len(feeds):
+        raise UsageError(
+            "use CURVE",
+            f"there are {len(feeds)} publishers, but {len(server_keys)} --curve-server-key",
+            "give one for all of them, or one for each",
+        )
+    pair = curve.read_private(curve_key) if curve_key is not None else None
+    keys = [curve.read_public(key) for key in server_keys] or [b""]
+    if len(keys) == 1:
+        keys *= len(feeds)
+    found = [Connecting(pair, key, insecure) for key in keys]
+    for queues, connecting in zip(feeds, found, strict=True):
+        for queue in queues:
+            endpoint("connect to", queue, connecting)
+    return found
+
+
+def _group(name: str) -> int:
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise UsageError(
+            f"give ipc sockets to the group {name}",
+            "there is no such group",
+            "name one with --ipc-group that `getent group` shows",
+        ) from error
+
+
+# Addresses
+
+
+def endpoint(operation: str, address: str, security: Binding | Connecting) -> str:
+    """The address to give to ZeroMQ.
+
+    A name that is this machine is replaced by its number: ZeroMQ looks names up again whenever it
+    connects, and the answer may be another one by then.
+
+    Raises:
+        UsageError: if it is beyond this machine and has no CURVE, or has no file whose mode could
+            protect it.
+    """
+    kind, _, rest = address.partition("://")
+    if kind == "ipc" and isinstance(security, Binding) and (rest == "*" or rest.startswith("@")):
+        raise UsageError(
+            f"{operation} {address}",
+            "it has no file of its own, so no mode can say who may connect",
+            "give a path, as ipc:///run/piw-indexer/changes",
+        )
+    if kind != "tcp" or security.pair is not None or security.insecure:
+        return address
+    source, semicolon, target = rest.rpartition(";")  # ZeroMQ's way to say where to connect from
+    host, _, port = target.rpartition(":")
+    number = _loopback(host)
+    if number is None:
+        server = isinstance(security, Binding)
+        raise UsageError(
+            f"{operation} {address}",
+            "that is tcp beyond this machine without CURVE: whoever is on the network could"
+            + (" read what is published" if server else " put words into the publisher's mouth"),
+            f"give --curve-key and {'--allowed-keys' if server else '--curve-server-key'} (see"
+            " `piw-indexer keys`), use ipc or 127.0.0.1, or if the network is trusted say so with"
+            " --allow-insecure-tcp",
+        )
+    return f"tcp://{source}{semicolon}{number}:{port}"
+
+
+@cache  # who opens sockets anew must not fail because a name server is away
+def _loopback(host: str) -> str | None:
+    """A host of this machine alone as ZeroMQ wants its number; None if it is another one."""
+    try:
+        found = [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]
+    except ValueError:
+        try:
+            # As ZeroMQ looks it up; the names of interfaces and * are not found.
+            answers = network.getaddrinfo(host, None, network.AF_INET)
+        except (OSError, UnicodeError):
+            return None
+        found = [ipaddress.ip_address(answer[4][0]) for answer in answers]
+    if not found or not all(one.is_loopback for one in found):
+        return None
+    return f"[{found[0]}]" if found[0].version == 6 else str(found[0])
+
+
+# Sockets
+
+
+def protect(socket: zmq.Socket[bytes], security: Binding | Connecting) -> None:
+    """Give a tcp socket its keys, before it is bound or connected."""
+    if security.pair is None:
+        return
+    socket.setsockopt(zmq.CURVE_SECRETKEY, security.pair.private)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, security.pair.public)
+    if isinstance(security, Connecting):
+        socket.setsockopt(zmq.CURVE_SERVERKEY, security.server_key)
+    else:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
+        # Without it, a gatekeeper that is not there lets everybody in.
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+
+@contextmanager
+def owner_only() -> Iterator[None]:
+    """Files made here are for their owner alone, until they have got their group."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def let_in(path: Path, security: Binding) -> None:
+    """Give the file of an ipc socket its group and mode.
+
+    Raises:
+        OSError: if the process may not.
+    """
+    if security.ipc_group is not None:
+        os.chown(path, -1, security.ipc_group)
+    os.chmod(path, security.ipc_mode)
+
+
+class Gatekeeper:
+    """Tells ZeroMQ who may come in: those whose public keys are allowed.
+
+    Args:
+        socket: where ZeroMQ asks; made before those that it guards are bound.
+        allowed: public keys in Z85, with comments.
+        clock: for the pace of the reports.
+    """
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], allowed: Mapping[bytes, str], clock: Clock
+    ) -> None:
+        self.socket = socket
+        self._allowed = allowed
+        self._clock = clock
+        self._reported: times.Time | None = None
+        self._unreported = 0
+
+    def answer(self) -> None:
+        """Answer everybody who waits."""
+        while self.socket.poll(0):
+            _, request, _, address, _, mechanism, *credentials = self.socket.recv_multipart()
+            name = self._admit(address.decode(errors="replace"), mechanism, credentials)
+            status = [b"400", b"this key is not allowed"] if name is None else [b"200", b"OK"]
+            self.socket.send_multipart([b"1.0", request, *status, name or b"", b""])
+
+    def _admit(self, address: str, mechanism: bytes, credentials: list[bytes]) -> bytes | None:
+        if mechanism != b"CURVE" or len(credentials) != 1 or len(credentials[0]) != 32:
+            return None
+        key = z85.encode(credentials[0])
+        if key in self._allowed:
+            log.info("%s connects with the key %s %s", address, key.decode(), self._allowed[key])
+            return key
+        self._refused(address, key)
+        return None
+
+    def _refused(self, address: str, key: bytes) -> None:
+        now = self._clock()
+        if self._reported is not None and 0 <= now - self._reported < REPORT_EVERY:
+            self._unreported += 1
+            return
+        log.warning(
+            "refused a subscriber at %s: its key %s is not allowed%s\n"
+            "  what to do: if it may subscribe, put that key among the --allowed-keys and restart",
+            address,
+            key.decode(),
+            f" ({self._unreported} more were refused meanwhile)" if self._unreported else "",
+        )
+        self._reported = now
+        self._unreported = 0

@@ -1,0 +1,549 @@
+"""What can be read of a damaged journal; the rest is given up, and the journal says so.
+
+A month that is damaged or missing is replaced by a new file with every message that can still be
+read; the file tells which serials are lost, and the damaged one stays beside it. What was read
+once is never read worse: a salvage that was interrupted can be run again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import checkpoint, database, encode, index
+from .decode import FILE_FEED
+from .errors import IndexerError, JournalError, StateError
+from .journal_reader import Span, lost_of, month_files
+from .schema import journal as schema
+
+log = logging.getLogger(__name__)
+
+DAMAGED = ".damaged"
+"""What the name of a damaged month ends with, once it is replaced."""
+
+Progress = Callable[[int, int], None]
+"""Is told how many of how many are done."""
+
+_BLOCK = 1000
+"""Serials that are asked for one by one where reading on fails."""
+
+_BEYOND = 100_000
+"""Serials after the last known one that are tried where nobody knows the end."""
+
+_HOPELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+"""No database, or one without messages: there is nothing to look for."""
+
+_INSERTS = {
+    "feeds": "INSERT OR IGNORE INTO feeds VALUES (?, ?, ?, ?, ?)",
+    "quarantine": "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "retries": "INSERT OR IGNORE INTO retries VALUES (?, ?)",
+}
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+class Loss(NamedTuple):
+    """A month that was replaced: which serials it lost, and where the damaged file is now."""
+
+    month: str
+    lost: tuple[Span, ...]
+    kept_as: str | None
+
+
+class Salvaged(NamedTuple):
+    """What was given up.
+
+    Attributes:
+        losses: by month; empty if the journal was whole.
+        covered: up to this serial nothing is missing from the index, whatever was lost.
+        checkpoint: where the index that held the lost messages was kept, if it was needed.
+        feeds_lost: how far the feeds were accepted is not known for sure any more.
+    """
+
+    losses: tuple[Loss, ...]
+    covered: int
+    checkpoint: Path | None
+    feeds_lost: bool
+
+
+def faults(path: Path) -> Iterator[str]:
+    """What is wrong with a month's file by itself."""
+    try:
+        connection = database.open_reader(path)
+    except StateError as error:
+        yield error.cause
+        return
+    try:
+        if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
+            yield "it is no month of a journal"
+            return
+        damaged = False
+        for (found,) in connection.execute("PRAGMA integrity_check(5)"):
+            if found != "ok":
+                damaged = True
+                yield "; ".join(str(found).splitlines())
+        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        missing = {"after", "journal_id", "epoch", "after_quarantine"}.difference(meta)
+        if missing:
+            yield f"it does not say its {', '.join(sorted(missing))}"
+        elif not damaged:
+            yield from _holes(connection, meta["after"], lost_of(meta))
+    except (sqlite3.Error, ValueError, TypeError) as error:
+        yield str(error)
+    finally:
+        connection.close()
+
+
+def _holes(connection: sqlite3.Connection, after: int, lost: Iterable[Span]) -> Iterator[str]:
+    """Serials that are missing within a month, and were not given up."""
+    count, first, last = connection.execute(
+        "SELECT count(*), min(serial), max(serial) FROM messages"
+    ).fetchone()
+    if not count:
+        return
+    expected = last - after - sum(min(end, last) - begin + 1 for begin, end in lost if begin < last)
+    if first <= after or count != expected:
+        yield f"it has {count} messages from {first} to {last}, and should have {expected}"
+
+
+class _Month:
+    """A month as it was found.
+
+    Attributes:
+        meta: of its table; empty if that cannot be read.
+        faults: what is wrong with it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.exists = path.exists()
+        self.meta: dict[str, Any] = {}
+        self.faults = list(faults(path)) if self.exists else ["it is missing"]
+        # What an interrupted salvage put aside is read again.
+        self.sources = [path] if self.exists else []
+        self.sources += sorted(path.parent.glob(f"{path.name}{DAMAGED}*[0-9]"))
+        meta = dict(_table(path, "meta")) if self.exists else {}
+        if {"after", "journal_id", "epoch"} <= meta.keys():
+            self.meta = meta
+
+    @property
+    def after(self) -> int | None:
+        found = self.meta.get("after")
+        return found if isinstance(found, int) else None
+
+    def rows(self, after: int, until: int | None) -> Iterator[tuple[Any, ...]]:
+        """The messages after `after` that can be read, and are sound; some come twice."""
+        for source in self.sources:
+            yield from _messages(source, after, until)
+
+    def held(self, after: int, until: int | None) -> list[Span]:
+        """The serials of these messages: a month may hold more of them than memory does."""
+        found: list[Span] = []
+        for source in self.sources:
+            apart = True
+            for row in _messages(source, after, until):
+                serial = row[0]
+                if apart or serial != found[-1][1] + 1:
+                    found.append((serial, serial))
+                    apart = False
+                else:
+                    found[-1] = found[-1][0], serial
+        return sorted(found)
+
+    def table(self, name: str) -> list[tuple[Any, ...]]:
+        for source in self.sources:
+            found = _table(source, name)
+            if found:
+                return found
+        return []
+
+
+def _table(path: Path, name: str) -> list[tuple[Any, ...]]:
+    """The rows of a small table, as far as they can be read."""
+    found: list[tuple[Any, ...]] = []
+    try:
+        connection = database.open_reader(path)
+    except StateError:
+        return found
+    try:
+        for row in connection.execute(f"SELECT * FROM {name}"):
+            found.append(row)
+    except sqlite3.Error as error:
+        log.info("%s of %s: %s", name, path, error)
+    finally:
+        connection.close()
+    return found
+
+
+def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, ...]]:
+    """The sound messages of a file, whatever else of it is not."""
+    try:
+        connection = database.open_reader(path)
+    except StateError:
+        return
+    try:
+        last = until if until is not None else _last(connection, after)
+        while after < last:
+            try:
+                for row in connection.execute(
+                    "SELECT * FROM messages WHERE serial > ? AND serial <= ? ORDER BY serial",
+                    (after, last),
+                ):
+                    after = row[0]
+                    if _sound(row):
+                        yield row
+                return
+            except sqlite3.Error as error:
+                log.info("%s, after serial %d: %s", path, after, error)
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _HOPELESS:
+                    return
+            for serial in range(after + 1, min(after + _BLOCK, last) + 1):
+                try:
+                    row = connection.execute(
+                        "SELECT * FROM messages WHERE serial = ?", (serial,)
+                    ).fetchone()
+                except sqlite3.Error:
+                    row = None
+                if row is not None and _sound(row):
+                    yield row
+                after = serial
+    finally:
+        connection.close()
+
+
+def _last(connection: sqlite3.Connection, after: int) -> int:
+    try:
+        found = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
+        return int(found or after)
+    except sqlite3.Error:
+        return after + _BEYOND
+
+
+def _sound(row: tuple[Any, ...]) -> bool:
+    serial, at, msg, _, _, _, data = row
+    try:
+        encode.from_journal(msg, at, data)
+    except Exception as error:  # noqa: BLE001 - whatever damaged bytes lead to
+        log.info("message %d: %r", serial, error)
+        return False
+    return True
+
+
+def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salvaged:
+    """Replace what is damaged of a state's journal; whoever does so holds its lock.
+
+    Args:
+        state_dir: the state directory.
+        journal: the name of the journal's directory in it.
+        progress: is told how many of how many months were looked through.
+
+    Raises:
+        JournalError: if it holds months of different journals.
+        StateError: if it cannot be written.
+    """
+    directory = state_dir / journal
+    months = [_Month(path) for path in month_files(directory)]
+    ids = {month.meta["journal_id"] for month in months if month.meta}
+    if not months:
+        return Salvaged((), 0, None, False)
+    if len(ids) > 1:
+        raise JournalError(
+            f"salvage the journal in {directory}",
+            "its months belong to different journals",
+            "move the months that do not belong here away",
+        )
+    journal_id = ids.pop() if ids else _derived_id(state_dir)
+    known = _index_serial(state_dir, journal_id)
+    newest = max(
+        (
+            one.serial
+            for one in checkpoint.every(state_dir)
+            if not checkpoint.fault(one, journal_id)
+        ),
+        default=0,
+    )
+    plan = _plan(months, newest, max(known, newest), progress)
+    if not plan:
+        return Salvaged((), newest, None, False)
+    # Without its newest month's feeds, the publishers send again what came after the month
+    # before; an index that holds it already would count it twice.
+    feeds_known = plan[-1].month.path != months[-1].path or bool(months[-1].table("feeds"))
+    last_lost = max((span[1] for one in plan for span in one.lost), default=0)
+    kept = None
+    covered = newest
+    if newest < last_lost <= known and feeds_known:
+        with checkpoint.making(state_dir) as unfinished:
+            copied = checkpoint.copy_index(state_dir, unfinished)
+            kept = checkpoint.accept(state_dir, copied, journal_id)
+        covered = kept.serial
+    uncovered = [span for one in plan for span in one.lost if span[1] > covered]
+    why = (
+        f"messages {spans(uncovered)} of the journal were damaged and are lost" if uncovered else ""
+    )
+    broken = why if months[-1].path != plan[-1].month.path else ""
+    if broken:
+        _break_feeds(months[-1].path, broken)
+    losses = []
+    before: list[tuple[Any, ...]] = []
+    replaced = {one.month.path: one for one in plan}
+    for path in sorted({month.path for month in months} | set(replaced)):
+        one = replaced.get(path)
+        if one is None:
+            before = next(month for month in months if month.path == path).table("feeds")
+            continue
+        feeds = one.month.table("feeds") or _advanced(before, one.month.rows(one.after, one.until))
+        if path == months[-1].path and why:
+            feeds = [_broken(feed, why) for feed in feeds]
+        losses.append(_replace(one, feeds, months, journal_id))
+        before = feeds
+    return Salvaged(tuple(losses), covered, kept.path if kept else None, not feeds_known)
+
+
+class _Plan(NamedTuple):
+    """A month's new file: the serials that it stands for, and those of them that are lost."""
+
+    month: _Month
+    after: int
+    until: int
+    lost: tuple[Span, ...]
+
+
+def _plan(months: list[_Month], covered: int, known: int, progress: Progress) -> list[_Plan]:
+    """The months that must be replaced.
+
+    Args:
+        months: those there are, the oldest first.
+        covered: the serial of a checkpoint: what is missing in front of it may be archived.
+        known: the highest serial that is known to have been given.
+    """
+    plan: list[_Plan] = []
+    first = months[0]
+    end = first.after
+    if end is None:
+        end = 0
+        # Where a damaged first month began, only its own messages tell; what a checkpoint holds
+        # may have been archived.
+        if covered:
+            end = min([covered, *(begin - 1 for begin, _ in first.held(0, None))])
+    elif end > covered:
+        name = _before(first.path)
+        plan.append(_Plan(_Month(name), 0, end, ((1, end),)))
+    for number, month in enumerate(months):
+        progress(number, len(months))
+        later = months[number + 1] if number + 1 < len(months) else None
+        until = later.after if later is not None else None
+        if month.after is not None and month.after < end:
+            raise JournalError(
+                f"salvage the journal in {month.path.parent}",
+                f"{month.path.name} begins after serial {month.after}, before {end}, where the"
+                " month before it ends",
+                "move the one that does not belong here away",
+            )
+        held = month.held(end, until)
+        lost = list(lost_of(month.meta))
+        last = max((span[1] for span in held), default=end)
+        given_up = max((span[1] for span in lost), default=0)
+        if until is None:
+            # The end of a sound newest month is the end; of a damaged one, nobody knows.
+            until = max(last, given_up)
+            if later is None and month.faults:
+                until = max(until, known)
+        missing = _missing(end, until, held)
+        gone = [span for span in missing if span not in lost]
+        if not month.faults and not gone and month.after == end:
+            end = until
+            continue
+        following = _after(month.path)
+        tail = missing[-1] if missing and missing[-1][1] == until else None
+        if (
+            tail is not None
+            and tail not in lost
+            and later is not None
+            and following < later.path
+            and not month.faults
+        ):
+            # A month between them is missing; this one is whole.
+            begin = max(last, given_up)
+            before = _missing(end, begin, held)
+            if before != [span for span in lost if span[1] <= begin]:
+                plan.append(_Plan(month, end, begin, tuple(before)))
+            plan.append(_Plan(_Month(following), begin, until, ((begin + 1, until),)))
+        else:
+            plan.append(_Plan(month, end, until, tuple(missing)))
+        end = until
+    return plan
+
+
+def _missing(after: int, until: int, held: Iterable[Span]) -> list[Span]:
+    """The serials from `after` + 1 to `until` that are not held."""
+    found: list[Span] = []
+    expected = after + 1
+    for first, last in [*held, (until + 1, until + 1)]:
+        if first > expected:
+            found.append((expected, first - 1))
+        expected = max(expected, last + 1)
+    return found
+
+
+def _derived_id(state_dir: Path) -> str:
+    """The name of the journal that the index or a checkpoint was made from; else a new one."""
+    paths = [state_dir / index.FILE, *(one.path for one in reversed(checkpoint.every(state_dir)))]
+    for path in paths:
+        found = dict(row[:2] for row in _table(path, "state")).get("journal_id")
+        if isinstance(found, str):
+            return found
+    return uuid.uuid4().hex
+
+
+def _index_serial(state_dir: Path, journal_id: str) -> int:
+    """The last message that is in the index, if that is sound; else 0."""
+    try:
+        connection = database.open_reader(state_dir / index.FILE)
+    except IndexerError:
+        return 0
+    try:
+        serial = index.applied_serial(connection)
+        one = checkpoint.Checkpoint(state_dir / index.FILE, serial)
+    except sqlite3.Error:
+        return 0
+    finally:
+        connection.close()
+    return 0 if checkpoint.fault(one, journal_id) else serial
+
+
+def _advanced(
+    feeds: list[tuple[Any, ...]], rows: Iterable[tuple[Any, ...]]
+) -> list[tuple[Any, ...]]:
+    """The feeds of the month before, as far as messages that could be read have taken them."""
+    positions: dict[int, int] = {}
+    for _, _, _, _, feed_id, feed_serial, _ in rows:
+        if feed_id is not None and feed_serial is not None:
+            positions[feed_id] = max(feed_serial, positions.get(feed_id, 0))
+    return [
+        (feed_id, feed, epoch, max(serial, positions.get(feed_id, 0)), broken)
+        for feed_id, feed, epoch, serial, broken in feeds
+    ]
+
+
+def _broken(feed: tuple[Any, ...], why: str) -> tuple[Any, ...]:
+    feed_id, name, epoch, serial, broken = feed
+    return feed_id, name, epoch, serial, broken if name.startswith(FILE_FEED) else broken or why
+
+
+def _break_feeds(path: Path, why: str) -> None:
+    """Note in the newest month that messages of its feeds are lost."""
+    with database.explained(f"use the journal's {path.name}", JournalError):
+        connection = database.open_writer(
+            path, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
+        )
+        try:
+            connection.execute(
+                "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed NOT LIKE ? || '%'",
+                (why, FILE_FEED),
+            )
+        finally:
+            connection.close()
+
+
+def _replace(
+    one: _Plan, feeds: list[tuple[Any, ...]], months: list[_Month], journal_id: str
+) -> Loss:
+    """Put a new file in the place of a month; the damaged one stays under another name."""
+    path = one.month.path
+    epoch = next((month.meta["epoch"] for month in reversed(months) if month.meta), 0)
+    quarantine = one.month.table("quarantine")
+    after_quarantine = one.month.meta.get("after_quarantine")
+    if after_quarantine is None:
+        earlier = [
+            row[0] for month in months if month.path < path for row in month.table("quarantine")
+        ]
+        after_quarantine = max(earlier, default=0)
+    known = {feed[0] for feed in feeds}
+
+    def linked(row: tuple[Any, ...], place: int) -> tuple[Any, ...]:
+        """The row without its feed, if nobody knows that any more."""
+        if row[place] is None or row[place] in known:
+            return row
+        return (*row[:place], None, *row[place + 1 :])
+
+    unfinished = path.with_suffix(".new")
+    with database.explained(f"replace the journal's {path.name}", JournalError):
+        database.remove(unfinished)
+        connection = database.open_writer(
+            unfinished, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
+        )
+        try:
+            with database.transaction(connection):
+                connection.executemany(_INSERTS["feeds"], feeds)
+                connection.executemany(
+                    "INSERT INTO meta VALUES (?, ?)",
+                    [
+                        ("journal_id", journal_id),
+                        ("epoch", epoch),
+                        ("after", one.after),
+                        ("after_quarantine", after_quarantine),
+                        ("lost", json.dumps(one.lost)),
+                    ],
+                )
+                connection.executemany(
+                    "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (linked(row, 4) for row in one.month.rows(one.after, one.until)),
+                )
+                connection.executemany(
+                    _INSERTS["quarantine"], [linked(row, 2) for row in quarantine]
+                )
+                connection.executemany(_INSERTS["retries"], one.month.table("retries"))
+            connection.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            connection.close()
+        kept_as = _put_aside(path) if one.month.exists else None
+        os.rename(unfinished, path)
+        database.sync_directory(path.parent)
+    return Loss(path.name, one.lost, kept_as)
+
+
+def _put_aside(path: Path) -> str:
+    """Give a damaged month and its log a second name, then take the log from the first."""
+    number = 1
+    while True:
+        aside = Path(f"{path}{DAMAGED}{number}")
+        if not aside.exists():
+            break
+        number += 1
+    os.link(path, aside)
+    wal = Path(f"{path}-wal")
+    if wal.exists():
+        os.link(wal, f"{aside}-wal")
+    database.sync_directory(path.parent)
+    # The new file would take the old log for its own.
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    database.sync_directory(path.parent)
+    return aside.name
+
+
+def _after(path: Path) -> Path:
+    """The month that follows."""
+    year, month = map(int, path.stem.split("-"))
+    year, month = (year + 1, 1) if month == 12 else (year, month + 1)
+    return path.with_name(f"{year:04d}-{month:02d}.db")
+
+
+def _before(path: Path) -> Path:
+    """The month that goes before."""
+    year, month = map(int, path.stem.split("-"))
+    year, month = (year - 1, 12) if month == 1 else (year, month - 1)
+    return path.with_name(f"{year:04d}-{month:02d}.db")
+
+
+def spans(found: Iterable[Span]) -> str:
+    """`1 to 5, 7, 9 to 12`."""
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in found)

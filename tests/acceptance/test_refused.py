@@ -1,0 +1,146 @@
+"""What is no valid message is quarantined, with a reason, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from typing import Any
+
+import pytest
+
+from .. import samples
+from ..support import REFUSED, Site, case_named, contents
+
+pytestmark = pytest.mark.acceptance
+
+LINES = REFUSED.lines
+REASONS = (REFUSED.directory / "reasons.txt").read_text().splitlines()
+
+
+def quarantined(site: Site, *options: object) -> list[dict[str, Any]]:
+    listed = site.piw("quarantine", "--json", *options).stdout
+    return [json.loads(one) for one in listed.splitlines()]
+
+
+def test_every_refused_line_is_kept_with_its_reason_and_nothing_else_changes(site: Site) -> None:
+    case = case_named("basic")
+    site.ingest(case.messages, as_of=case.as_of)
+    before = contents(site.output_path)
+    serial = site.status()["serial"]
+
+    result = site.ingest(REFUSED.messages, as_of=case.as_of)
+    assert f"{len(LINES)} quarantined" in result.stdout
+    assert f"{len(LINES)} lines" in result.stderr
+    assert contents(site.output_path) == before
+    status = site.status()
+    assert (status["serial"], status["quarantined"]) == (serial, len(LINES))
+    assert f"{len(LINES)} messages are in the quarantine" in status["problems"][0]
+
+    found = quarantined(site)
+    assert [bytes.fromhex(one["raw"]) for one in found] == LINES
+    assert [one["feed_serial"] for one in found] == list(range(1, len(LINES) + 1))
+    for number, (one, reason) in enumerate(zip(found, REASONS, strict=True)):
+        assert one["reason"], number
+        assert one["source"] == str(REFUSED.messages)
+        assert one["path"] == path_of(reason, one["path"]), (reason, one)
+
+    listed = site.piw("quarantine").stdout
+    assert listed.count("\n") > len(LINES)
+    shown = site.piw("quarantine", 7).stdout
+    assert "data.package" in shown
+    assert "../etc" in shown
+
+    # Neither a retry nor the same file again changes anything.
+    retried = site.piw("quarantine", "--retry")
+    assert f"0 of {len(LINES)} accepted" in retried.stdout
+    assert retried.stderr.count("still refused") == len(LINES)
+    site.ingest(REFUSED.messages, as_of=case.as_of)
+    assert quarantined(site) == found
+    assert site.status()["serial"] == serial
+    site.piw("write", "--all", "--as-of", case.as_of)
+    assert contents(site.output_path) == before
+
+
+def path_of(reason: str, otherwise: str) -> str:
+    """Where in the message the fault must be found to lie, if the reason tells."""
+    kind, _, rest = reason.partition(" ")
+    field = re.match(r"(?:without )?(\w+)", rest)
+    assert field or kind not in ("file", "build", "download")
+    match kind:
+        case "file":
+            assert field
+            inner = ".npm" if "npm" in rest else ".apt" if "{'apt'" in rest else ""
+            return f"data.files[0].{field[1]}{inner}"
+        case "build" | "download":
+            assert field
+            return f"data.{field[1]}"
+        case _:
+            return otherwise
+
+
+def test_refused_lines_among_good_ones(site: Site) -> None:
+    """What is between them is taken, and the whole is the same in any number of runs."""
+    case = case_named("equal-versions")
+    mixed = b"".join(
+        good + bad for good, bad in zip(case.lines, LINES, strict=False) if good.strip()
+    )
+    file = site.home / "mixed.jsonl"
+    file.write_bytes(mixed)
+    site.ingest(file, as_of=case.as_of)
+    site.ingest(file, as_of=case.as_of)
+    status = site.status()
+    assert (status["serial"], status["quarantined"]) == (case.count, case.count)
+    site.write_and_compare(case)
+    site.piw("rebuild", "--as-of", case.as_of)
+    assert site.status()["quarantined"] == case.count
+
+
+def test_retry_after_a_fix(site: Site) -> None:
+    """As after an update of the program: what was refused once is valid now."""
+    site.ingest("-", input=samples.line(samples.new_package("NumPy")))
+    site.ingest("-", input=samples.line(samples.new_package("SciPy")))
+    [journal] = site.state_dir.glob("journal/*.db")
+    with sqlite3.connect(journal) as connection:
+        connection.execute(
+            "UPDATE quarantine SET raw = ? WHERE quarantine_id = 1",
+            (samples.line(samples.new_package("numpy")),),
+        )
+    connection.close()
+
+    assert "1 of 1 accepted" in site.piw("quarantine", "--retry", 1).stdout
+    assert [one["quarantine_id"] for one in quarantined(site)] == [2]
+    assert [one["retried"] for one in quarantined(site, "--all")] == [1, None]
+    assert site.status()["quarantined"] == 1
+    result = site.piw("quarantine", "--retry")
+    assert "0 of 1 accepted" in result.stdout
+    assert "2: still refused: data.package" in result.stderr
+    assert site.status()["serial"] == 1
+
+    site.piw("write")
+    assert [path.name for path in (site.output_path / "project").iterdir()] == ["numpy"]
+    site.piw("rebuild")
+    assert site.status()["serial"] == 1
+    assert site.piw("check").stdout == "No differences.\n"
+
+
+def test_quarantine_of_nothing(site: Site) -> None:
+    site.take(samples.new_package("numpy"))
+    assert site.piw("quarantine").stdout == "The quarantine is empty.\n"
+    assert quarantined(site) == []
+    result = site.piw("quarantine", 1, status=2)
+    assert "there is no 1 in it" in result.stderr
+
+
+def test_log_and_address_are_never_stored(site: Site) -> None:
+    """The log of a build is large, the address of a downloader is personal."""
+    build = samples.log_build(1, "numpy", "2.0", "numpy-2.0-py3-none-any.whl")
+    build["data"]["output"] = "gcc: a secret log"
+    download = samples.log_download("numpy-2.0-py3-none-any.whl", host="203.0.113.77")
+    site.take(build, download)
+    assert site.status()["quarantined"] == 0
+    for path in site.home.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"secret log" not in content, path
+            assert b"203.0.113.77" not in content, path

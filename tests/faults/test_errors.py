@@ -1,0 +1,211 @@
+"""The disk is full, over quota, read-only or broken, at any call; then it is well again.
+
+The daemon stops its intake, says so, and goes on by itself; a command ends with a remedy and can
+be run again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from indexer import clock
+from indexer.status import gather
+
+from ..crash.harness import AS_OF, Stream, daemon, journaled, publisher, seed
+from ..support import Feed, Site, eventually
+from .injection import ERRORS, Shim, Switch, counted
+
+pytestmark = pytest.mark.crash
+
+FAULTS = int(os.environ.get("PIW_INDEXER_SOAK_FAULTS", "0"))
+"""Faults of one test; 0: as many as there is time for on every change."""
+
+DAEMON_FAULTS = [
+    ("write", "/journal/"),
+    ("fsync", "/journal/"),
+    ("rename", "/output/"),
+    ("write", "/index.db"),
+    ("write", "/output/"),
+    ("fsync", "/output/"),
+    ("open", "/output/"),
+    ("any", "/output/"),
+    ("any", ""),
+]
+"""Calls that go wrong, and part of the paths where."""
+
+
+def problems(site: Site) -> list[str]:
+    found: list[str] = gather(site.state_dir, clock.now())["problems"]
+    return found
+
+
+@pytest.fixture
+def switch(tmp_path: Path) -> Switch:
+    return Switch(tmp_path / "fault")
+
+
+def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switch) -> None:
+    chance = random.Random(seed())
+    every = list(zip(ERRORS, DAEMON_FAULTS[:3], strict=False))
+    if FAULTS:
+        every = list(product(ERRORS, DAEMON_FAULTS))
+        chance.shuffle(every)
+    # So slowly that there is always work to do.
+    rate = ["--rate", stream.count / (30.0 * len(every))]
+    settings = shim.settings(file=switch.path)
+    site.publisher_dir = site.home / "publisher"  # on a disk of its own, which is well
+    with daemon(site, ipc, settings) as victim:
+        with publisher(site, ipc, stream.file, *rate) as source:
+            site.wait(lambda found: found["applied_serial"] > 0, victim, source)
+            for error, (kind, where) in every[: FAULTS or None]:
+                shown = f"{error} at {kind} of {where or 'anything'}"
+                switch.on(f"{error}+:{kind}:{chance.randint(1, 3)}:{where}")
+                site.wait(lambda found: bool(found["problems"]), victim, source)
+                assert "what to do: " in victim.output
+                if where in ("/journal/", ""):
+                    # What is not safe is not taken: it can be asked for again.
+                    before = journaled(site)
+                    clock.sleep(0.3)
+                    assert journaled(site) == before, shown
+                switch.off()
+                site.wait(lambda found: not found["problems"], victim, source)
+            source.kill()
+        with publisher(site, ipc, stream.file) as source:
+            site.wait_for_all(stream.count, victim, source)
+            victim.terminate()
+    site.piw("write", "--as-of", AS_OF)
+    stream.check(site)
+    assert "No differences" in site.piw("check").stdout
+    print(f"{len(every)} faults")
+
+
+@pytest.mark.parametrize("command", ["ingest", "write", "rebuild"])
+def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
+    options: list[object] = ["--as-of", AS_OF]
+    if command == "ingest":
+        options += ["--write", *stream.parts]
+    kept = site.home / "kept"
+    if command == "ingest":
+        kept.mkdir()
+    else:
+        site.piw("ingest", *stream.parts)
+        shutil.copytree(shim.root, kept)
+
+    def begin() -> None:
+        shutil.rmtree(shim.root)
+        shutil.copytree(kept, shim.root)
+
+    counts = site.home / "counts"
+    counts.mkdir()
+    site.piw(command, *options, settings=shim.settings(counts=counts))
+    begin()
+    calls = {kind: number for kind, number in counted(counts).items() if number and kind != "send"}
+    chance = random.Random(seed())
+    ended: dict[int, int] = {}
+    cases = faults(calls, chance)
+    for number in range(FAULTS or 5):
+        plan = next(cases)
+        result = site.piw(command, *options, settings=shim.settings(plan), status=None)
+        assert result.status in (0, 3), (plan, result)
+        if result.status == 3:
+            assert "what to do: " in result.stderr, (plan, result)
+        ended[result.status] = ended.get(result.status, 0) + 1
+        if number % 4 == 3 or result.status == 0:
+            site.piw(command, *options)
+            stream.check(site)
+            begin()
+    site.piw(command, *options)
+    stream.check(site)
+    assert "No differences" in site.piw("check").stdout
+    print(ended)
+
+
+def faults(calls: dict[str, int], chance: random.Random) -> Iterator[str]:
+    """Every error at every kind of call, once and for good, at any of them."""
+    while True:
+        for number, kind in enumerate(calls):
+            error = ERRORS[(number + chance.randrange(4)) % 4]
+            for_good = chance.choice(("", "+"))
+            yield f"{error}{for_good}:{kind}:{chance.randint(1, calls[kind])}"
+
+
+def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
+    """What cannot be spooled is not sent; run again, it goes on where it stopped."""
+    chance = random.Random(seed())
+    with daemon(site, ipc) as survivor:
+        for number in range(FAULTS or 3):
+            plan = f"{ERRORS[number % 4]}:{('write', 'fsync')[number % 2]}:{chance.randint(1, 60)}:"
+            plan += "/spool/"
+            source = publisher(site, ipc, stream.file, settings=shim.settings(plan))
+            with source:
+                status = source.ended(1.0)
+                if status is None:
+                    source.kill()
+                else:
+                    assert status == 3, (plan, source.output)
+                    assert "what to do: " in source.output
+        with publisher(site, ipc, stream.file, "--exit") as last:
+            assert last.wait() == 0, last.output
+            site.wait_for_all(stream.count, survivor)
+        survivor.terminate()
+    assert not site.status()["problems"]
+    site.piw("write", "--as-of", AS_OF)
+    stream.check(site, spool=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MiB."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Leave not a byte of room."""
+    with path.open("ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                continue
+
+
+def test_small_disk(stream: Stream, site: Site, ipc: Feed, small_disk: Path) -> None:
+    site.state_dir, site.output_path = small_disk / "state", small_disk / "output"
+    filler = small_disk / "filler"
+    rate = ["--rate", stream.count / 3.0]
+    with publisher(site, ipc, stream.file, *rate) as source, daemon(site, ipc) as victim:
+        for _ in range(3 if FAULTS else 1):
+            journaled_before = journaled(site)
+            site.wait(lambda found: found["serial"] > 0, victim, source)
+            fill(filler)
+            eventually(lambda: bool(problems(site)), lambda: victim.output)
+            assert "free some" in victim.output
+            for process in (victim, source):
+                process.assert_running()
+            assert journaled(site) >= journaled_before
+            filler.unlink()
+            eventually(lambda: not problems(site), lambda: (problems(site), victim.output))
+        site.wait_for_all(stream.count, victim, source)
+        victim.terminate()
+    site.piw("write", "--as-of", AS_OF)
+    stream.check(site)
+    assert "No differences" in site.piw("check").stdout

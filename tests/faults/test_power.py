@@ -1,0 +1,237 @@
+"""The power goes: what was journaled is there, and the rest is made again.
+
+Processes are recorded, and what their disk may hold after a cut is made in fresh directories.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from indexer import clock, database, index
+from indexer.cli import piw_indexer
+from indexer.errors import StateError
+from indexer.journal import Accepted, Journal
+from indexer.messages import Message, Position
+from indexer.state import State
+
+from ..crash.harness import AS_OF, Stream, Victim, daemon, publisher, seed
+from ..support import Feed, Site
+from .disk import EVERYTHING, Disk, Operation, cuts, losses, recorded
+from .injection import Shim
+
+pytestmark = pytest.mark.crash
+
+CUTS = int(os.environ.get("PIW_INDEXER_SOAK_CUTS", "0"))
+"""Power cuts of one test; 0: as many as there is time for on every change."""
+
+
+def run(site: Site, command: str, *arguments: object) -> int:
+    """A command in this process: it is quicker, and there are many states to look at."""
+    options = [*site.state, *site.output, *arguments]
+    try:
+        status = piw_indexer.main([command, *map(str, options)], standalone_mode=False)
+    finally:
+        # Its lock on the output tree would have ended with its process.
+        for descriptor in os.listdir("/proc/self/fd"):
+            path = f"/proc/self/fd/{descriptor}"
+            if os.path.lexists(path) and os.readlink(path) == f"{site.output_path}/project":
+                os.close(int(descriptor))
+    return int(status or 0)
+
+
+def applied(site: Site) -> int:
+    """The last serial that the index of a site had; 0 if there is none yet."""
+    try:
+        connection = database.open_reader(site.state_dir / index.FILE)
+    except StateError:
+        return 0
+    try:
+        return index.applied_serial(connection)
+    except sqlite3.OperationalError:  # it has no tables yet
+        return 0
+    finally:
+        connection.close()
+
+
+def at(directory: Path) -> Site:
+    """The site that a disk holds."""
+    site = Site(directory)
+    site.state_dir, site.output_path = directory / "state", directory / "output"
+    site.publisher_dir = directory / "publisher"
+    return site
+
+
+class Cutter:
+    """Cuts the power while recorded operations are played, and looks at what is left."""
+
+    def __init__(self, disk: Disk, log: Path, scratch: Path) -> None:
+        self.disk = disk
+        self.operations = recorded(log)
+        self.scratch = scratch
+        self.states = 0
+
+    def cut(self, count: int, look: Callable[[Site, Site, Operation | None], None]) -> None:
+        """Look at what is left, and at what was there: `look(left, before, last operation)`."""
+        chance = random.Random(seed())
+        played = 0
+        for number in cuts(self.operations, chance, count):
+            for operation in self.operations[played:number]:
+                self.disk.play(operation)
+            played = number
+            last = self.operations[number - 1] if number else None
+            for loss in losses(chance):
+                for place in ("before", "left"):
+                    shutil.rmtree(self.scratch / place, ignore_errors=True)
+                    (self.scratch / place).mkdir(parents=True)
+                self.disk.leave(self.scratch / "before", EVERYTHING)
+                self.disk.leave(self.scratch / "left", loss)
+                self.states += 1
+                where = f"cut {number} of {len(self.operations)}, after {_shown(last)}"
+                try:
+                    look(at(self.scratch / "left"), at(self.scratch / "before"), last)
+                except BaseException as error:
+                    error.add_note(f"{where}; on the disk: {loss.name}")
+                    raise
+        print(f"{self.states} states of {len(self.operations)} operations")
+
+
+def _shown(operation: Operation | None) -> str:
+    return "nothing" if operation is None else f"{operation.kind} {operation.path}"
+
+
+def kept_in(directory: Path) -> list[Message]:
+    """What a journal holds for who opens it to write; that rolls back what a reader cannot."""
+    if not directory.is_dir():
+        return []
+    journal = Journal(directory, clock.now)
+    try:
+        return [row.message for rows in journal.batches(0) for row in rows]
+    finally:
+        journal.close()
+
+
+def assert_kept(stream: Stream, left: Site, before: Site) -> int:
+    """What anything acted on is in the journal; how many messages are."""
+    kept = kept_in(left.state_dir / "journal")
+    assert len(kept) >= applied(before), "what was journaled is lost"
+    assert kept == stream.messages[: len(kept)]
+    return len(kept)
+
+
+def test_ingest(stream: Stream, site: Site, shim: Shim, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    disk = Disk(shim.root)
+    for number in range(0, len(stream.parts), 2):
+        parts = stream.parts[number : number + 2]
+        site.ingest(*parts, as_of=AS_OF, settings=shim.settings(log=log))
+
+    def look(left: Site, before: Site, last: Operation | None) -> None:
+        if assert_kept(stream, left, before):
+            run(left, "write", "--as-of", AS_OF)
+            assert run(left, "check") == 0
+        run(left, "ingest", "--write", "--as-of", AS_OF, *stream.parts)
+        stream.check(left)
+
+    Cutter(disk, log, tmp_path / "cut").cut(CUTS or 4, look)
+
+
+def take_rest(site: Site, stream: Stream, feed: str) -> None:
+    """Take what a feed's publisher still has, as the daemon would."""
+    state = State(site.state_dir, "test", clock.now)
+    try:
+        epoch = state.journal.feed_epoch(feed) or 0
+        known = state.journal.position(feed, epoch)
+        state.take(
+            Accepted(Position(feed, epoch, number), message)
+            for number, message in enumerate(stream.messages, 1)
+            if number > known
+        )
+    finally:
+        state.close()
+
+
+def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path) -> None:
+    """Killed and started again on the way, too: what a killed one had not synced is nobody's."""
+    log = tmp_path / "log"
+    log.mkdir()
+    site.publisher_dir = tmp_path / "publisher"
+    disk = Disk(shim.root)
+    with publisher(site, ipc, stream.file, "--rate", stream.count / 2.0):
+        for plan in ("after:rename:40", "after:fsync:60:output", ""):
+            with daemon(site, ipc, shim.settings(plan, log=log)) as victim:
+                if plan:
+                    victim.wait()
+                else:
+                    site.wait_for_all(stream.count, victim)
+                    victim.terminate()
+
+    def look(left: Site, before: Site, last: Operation | None) -> None:
+        if assert_kept(stream, left, before):
+            run(left, "write", "--as-of", AS_OF)
+            assert run(left, "check") == 0
+        take_rest(left, stream, "master")
+        run(left, "write", "--as-of", AS_OF)
+        stream.check(left)
+
+    Cutter(disk, log, tmp_path / "cut").cut(CUTS or 3, look)
+
+
+def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path) -> None:
+    """Whatever somebody has received is in the spool."""
+    log = tmp_path / "log"
+    log.mkdir()
+    site.state_dir = tmp_path / "subscriber"
+    watched = Shim(shim.library, tmp_path)
+    disks = Disk(tmp_path)
+    with (
+        daemon(site, ipc, watched.settings(log=log)) as survivor,
+        publisher(
+            site, ipc, stream.file, "--rate", stream.count / 1.0, settings=watched.settings(log=log)
+        ) as source,
+    ):
+        site.wait_for_all(stream.count, survivor, source)
+        source.terminate()
+        survivor.terminate()
+
+    def look(left: Site, before: Site, last: Operation | None) -> None:
+        kept = kept_in(left.home / "disk" / "publisher" / "spool")
+        received = applied_in(before.home / "subscriber")
+        assert len(kept) >= received, "what was sent is lost"
+        assert kept == stream.messages[: len(kept)]
+
+    Cutter(disks, log, tmp_path.with_name(f"{tmp_path.name}-cut")).cut(CUTS or 3, look)
+
+
+def applied_in(state_dir: Path) -> int:
+    site = Site(state_dir.parent)
+    site.state_dir = state_dir
+    return applied(site)
+
+
+@pytest.mark.parametrize("command", ["write", "rebuild"])
+def test_command(stream: Stream, site: Site, shim: Shim, tmp_path: Path, command: str) -> None:
+    """Killed on the way, and run again."""
+    log = tmp_path / "log"
+    log.mkdir()
+    site.piw("ingest", *stream.parts)
+    disk = Disk(shim.root)
+    for plan in ("after:rename:10", "after:rename:31", ""):
+        options = [*site.state, *site.output, "--as-of", AS_OF]
+        with Victim(site.home, command, *options, settings=shim.settings(plan, log=log)) as victim:
+            victim.wait()
+
+    def look(left: Site, before: Site, last: Operation | None) -> None:
+        assert assert_kept(stream, left, before) == stream.count
+        run(left, "write", "--as-of", AS_OF)
+        assert run(left, "check") == 0
+        stream.check(left)
+
+    Cutter(disk, log, tmp_path / "cut").cut(CUTS or 2, look)

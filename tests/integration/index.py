@@ -1,0 +1,65 @@
+"""An index to apply messages to, and to look into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from indexer import counters, database, index, render
+from indexer.apply import Applier
+from indexer.journal_reader import Row
+from indexer.messages import Message
+
+from ..samples import Envelope, decoded
+
+URL = "https://www.piwheels.org"
+
+
+class Index:
+    """An index in a file, and what applies messages to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connection = index.open_index(path)
+        self._applier = Applier(self.connection)
+        self.serial = 0
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.connection.close()
+
+    def apply(self, *envelopes: Envelope | Message) -> dict[str, int]:
+        """Apply messages in one batch; which names they touched, and with which serial."""
+        rows = []
+        for envelope in envelopes:
+            self.serial += 1
+            message = envelope if isinstance(envelope, Message) else decoded(envelope)
+            rows.append(Row(self.serial, message))
+        before = dict(self.rows("SELECT package, serial FROM rewrites_pending"))
+        self._applier.apply(rows)
+        after = dict(self.rows("SELECT package, serial FROM rewrites_pending"))
+        assert index.applied_serial(self.connection) == self.serial
+        assert self.rows("PRAGMA foreign_key_check") == []
+        return {name: serial for name, serial in after.items() if before.get(name) != serial}
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query, values).fetchall()
+
+    def table(self, name: str) -> list[tuple[Any, ...]]:
+        return self.rows(f"SELECT * FROM {name} ORDER BY 1, 2")
+
+    def move_window(self, start: int) -> bool:
+        with database.transaction(self.connection):
+            return counters.move_window(self.connection, start)
+
+    def counts(self) -> list[tuple[str, int, int]]:
+        """The rows of packages.json."""
+        return index.counts(self.connection).fetchall()
+
+    def document(self, package: str) -> bytes | None:
+        with database.snapshot(self.connection):
+            rows = index.load_project(self.connection, package)
+            abis = index.load_abis(self.connection)
+        return None if rows is None else render.project(rows, abis, URL)

@@ -1,0 +1,306 @@
+"""Backups: what is in one is enough for the same documents, and is never replaced by less."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from indexer import checkpoint, index
+from indexer.cli import piw_indexer
+from indexer.errors import IndexerError, JournalError, StateError
+from indexer.journal import Accepted
+from indexer.lock import Lock
+
+from ..support import case_named, contents
+from .journals import (
+    FEED,
+    MONTHS,
+    archive,
+    differences,
+    fill,
+    forget_index,
+    messages_of,
+    month,
+    opened,
+    parts,
+    publish,
+    spoil_leaf,
+    take,
+)
+from .test_checkpoint import filled_with_checkpoints, make
+
+pytestmark = pytest.mark.integration
+
+CASE = case_named("downloads")
+LONG = case_named("churn-1")
+
+
+def back_up(state_dir: Path, target: Path) -> str:
+    """What the command says."""
+    done = CliRunner().invoke(piw_indexer, ["backup", str(target), "--state-dir", str(state_dir)])
+    if done.exception is not None:
+        raise done.exception
+    return done.output
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "backup"
+
+
+def kept(target: Path) -> dict[str, bytes]:
+    """The databases of a backup."""
+    return {
+        name: content
+        for name, (content, _, _) in contents(target).items()
+        if name.endswith(".db") and isinstance(content, bytes)
+    }
+
+
+@pytest.mark.parametrize("name", ["lifecycle", "orphans", "random-1"])
+def test_a_restored_one_publishes_the_same(
+    name: str, state_dir: Path, target: Path, tmp_path: Path
+) -> None:
+    case = case_named(name)
+    fill(state_dir, case)
+    back_up(state_dir, target)
+    expected = publish(state_dir, tmp_path / "output", case)
+    assert publish(target, tmp_path / "restored", case) == expected
+    assert differences(target) == []
+
+
+def test_of_a_journal_whose_months_are_archived(
+    state_dir: Path, target: Path, tmp_path: Path
+) -> None:
+    filled_with_checkpoints(state_dir, CASE)
+    archive(state_dir, *MONTHS[:2])
+    assert "a checkpoint at serial" in back_up(state_dir, target)
+    expected = publish(state_dir, tmp_path / "output", CASE)
+    assert publish(target, tmp_path / "restored", CASE) == expected
+
+
+def test_feeds_go_on_from_where_it_ends(state_dir: Path, target: Path) -> None:
+    fill(state_dir, CASE)
+    back_up(state_dir, target)
+    with opened(target) as state:
+        assert state.journal.position(FEED, 7) == CASE.count
+        assert state.journal.serial == CASE.count
+
+
+def test_only_what_has_changed_is_copied_again(state_dir: Path, target: Path) -> None:
+    earlier, later = parts(messages_of(CASE), 2)
+    take(state_dir, MONTHS[0], earlier[:10])
+    take(state_dir, MONTHS[1], earlier[10:])
+    make(state_dir)
+    assert "2 months copied, 0 unchanged" in back_up(state_dir, target)
+    before = contents(target)
+    assert "0 months copied, 2 unchanged" in back_up(state_dir, target)
+    assert {**contents(target), "lock": 0} == {**before, "lock": 0}
+    take(state_dir, MONTHS[1], later[:10])
+    take(state_dir, MONTHS[2], later[10:])
+    assert "2 months copied, 1 unchanged" in back_up(state_dir, target)
+    first = f"journal/{MONTHS[0]}.db"
+    assert contents(target)[first] == before[first]
+    assert f"checkpoint/{len(earlier):012d}.db" in kept(target)
+    forget_index(state_dir)
+    shutil.rmtree(state_dir)
+    with opened(target) as state:
+        assert state.journal.serial == CASE.count
+
+
+def test_a_new_place_in_the_quarantine_or_a_feed_is_a_change(state_dir: Path, target: Path) -> None:
+    fill(state_dir, CASE)
+    back_up(state_dir, target)
+    for statement in (
+        "UPDATE feeds SET broken = 'x'",
+        "INSERT INTO retries VALUES (1, 1)",
+        "INSERT INTO quarantine VALUES (1, 's', NULL, NULL, 0, 1, 'json', '', 'r', x'00', NULL)",
+        "UPDATE quarantine SET times = 2",
+    ):
+        connection = sqlite3.connect(month(state_dir, MONTHS[2]))
+        connection.execute(statement)
+        connection.commit()
+        connection.close()
+        assert "1 months copied, 2 unchanged" in back_up(state_dir, target), statement
+
+
+def test_archived_months_stay_in_it(state_dir: Path, target: Path, tmp_path: Path) -> None:
+    filled_with_checkpoints(state_dir, CASE)
+    back_up(state_dir, target)
+    archive(state_dir, *MONTHS[:2])
+    assert "it holds messages 1 to" in back_up(state_dir, target)
+    expected = publish(state_dir, tmp_path / "output", CASE)
+    assert publish(target, tmp_path / "restored", CASE) == expected
+
+
+def test_a_damaged_checkpoint_in_it_is_copied_again(state_dir: Path, target: Path) -> None:
+    filled_with_checkpoints(state_dir, CASE)
+    back_up(state_dir, target)
+    (one,) = checkpoint.every(target)
+    one.path.write_bytes(one.path.read_bytes()[:-4096])
+    back_up(state_dir, target)
+    assert one.path.read_bytes() == checkpoint.every(state_dir)[0].path.read_bytes()
+
+
+def test_nothing_in_the_state_is_written(state_dir: Path, target: Path) -> None:
+    """While a daemon holds it: the last messages are only in its write-ahead log."""
+    fill(state_dir, CASE, MONTHS[:1])
+    with opened(state_dir, MONTHS[1]) as state:
+        state.take(Accepted(None, one) for one in messages_of(CASE)[:5])
+        log = Path(f"{month(state_dir, MONTHS[1])}-wal")
+        assert log.stat().st_size
+        before = contents(state_dir)
+        back_up(state_dir, target)
+        after = contents(state_dir)
+        for name in before:
+            if not name.endswith("-shm"):
+                assert after[name] == before[name], name
+    with opened(target) as restored:
+        assert restored.journal.serial == CASE.count + 5
+
+
+# What must not be replaced
+
+
+@pytest.fixture
+def backed_up(state_dir: Path, target: Path) -> Iterator[dict[str, bytes]]:
+    """A state with a backup; whatever is tried, what is in that stays."""
+    fill(state_dir, LONG)
+    back_up(state_dir, target)
+    before = kept(target)
+    yield before
+    assert {name: kept(target)[name] for name in before} == before
+    assert not list(target.glob("*/*.new*"))
+
+
+def refused(state_dir: Path, target: Path, match: str) -> None:
+    with pytest.raises(IndexerError, match=match) as error:
+        back_up(state_dir, target)
+    assert "what to do" in str(error.value)
+
+
+@pytest.mark.usefixtures("backed_up")
+def test_by_another_journal(state_dir: Path, target: Path) -> None:
+    shutil.rmtree(state_dir)
+    fill(state_dir, LONG)
+    refused(state_dir, target, "backup of another journal")
+
+
+@pytest.mark.usefixtures("backed_up")
+def test_by_a_journal_that_has_lost_its_end(state_dir: Path, target: Path) -> None:
+    archive(state_dir, MONTHS[2])
+    refused(state_dir, target, "has lost its end")
+
+
+@pytest.mark.parametrize("name", MONTHS)
+def test_by_a_damaged_month(
+    state_dir: Path, target: Path, name: str, backed_up: dict[str, bytes]
+) -> None:
+    take(state_dir, MONTHS[2], messages_of(CASE)[:1])  # the last would be copied
+    spoil_leaf(month(state_dir, name), 2)
+    connection = sqlite3.connect(month(state_dir, name))
+    connection.execute("INSERT INTO retries VALUES (1, 1)")  # and so would this
+    connection.commit()
+    connection.close()
+    refused(state_dir, target, "damaged|malformed")
+
+
+@pytest.mark.usefixtures("backed_up")
+@pytest.mark.parametrize("name", MONTHS[:2])
+def test_by_a_month_that_was_salvaged(state_dir: Path, target: Path, name: str) -> None:
+    spoil_leaf(month(state_dir, name), 2)
+    with opened(state_dir, rebuild=True, salvage_journal=True):
+        pass
+    refused(state_dir, target, "has lost messages that the backup's")
+
+
+@pytest.mark.usefixtures("backed_up")
+def test_by_a_month_with_a_hole(state_dir: Path, target: Path) -> None:
+    connection = sqlite3.connect(month(state_dir, MONTHS[2]))
+    last = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
+    connection.execute("DELETE FROM messages WHERE serial = ?", (last - 2,))
+    connection.execute("UPDATE feeds SET serial = serial + 1")
+    connection.commit()
+    connection.close()
+    refused(state_dir, target, "it is damaged: it has")
+
+
+def test_a_missing_month(state_dir: Path, target: Path) -> None:
+    fill(state_dir, CASE)
+    archive(state_dir, MONTHS[1])
+    refused(state_dir, target, f"{MONTHS[2]}.db begins after")
+    assert kept(target) == {}
+
+
+def test_first_months_that_no_checkpoint_holds(state_dir: Path, target: Path) -> None:
+    fill(state_dir, CASE)
+    archive(state_dir, MONTHS[0])
+    refused(state_dir, target, "no checkpoint holds what was before")
+
+
+def test_a_directory_that_is_in_use(state_dir: Path, target: Path) -> None:
+    fill(state_dir, CASE)
+    refused(state_dir, state_dir, "in the state directory")
+    refused(state_dir, state_dir / "backup", "in the state directory")
+    back_up(state_dir, target)
+    held = Lock(target, "run")
+    with pytest.raises(StateError, match="is locked by piw-indexer run"):
+        back_up(state_dir, target)
+    held.release()
+    with opened(target):
+        pass
+    refused(state_dir, target, "has an index")
+    forget_index(target)
+    assert not (target / index.FILE).exists()
+    back_up(state_dir, target)
+
+
+def test_a_month_of_it_that_somebody_wrote(state_dir: Path, target: Path) -> None:
+    fill(state_dir, CASE)
+    back_up(state_dir, target)
+    take(state_dir, MONTHS[2], messages_of(CASE)[:1])
+    Path(f"{month(target, MONTHS[2])}-wal").write_bytes(b"a log")
+    with pytest.raises(JournalError, match="written by somebody else"):
+        back_up(state_dir, target)
+
+
+def test_no_journal(state_dir: Path, target: Path) -> None:
+    refused(state_dir, target, "there is no journal")
+    assert not target.exists()
+
+
+def test_of_an_empty_journal(state_dir: Path, target: Path) -> None:
+    with opened(state_dir):
+        pass
+    assert "no messages" in back_up(state_dir, target)
+
+
+def test_a_month_is_never_half_copied(
+    state_dir: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before it has its name: the next one begins anew."""
+    fill(state_dir, CASE)
+
+    def killed(source: object, destination: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        CliRunner().invoke(piw_indexer, ["backup", str(target), "--state-dir", str(state_dir)])
+    assert kept(target) == {}
+    (target / "journal" / f"{MONTHS[0]}.new").write_bytes(b"half of it")
+    (target / "journal" / f"{MONTHS[0]}.new-journal").write_bytes(b"half of it")
+    back_up(state_dir, target)
+    with opened(target) as state:
+        assert state.journal.serial == CASE.count

@@ -1,0 +1,815 @@
+"""The change feed on real sockets: every message once and in order, whatever the publisher does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+from indexer import encode, messages, times
+from indexer.errors import JournalError, StateError, UsageError
+from indexer.feed import sockets as feed_sockets
+from indexer.feed import subscriber as feed_subscriber
+from indexer.feed.publisher import MOST_REPLAYED, FeedPublisher
+from indexer.feed.subscriber import REPLAY_LIMIT, TRIES, Subscriber
+from indexer.journal import Accepted, Journal
+from indexer.messages import Message, Position
+
+from .. import samples
+from ..samples import NOW, decoded, new_package
+from ..support import DEADLINE, Feed, ipc_feed
+
+pytestmark = pytest.mark.integration
+
+MASTER = "master"
+
+Send = Callable[[bytes], None]
+Answer = Callable[[dict[str, int], Send], None]
+
+
+def package(serial: int, epoch: int = 1) -> Message:
+    return decoded(new_package(f"package-{epoch}-{serial}"))
+
+
+def packages(last: int, first: int = 1, epoch: int = 1) -> list[str]:
+    return [f"package-{epoch}-{serial}" for serial in range(first, last + 1)]
+
+
+class FakePublisher:
+    """A publisher that does what a test tells it; honest as long as that says nothing.
+
+    Attributes:
+        kept: payloads that it replays, by serial.
+        requests: what it was asked for.
+        answers: how it answers the next requests; then it is honest again.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self.epoch = 1
+        self.kept: dict[int, bytes] = {}
+        self.requests: list[dict[str, int]] = []
+        self.answers: list[Answer] = []
+        self._feed = feed
+        self._context: zmq.Context[Any] = zmq.Context()
+        self.bind()
+
+    def bind(self) -> None:
+        self._changes = self._context.socket(zmq.XPUB)
+        self._replay = self._context.socket(zmq.ROUTER)
+        self._changes.bind(self._feed.changes)
+        self._replay.bind(self._feed.replay)
+
+    def wait_for_subscriber(self) -> None:
+        assert self._changes.poll(DEADLINE * 1000)
+        assert self._changes.recv() == b"\1"
+
+    def unbind(self) -> None:
+        self._changes.close(linger=0)
+        self._replay.close(linger=0)
+
+    def close(self) -> None:
+        self.unbind()
+        self._context.term()
+
+    def keep(self, *serials: int, feed: str = MASTER) -> None:
+        for serial in serials:
+            position = Position(feed, self.epoch, serial)
+            self.kept[serial] = encode.payload(position, package(serial, self.epoch))
+
+    def send(self, *serials: int) -> None:
+        """Keep messages and send them."""
+        for serial in serials:
+            if serial not in self.kept:
+                self.keep(serial)
+            self.send_frames(b"NEWPKG x", self.kept[serial])
+
+    def send_frames(self, *frames: bytes) -> None:
+        self._changes.send_multipart(frames)
+
+    def heartbeat(self, serial: int) -> None:
+        self.send_frames(*encode.heartbeat(Position(MASTER, self.epoch, serial)))
+
+    def serve(self) -> None:
+        """Answer what was asked."""
+        while self._replay.poll(0):
+            *envelope, payload = self._replay.recv_multipart()
+            request = msgpack.unpackb(payload)["replay"]
+            self.requests.append(request)
+            answer = self.answers.pop(0) if self.answers else self.honest
+
+            def send(frame: bytes, envelope: list[bytes] = envelope) -> None:
+                self._replay.send_multipart([*envelope, frame])
+
+            answer(request, send)
+
+    def honest(self, request: dict[str, int], send: Send) -> None:
+        if request["epoch"] != self.epoch:
+            send(encode.replay_gone(self.epoch, min(self.kept, default=1)))
+            return
+        asked = range(request["after"] + 1, request["after"] + 1 + request["limit"])
+        found = [serial for serial in asked if serial in self.kept]
+        for serial in found:
+            send(self.kept[serial])
+        send(encode.replay_end(found[-1] if found else max(self.kept, default=0)))
+
+
+def silent(request: dict[str, int], send: Send) -> None:
+    """No answer."""
+
+
+class Follower:
+    """A subscriber with its journal, as the daemon has them; time runs as the test steps."""
+
+    def __init__(self, feed: Feed, directory: Path) -> None:
+        self.feed = feed
+        self.context: zmq.Context[Any] = zmq.Context()
+        self.journal = Journal(directory, lambda: NOW)
+        self.now = 1000.0
+        self.start()
+
+    def start(self) -> None:
+        self.subscriber = Subscriber(
+            self.context,
+            self.feed.changes,
+            self.feed.replay,
+            self.journal.position,
+            self.journal.feed_epoch,
+            lambda: NOW,
+            lambda: self.now,
+        )
+
+    def stop(self) -> None:
+        self.subscriber.close()
+
+    def close(self) -> None:
+        self.stop()
+        self.context.term()
+        self.journal.close()
+
+    def step(self, most: int = 10_000) -> None:
+        self.journal.append(self.subscriber.receive(most, self.now + 1))
+        self.subscriber.tick()
+        self.now += 0.01
+
+    @property
+    def accepted(self) -> list[str]:
+        return [row.message.data.package for row in self.journal.read(0, 100_000)]
+
+    @property
+    def broken(self) -> list[str]:
+        return [feed.broken for feed in self.journal.feeds() if feed.broken is not None]
+
+
+@pytest.fixture
+def publisher(ipc: Feed) -> Iterator[FakePublisher]:
+    found = FakePublisher(ipc)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def follower(ipc: Feed, publisher: FakePublisher, tmp_path: Path) -> Iterator[Follower]:
+    found = Follower(ipc, tmp_path / "journal")
+    publisher.wait_for_subscriber()
+    yield found
+    found.close()
+
+
+def pump(
+    follower: Follower, publisher: FakePublisher | FeedPublisher, condition: Callable[[], bool]
+) -> None:
+    """Let both sides work until a condition holds."""
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > until:
+            pytest.fail(f"{len(follower.accepted)}: {follower.accepted[-5:]} {follower.broken}")
+        if isinstance(publisher, FakePublisher):
+            publisher.serve()
+        else:
+            publisher.serve(0.0)
+        follower.step()
+        time.sleep(0.001)
+
+
+def follow(follower: Follower, publisher: FakePublisher, expected: list[str]) -> None:
+    """Let both sides work until the messages are there, and nothing but them."""
+    pump(follower, publisher, lambda: len(follower.accepted) >= len(expected))
+    for _ in range(20):
+        publisher.serve()
+        follower.step()
+    assert follower.accepted == expected
+
+
+# What a publisher may do
+
+
+def test_in_order(follower: Follower, publisher: FakePublisher) -> None:
+    publisher.send(*range(1, 101))
+    follow(follower, publisher, packages(100))
+    assert publisher.requests == []
+    assert follower.broken == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "last"),
+    [
+        ([3, 4, 5], 5),  # a hole at the start
+        ([1, 2, 5, 6], 6),  # in the middle
+        ([1, 4, 5, 8], 8),  # two of them
+        ([1, 2, 3], 7),  # at the end
+        ([], 5),  # everything was sent before
+        ([5], 5),  # only the last is seen
+        ([2, 1, 3], 3),  # reordered
+        ([5, 4, 3, 2, 1], 5),
+        ([1, 1, 2, 2, 1, 3, 2], 3),  # duplicates
+        ([1, 3, 3, 2, 2, 4, 1], 4),
+    ],
+)
+def test_holes_and_duplicates(
+    sent: list[int], last: int, follower: Follower, publisher: FakePublisher
+) -> None:
+    publisher.keep(*range(1, last + 1))
+    publisher.send(*sent)
+    publisher.heartbeat(last)
+    follow(follower, publisher, packages(last))
+    assert follower.broken == []
+    assert follower.journal.position(MASTER, 1) == last
+
+
+def test_hole_before_what_is_known(follower: Follower, publisher: FakePublisher) -> None:
+    publisher.send(1, 2)
+    follow(follower, publisher, packages(2))
+    publisher.keep(3, 4)
+    publisher.send(5)
+    follow(follower, publisher, packages(5))
+    assert publisher.requests == [{"epoch": 1, "after": 2, "limit": REPLAY_LIMIT}]
+
+
+def test_live_messages_wait_for_the_hole_to_be_filled(
+    follower: Follower, publisher: FakePublisher
+) -> None:
+    publisher.answers = [silent]
+    publisher.keep(1, 2)
+    publisher.send(3, 4)
+    pump(follower, publisher, lambda: len(publisher.requests) == 1)
+    assert follower.accepted == []
+    publisher.send(5, 6)
+    follow(follower, publisher, packages(6))
+
+
+def test_large_hole_is_filled_by_parts(follower: Follower, publisher: FakePublisher) -> None:
+    publisher.keep(*range(1, 2501))
+    publisher.heartbeat(2500)
+    follow(follower, publisher, packages(2500))
+    assert [request["after"] for request in publisher.requests] == [0, 1000, 2000]
+    assert {request["limit"] for request in publisher.requests} == {REPLAY_LIMIT}
+
+
+def test_memory_for_early_messages_is_bounded(
+    follower: Follower, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit is dropped, and asked for again."""
+    monkeypatch.setattr(feed_subscriber, "MOST_EARLY", 10)
+    publisher.keep(1)
+    publisher.answers = [silent]
+    publisher.send(*range(2, 300))
+    pump(follower, publisher, lambda: bool(publisher.requests))
+    assert len(follower.subscriber.feeds[MASTER].early) <= 10
+    publisher.heartbeat(299)
+    follow(follower, publisher, packages(299))
+
+
+def test_publisher_that_does_not_answer_at_first(
+    follower: Follower, publisher: FakePublisher
+) -> None:
+    publisher.answers = [silent] * 3
+    publisher.keep(1)
+    publisher.send(2)
+    follow(follower, publisher, packages(2))
+    assert len(publisher.requests) == 4
+    assert follower.broken == []
+
+
+def test_replay_that_stops_half_way(follower: Follower, publisher: FakePublisher) -> None:
+    def half(request: dict[str, int], send: Send) -> None:
+        for serial in range(request["after"] + 1, request["after"] + 4):
+            send(publisher.kept[serial])
+
+    publisher.keep(*range(1, 10))
+    publisher.answers = [half, half, silent]
+    publisher.heartbeat(9)
+    follow(follower, publisher, packages(9))
+    assert [request["after"] for request in publisher.requests] == [0, 3, 6, 6]
+    assert follower.broken == []
+
+
+def test_answers_that_come_too_late(follower: Follower, publisher: FakePublisher) -> None:
+    late: list[Callable[[], None]] = []
+
+    def later(request: dict[str, int], send: Send) -> None:
+        late.append(lambda: publisher.honest(request, send))
+
+    publisher.keep(*range(1, 6))
+    publisher.answers = [later]
+    publisher.heartbeat(5)
+    pump(follower, publisher, lambda: len(publisher.requests) == 2)
+    late[0]()
+    follow(follower, publisher, packages(5))
+    publisher.send(6)
+    follow(follower, publisher, packages(6))
+
+
+def test_replay_with_duplicates_and_disorder(follower: Follower, publisher: FakePublisher) -> None:
+    def disorderly(request: dict[str, int], send: Send) -> None:
+        for serial in (2, 1, 1, 4, 3, 2):
+            send(publisher.kept[serial])
+        send(encode.replay_end(4))
+
+    publisher.keep(*range(1, 5))
+    publisher.answers = [disorderly]
+    publisher.send(5)
+    follow(follower, publisher, packages(5))
+
+
+def test_garbage_in_a_replay(follower: Follower, publisher: FakePublisher) -> None:
+    def garbage(request: dict[str, int], send: Send) -> None:
+        for frame in (b"", b"\xc1", b"\x80", b"\x91" * 2000, b"\xc0", b"\x81\xa3end\xc0"):
+            send(frame)
+        send(encode.replay_end(5))
+
+    publisher.keep(*range(1, 6))
+    publisher.answers = [garbage]
+    publisher.heartbeat(5)
+    follow(follower, publisher, packages(5))
+    assert follower.broken == []
+    assert follower.journal.quarantined() == 6
+    assert {one.source for one in follower.journal.quarantine()} == {follower.feed.replay}
+
+
+def test_garbage_on_the_feed(follower: Follower, publisher: FakePublisher) -> None:
+    publisher.send(1)
+    for frames in ([b"x"], [b"x", b"\xc1"], [b"HEARTBEAT", b"\x80"], [b"a", b"b", b"c"]):
+        publisher.send_frames(*frames)
+    publisher.send(2)
+    follow(follower, publisher, packages(2))
+    assert follower.journal.quarantined() == 4
+    assert all(one.feed is None for one in follower.journal.quarantine())
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_refused_message_keeps_its_place(
+    replayed: bool, follower: Follower, publisher: FakePublisher
+) -> None:
+    publisher.keep(1, 3)
+    payload = {"feed": MASTER, "epoch": 1, "serial": 2, "msg": "NEWPKG", "data": {"package": ".."}}
+    publisher.kept[2] = msgpack.packb(payload)
+    if replayed:
+        publisher.heartbeat(3)
+    else:
+        publisher.send(1, 2, 3)
+    follow(follower, publisher, ["package-1-1", "package-1-3"])
+    [refused] = follower.journal.quarantine()
+    assert (refused.feed, refused.feed_serial, refused.path) == (MASTER, 2, "data.package")
+    assert refused.raw == publisher.kept[2]
+    assert follower.journal.position(MASTER, 1) == 3
+    assert follower.broken == []
+
+
+def test_message_that_is_never_replayed_is_given_up(
+    follower: Follower, publisher: FakePublisher
+) -> None:
+    """One message less must not stop all that come after it."""
+    publisher.send(1)
+    follow(follower, publisher, packages(1))
+    publisher.send(3, 4)
+    follow(follower, publisher, ["package-1-1", "package-1-3", "package-1-4"])
+    assert len(publisher.requests) == TRIES
+    [broken] = follower.broken
+    assert "messages 2 to 2 are lost" in broken
+    # It stays so, in all that follows.
+    publisher.send(5)
+    pump(follower, publisher, lambda: len(follower.accepted) == 4)
+    assert follower.broken == [broken]
+
+
+def test_messages_that_are_kept_no_more(follower: Follower, publisher: FakePublisher) -> None:
+    def gone(request: dict[str, int], send: Send) -> None:
+        send(encode.replay_gone(publisher.epoch, 4))
+
+    publisher.keep(4, 5, 6)
+    publisher.answers = [gone]
+    publisher.send(6)
+    follow(follower, publisher, packages(6, first=4))
+    [broken] = follower.broken
+    assert "messages 1 to 3 are lost" in broken
+    assert follower.journal.position(MASTER, 1) == 6
+
+
+def test_new_spool(follower: Follower, publisher: FakePublisher) -> None:
+    publisher.send(1, 2, 3)
+    follow(follower, publisher, packages(3))
+    publisher.epoch, publisher.kept = 2, {}
+    publisher.keep(1)
+    publisher.send(2)
+    follow(follower, publisher, [*packages(3), *packages(2, epoch=2)])
+    [broken] = follower.broken
+    assert "new spool" in broken
+    assert follower.journal.feed_epoch(MASTER) == 2
+    # Its messages are known from now on, and those of the old one still are.
+    follower.stop()
+    follower.start()
+    publisher.wait_for_subscriber()
+    publisher.send(1, 2, 3)
+    follow(follower, publisher, [*packages(3), *packages(3, epoch=2)])
+
+
+def test_new_spool_that_a_replay_tells_of(follower: Follower, publisher: FakePublisher) -> None:
+    publisher.send(1)
+    follow(follower, publisher, packages(1))
+    publisher.heartbeat(3)
+    publisher.epoch, publisher.kept = 7, {}
+    publisher.keep(1, 2)
+    publisher.heartbeat(2)
+    follow(follower, publisher, [*packages(1), *packages(2, epoch=7)])
+    assert len(follower.broken) == 1
+
+
+def test_spool_that_went_back(follower: Follower, publisher: FakePublisher) -> None:
+    """As after a restore from a backup: what it publishes next would be taken for known."""
+    publisher.send(*range(1, 11))
+    follow(follower, publisher, packages(10))
+    for _ in range(5):
+        publisher.heartbeat(4)  # an old one or two may still be queued
+    for _ in range(30):
+        follower.step()
+    assert follower.broken == []
+    for _ in range(10):
+        publisher.heartbeat(4)
+    pump(follower, publisher, lambda: bool(follower.broken))
+    assert "went back to serial 4" in follower.broken[0]
+
+
+def test_heartbeat_that_was_ahead(follower: Follower, publisher: FakePublisher) -> None:
+    """A publisher that says it has nothing more is believed: nothing is given up."""
+    publisher.send(1)
+    publisher.heartbeat(5)
+    pump(follower, publisher, lambda: len(publisher.requests) >= 1)
+    for _ in range(50):
+        publisher.serve()
+        follower.step()
+    assert follower.broken == []
+    publisher.send(2, 3)
+    follow(follower, publisher, packages(3))
+    assert follower.broken == []
+
+
+def test_feed_without_a_replay_queue(ipc: Feed, publisher: FakePublisher, tmp_path: Path) -> None:
+    follower = Follower(Feed(ipc.changes, ""), tmp_path / "journal")
+    try:
+        publisher.wait_for_subscriber()
+        publisher.send(1, 4, 5)
+        follow(follower, publisher, ["package-1-1", "package-1-4", "package-1-5"])
+        assert "messages 2 to 3 are lost" in follower.broken[0]
+        publisher.heartbeat(9)
+        pump(follower, publisher, lambda: follower.journal.position(MASTER, 1) == 9)
+    finally:
+        follower.close()
+
+
+def test_two_feeds_on_one_socket(follower: Follower, publisher: FakePublisher) -> None:
+    other = encode.payload(Position("other", 9, 1), decoded(new_package("theirs")))
+    publisher.send(1)
+    publisher.send_frames(b"NEWPKG theirs", other)
+    publisher.send(2)
+    follow(follower, publisher, ["package-1-1", "theirs", "package-1-2"])
+    assert [feed[:3] for feed in follower.journal.feeds()] == [(MASTER, 1, 2), ("other", 9, 1)]
+
+
+def test_feed_that_calls_itself_a_file_is_refused(
+    follower: Follower, publisher: FakePublisher
+) -> None:
+    position = Position("file:" + samples.HASH, 0, 1)
+    publisher.send_frames(b"NEWPKG x", encode.payload(position, package(1)))
+    publisher.send(1)
+    follow(follower, publisher, packages(1))
+    assert [feed.feed for feed in follower.journal.feeds()] == [MASTER]
+    assert follower.journal.quarantined() == 1
+
+
+# Restarts
+
+
+def test_subscriber_that_restarts(follower: Follower, publisher: FakePublisher) -> None:
+    publisher.send(1, 2, 3)
+    follow(follower, publisher, packages(3))
+    follower.stop()
+    publisher.keep(4, 5)
+    follower.start()
+    publisher.wait_for_subscriber()
+    publisher.heartbeat(5)
+    follow(follower, publisher, packages(5))
+    assert publisher.requests == [{"epoch": 1, "after": 3, "limit": REPLAY_LIMIT}]
+
+
+def test_what_was_received_and_not_journaled_comes_again(
+    follower: Follower, publisher: FakePublisher
+) -> None:
+    """As after a crash before the commit."""
+    publisher.send(1, 2, 3)
+    until = time.monotonic() + DEADLINE
+    lost: list[object] = []
+    while len(lost) < 3 and time.monotonic() < until:
+        lost += follower.subscriber.receive(10, follower.now)
+    follower.stop()
+    follower.start()
+    publisher.wait_for_subscriber()
+    publisher.send(4)
+    follow(follower, publisher, packages(4))
+
+
+def test_publisher_that_restarts(follower: Follower, publisher: FakePublisher) -> None:
+    publisher.send(1, 2)
+    follow(follower, publisher, packages(2))
+    publisher.unbind()
+    publisher.keep(3)
+    publisher.bind()
+    publisher.wait_for_subscriber()
+    publisher.send(4)
+    follow(follower, publisher, packages(4))
+    assert follower.broken == []
+
+
+# The real publisher
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = NOW
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def real(ipc: Feed, clock: Clock, tmp_path: Path) -> Iterator[FeedPublisher]:
+    found = FeedPublisher(tmp_path / "spool", MASTER, ipc.changes, ipc.replay, clock)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[Any]]:
+    with zmq.Context() as found:
+        yield found
+        found.destroy(linger=0)
+
+
+def entries(*serials: int) -> list[Accepted]:
+    return [Accepted(Position("file:x", 0, serial), package(serial)) for serial in serials]
+
+
+def connected(
+    context: zmq.Context[Any], real: FeedPublisher, ipc: Feed, topic: bytes = b""
+) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.SUB)
+    socket.subscribe(topic)
+    socket.connect(ipc.changes)
+    before = real.subscribers
+    until = time.monotonic() + DEADLINE
+    while real.subscribers == before and time.monotonic() < until:
+        real.serve(0.01)
+    return socket
+
+
+def received(socket: zmq.Socket[bytes], real: FeedPublisher) -> list[bytes]:
+    until = time.monotonic() + DEADLINE
+    while not socket.poll(1) and time.monotonic() < until:
+        real.serve(0.0)
+    return socket.recv_multipart(zmq.NOBLOCK)
+
+
+def asked(
+    context: zmq.Context[Any], real: FeedPublisher, ipc: Feed, *requests: bytes
+) -> list[dict[str, Any]]:
+    """What a publisher answers to the last of some requests."""
+    socket = context.socket(zmq.DEALER)
+    socket.connect(ipc.replay)
+    for request in requests:
+        socket.send(request)
+    answers: list[dict[str, Any]] = []
+    while not answers or not answers[-1].keys() & {"end", "gone"}:
+        [frame] = received(socket, real)
+        answers.append(msgpack.unpackb(frame))
+    socket.close(linger=0)
+    return answers
+
+
+def test_what_is_sent(context: zmq.Context[Any], real: FeedPublisher, ipc: Feed) -> None:
+    socket = connected(context, real, ipc)
+    assert msgpack.unpackb(received(socket, real)[1])["serial"] == 0  # a heartbeat at once
+    envelopes = [decoded(one) for one in samples.EVERY]
+    real.publish([Accepted(Position("file:x", 0, n), one) for n, one in enumerate(envelopes, 1)])
+    for serial, message in enumerate(envelopes, 1):
+        topic, payload = received(socket, real)
+        package_name = messages.package_of(message.data)
+        assert topic.decode() == (
+            f"{message.name} {package_name}" if package_name else message.name
+        )
+        sent = msgpack.unpackb(payload)
+        assert sent.keys() == {"feed", "epoch", "serial", "at", "msg", "data"}
+        assert (sent["feed"], sent["epoch"], sent["serial"]) == (MASTER, real.epoch, serial)
+        assert sent["msg"] == message.name
+
+
+def test_subscribers_can_filter_by_topic(
+    context: zmq.Context[Any], real: FeedPublisher, ipc: Feed
+) -> None:
+    socket = connected(context, real, ipc, b"NEWPKG package-1-2")
+    real.publish(entries(1, 2, 3))
+    assert received(socket, real)[0] == b"NEWPKG package-1-2"
+    assert not socket.poll(50)
+
+
+def test_heartbeat_every_second(
+    context: zmq.Context[Any], real: FeedPublisher, ipc: Feed, clock: Clock
+) -> None:
+    socket = connected(context, real, ipc, b"HEARTBEAT")
+    beat = {"feed": MASTER, "epoch": real.epoch, "serial": 0}
+    assert msgpack.unpackb(received(socket, real)[1]) == beat
+    clock.now += times.SECOND - 1
+    real.serve(0.0)
+    assert not socket.poll(50)
+    clock.now += 1
+    assert msgpack.unpackb(received(socket, real)[1]) == beat
+    real.publish(entries(1, 2))
+    clock.now += times.SECOND
+    assert msgpack.unpackb(received(socket, real)[1]) == {**beat, "serial": 2}
+    # A clock that jumps back does not silence it.
+    clock.now -= 3600 * times.SECOND
+    assert msgpack.unpackb(received(socket, real)[1])["serial"] == 2
+
+
+def test_replay(context: zmq.Context[Any], real: FeedPublisher, ipc: Feed) -> None:
+    real.publish(entries(*range(1, 11)))
+
+    def serials(after: int, limit: int) -> tuple[list[int], int]:
+        request = encode.replay_request(real.epoch, after, limit)
+        *found, end = asked(context, real, ipc, request)
+        return [one["serial"] for one in found], end["end"]
+
+    assert serials(0, 100) == (list(range(1, 11)), 10)
+    assert serials(3, 4) == ([4, 5, 6, 7], 7)
+    assert serials(10, 100) == ([], 10)
+    assert serials(99, 100) == ([], 10)
+    [sent] = asked(context, real, ipc, encode.replay_request(real.epoch, 4, 1))[:-1]
+    assert (sent["feed"], sent["msg"], sent["data"]["package"]) == (
+        MASTER,
+        "NEWPKG",
+        "package-1-5",
+    )
+
+
+def test_replay_is_bounded(context: zmq.Context[Any], real: FeedPublisher, ipc: Feed) -> None:
+    real.publish(entries(*range(1, MOST_REPLAYED + 501)))
+    request = encode.replay_request(real.epoch, 0, 2**60)
+    answers = asked(context, real, ipc, request)
+    assert len(answers) == MOST_REPLAYED + 1
+    assert answers[-1] == {"end": MOST_REPLAYED}
+
+
+def test_replay_of_another_epoch(context: zmq.Context[Any], real: FeedPublisher, ipc: Feed) -> None:
+    real.publish(entries(1, 2))
+    for epoch in (real.epoch - 1, real.epoch + 1, 0):
+        [gone] = asked(context, real, ipc, encode.replay_request(epoch, 0, 10))
+        assert gone == {"gone": {"epoch": real.epoch, "first": 1}}
+
+
+def test_replay_of_what_is_kept_no_more(
+    context: zmq.Context[Any], ipc: Feed, clock: Clock, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    first = FeedPublisher(spool, MASTER, ipc.changes, ipc.replay, clock)
+    first.publish(entries(1, 2, 3))
+    clock.now += 40 * times.DAY
+    first.publish(entries(4, 5))
+    first.close()
+    min(spool.glob("*.db")).unlink()
+    real = FeedPublisher(spool, MASTER, ipc.changes, ipc.replay, clock)
+    try:
+        assert real.epoch == first.epoch
+        [gone] = asked(context, real, ipc, encode.replay_request(real.epoch, 2, 10))
+        assert gone == {"gone": {"epoch": real.epoch, "first": 4}}
+        answers = asked(context, real, ipc, encode.replay_request(real.epoch, 3, 10))
+        assert [one.get("serial") for one in answers] == [4, 5, None]
+    finally:
+        real.close()
+
+
+@pytest.mark.parametrize("request_", [b"", b"\xc1", b"\x80", b"\x91" * 2000, b"replay"])
+def test_requests_that_are_none(
+    request_: bytes, context: zmq.Context[Any], real: FeedPublisher, ipc: Feed
+) -> None:
+    real.publish(entries(1))
+    request = encode.replay_request(real.epoch, 0, 10)
+    answers = asked(context, real, ipc, request_, request)
+    assert [one.get("serial") for one in answers] == [1, None]
+
+
+def test_restart_goes_on_with_the_spool(ipc: Feed, clock: Clock, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    first = FeedPublisher(spool, MASTER, ipc.changes, ipc.replay, clock)
+    assert [row.serial for row in first.publish(entries(1, 2))] == [1, 2]
+    first.close()
+    clock.now += times.DAY
+    again = FeedPublisher(spool, MASTER, ipc.changes, ipc.replay, clock)
+    try:
+        assert again.epoch == first.epoch == NOW
+        # What was sent once is not sent again.
+        assert [row.serial for row in again.publish(entries(1, 2, 3))] == [3]
+    finally:
+        again.close()
+
+
+def test_what_cannot_be_spooled_is_not_sent(
+    context: zmq.Context[Any],
+    real: FeedPublisher,
+    ipc: Feed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    socket = connected(context, real, ipc, b"NEWPKG")
+
+    def full(found: object) -> None:
+        raise JournalError("use the journal", "database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(real.spool, "append", full)
+        with pytest.raises(JournalError):
+            real.publish(entries(1))
+    real.publish(entries(1))
+    assert msgpack.unpackb(received(socket, real)[1])["serial"] == 1
+
+
+def test_spool_has_one_publisher(real: FeedPublisher, tmp_path: Path, sockets: Path) -> None:
+    other = ipc_feed(sockets, "-other")
+    with pytest.raises(StateError, match="locked"):
+        FeedPublisher(tmp_path / "spool", MASTER, other.changes, other.replay, real.spool._clock)
+
+
+def test_address_that_cannot_be_bound(
+    real: FeedPublisher, clock: Clock, tmp_path: Path, ipc: Feed
+) -> None:
+    for changes, replay in (
+        ("ipc:///no/such/directory/x", ipc.replay),
+        ("tcp://nobody.invalid:1", ipc.replay),
+    ):
+        with pytest.raises(UsageError, match="bind"):
+            FeedPublisher(tmp_path / "other", MASTER, changes, replay, clock)
+    # The spool is free again.
+    other = ipc_feed(Path(ipc.changes.removeprefix("ipc://")).parent, "-other")
+    FeedPublisher(tmp_path / "other", MASTER, other.changes, other.replay, clock).close()
+
+
+def test_subscriber_that_is_too_slow_misses_nothing(
+    ipc: Feed, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets drop what they cannot hold; replay brings it back."""
+    monkeypatch.setattr(feed_sockets, "HIGH_WATER", 50)
+    monkeypatch.setattr(feed_subscriber, "REPLAY_LIMIT", 20)
+    monkeypatch.setattr(feed_subscriber, "MOST_EARLY", 100)
+    real = FeedPublisher(tmp_path / "spool", MASTER, ipc.changes, ipc.replay, clock)
+    follower = Follower(ipc, tmp_path / "journal")
+    try:
+        pump(follower, real, lambda: real.subscribers == 1)
+        for start in range(1, 5001, 500):
+            real.publish(entries(*range(start, start + 500)))
+        real.heartbeat()
+        pump(follower, real, lambda: len(follower.accepted) == 5000)
+        assert follower.accepted == packages(5000)
+        assert follower.broken == []
+    finally:
+        follower.close()
+        real.close()
+
+
+def test_address_that_cannot_be_connected(tmp_path: Path) -> None:
+    with zmq.Context() as context, pytest.raises(UsageError, match="connect"):
+        Subscriber(
+            context,
+            "nonsense://x",
+            "",
+            lambda feed, epoch: 0,
+            lambda feed: None,
+            lambda: 0,
+            lambda: 0.0,
+        )

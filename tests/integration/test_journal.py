@@ -1,0 +1,439 @@
+"""The journal: months, positions, the quarantine, and what it refuses to open."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from indexer import times
+from indexer.errors import DecodeError, JournalError, NewerDatabaseError
+from indexer.journal import Accepted, Entry, Journal, Lost, Refused, Row
+from indexer.journal_reader import JournalReader
+from indexer.messages import Message, Position
+
+from .. import samples
+from ..samples import decoded
+
+pytestmark = pytest.mark.integration
+
+NOVEMBER, DECEMBER, JANUARY = (
+    times.parse_rfc3339(text)
+    for text in ("2026-11-30T23:59:59.999999Z", "2026-12-01T00:00:00Z", "2027-01-15T00:00:00Z")
+)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = NOVEMBER
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "journal"
+
+
+Opener = Callable[[], Journal]
+
+
+@pytest.fixture
+def opened(directory: Path, clock: Clock) -> Iterator[Opener]:
+    """Opens the journal; what a test leaves open is closed."""
+    journals: list[Journal] = []
+
+    def open_journal() -> Journal:
+        for journal in journals:
+            journal.close()
+        journals.append(Journal(directory, clock))
+        return journals[-1]
+
+    yield open_journal
+    for journal in journals:
+        journal.close()
+
+
+def package(number: int) -> Message:
+    return decoded(samples.new_package(f"package-{number}"))
+
+
+def accepted(*serials: int, feed: str = "master", epoch: int = 1) -> list[Entry]:
+    return [Accepted(Position(feed, epoch, serial), package(serial)) for serial in serials]
+
+
+def refused(serial: int | None, raw: bytes = b"{}", source: str = "tcp://x") -> Refused:
+    position = None if serial is None else Position("master", 1, serial)
+    return Refused(position, source, "msgpack", DecodeError("data.package", "is missing"), raw)
+
+
+def names(rows: list[Row]) -> list[str]:
+    return [row.message.data.package for row in rows]
+
+
+def test_messages_in_order(opened: Opener) -> None:
+    journal = opened()
+    assert (journal.serial, journal.read(0, 10), journal.months) == (0, [], [])
+    rows = journal.append(accepted(1, 2, 3))
+    assert [row.serial for row in rows] == [1, 2, 3]
+    assert journal.read(0, 10) == rows
+    assert journal.read(1, 1) == rows[1:2]
+    assert journal.read(3, 10) == []
+    assert opened().read(0, 10) == rows
+
+
+@pytest.mark.parametrize("envelope", samples.EVERY, ids=lambda envelope: envelope["msg"])
+def test_every_message_is_read_as_it_was_appended(
+    envelope: samples.Envelope, opened: Opener
+) -> None:
+    journal = opened()
+    message = decoded(envelope)
+    journal.append([Accepted(None, message)])
+    assert [row.message for row in opened().read(0, 10)] == [message]
+
+
+def test_every_position_is_accepted_once(opened: Opener) -> None:
+    journal = opened()
+    assert len(journal.append(accepted(1, 2))) == 2
+    assert journal.append(accepted(1, 2)) == []
+    assert names(journal.append(accepted(2, 3, 3))) == ["package-3"]
+    assert names(journal.append(accepted(3, feed="other"))) == ["package-3"]
+    assert names(journal.append(accepted(3, epoch=2))) == ["package-3"]
+    assert journal.position("master", 1) == 3
+    assert journal.position("master", 3) == 0
+    assert journal.position("nobody", 1) == 0
+    again = opened()
+    assert again.append(accepted(1, 2, 3)) == []
+    assert (again.serial, again.position("master", 1), again.position("other", 1)) == (5, 3, 3)
+    assert again.feed_epoch("master") == 2
+    assert again.feed_epoch("nobody") is None
+
+
+def test_messages_without_a_position_are_all_accepted(opened: Opener) -> None:
+    journal = opened()
+    journal.append([Accepted(None, package(1)), Accepted(None, package(1))])
+    assert journal.serial == 2
+    assert journal.feeds() == []
+
+
+def test_nothing_is_nothing(opened: Opener, directory: Path) -> None:
+    journal = opened()
+    assert journal.append([]) == []
+    journal.append(accepted(1))
+    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    assert journal.append(accepted(1)) == []
+    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+
+
+def test_durable_before_anything_acts_on_it(opened: Opener, directory: Path) -> None:
+    journal = opened()
+    journal.append(accepted(1))
+    assert journal._writer is not None
+    assert journal._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    other = JournalReader(directory)
+    assert names(other.read(0, 10)) == ["package-1"]
+    other.close()
+
+
+# Months
+
+
+def test_new_month_carries_over_where_everything_stands(
+    opened: Opener, clock: Clock, directory: Path
+) -> None:
+    journal = opened()
+    journal.append([*accepted(1, 2), refused(3), Lost(Position("broken", 7, 9), "gone")])
+    journal_id, epoch = journal.journal_id, journal.epoch
+    clock.now = DECEMBER
+    journal.append([*accepted(3, 4), refused(5)])
+    assert [path.name for path in journal.months] == ["2026-11.db", "2026-12.db"]
+    assert sorted(path.name for path in directory.glob("*.db")) == ["2026-11.db", "2026-12.db"]
+    assert names(journal.read(0, 10)) == ["package-1", "package-2", "package-4"]
+    assert names(journal.read(2, 10)) == ["package-4"]
+    assert names(journal.read(1, 1)) == ["package-2"]
+    assert [len(rows) for rows in journal.batches(0, 2)] == [2, 1]
+    for one in (journal, opened()):
+        assert one.append(accepted(1, 2, 3, 4, 5)) == []
+        assert (one.serial, one.journal_id, one.epoch) == (3, journal_id, epoch)
+        feeds = [(feed.feed, feed.serial, feed.broken) for feed in one.feeds()]
+        assert feeds == [("master", 5, None), ("broken", 9, "gone")]
+        assert [found.quarantine_id for found in one.quarantine()] == [1, 2]
+        assert one.quarantined() == 2
+
+
+def test_month_without_messages(opened: Opener, clock: Clock) -> None:
+    journal = opened()
+    journal.append(accepted(1))
+    clock.now = JANUARY
+    journal.append(accepted(2))
+    assert [path.name for path in journal.months] == ["2026-11.db", "2027-01.db"]
+    assert names(opened().read(0, 10)) == ["package-1", "package-2"]
+
+
+def test_clock_that_jumps_back_makes_no_older_month(opened: Opener, clock: Clock) -> None:
+    clock.now = DECEMBER
+    journal = opened()
+    journal.append(accepted(1))
+    clock.now = NOVEMBER
+    journal.append(accepted(2))
+    journal = opened()
+    journal.append(accepted(3))
+    assert [path.name for path in journal.months] == ["2026-12.db"]
+    assert names(journal.read(0, 10)) == ["package-1", "package-2", "package-3"]
+    clock.now = JANUARY
+    journal.append(accepted(4))
+    assert names(opened().read(0, 10)) == [f"package-{number}" for number in (1, 2, 3, 4)]
+
+
+def test_month_that_was_left_unfinished_is_made_anew(
+    opened: Opener, clock: Clock, directory: Path
+) -> None:
+    opened().append(accepted(1))
+    (directory / "2026-12.new").write_bytes(b"half a month")
+    clock.now = DECEMBER
+    journal = opened()
+    journal.append(accepted(1, 2))
+    assert names(opened().read(0, 10)) == ["package-1", "package-2"]
+
+
+def test_month_that_was_made_and_not_used(opened: Opener, clock: Clock) -> None:
+    opened().append(accepted(1))
+    clock.now = DECEMBER
+    opened().begin()
+    journal = opened()
+    assert journal.serial == 1
+    assert names(journal.append(accepted(1, 2))) == ["package-2"]
+    assert journal.last_serial() == 2
+
+
+def three_months(opened: Opener, clock: Clock) -> None:
+    for serial, now in enumerate((NOVEMBER, DECEMBER, JANUARY), 1):
+        clock.now = now
+        opened().append(accepted(serial))
+    opened().close()
+
+
+def test_missing_month_is_noticed(opened: Opener, clock: Clock, directory: Path) -> None:
+    three_months(opened, clock)
+    (directory / "2026-12.db").unlink()
+    with pytest.raises(JournalError, match=r"2026-11\.db ends with serial 1") as error:
+        opened()
+    assert "backup" in error.value.remedy
+
+
+def test_month_that_lost_its_end_is_noticed(opened: Opener, clock: Clock, directory: Path) -> None:
+    three_months(opened, clock)
+    with sqlite3.connect(directory / "2026-12.db") as connection:
+        connection.execute("DELETE FROM messages")
+    connection.close()
+    with pytest.raises(JournalError, match=r"2026-12\.db ends with serial 1"):
+        opened()
+
+
+def test_month_that_lost_its_middle_is_noticed(opened: Opener, directory: Path) -> None:
+    opened().append(accepted(1, 2, 3, 4))
+    opened().close()
+    with sqlite3.connect(directory / "2026-11.db") as connection:
+        connection.execute("DELETE FROM messages WHERE serial = 2")
+    connection.close()
+    journal = opened()
+    with pytest.raises(JournalError, match="missing"):
+        list(journal.batches(0, 10))
+
+
+def test_first_months_may_be_archived(opened: Opener, clock: Clock, directory: Path) -> None:
+    three_months(opened, clock)
+    (directory / "2026-11.db").unlink()
+    journal = opened()
+    assert (journal.first, journal.serial) == (2, 3)
+    assert journal.append(accepted(1, 2, 3)) == []
+    assert names(journal.read(1, 10)) == ["package-2", "package-3"]
+
+
+def test_month_of_another_journal_is_noticed(
+    opened: Opener, clock: Clock, directory: Path, tmp_path: Path
+) -> None:
+    opened().append(accepted(1))
+    opened().close()
+    clock.now = DECEMBER
+    other = Journal(tmp_path / "other", clock)
+    other.append(accepted(1))
+    other.close()
+    shutil.copy(tmp_path / "other" / "2026-12.db", directory)
+    with pytest.raises(JournalError):
+        opened()
+
+
+def test_other_files_in_the_directory_are_none_of_ours(opened: Opener, directory: Path) -> None:
+    opened().append(accepted(1))
+    (directory / "2026-11.db.bak").write_bytes(b"x")
+    (directory / "notes.txt").write_bytes(b"x")
+    assert len(opened().months) == 1
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "torn"])
+def test_damaged_month_is_refused(damage: str, opened: Opener, directory: Path) -> None:
+    opened().append(accepted(*range(1, 200)))
+    opened().close()
+    path = directory / "2026-11.db"
+    whole = path.read_bytes()
+    path.write_bytes(
+        {"garbage": b"x" * 9000, "empty": b"", "torn": whole[: len(whole) // 2]}[damage]
+    )
+    with pytest.raises(JournalError) as error:
+        list(opened().batches(0))
+    assert "2026-11.db" in str(error.value)
+    assert "backup" in error.value.remedy
+
+
+def test_message_that_cannot_be_read_is_refused(opened: Opener, directory: Path) -> None:
+    opened().append(accepted(1, 2))
+    opened().close()
+    for damage in (b"\xc1", b"", b"\x90"):
+        with sqlite3.connect(directory / "2026-11.db") as connection:
+            connection.execute("UPDATE messages SET data = ? WHERE serial = 2", (damage,))
+        connection.close()
+        journal = opened()
+        with pytest.raises(JournalError, match="damaged"):
+            journal.read(0, 10)
+        journal.close()
+
+
+def test_newer_month_is_refused(opened: Opener, directory: Path) -> None:
+    opened().append(accepted(1))
+    opened().close()
+    with sqlite3.connect(directory / "2026-11.db") as connection:
+        connection.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at)"
+            " SELECT migration_set, '999-later', applied_at FROM _sqlite_migrations LIMIT 1"
+        )
+    connection.close()
+    with pytest.raises(NewerDatabaseError, match="999-later"):
+        opened()
+
+
+# Feeds
+
+
+def test_lost_messages_mark_their_feed(opened: Opener) -> None:
+    journal = opened()
+    assert journal.append([Lost(Position("master", 1, 5), "kept no more"), *accepted(4, 5, 6)])
+    assert names(journal.read(0, 10)) == ["package-6"]
+    for one in (journal, opened()):
+        [feed] = one.feeds()
+        assert feed == ("master", 1, 6, "kept no more")
+    # One that lies behind what was accepted takes nothing back.
+    again = opened()
+    again.append([Lost(Position("master", 1, 2), "another")])
+    assert again.position("master", 1) == 6
+    assert again.feeds()[0].broken is not None
+    again.repaired("master")
+    assert opened().feeds() == [("master", 1, 6, None)]
+
+
+# Quarantine
+
+
+def test_refused_messages_keep_their_place(opened: Opener, clock: Clock) -> None:
+    journal = opened()
+    rows = journal.append([*accepted(1), refused(2, b"\xc1"), *accepted(3)])
+    assert names(rows) == ["package-1", "package-3"]
+    assert [row.serial for row in rows] == [1, 2]
+    assert journal.append([refused(2, b"\xc1")]) == []
+    for one in (journal, opened()):
+        [found] = one.quarantine()
+        assert found == (
+            *(1, "tcp://x", "master", 2, clock.now, 1, "msgpack", "data.package"),
+            *("is missing", b"\xc1", None),
+        )
+        assert one.quarantined() == 1
+
+
+def test_same_bytes_without_a_place_are_counted(opened: Opener) -> None:
+    journal = opened()
+    journal.append([refused(None, b"a"), refused(None, b"a"), refused(None, b"b")])
+    journal.append([refused(None, b"a"), refused(None, b"a", source="tcp://y")])
+    for one in (journal, opened()):
+        found = [(entry.source, entry.raw, entry.times) for entry in one.quarantine()]
+        assert found == [("tcp://x", b"a", 3), ("tcp://x", b"b", 1), ("tcp://y", b"a", 1)]
+        assert [entry.quarantine_id for entry in one.quarantine()] == [1, 2, 3]
+
+
+def test_retry(opened: Opener, clock: Clock) -> None:
+    journal = opened()
+    journal.append([*accepted(1), refused(2), refused(3)])
+    clock.now = DECEMBER
+    row = journal.retry(1, package(2))
+    assert row == Row(2, package(2))
+    assert journal.retry(1, package(2)) is None
+    assert journal.append(accepted(4))[0].serial == 3
+    for one in (journal, opened()):
+        assert [found.retried for found in one.quarantine()] == [2, None]
+        assert one.quarantined() == 1
+        assert names(one.read(0, 10)) == ["package-1", "package-2", "package-4"]
+        assert one.retry(1, package(2)) is None
+
+
+def test_batch_that_cannot_be_committed_leaves_nothing(opened: Opener, directory: Path) -> None:
+    journal = opened()
+    journal.append(accepted(1))
+    blocker = sqlite3.connect(directory / "2026-11.db", isolation_level=None)
+    assert journal._writer is not None
+    journal._writer.execute("PRAGMA busy_timeout = 0")
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalError):
+        journal.append([*accepted(2, 3), refused(4), *accepted(1, feed="new")])
+    assert (journal.serial, journal.position("master", 1)) == (1, 1)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    rows = journal.append([*accepted(2, 3), refused(4), *accepted(1, feed="new")])
+    assert [row.serial for row in rows] == [2, 3, 4]
+    assert journal.quarantined() == 1
+
+
+def test_reader_sees_what_another_process_appends(
+    opened: Opener, clock: Clock, directory: Path
+) -> None:
+    journal = opened()
+    journal.append(accepted(1))
+    reader = JournalReader(directory)
+    journal.append(accepted(2))
+    assert names(reader.read(0, 10)) == ["package-1", "package-2"]
+    clock.now = DECEMBER
+    journal.append(accepted(3))
+    reader.scan()
+    assert reader.last_serial() == 3
+    assert names(reader.read(1, 10)) == ["package-2", "package-3"]
+    reader.close()
+
+
+def test_reader_of_nothing(tmp_path: Path) -> None:
+    reader = JournalReader(tmp_path / "none")
+    assert (reader.months, reader.first, reader.last_serial(), reader.feeds()) == ([], 1, 0, [])
+    assert (reader.quarantine(), reader.quarantined(), reader.journal_id) == ([], 0, "")
+    reader.verify()
+    reader.close()
+
+
+def test_tables_are_strict_and_explained(opened: Opener, directory: Path) -> None:
+    opened().append(accepted(1))
+    connection = sqlite3.connect(directory / "2026-11.db")
+    tables = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '%sqlite%'"
+    ).fetchall()
+    connection.close()
+    assert {name for name, _ in tables} >= {"messages", "feeds", "quarantine", "meta"}
+    for name, sql in tables:
+        assert "STRICT" in sql, name
+        assert "--" in sql, name

@@ -1,0 +1,413 @@
+"""Publishing: atomic, only what differs, and never beyond what is ours."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from indexer.errors import PublishError
+from indexer.publish import Publisher
+
+from ..support import contents
+
+pytestmark = pytest.mark.integration
+
+AS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "output"
+
+
+@pytest.fixture
+def publisher(output: Path) -> Publisher:
+    return Publisher(output)
+
+
+@pytest.fixture
+def project(output: Path) -> Path:
+    return output / "project"
+
+
+def document_of(project: Path, package: str = "numpy") -> Path:
+    return project / package / "json" / "index.json"
+
+
+def test_document(publisher: Publisher, project: Path, output: Path) -> None:
+    assert publisher.project("numpy", b"{}", []) is True
+    assert document_of(project).read_bytes() == b"{}"
+    assert sorted(contents(output)) == ["project/numpy/json/index.json"]
+    assert document_of(project).stat().st_mode & 0o7777 == 0o644
+    for path in (project / "numpy", project / "numpy" / "json"):
+        assert path.stat().st_mode & 0o055 == 0o055
+    assert str(document_of(project)) == publisher.document_path("numpy")
+
+
+def test_same_bytes_are_left_alone(publisher: Publisher, project: Path, output: Path) -> None:
+    publisher.project("numpy", b"{}", ["NumPy"])
+    before = contents(output)
+    inode = document_of(project).stat().st_ino
+    assert publisher.project("numpy", b"{}", ["NumPy"]) is False
+    assert contents(output) == before
+    assert document_of(project).stat().st_ino == inode
+    assert publisher.project("numpy", b"{ }", ["NumPy"]) is True
+    assert document_of(project).read_bytes() == b"{ }"
+
+
+def test_reader_never_sees_half_a_document(publisher: Publisher, project: Path) -> None:
+    """Who has the old one open goes on reading it; the new one is another file."""
+    publisher.project("numpy", b"old " * 1000, [])
+    with document_of(project).open("rb") as opened:
+        publisher.project("numpy", b"new", [])
+        assert opened.read() == b"old " * 1000
+    assert document_of(project).read_bytes() == b"new"
+
+
+def test_every_rename_is_of_what_was_synced(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File before the rename, directory after it."""
+    done: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def record_sync(descriptor: int) -> None:
+        sync(descriptor)
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+
+    def record_rename(source: str, target: str, **where: int) -> None:
+        rename(source, target, **where)
+        done.append(f"rename {target}")
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "rename", record_rename)
+    publisher.project("numpy", b"{}", [])
+    publisher.sync()
+    at = done.index("rename index.json")
+    assert done[at - 1] == "sync .index.json.piw-indexer"
+    assert done[at + 1] == "sync json"
+    assert {"sync numpy", "sync project"} <= set(done[at:])
+    done.clear()
+    publisher.packages(b"[]")
+    assert done == [
+        *("sync .packages.json.gz.piw-indexer", "rename packages.json.gz", "sync output"),
+        *("sync .packages.json.piw-indexer", "rename packages.json", "sync output"),
+    ]
+
+
+def test_temporary_file_that_a_crash_left(publisher: Publisher, project: Path) -> None:
+    publisher.project("numpy", b"1", [])
+    temporary = project / "numpy" / "json" / ".index.json.piw-indexer"
+    temporary.write_bytes(b"half")
+    temporary.chmod(0o600)
+    publisher.project("numpy", b"2", [])
+    assert [path.name for path in temporary.parent.iterdir()] == ["index.json"]
+    assert document_of(project).read_bytes() == b"2"
+    assert document_of(project).stat().st_mode & 0o777 == 0o644
+
+
+def test_temporary_file_that_is_a_link(publisher: Publisher, project: Path, tmp_path: Path) -> None:
+    """Writing through it could end up anywhere."""
+    publisher.project("numpy", b"1", [])
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"theirs")
+    (project / "numpy" / "json" / ".index.json.piw-indexer").symlink_to(victim)
+    try:
+        publisher.project("numpy", b"2", [])
+    except PublishError:
+        pass
+    assert victim.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda project, theirs: (project / "numpy").symlink_to(theirs),
+        lambda project, theirs: (project / "numpy").symlink_to("nowhere"),
+        lambda project, theirs: (project / "numpy").symlink_to("numpy"),
+        lambda project, theirs: (
+            (project / "numpy").mkdir(),
+            (project / "numpy" / "json").symlink_to(theirs),
+        ),
+        lambda project, theirs: (
+            (project / "numpy" / "json").mkdir(parents=True),
+            (project / "numpy" / "json" / "index.json").symlink_to(theirs / "index.json"),
+        ),
+    ],
+    ids=["project", "dangling", "loop", "json", "document"],
+)
+def test_links_in_the_way(
+    prepare: Callable[[Path, Path], object], publisher: Publisher, project: Path, tmp_path: Path
+) -> None:
+    """A link gives way; nothing is written through it."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "index.json").write_bytes(b"theirs")
+    prepare(project, theirs)
+    assert publisher.project("numpy", b"ours", []) is True
+    assert (theirs / "index.json").read_bytes() == b"theirs"
+    assert [path.name for path in theirs.iterdir()] == ["index.json"]
+    assert document_of(project).read_bytes() == b"ours"
+    for path in (project / "numpy", project / "numpy" / "json", document_of(project)):
+        assert not path.is_symlink()
+
+
+def test_root_of_the_site_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    publisher = Publisher(tmp_path / "link")
+    publisher.project("numpy", b"{}", ["NumPy"])
+    publisher.packages(b"[]")
+    assert {"packages.json", "project/numpy/json/index.json", "project/NumPy"} <= contents(
+        tmp_path / "real"
+    ).keys()
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda project: (project / "numpy").write_bytes(b"theirs"),
+        lambda project: (
+            (project / "numpy").mkdir(),
+            (project / "numpy" / "json").write_bytes(b"theirs"),
+        ),
+        lambda project: (project / "numpy" / "json" / "index.json").mkdir(parents=True),
+    ],
+    ids=["project", "json", "document"],
+)
+def test_files_of_others_in_the_way(
+    prepare: Callable[[Path], object], publisher: Publisher, project: Path
+) -> None:
+    """They stay; the error says where, and concerns this name alone."""
+    prepare(project)
+    with pytest.raises(PublishError) as error:
+        publisher.project("numpy", b"ours", [])
+    assert str(project / "numpy") in str(error.value)
+    assert error.value.remedy
+    assert error.value.general is False
+    assert publisher.project("scipy", b"ours", []) is True
+
+
+def test_names_that_must_not_become_paths(publisher: Publisher, tmp_path: Path) -> None:
+    for name in ("", ".", "..", "../x", "/x", "a/b", "a\0b", ".hidden", "x" * 201):
+        for action in (
+            lambda name=name: publisher.project(name, b"", []),  # type: ignore[misc]
+            lambda name=name: publisher.project("numpy", b"", [name]),  # type: ignore[misc]
+            lambda name=name: publisher.link(name, "numpy"),  # type: ignore[misc]
+            lambda name=name: publisher.link("alias", name),  # type: ignore[misc]
+            lambda name=name: publisher.remove(name),  # type: ignore[misc]
+        ):
+            with pytest.raises(PublishError):
+                action()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["output"]
+
+
+# Aliases
+
+
+def test_aliases(publisher: Publisher, project: Path) -> None:
+    assert publisher.project("rpi-gpio", b"{}", ["RPi.GPIO", "RPi_GPIO"]) is True
+    for alias in ("RPi.GPIO", "RPi_GPIO"):
+        assert os.readlink(project / alias) == "rpi-gpio"
+        assert (project / alias / "json" / "index.json").read_bytes() == b"{}"
+        assert publisher.links_to(alias) == "rpi-gpio"
+    assert publisher.project("rpi-gpio", b"{}", ["RPi.GPIO", "RPi_GPIO"]) is False
+    assert publisher.project("rpi-gpio", b"{}", ["RPi.GPIO", "rpi.gpio"]) is True
+    assert sorted(path.name for path in project.iterdir()) == sorted(
+        ["rpi-gpio", "RPi.GPIO", "RPi_GPIO", "rpi.gpio"]
+    )
+
+
+def test_alias_that_moves(publisher: Publisher, project: Path) -> None:
+    publisher.project("one", b"1", ["Name"])
+    publisher.project("two", b"2", [])
+    assert publisher.link("Name", "two") is True
+    assert os.readlink(project / "Name") == "two"
+    assert publisher.link("Name", "two") is False
+
+
+def test_alias_never_takes_the_place_of_what_is_no_link(
+    publisher: Publisher, project: Path
+) -> None:
+    (project / "Dir").mkdir()
+    (project / "Dir" / "theirs").write_bytes(b"theirs")
+    (project / "File").write_bytes(b"theirs")
+    publisher.project("real", b"real", [])
+    assert publisher.project("numpy", b"{}", ["Dir", "File", "real"]) is True
+    assert (project / "Dir" / "theirs").read_bytes() == b"theirs"
+    assert (project / "File").read_bytes() == b"theirs"
+    assert document_of(project, "real").read_bytes() == b"real"
+    assert publisher.links_to("Dir") is None
+    assert publisher.links_to("nothing") == ""
+
+
+def test_alias_that_no_file_system_can_hold(publisher: Publisher) -> None:
+    alias = "é" * 200
+    assert publisher.link(alias, "numpy") is False
+    assert publisher.remove(alias) is False
+    publisher.project("numpy", b"{}", [alias, "x" * 200])
+    assert publisher.links_to("x" * 200) == "numpy"
+
+
+def test_package_takes_the_place_of_an_alias(publisher: Publisher, project: Path) -> None:
+    publisher.project("one", b"1", ["two"])
+    publisher.project("two", b"2", [])
+    assert document_of(project, "one").read_bytes() == b"1"
+    assert document_of(project, "two").read_bytes() == b"2"
+    assert not (project / "two").is_symlink()
+
+
+# Removal
+
+
+def test_removal_leaves_nothing_of_ours(publisher: Publisher, output: Path) -> None:
+    publisher.project("numpy", b"{}", ["NumPy"])
+    assert publisher.remove("NumPy") is True
+    assert publisher.remove("numpy") is True
+    assert list((output / "project").iterdir()) == []
+    assert publisher.remove("numpy") is False
+    assert publisher.remove("nobody") is False
+
+
+def test_files_of_others_stay(publisher: Publisher, project: Path) -> None:
+    publisher.project("numpy", b"{}", [])
+    (project / "numpy" / "index.html").write_bytes(b"theirs")
+    publisher.project("scipy", b"{}", [])
+    (project / "scipy" / "json" / "other.json").write_bytes(b"theirs")
+    assert publisher.remove("numpy") is True
+    assert publisher.remove("scipy") is True
+    assert sorted(path.relative_to(project).as_posix() for path in project.rglob("*")) == [
+        *("numpy", "numpy/index.html", "scipy", "scipy/json", "scipy/json/other.json"),
+    ]
+    # And a rebirth puts the document beside them.
+    publisher.project("numpy", b"{}", [])
+    assert (project / "numpy" / "index.html").read_bytes() == b"theirs"
+
+
+def test_temporary_file_goes_with_the_document(publisher: Publisher, project: Path) -> None:
+    publisher.project("numpy", b"{}", [])
+    (project / "numpy" / "json" / ".index.json.piw-indexer").write_bytes(b"half")
+    publisher.remove("numpy")
+    assert list(project.iterdir()) == []
+
+
+def test_removal_follows_no_link(publisher: Publisher, project: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs" / "json"
+    theirs.mkdir(parents=True)
+    (theirs / "index.json").write_bytes(b"theirs")
+    (project / "outside").symlink_to(theirs.parent)
+    (project / "half").mkdir()
+    (project / "half" / "json").symlink_to(theirs)
+    (project / "file").write_bytes(b"theirs")
+    for name in ("outside", "half", "file"):
+        assert publisher.remove(name) is False
+    assert (theirs / "index.json").read_bytes() == b"theirs"
+    assert (project / "outside").is_symlink()
+    assert (project / "file").exists()
+
+
+def test_directory_of_others_under_an_alias_is_not_ours(
+    publisher: Publisher, project: Path
+) -> None:
+    """Only a canonical name can ever have been a package: this document is somebody else's."""
+    theirs = project / "NumPy" / "json" / "index.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    publisher.project("numpy", b"{}", ["NumPy"])
+    publisher.remove("NumPy")
+    assert theirs.read_bytes() == b"theirs"
+
+
+# packages.json
+
+
+def test_packages(publisher: Publisher, output: Path) -> None:
+    assert publisher.packages(b'[["a",1,2]]') is True
+    assert (output / "packages.json").read_bytes() == b'[["a",1,2]]'
+    assert gzip.decompress((output / "packages.json.gz").read_bytes()) == b'[["a",1,2]]'
+    for name in ("packages.json", "packages.json.gz"):
+        assert (output / name).stat().st_mode & 0o7777 == 0o644
+    before = contents(output)
+    assert publisher.packages(b'[["a",1,2]]') is False
+    assert contents(output) == before
+
+
+def test_same_packages_give_the_same_gzip(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Publisher(tmp_path / name).packages(b"[]" * 1000)
+    one, two = (tmp_path / name / "packages.json.gz" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("lost", ["packages.json", "packages.json.gz"])
+def test_lost_half_comes_back(lost: str, publisher: Publisher, output: Path) -> None:
+    publisher.packages(b"[]")
+    (output / lost).unlink()
+    assert publisher.packages(b"[]") is True
+    assert gzip.decompress((output / "packages.json.gz").read_bytes()) == b"[]"
+    assert (output / "packages.json").read_bytes() == b"[]"
+
+
+@pytest.mark.parametrize("stops_at", range(1, 3))
+def test_crash_between_the_two(
+    stops_at: int, publisher: Publisher, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was replaced first, the next start finds the two equal again."""
+    publisher.packages(b"old")
+    rename = os.rename
+    count = 0
+
+    def stopping(source: str, target: str, **where: int) -> None:
+        nonlocal count
+        count += 1
+        if count == stops_at:
+            raise OSError(5, "stopped")
+        rename(source, target, **where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", stopping)
+        with pytest.raises(PublishError):
+            publisher.packages(b"new")
+    Publisher(output).packages(b"new")
+    assert (output / "packages.json").read_bytes() == b"new"
+    assert gzip.decompress((output / "packages.json.gz").read_bytes()) == b"new"
+
+
+# The output path
+
+
+def test_output_path_is_made(tmp_path: Path) -> None:
+    Publisher(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b" / "project").is_dir()
+
+
+def test_output_path_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(PublishError) as error:
+        Publisher(tmp_path / "file" / "output")
+    assert str(tmp_path / "file") in str(error.value)
+    assert error.value.remedy
+
+
+@pytest.mark.skipif(AS_ROOT, reason="root may write everywhere")
+def test_output_path_that_may_not_be_written(output: Path) -> None:
+    Publisher(output)
+    (output / "project").chmod(0o555)
+    try:
+        with pytest.raises(PublishError, match="permission"):
+            Publisher(output)
+    finally:
+        (output / "project").chmod(0o755)
+
+
+def test_only_one_process_publishes(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.publish.WAIT", 0.0)
+    first = Publisher(output, alone=True)
+    with pytest.raises(PublishError, match="another process publishes there"):
+        Publisher(output, alone=True)
+    first.close()
+    Publisher(output, alone=True).close()

@@ -1,0 +1,240 @@
+"""The writer: what a name stands for, marks, counters, and many names at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from indexer import counters, database, pending, times, writer
+from indexer.errors import PublishError
+from indexer.publish import Publisher
+from indexer.writer import Writer
+
+from .. import samples
+from ..samples import log_build, log_download, message, new_name, new_package
+from .index import URL, Index
+
+pytestmark = pytest.mark.integration
+
+START = times.window_start(samples.NOW)
+
+
+class Output:
+    """An index with the writer of its documents."""
+
+    def __init__(self, index: Index, output: Path) -> None:
+        self.index = index
+        self.project = output / "project"
+        self.output = output
+        self.publisher = Publisher(output)
+        self._reader = database.open_reader(index.path)
+        self._writer = Writer(self._reader, self.publisher, URL)
+
+    def write(self, *names: str) -> writer.Written:
+        return self._writer.write(names)
+
+    def write_pending(self, **options: bool) -> int:
+        return writer.publish_pending(
+            self.index.connection, self.index.path, self.publisher, URL, START, **options
+        )
+
+    def names(self) -> list[str]:
+        return sorted(
+            f"{path.name} -> {os.readlink(path)}" if path.is_symlink() else path.name
+            for path in self.project.iterdir()
+        )
+
+    def document(self, package: str) -> bytes:
+        return (self.project / package / "json" / "index.json").read_bytes()
+
+    def close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+
+
+@pytest.fixture
+def output(index: Index, tmp_path: Path) -> Iterator[Output]:
+    found = Output(index, tmp_path / "output")
+    yield found
+    found.close()
+
+
+def test_what_names_stand_for(output: Output, index: Index) -> None:
+    index.apply(new_name("numpy", "NumPy"), new_package("scipy"))
+    written = output.write("numpy", "NumPy", "scipy", "nobody")
+    assert (written.serial, written.failure) == (2, None)
+    assert written.names == ["numpy", "NumPy", "scipy", "nobody"]
+    assert output.names() == ["NumPy -> numpy", "numpy", "scipy"]
+    assert output.document("numpy") == index.document("numpy")
+    index.apply(message("DELPKG", package="numpy"))
+    assert output.write("numpy", "NumPy") == (3, ["numpy", "NumPy"], 2, None)
+    assert output.names() == ["scipy"]
+
+
+def test_marks_are_cleared_up_to_what_was_rendered(output: Output, index: Index) -> None:
+    index.apply(new_package("numpy"), new_package("scipy"))
+    written = output.write("numpy", "scipy")
+    index.apply(message("SETDESC", package="numpy", description="later"))
+    pending.clear(index.connection, [(name, written.serial) for name in written.names])
+    assert list(pending.names(index.connection)) == ["numpy"]
+
+
+def test_names_that_fail_keep_their_marks(output: Output, index: Index) -> None:
+    index.apply(*(new_package(package) for package in ("a", "b", "c")))
+    (output.project / "b").write_bytes(b"somebody's")
+    written = output.write("a", "b", "c")
+    assert written.names == ["a", "c"]
+    assert written.failure is not None
+    with pytest.raises(PublishError, match="/project/b/"):
+        output.write_pending()
+    assert list(pending.names(index.connection)) == ["b"]
+    assert output.names() == ["a", "b", "c"]
+    (output.project / "b").unlink()
+    output.write_pending()
+    assert list(pending.names(index.connection)) == []
+    assert output.document("b") == index.document("b")
+
+
+def test_deleted_package_that_is_the_alias_of_another(output: Output, index: Index) -> None:
+    """Its document goes; then its name is a link again."""
+    index.apply(new_name("bar", "foo"))
+    output.write_pending()
+    assert output.names() == ["bar", "foo -> bar"]
+    index.apply(new_package("foo"))
+    output.write_pending()
+    assert output.names() == ["bar", "foo"]
+    index.apply(message("DELPKG", package="foo"))
+    output.write_pending()
+    assert output.names() == ["bar", "foo -> bar"]
+    assert output.document("foo") == index.document("bar")
+
+
+def test_deleted_package_whose_name_is_an_alias_and_a_directory_of_others(
+    output: Output, index: Index
+) -> None:
+    index.apply(new_package("foo"), new_name("bar", "foo"))
+    output.write_pending()
+    (output.project / "foo" / "index.html").write_bytes(b"theirs")
+    index.apply(message("DELPKG", package="foo"))
+    output.write_pending()
+    assert sorted(path.name for path in (output.project / "foo").iterdir()) == ["index.html"]
+    assert index.rows("SELECT * FROM rewrites_pending") == []
+
+
+def test_alias_that_changes_its_owner(output: Output, index: Index) -> None:
+    index.apply(new_name("one", "Name"), new_package("two"))
+    output.write_pending()
+    index.apply(message("DELPKG", package="one"), new_name("two", "Name"))
+    output.write_pending()
+    assert output.names() == ["Name -> two", "two"]
+
+
+def test_alias_is_no_alias_while_it_is_a_package(output: Output, index: Index) -> None:
+    index.apply(new_package("foo"), new_name("bar", "foo"), new_name("foo", "bar"))
+    output.write_pending()
+    assert output.names() == ["bar", "foo"]
+    index.apply(message("DELPKG", package="bar"))
+    output.write_pending()
+    assert output.names() == ["bar -> foo", "foo"]
+
+
+def test_everything_writes_what_is_not_marked(output: Output, index: Index) -> None:
+    index.apply(new_package("numpy"), new_package("scipy"))
+    assert output.write_pending() == 3
+    (output.project / "numpy" / "json" / "index.json").write_bytes(b"edited")
+    assert output.write_pending() == 0
+    assert output.document("numpy") == b"edited"
+    assert output.write_pending(everything=True) == 1
+    assert output.document("numpy") == index.document("numpy")
+
+
+def test_new_abis_touch_every_document(output: Output, index: Index) -> None:
+    index.apply(log_build(1, "numpy", "1.0", "numpy-1.0-py3-none-any.whl"), new_package("scipy"))
+    output.write_pending()
+    index.apply(samples.set_abis("cp311"))
+    assert output.write_pending() == 1
+    assert b'"cp311"' in output.document("numpy")
+    # Tags that were never seen fit in documents of the same batch.
+    index.apply(log_build(2, "numpy", "2.0", "numpy-2.0-cp39-abi3-x.whl"))
+    output.write_pending()
+    assert output.document("numpy").count(b'"success"') == 2
+
+
+def test_many_names_on_all_processors(output: Output, index: Index) -> None:
+    count = writer._PARALLEL_FROM + 5
+    index.apply(*(new_package(f"package-{number}") for number in range(count)))
+    progress: list[tuple[int, int]] = []
+    changed = writer.publish_pending(
+        index.connection,
+        index.path,
+        output.publisher,
+        URL,
+        START,
+        progress=lambda done, total: progress.append((done, total)),
+    )
+    assert changed == count + 1
+    assert len(output.names()) == count
+    assert progress[-1] == (count, count)
+    assert pending.count(index.connection) == 0
+    assert output.document("package-7") == index.document("package-7")
+
+
+# packages.json
+
+
+def test_counters_are_due_when_they_changed(output: Output, index: Index) -> None:
+    assert writer.counters_due(index.connection)
+    output.write_pending()
+    assert (output.output / "packages.json").read_bytes() == b"[]"
+    assert not writer.counters_due(index.connection)
+    index.apply(new_package("numpy"))
+    assert writer.counters_due(index.connection)
+    output.write_pending()
+    assert not writer.counters_due(index.connection)
+    index.apply(message("SETDESC", package="numpy", description="x"))
+    assert not writer.counters_due(index.connection)
+    index.apply(log_download("numpy-1-py3-none-any.whl"))
+    assert writer.counters_due(index.connection)
+    output.write_pending()
+    assert (output.output / "packages.json").read_bytes() == b'[["numpy",1,1]]'
+
+
+def test_counters_are_due_when_the_window_moved(output: Output, index: Index) -> None:
+    index.apply(new_package("numpy"), log_download("numpy-1-py3-none-any.whl"))
+    output.write_pending()
+    index.move_window(START + 60 * 24 * 3600)
+    assert writer.counters_due(index.connection)
+    writer.publish_pending(
+        index.connection, index.path, output.publisher, URL, START + 60 * 24 * 3600
+    )
+    assert (output.output / "packages.json").read_bytes() == b'[["numpy",0,1]]'
+    assert counters.window_start(index.connection) == START + 60 * 24 * 3600
+
+
+def test_what_changed_while_packages_json_was_written_is_still_due(
+    output: Output, index: Index
+) -> None:
+    index.apply(new_package("numpy"))
+    index.move_window(START)
+    serial, start, changed = writer.write_counters(index.connection, output.publisher)
+    assert (serial, start, changed) == (1, START, True)
+    index.apply(new_package("scipy"))
+    with database.transaction(index.connection):
+        writer.counters_done(index.connection, serial, start)
+    assert writer.counters_due(index.connection)
+
+
+def test_packages_json_of_many_packages(output: Output, index: Index) -> None:
+    index.apply(*(new_package(f"package-{number:05}") for number in range(25_000)))
+    writer.write_counters(index.connection, output.publisher)
+    document = (output.output / "packages.json").read_bytes()
+    rows = [f'["package-{number:05}",0,0]' for number in range(25_000)]
+    assert document.decode() == f"[{','.join(rows)}]"
+
+
+def test_chunks() -> None:
+    assert list(writer.chunks([])) == []
+    assert list(writer.chunks("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]

@@ -1,0 +1,414 @@
+"""A naive reading of the design: plain dicts, everything worked out anew for every document.
+
+Written from the text of DESIGN sections 4 and 5, not from the code; slow and obvious.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from packaging.version import InvalidVersion, Version
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SITE = "https://www.piwheels.org"
+
+
+@dataclass
+class Build:
+    package: str
+    version: str
+    abi: str
+    succeeded: bool
+    duration: float | None
+    number: int | None  # None: a snapshot did not tell it
+
+
+@dataclass
+class File:
+    build: Build
+    size: int
+    sha256: str
+    python_tag: str
+    abi_tag: str
+    platform: str
+    requires_python: str | None
+    location: str
+    apt: set[str]
+    pip: set[str]
+
+
+@dataclass
+class Version_:
+    released: datetime
+    skip: str
+    yanked: bool = False
+
+
+@dataclass
+class Package:
+    skip: str = ""
+    description: str = ""
+    versions: dict[str, Version_] = field(default_factory=dict)
+
+
+class Model:
+    """What is known after some messages."""
+
+    def __init__(self) -> None:
+        self.packages: dict[str, Package] = {}
+        self.names: dict[str, tuple[str, datetime]] = {}  # spelling: whose, when seen
+        self.builds: list[Build] = []
+        self.files: dict[str, File] = {}
+        self.abis: dict[str, str] = {}
+        self.preinstalled: dict[str, list[str]] = {}
+        self.hours: dict[str, dict[datetime, int]] = {}
+        self.ever: dict[str, int] = {}
+        self.no_wheels = 0
+
+    def apply(self, message: dict[str, Any]) -> None:
+        at = datetime.fromisoformat(message["at"])
+        getattr(self, "on_" + message["msg"].lower())(at, **message["data"])
+
+    # Messages
+
+    def on_setabis(self, at: datetime, build_abis: Any, preinstalled_apt_packages: Any) -> None:
+        self.abis, self.preinstalled = build_abis, preinstalled_apt_packages
+
+    def on_newpkg(self, at: datetime, package: str, skip: str = "", description: str = "") -> None:
+        self.packages.setdefault(package, Package(skip, description))
+
+    def on_newpkgname(self, at: datetime, package: str, name: str, seen: str | None) -> None:
+        self.packages.setdefault(package, Package())
+        owner, _ = self.names.get(name, (package, EPOCH))
+        self.names[name] = owner, EPOCH if seen is None else datetime.fromisoformat(seen)
+
+    def on_setdesc(self, at: datetime, package: str, description: str) -> None:
+        if package in self.packages:
+            self.packages[package].description = description
+
+    def on_skippkg(self, at: datetime, package: str, reason: str) -> None:
+        if package in self.packages:
+            self.packages[package].skip = reason
+
+    def on_delpkg(self, at: datetime, package: str) -> None:
+        if package in self.packages:
+            self._clear(package)
+            del self.packages[package]
+
+    def _clear(self, package: str) -> None:
+        for name in [name for name, (owner, _) in self.names.items() if owner == package]:
+            del self.names[name]
+        for version in list(self.packages[package].versions):
+            self.on_delver(EPOCH, package, version)
+
+    def on_newver(
+        self, at: datetime, package: str, version: str, released: str | None, skip: str = ""
+    ) -> None:
+        self.packages.setdefault(package, Package())
+        when = at if released is None else datetime.fromisoformat(released)
+        self.packages[package].versions.setdefault(version, Version_(when, skip))
+
+    def _version(self, package: str, version: str) -> Version_ | None:
+        found = self.packages.get(package)
+        return found.versions.get(version) if found is not None else None
+
+    def on_skipver(self, at: datetime, package: str, version: str, reason: str) -> None:
+        found = self._version(package, version)
+        if found is not None:
+            found.skip = reason
+
+    def on_yankver(self, at: datetime, package: str, version: str, yanked: bool = True) -> None:
+        found = self._version(package, version)
+        if found is not None:
+            found.yanked = yanked
+
+    def on_unyankver(self, at: datetime, package: str, version: str) -> None:
+        self.on_yankver(at, package, version, yanked=False)
+
+    def on_delver(self, at: datetime, package: str, version: str) -> None:
+        if self._version(package, version) is not None:
+            self.on_delbuild(at, package, version)
+            del self.packages[package].versions[version]
+
+    def on_delbuild(self, at: datetime, package: str, version: str) -> None:
+        for build in list(self.builds):
+            if (build.package, build.version) == (package, version):
+                self._drop(build)
+
+    def _drop(self, build: Build) -> None:
+        self.builds = [one for one in self.builds if one is not build]
+        self.files = {name: file for name, file in self.files.items() if file.build is not build}
+
+    def _record(self, build: Build) -> None:
+        for other in self.builds:
+            if build.number is not None and other.number == build.number:
+                self._drop(other)
+        self.builds.append(build)
+
+    def on_logbuild(
+        self,
+        at: datetime,
+        build_id: int,
+        slave_id: int,
+        package: str,
+        version: str,
+        abi_tag: str,
+        status: bool,
+        duration: float,
+        files: list[dict[str, Any]],
+    ) -> None:
+        self.on_newver(at, package, version, None)
+        build = Build(package, version, abi_tag, status, float(duration), build_id)
+        self._record(build)
+        for file in files if status else ():
+            self.files[file["filename"]] = File(
+                build,
+                file["filesize"],
+                file["filehash"],
+                file["py_version_tag"],
+                file["abi_tag"],
+                file["platform_tag"],
+                file["requires_python"],
+                file.get("location", "/simple"),
+                set(file["dependencies"].get("apt", ())),
+                set(file["dependencies"].get("pip", ())),
+            )
+
+    def on_logdownload(
+        self, at: datetime, filename: str, accessed_at: str, **client: str | None
+    ) -> None:
+        package = None
+        if filename in self.files:
+            package = self.files[filename].build.package
+        elif filename.endswith(".whl") and filename.count("-") in (4, 5):
+            name = re.sub("[-_.]+", "-", filename.split("-")[0]).lower()
+            package = name if re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", name) else None
+        if package is None:
+            self.no_wheels += 1
+            return
+        hour = datetime.fromisoformat(accessed_at).replace(minute=0, second=0, microsecond=0)
+        hours = self.hours.setdefault(package, {})
+        hours[hour] = hours.get(hour, 0) + 1
+        self.ever[package] = self.ever.get(package, 0) + 1
+
+    def on_downloads(self, at: datetime, package: str, all: int, hours: dict[str, int]) -> None:
+        if package not in self.packages:
+            return
+        self.ever[package] = all
+        self.hours[package] = {datetime.fromisoformat(hour): n for hour, n in hours.items()}
+
+    def on_snapshot(
+        self,
+        at: datetime,
+        package: str,
+        name: str,
+        description: str,
+        aliases: list[str],
+        releases: dict[str, Any],
+    ) -> None:
+        if package in self.packages:
+            self._clear(package)
+        self.packages[package] = Package("", description)
+        for spelling in {*aliases, package, name}:
+            if spelling not in self.names:
+                self.names[spelling] = package, at if spelling == name else EPOCH
+        for version, release in releases.items():
+            self.packages[package].versions[version] = Version_(
+                datetime.fromisoformat(release["released"]), release["skip"], release["yanked"]
+            )
+            self._snapshot_builds(package, version, release)
+
+    def _snapshot_builds(self, package: str, version: str, release: dict[str, Any]) -> None:
+        told, files = release["abis"], release["files"]
+        builders = {file["builder_abi"] for file in files.values()}
+        used: set[int | None] = {None}  # a number stands for one build
+        for abi in sorted(builders):
+            made = {name: file for name, file in files.items() if file["builder_abi"] == abi}
+            number = told_number(abi, told, made, builders)
+            build = Build(package, version, abi, True, None, None if number in used else number)
+            used.add(number)
+            self._record(build)
+            for name, file in made.items():
+                self.files[name] = File(
+                    build,
+                    file["filesize"],
+                    file["filehash"],
+                    python_tag(name),
+                    file["abi_tag"],
+                    file["platform_tag"],
+                    file["requires_python"],
+                    file["location"],
+                    set(file["apt_dependencies"]),
+                    set(file["pip_dependencies"]),
+                )
+        for abi, about in told.items():
+            if about["build_id"] not in used:
+                used.add(about["build_id"])
+                succeeded = about["status"] in ("success", "error")
+                self._record(Build(package, version, abi, succeeded, None, about["build_id"]))
+
+    # Documents
+
+    def display_name(self, package: str) -> str:
+        spellings = [(seen, name) for name, (owner, seen) in self.names.items() if owner == package]
+        return max(spellings)[1] if spellings else package
+
+    def links(self) -> dict[str, str]:
+        """What every link in project/ points to."""
+        return {name: owner for name, (owner, _) in self.names.items() if name not in self.packages}
+
+    def document(self, package: str) -> bytes:
+        """project/<package>/json/index.json"""
+        known = self.packages[package]
+        releases = {}
+        for version in sorted(known.versions, key=version_order, reverse=True):
+            about = known.versions[version]
+            skip = about.skip or known.skip
+            releases[version] = {
+                "released": about.released.strftime("%Y-%m-%d %H:%M:%S").rjust(19, "0"),
+                "prerelease": is_prerelease(version),
+                "yanked": about.yanked,
+                "skip_reason": skip,
+                "abis": {
+                    abi: self._status(package, version, abi, skip)
+                    for abi in sorted(self.abis)
+                    if not self.abis[abi]
+                },
+                "files": {
+                    name: self._file(package, name, self.files[name])
+                    for name in sorted(self.files)
+                    if self._is_of(self.files[name].build, package, version)
+                },
+            }
+        return orjson.dumps(
+            {
+                "package": package,
+                "name": self.display_name(package),
+                "summary": known.description,
+                "pypi_url": f"https://pypi.org/project/{package}",
+                "piwheels_url": f"{SITE}/project/{package}",
+                "releases": releases,
+            }
+        )
+
+    def _is_of(self, build: Build, package: str, version: str) -> bool:
+        return (build.package, build.version) == (package, version)
+
+    def _file(self, package: str, name: str, file: File) -> dict[str, Any]:
+        preinstalled = self.preinstalled.get(file.abi_tag, [])
+        return {
+            "file_url": f"{file.location}/{package}/{name}",
+            "filehash": file.sha256,
+            "filesize": file.size,
+            "builder_abi": file.build.abi,
+            "file_abi_tag": file.abi_tag,
+            "platform": file.platform,
+            "requires_python": file.requires_python,
+            "apt_dependencies": sorted(file.apt.difference(preinstalled)),
+            "pip_dependencies": sorted(file.pip),
+            "build_duration": file.build.duration,
+        }
+
+    def _status(self, package: str, version: str, abi: str, skip: str) -> dict[str, Any]:
+        fitting = []
+        for file in self.files.values():
+            rank = fit(file.python_tag, file.abi_tag, abi)
+            if self._is_of(file.build, package, version) and rank is not None:
+                order = -rank, file.build.abi == abi, file.build.number or 0
+                fitting.append((order, file.build))
+        attempts = [
+            (build.number or 0, build)
+            for build in self.builds
+            if self._is_of(build, package, version) and build.abi == abi
+        ]
+        build = None
+        status = "pending"
+        if fitting:
+            status, build = "success", max(fitting, key=lambda found: found[0])[1]
+        elif attempts:
+            build = max(attempts, key=lambda found: found[0])[1]
+            status = "error" if build.succeeded else "fail"
+        number = build.number if build is not None else None
+        digits = f"{number or 0:012d}"
+        return {
+            "status": "skip" if skip else status,
+            "build_id": number,
+            "duration": build.duration if build is not None else None,
+            "log_url": None
+            if number is None
+            else f"/logs/{digits[:-8]}/{digits[-8:-4]}/{digits[-4:]}.txt.gz",
+        }
+
+    def counters(self, now: datetime) -> bytes:
+        """packages.json"""
+        rows = []
+        for package in sorted(self.packages):
+            recent = sum(
+                count
+                for hour, count in self.hours.get(package, {}).items()
+                if now - hour < timedelta(days=30)
+            )
+            rows.append([package, recent, self.ever.get(package, 0)])
+        return orjson.dumps(rows)
+
+
+def version_order(version: str) -> tuple[Any, ...]:
+    try:
+        return 1, Version(version), version
+    except InvalidVersion:
+        return 0, version
+
+
+def is_prerelease(version: str) -> bool:
+    try:
+        return Version(version).is_prerelease
+    except InvalidVersion:
+        return False
+
+
+def python_tag(filename: str) -> str:
+    return filename.removesuffix(".whl").split("-")[-3]
+
+
+def told_number(
+    builder: str, told: dict[str, Any], made: dict[str, Any], builders: set[str]
+) -> int | None:
+    """The number of the build that made a builder's files, as far as a snapshot tells it.
+
+    That of the builder's own ABI. One that is not built for any more has none; then that of an
+    ABI which is well because of these files, and has no builder of its own.
+    """
+    if builder in told:
+        well = told[builder]["status"] in ("success", "skip")
+        return told[builder]["build_id"] if well else None
+    for abi in sorted(told):
+        if told[abi]["status"] == "success" and told[abi]["build_id"] and abi not in builders:
+            if any(
+                fit(python_tag(name), f["abi_tag"], abi) is not None for name, f in made.items()
+            ):
+                number: int = told[abi]["build_id"]
+                return number
+    return None
+
+
+def fit(python: str, file_abi: str, abi: str) -> int | None:
+    """0 if the file's own tag is that ABI, 1 for abi3, 2 for none; None: it does not fit."""
+    major, minor, flags = re.fullmatch(r"cp(\d)(\d+)([a-z]*)", abi).groups()  # type: ignore[union-attr]
+    here = int(major), int(minor)
+    file_abis, pythons = file_abi.split("."), python.split(".")
+    cpythons = [(int(tag[2]), int(tag[3:])) for tag in pythons if re.fullmatch(r"cp\d\d+", tag)]
+    if abi in file_abis:
+        return 0
+    if "abi3" in file_abis and "t" not in flags and any(other <= here for other in cpythons):
+        return 1
+    if "none" in file_abis:
+        if "py3" in pythons or here in cpythons:
+            return 2
+        for tag in pythons:
+            if re.fullmatch(r"py3\d+", tag) and (3, int(tag[3:])) <= here:
+                return 2
+    return None

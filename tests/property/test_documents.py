@@ -1,0 +1,346 @@
+"""Published bit by bit, the output tree is that of a rebuild published from scratch."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexer import database, index, pending, render, times, writer
+from indexer.publish import Publisher
+from indexer.writer import Writer, Written
+
+from . import strategies as s
+from .model import SITE, Model
+from .test_index import Step, nows
+from .test_model import expected_tree, unzipped
+from .world import World, microseconds, tree, world
+
+pytestmark = pytest.mark.property
+
+batches = s.batches(*s.KINDS, most=8)
+published_steps = st.lists(
+    st.one_of(
+        *[st.tuples(st.just("take"), batches)] * 4,
+        *[st.tuples(st.just("publish"), nows)] * 2,
+        st.tuples(st.just("everything"), nows),
+        st.tuples(st.just("restart"), st.none()),
+    ),
+    min_size=1,
+    max_size=12,
+)  # fmt: skip
+
+
+def check_published(here: World, messages: list[s.Message], now: datetime) -> None:
+    """Publish the rest; all is as from scratch, and as the model says."""
+    here.publish(now)
+    assert here.pending() == []
+    found = tree(here.output)
+    assert found == here.scratch_tree(now)
+    model = Model()
+    for message in messages:
+        model.apply(message)
+    assert unzipped(found) == expected_tree(model, now)
+    # Nothing is left to do, and nothing is done.
+    assert here.publish(now) == 0
+    assert here.publish(now, everything=True) == 0
+
+
+@settings(max_examples=150)
+@given(published_steps, nows, st.sampled_from((1, 2, 64)))
+def test_a_tree_written_bit_by_bit_is_one_written_at_once(
+    script: list[Step], now: datetime, chunk: int
+) -> None:
+    sent: list[s.Message] = []
+    with world() as here, mock.patch.object(writer.chunks, "__defaults__", (chunk,)):
+        for what, argument in script:
+            if what == "take":
+                here.take(argument)
+                sent += argument
+            elif what == "restart":
+                here.restart()
+            else:
+                here.publish(argument, everything=what == "everything")
+        check_published(here, sent, now)
+
+
+overlapping_steps = st.lists(
+    st.one_of(
+        *[st.tuples(st.just("take"), batches)] * 3,
+        *[st.tuples(st.just("write"), st.integers(1, 4))] * 3,
+        *[st.tuples(st.just("clear"), st.none())] * 2,
+        st.tuples(st.just("counters"), nows),
+        st.tuples(st.just("window"), nows),
+        st.tuples(st.just("count done"), st.none()),
+        st.tuples(st.just("restart"), st.none()),
+    ),
+    min_size=3,
+    max_size=16,
+)  # fmt: skip
+
+
+class Overlap:
+    """The daemon's writer at its slowest: what it reports is heard of later, or never."""
+
+    def __init__(self, here: World) -> None:
+        self.here = here
+        self.publisher = Publisher(here.output)
+        self.reader = database.open_reader(here.state.index_path)
+        self.writer = Writer(self.reader, self.publisher, SITE)
+        self.written: list[Written] = []
+        self.counted: list[tuple[int, int]] = []
+
+    def close(self) -> None:
+        self.writer.close()
+        self.reader.close()
+
+    def write(self, most: int) -> None:
+        found = pending.marked(self.reader, (0, ""), most)
+        self.written.append(self.writer.write([name for name, _ in found]))
+
+    def clear(self) -> None:
+        with database.transaction(self.here.state.connection):
+            for written in self.written:
+                pending.clear(
+                    self.here.state.connection, [(name, written.serial) for name in written.names]
+                )
+        self.written.clear()
+
+    def count(self, now: datetime) -> None:
+        self.here.move_window(now)
+        serial, start, _ = writer.write_counters(self.here.state.connection, self.publisher)
+        self.counted.append((serial, start))
+
+    def count_done(self) -> None:
+        for serial, start in self.counted:
+            with database.transaction(self.here.state.connection):
+                writer.counters_done(self.here.state.connection, serial, start)
+        self.counted.clear()
+
+
+@settings(max_examples=150)
+@given(overlapping_steps, nows)
+def test_what_is_touched_while_it_is_written_is_written_again(
+    script: list[Step], now: datetime
+) -> None:
+    sent: list[s.Message] = []
+    with world() as here:
+        slow = Overlap(here)
+        try:
+            for what, argument in script:
+                if what == "take":
+                    here.take(argument)
+                    sent += argument
+                elif what == "restart":
+                    slow.close()
+                    here.restart()
+                    slow = Overlap(here)  # what the old one wrote was never heard of
+                elif what == "write":
+                    slow.write(argument)
+                elif what == "clear":
+                    slow.clear()
+                elif what == "counters":
+                    slow.count(argument)
+                elif what == "count done":
+                    slow.count_done()
+                else:
+                    here.move_window(argument)
+            slow.clear()
+            slow.count_done()
+        finally:
+            slow.close()
+        check_published(here, sent, now)
+
+
+# Interrupted at any call to the system
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+SEAMS = ("open", "rename", "fsync", "symlink", "unlink", "mkdir", "rmdir")
+
+
+class Seams:
+    """Ends the process at the n-th call that `publish` makes to change or sync something.
+
+    Args:
+        at: which call; none if there are fewer.
+        after: the call has been made by then.
+    """
+
+    def __init__(self, at: int, after: bool) -> None:
+        self.left = at
+        self.after = after
+        self.dead = False
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.left -= 1
+            if self.left:
+                return function(*arguments, **named)
+            self.dead = True
+            if self.after:
+                function(*arguments, **named)
+            raise Killed
+
+        return call
+
+    def patched(self) -> ExitStack:
+        with ExitStack() as stack:
+            for name in SEAMS:
+                stack.enter_context(mock.patch.object(os, name, self.wrap(getattr(os, name))))
+            return stack.pop_all()
+
+
+class InOneThread:
+    """In the place of the writer's threads: a seam is the same call every time."""
+
+    def __init__(self, *arguments: object, **named: object) -> None:
+        pass
+
+    def submit(self, job: Callable[[], bool]) -> Future[bool]:
+        done: Future[bool] = Future()
+        done.set_result(job())
+        return done
+
+    def shutdown(self) -> None:
+        pass
+
+
+@given(st.lists(batches, min_size=1, max_size=3), st.integers(1, 60), st.booleans(), nows)
+def test_killed_at_any_call_to_the_system_it_is_made_good(
+    history: list[list[s.Message]], at: int, after: bool, now: datetime
+) -> None:
+    sent: list[s.Message] = []
+    with world() as here:
+        for number, messages in enumerate(history, 1):
+            here.take(messages)
+            sent += messages
+            if number < len(history):
+                here.publish(s.NOW)
+        seams = Seams(at, after)
+        with mock.patch.object(writer, "ThreadPoolExecutor", InOneThread):
+            publisher = Publisher(here.output)
+            start = times.window_start(microseconds(s.NOW))
+            connection = here.state.connection
+            try:
+                with seams.patched():
+                    writer.publish_pending(
+                        connection, here.state.index_path, publisher, SITE, start
+                    )
+            except Killed:
+                pass
+        here.restart()
+        check_published(here, sent, now)
+
+
+def test_a_killed_writer_leaves_no_old_packages_json_gz(tmp_path: Path) -> None:
+    """Killed between the two files it would be stale for as long as no counter changes."""
+    publisher = Publisher(tmp_path)
+    publisher.packages(b'[["foo",0,0]]')
+    for at in range(1, 30):
+        document = orjson.dumps([["foo", at, at]])
+        seams = Seams(at, after=True)
+        try:
+            with seams.patched():
+                publisher.packages(document)
+        except Killed:
+            pass
+        Publisher(tmp_path).packages(document)
+        assert gzip.decompress((tmp_path / "packages.json.gz").read_bytes()) == document
+        if not seams.dead:
+            break
+    else:
+        pytest.fail("there are more seams than were tried")
+
+
+# Pure
+
+
+@given(
+    st.lists(s.messages_of("LOGBUILD", "LOGBUILD", "SNAPSHOT", "NEWVER"), min_size=3, max_size=15),
+    st.randoms(use_true_random=False),
+)
+def test_a_document_does_not_depend_on_the_order_of_rows(
+    history: list[s.Message], random: Any
+) -> None:
+    def shuffled(items: Sequence[Any]) -> list[Any]:
+        mixed: list[Any] = random.sample(list(items), len(items))
+        return mixed
+
+    with world() as here:
+        here.take(history)
+        abis = index.load_abis(here.state.connection)
+        other_abis = abis._replace(
+            fits={
+                tags: dict(shuffled(list(fits.items())))
+                for tags, fits in shuffled(list(abis.fits.items()))
+            }
+        )
+        for (package,) in here.view("SELECT package FROM packages"):
+            rows = index.load_project(here.state.connection, package)
+            assert rows is not None
+            other = rows._replace(
+                versions=shuffled(rows.versions),
+                builds=shuffled(rows.builds),
+                dependencies=shuffled(rows.dependencies),
+                files=shuffled(rows.files),
+                aliases=shuffled(rows.aliases),
+            )
+            assert render.project(other, other_abis, SITE) == render.project(rows, abis, SITE)
+
+
+@given(
+    st.lists(st.tuples(s.packages, st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))),
+    st.lists(st.integers(0, 3)),
+)
+def test_counters_do_not_depend_on_how_they_are_read(
+    counts: list[tuple[str, int, int]], sizes: list[int]
+) -> None:
+    pieces, start = [], 0
+    for size in sizes:
+        pieces.append(counts[start : start + size])
+        start += size
+    pieces.append(counts[start:])
+    assert json.loads(b"".join(render.packages(pieces))) == [list(row) for row in counts]
+    assert b"".join(render.packages(pieces)) == b"".join(render.packages([counts]))
+
+
+def test_two_names_of_one_link_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+    """A package and its alias that are written in one chunk both see to the alias's link."""
+    release: dict[str, Any] = {"name": "Foo", "description": "", "aliases": [], "releases": {}}
+    snapshot = {"msg": "SNAPSHOT", "at": s.rfc3339(s.NOW), "data": {"package": "foo", **release}}
+    with world() as here:
+        here.take([snapshot, snapshot])
+        reader: sqlite3.Connection = database.open_reader(here.state.index_path)
+        worker = Writer(reader, Publisher(here.output), SITE)
+        symlink = os.symlink
+
+        def slow(*arguments: Any, **named: Any) -> None:
+            time.sleep(0.002)
+            symlink(*arguments, **named)
+
+        try:
+            for _ in range(30):
+                with mock.patch.object(os, "symlink", slow):
+                    assert worker.write(["Foo", "foo"]).failure is None
+                (here.output / "project" / "Foo").unlink()
+        finally:
+            worker.close()
+            reader.close()

@@ -1,0 +1,97 @@
+"""The daemon's writer, with room for hardly anything, writes all that is touched in the end."""
+
+from __future__ import annotations
+
+import os
+import threading
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexer import times, writer, writer_process
+from indexer.writer_process import Options, WriterHandle
+
+from . import strategies as s
+from .model import SITE
+from .test_documents import check_published
+from .world import world
+
+pytestmark = pytest.mark.property
+
+
+class Thread:
+    """In the place of the writer's process: what it writes with can be made small."""
+
+    exitcode = None
+
+    def __init__(self, args: tuple[Any, ...], **named: Any) -> None:
+        pipe, options, *_ = args
+        own = Connection(os.dup(pipe.fileno()))  # as a process has it
+        self.thread = threading.Thread(target=self.run, args=(own, options), daemon=True)
+        self.start, self.join, self.is_alive = (
+            self.thread.start,
+            self.thread.join,
+            self.thread.is_alive,
+        )
+
+    def run(self, pipe: Connection, options: Options) -> None:
+        with pipe:
+            loop = writer_process._WriterLoop(pipe, options)
+            try:
+                loop.run()
+            except (EOFError, OSError):
+                pass  # the test has failed before
+            finally:
+                loop._connection.close()
+                loop._counters_connection.close()
+                loop._publisher.close()
+
+    def terminate(self) -> None:
+        pass
+
+    kill = terminate
+
+
+class Context:
+    Pipe = staticmethod(Pipe)
+    Process = Thread
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(s.batches(*s.KINDS, most=10), min_size=1, max_size=6),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.sampled_from((0.0, 0.001, 60.0)),
+    st.lists(st.integers(0, 3), min_size=6, max_size=6),
+)
+def test_a_writer_with_little_room(
+    batches: list[list[s.Message]], room: int, chunk: int, settle: float, turns: list[int]
+) -> None:
+    with (
+        world() as here,
+        mock.patch.object(writer_process, "MOST_WAITING", room),
+        mock.patch.object(writer_process, "get_context", return_value=Context),
+        mock.patch.object(writer, "CHUNK", chunk),
+    ):
+        options = Options(here.state.index_path, here.output, SITE, settle, 60.0, 0.0)
+        handle = WriterHandle(options, here.state.connection)
+        try:
+            for messages, turn in zip(batches, turns, strict=False):
+                here.take(messages)
+                handle.wake()
+                for _ in range(turn):
+                    handle.handle()
+        finally:
+            handle.stop()
+        assert handle.failure == ""
+        assert here.pending() == []
+        window = here.view("SELECT value FROM state WHERE key = 'window_start'")[0][0]
+        now = times.to_datetime((window + 30 * 86_400) * times.SECOND)
+        sent = [message for messages in batches for message in messages]
+        check_published(here, sent, now)

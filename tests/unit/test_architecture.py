@@ -1,0 +1,168 @@
+"""The picture of the imports: they point one way, down the river, and stages keep to themselves."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import indexer
+from indexer.schema import messages
+
+pytestmark = pytest.mark.unit
+
+PICTURE = (
+    ("what everything may use", "errors times clock names directories notify process progress"),
+    ("what is stored and sent", "schema schema.index schema.messages messages pending tags"),
+    ("doors to the machine", "lock database config feed feed.curve schema.journal"),
+    ("bytes and rows", "encode decode index feed.security"),
+    ("single stages", "journal_reader counters render publish feed.sockets"),
+    ("the journal", "journal checkpoint"),
+    ("receive and apply", "quarantine apply feed.publisher salvage"),
+    ("stages that belong together", "files feed.subscriber state writer backup"),
+    ("processes", "writer_process check"),
+    ("the daemon", "daemon"),
+    ("what is shown of it", "status"),
+    ("a farm to look at", "simulation demo_screen demo"),
+    ("what others build on", "commands commands.write"),
+    (
+        "the commands",
+        "commands.backup commands.check commands.checkpoint commands.demo commands.ingest"
+        " commands.keys commands.publish commands.quarantine commands.rebuild commands.run"
+        " commands.status",
+    ),
+    ("the command line", "cli __main__"),
+)
+"""From the source to the mouth: a module imports from lines above its own, or, within its own,
+from modules before it. A new module finds its place here first."""
+
+ORDER = {
+    module: number
+    for number, module in enumerate(module for _, line in PICTURE for module in line.split())
+}
+
+STAGES_NEVER = {
+    "feed.sockets": "sqlite3 database journal index msgpack",
+    "feed.subscriber": "sqlite3 database index apply state",
+    "feed.publisher": "sqlite3 database index apply state",
+    "decode": "sqlite3 database zmq os socket time clock pathlib",
+    "encode": "sqlite3 database zmq os socket time clock pathlib",
+    "journal_reader": "apply index decode schema.messages zmq",
+    "journal": "apply index decode schema.messages zmq",
+    "apply": "zmq os socket time clock pathlib publish render writer journal_reader datetime",
+    "counters": "zmq os socket time clock pathlib publish render writer datetime",
+    "pending": "zmq os socket time clock pathlib publish render writer datetime",
+    "tags": "sqlite3 zmq os socket time clock pathlib",
+    "render": "sqlite3 database zmq os socket time clock pathlib publish datetime",
+    "publish": "sqlite3 database index pending render",
+    "writer": "zmq time clock journal apply state",
+    "names": "sqlite3 zmq os socket time clock pathlib",
+    "times": "sqlite3 zmq os socket time clock pathlib",
+}
+"""What a stage must not know of (DESIGN section 2: "what it never does")."""
+
+ONLY = {
+    "zmq": "daemon feed.curve feed.publisher feed.security feed.sockets feed.subscriber",
+    "time": "clock",
+    "fcntl": "lock",
+    "click": "cli config commands.*",
+    "voluptuous": "decode schema.messages",
+    "multiprocessing": "writer writer_process",
+}
+"""Who alone may import a library."""
+
+CALLS_ONLY = {
+    "sqlite3.connect": "database",
+    "time.time": "clock",
+    "time.time_ns": "clock",
+    "time.monotonic": "clock",
+    "time.sleep": "clock",
+    "datetime.now": "",
+    "datetime.utcnow": "",
+    "datetime.today": "",
+    "date.today": "",
+}
+"""Who alone may call a function: one place opens a database, one reads the clock."""
+
+
+def sources() -> Iterator[tuple[str, Path]]:
+    """Every module, by its name below `indexer`, and its file."""
+    package = Path(indexer.__file__).parent
+    schema = Path(messages.__file__).parent
+    for root, prefix in ((package, ()), (schema, ("schema",))):
+        for path in sorted(root.rglob("*.py")):
+            parts = (*prefix, *path.relative_to(root).with_suffix("").parts)
+            if prefix == () and parts[0] == "schema":
+                continue
+            name = ".".join(part for part in parts if part != "__init__")
+            if name:
+                yield name, path
+
+
+MODULES = dict(sources())
+
+
+def imported(module: str) -> set[str]:
+    """What a module imports: ours by their names below `indexer`, and others by their own."""
+    path = MODULES[module]
+    package = ["indexer", *module.split(".")]
+    if path.name != "__init__.py":
+        package.pop()
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *(node.module or "").split(".")] if node.module else base
+            for alias in node.names:
+                whole = ".".join([*base, alias.name]).removeprefix("indexer.")
+                found.add(whole if whole in MODULES else ".".join(base).removeprefix("indexer."))
+    return found - {"indexer", "__future__"}
+
+
+def test_every_module_is_in_the_picture() -> None:
+    assert MODULES.keys() <= ORDER.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_up_the_river(module: str) -> None:
+    for other in imported(module) & MODULES.keys():
+        assert ORDER[other] < ORDER[module], f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("module", STAGES_NEVER)
+def test_stages_keep_to_themselves(module: str) -> None:
+    assert imported(module) & set(STAGES_NEVER[module].split()) == set()
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_who_alone_imports_a_library(library: str) -> None:
+    allowed = ONLY[library].split()
+    for module in MODULES:
+        if {name.split(".")[0] for name in imported(module)} & {library}:
+            assert module in allowed or f"{module.split('.')[0]}.*" in allowed, module
+
+
+@pytest.mark.parametrize("call", CALLS_ONLY)
+def test_who_alone_calls_a_function(call: str) -> None:
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == call:
+                assert module == CALLS_ONLY[call], f"{module}:{node.lineno} calls {call}"
+
+
+def test_modules_and_public_functions_say_what_they_are_for() -> None:
+    missing = []
+    for module, path in MODULES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if ast.get_docstring(tree) is None:
+            missing.append(module)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+                if ast.get_docstring(node) is None:
+                    missing.append(f"{module}.{node.name}")
+    assert missing == []
+

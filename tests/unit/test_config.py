@@ -1,0 +1,84 @@
+"""The configuration file: what is ours in it, and errors that say field, value and reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from indexer import config
+from indexer.errors import UsageError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "piwheels.conf"
+
+
+def test_file_of_piwheels_alone(file: Path) -> None:
+    file.write_text(
+        "dsn = postgres:///piwheels\n"
+        "; a comment\n"
+        "[master]\n"
+        "dsn = postgres:///%(user)s\n"
+        "dsn = twice\n"
+        "[slave]\n"
+        "master=10.0.0.1\n"
+    )
+    assert config.read_file(file) == {}
+
+
+def test_empty_file(file: Path) -> None:
+    file.write_text("")
+    assert config.read_file(file) == {}
+
+
+def test_types(file: Path) -> None:
+    file.write_text(
+        "[indexer]\n"
+        "state-dir = /srv/x\n"
+        "settle: 2\n"
+        "changes_queue =\n"
+        "  ipc:///a\n"
+        "  tcp://b:1\n"
+        "Site-URL = https://x.org  \n"
+    )
+    assert config.read_file(file) == {
+        "state_dir": Path("/srv/x"),
+        "settle": 2.0,
+        "changes_queue": ["ipc:///a", "tcp://b:1"],
+        "site_url": "https://x.org",
+    }
+
+
+def test_keys_of_a_default_section_are_not_ours(file: Path) -> None:
+    file.write_text("[DEFAULT]\ndsn = x\n[indexer]\nsettle = 1\n")
+    assert config.read_file(file) == {"settle": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[indexer]\nsetle = 1\n", ["'setle'", "did you mean settle?"]),
+        ("[indexer]\nfrobnicate = 1\n", ["'frobnicate'", "--help"]),
+        ("[indexer]\nsettle = soon\n", ["settle", "'soon'", "seconds"]),
+        ("[indexer]\nstate-dir = {file}\n", ["state-dir", "{file}", "is a file"]),
+        ("[indexer]\nreplay-queue = ipc:///a b\n", ["replay-queue", "'b'", "address"]),
+        ("[indexer\n", ["[indexer"]),
+    ],
+)
+def test_errors_say_file_field_value_and_reason(text: str, says: list[str], file: Path) -> None:
+    file.write_text(text.replace("{file}", str(file)))
+    with pytest.raises(UsageError) as error:
+        config.read_file(file)
+    assert error.value.exit_status == 2
+    assert error.value.remedy
+    for part in [str(file), *says]:
+        assert part.replace("{file}", str(file)) in str(error.value)
+
+
+def test_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Is a directory"):
+        config.read_file(tmp_path)
