@@ -44,7 +44,8 @@ test: $(INSTALLED_DEV) debian-packages  ## set up and run the tests
 
 soak: $(INSTALLED_DEV) debian-packages  ## kill, cut the power and fail the disk, hundreds of times
 	PIW_INDEXER_SOAK_ROUNDS=50 PIW_INDEXER_SOAK_KILLS=60 PIW_INDEXER_SOAK_CUTS=60 \
-		PIW_INDEXER_SOAK_FAULTS=40 $(BIN)/python -m pytest -q -m crash $(ARGS)
+		PIW_INDEXER_SOAK_FAULTS=40 $(BIN)/python -m pytest -q -m crash \
+		-o faulthandler_timeout=3600 $(ARGS)
 
 lint: $(INSTALLED_DEV) $(SCHEMA_LINK)  ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -245,10 +245,10 @@ class Process:
         except subprocess.TimeoutExpired:
             pytest.fail(f"{self.arguments} does not end: {self.output}")
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
-    def signal_group(self, number: signal.Signals) -> None:
+    def signal_group(self, number: int) -> None:
         os.killpg(self.pid, number)
 
     def terminate(self) -> None:

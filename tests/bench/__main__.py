@@ -404,7 +404,7 @@ def main() -> None:
     described = machine()
     console.print(" ".join(f"{key}: {value}," for key, value in described.items()).rstrip(","))
     table = Table("figure", "promised", "median", "least", "greatest", "unit", "met", box=None)
-    rows = []
+    rows: list[dict[str, Any]] = []
     base = Path(tempfile.mkdtemp(prefix="piw-bench-"))
     try:
         for figure in FIGURES:

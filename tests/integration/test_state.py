@@ -21,8 +21,8 @@ from ..samples import decoded, new_package
 pytestmark = pytest.mark.integration
 
 
-def opened(directory: Path, **options: bool) -> State:
-    return State(directory, "test", lambda: samples.NOW, **options)
+def opened(directory: Path, *, rebuild: bool = False) -> State:
+    return State(directory, "test", lambda: samples.NOW, rebuild=rebuild)
 
 
 def entries(*serials: int) -> list[Entry]:

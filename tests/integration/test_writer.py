@@ -36,9 +36,14 @@ class Output:
     def write(self, *names: str) -> writer.Written:
         return self._writer.write(names)
 
-    def write_pending(self, **options: bool) -> int:
+    def write_pending(self, *, everything: bool = False) -> int:
         return writer.publish_pending(
-            self.index.connection, self.index.path, self.publisher, URL, START, **options
+            self.index.connection,
+            self.index.path,
+            self.publisher,
+            URL,
+            START,
+            everything=everything,
         )
 
     def names(self) -> list[str]:

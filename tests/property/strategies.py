@@ -424,7 +424,7 @@ def mutations(
         if not found:
             break
         *path, key = draw(st.sampled_from(found))
-        parent = changed
+        parent: Any = changed
         for step in path:
             parent = parent[step]
         kind = draw(st.sampled_from(("replace", "replace", "remove", "add", "rename", "swap")))
@@ -461,10 +461,10 @@ def _misnamed(draw: st.DrawFn) -> Message:
     named = [
         path
         for path in places(changed)
-        if path[-1] in _NAMES or len(path) > 1 and path[-2] in (*_NAMED, "aliases")
+        if path[-1] in _NAMES or (len(path) > 1 and path[-2] in (*_NAMED, "aliases"))
     ]
     for *path, key in draw(st.lists(st.sampled_from(named or [("at",)]), max_size=2)):
-        parent = changed
+        parent: Any = changed
         for step in path:
             parent = parent[step] if isinstance(parent, list) else parent.get(step, {})
         new = draw(hostile_names)

@@ -110,7 +110,7 @@ def imported(module: str) -> set[str]:
     package = ["indexer", *module.split(".")]
     if path.name != "__init__.py":
         package.pop()
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
@@ -165,4 +165,3 @@ def test_modules_and_public_functions_say_what_they_are_for() -> None:
                 if ast.get_docstring(node) is None:
                     missing.append(f"{module}.{node.name}")
     assert missing == []
-

@@ -273,7 +273,10 @@ HUGE = 2**63
             (BUILD, set_data(duration=value), "data.duration")
             for value in (-1, -0.001, "1", None, True, [1])
         ],
-        *[(BUILD, set_data(files=value), "data.files") for value in (None, {}, "x", 0)],
+        (BUILD, set_data(files=None), "data.files"),
+        (BUILD, set_data(files={}), "data.files"),
+        (BUILD, set_data(files="x"), "data.files"),
+        (BUILD, set_data(files=0), "data.files"),
         (BUILD, set_data(files=[None]), "data.files[0]"),
         (BUILD, set_data(files=[samples.file("a-1-py3-none-any.whl"), 7]), "data.files[1]"),
         *[(BUILD, drop(name), f"data.{name}") for name in BUILD["data"]],
