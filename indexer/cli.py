@@ -77,10 +77,10 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("piw-indexer: interrupted", err=True)
         sys.exit(130)
-    except SystemExit:
-        # Whoever read our results has seen enough, as `| head` does; click takes it for an error.
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-        raise
+    except (BrokenPipeError, SystemExit) as error:
+        # Whoever read our results has seen enough, as `| head` does; click makes an exit of it.
+        if isinstance(error, SystemExit) and type(sys.stdout).__name__ != "PacifyFlushWrapper":
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+        sys.exit(0)
     sys.exit(result if isinstance(result, int) else 0)

@@ -175,7 +175,6 @@ def test_umask_does_not_hide_the_site(site: Site) -> None:
         (["run", "--max-delay", "inf"], "inf"),
         (["run", "--counters-interval", "-0.1"], "-0.1"),
         (["run", "--counters-interval", "nan"], "nan"),
-        (["run", "--settle", "5", "--max-delay", "4"], "--max-delay"),
         (["run", "--changes-queue", "somewhere"], "somewhere"),
         (["run", "--changes-queue", "udp://x:1"], "udp://x:1"),
         (["run", "--replay-queue", "tcp://"], "tcp://"),

@@ -88,33 +88,45 @@ VALUES = {
     "site-url": "https://example.org",
     "changes-queue": "ipc:///a tcp://b:1",
     "replay-queue": "ipc:///a tcp://b:1",
-    "curve-key": "/etc/piw-indexer/index.key",
-    "curve-server-key": "master.pub other.pub",
-    "allowed-keys": "/etc/piw-indexer/subscribers",
-    "ipc-mode": "0600",
-    "ipc-group": "piwheels",
     "settle": "0.5",
     "max-delay": "20",
     "counters-interval": "0",
+    "as-of": "2026-11-20T12:00:00Z",
     "feed": "master",
     "rate": "100.5",
+    "fix": "yes",
+    "write": "no",
+    "all": "true",
+    "exit": "false",
+    "json": "on",
+    "retry": "off",
+    "spool": "1",
 }
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_option_of_a_configuration_file(name: str, tmp_path: Path) -> None:
     file = tmp_path / "piwheels.conf"
+    users = {option.name for _, option in OPTIONS if option.opts[-1] == f"--{name}"}
     for key in (name, name.replace("-", "_")):
         file.write_text(f"[indexer]\n{key} = {VALUES[name]}\n")
-        assert list(config.read_file(file)) == [name.replace("-", "_")]
+        assert set(config.read_file(file)) == users
 
 
 def test_every_option_is_one_of_a_configuration_file() -> None:
-    """But which file to read, and a now that is over when it is read again."""
-    have = {
-        option.opts[-1][2:] for name, option in OPTIONS if name != "demo" and not option.is_flag
-    }
-    assert have - VALUES.keys() == {"configuration", "as-of"}
+    """But which file to read; `demo` plays, and is not configured."""
+    have = {option.opts[-1][2:] for name, option in OPTIONS if name != "demo"}
+    assert have - config.OPTIONS.keys() - config.FLAGS.keys() <= {"configuration"}
+
+
+def test_switches_of_a_configuration_file(site: Site) -> None:
+    file = site.home / "piwheels.conf"
+    file.write_text("[indexer]\njson = yes\nwrite = yes\n")
+    site.piw("ingest", "-c", file, "-", input=samples.line(samples.new_package("numpy")))
+    assert (site.output_path / "packages.json").read_bytes() == b'[["numpy",0,0]]'
+    assert site.piw("status", "-c", file).stdout.startswith("{")
+    file.write_text("[indexer]\njson = no\n")
+    assert not site.piw("status", "-c", file).stdout.startswith("{")
 
 
 def site_url(site: Site) -> str:
@@ -208,7 +220,8 @@ def test_everything_from_a_file(site: Site) -> None:
     [
         ("[indexer]\nsetle = 1\n", ["setle", "did you mean settle?"]),
         ("[indexer]\nfrobnicate = 1\n", ["frobnicate"]),
-        ("[indexer]\nas-of = 2026-11-22T00:00:00Z\n", ["as-of"]),
+        ("[indexer]\nas-of = yesterday\n", ["as-of", "yesterday"]),
+        ("[indexer]\njson = perhaps\n", ["json", "perhaps"]),
         ("[indexer]\nsettle = soon\n", ["settle", "soon"]),
         ("[indexer]\nsettle = -1\n", ["settle", "-1"]),
         ("[indexer]\nsettle = nan\n", ["settle", "nan"]),
@@ -218,7 +231,6 @@ def test_everything_from_a_file(site: Site) -> None:
         ("[indexer]\nchanges-queue =\n", ["changes-queue"]),
         ("[indexer\nsettle = 1\n", ["[indexer"]),
         ("[indexer]\n  nonsense\n", ["nonsense"]),
-        ("[indexer]\nsettle = 9\nmax-delay = 8\n", ["settle", "max-delay"]),
         ("[indexer]\nchanges-queue = ipc:///a ipc:///b\n", ["changes-queue", "replay-queue"]),
         ("[indexer]\nsite-url = \xe4\n".encode("latin-1"), ["utf-8"]),
     ],

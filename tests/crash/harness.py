@@ -128,15 +128,23 @@ def journal_messages(directory: Path) -> list[Message]:
         reader.close()
 
 
-def journaled(site: Site) -> int:
-    """How many messages are durable in the journal."""
-    if not any((site.state_dir / "journal").glob("*.db")):
+def last_serial(directory: Path) -> int:
+    """How many messages are durable in a journal."""
+    if not any(directory.glob("*.db")):
         return 0
-    reader = JournalReader(site.state_dir / "journal")
+    reader = JournalReader(directory)
     try:
         return reader.last_serial()
     finally:
         reader.close()
+
+
+def journaled(site: Site) -> int:
+    return last_serial(site.state_dir / "journal")
+
+
+def spooled(site: Site) -> int:
+    return last_serial(site.publisher_dir / "spool")
 
 
 def index_rows(site: Site) -> Rows:

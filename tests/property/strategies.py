@@ -240,24 +240,64 @@ def narrowed(value: Any) -> Any:
 
 def batches(*kinds: st.SearchStrategy[Message], most: int) -> st.SearchStrategy[list[Message]]:
     """Messages of one of these kinds, of many packages or of two."""
-    lists = [st.lists(kind, min_size=1, max_size=most) for kind in kinds]
-    return st.one_of(*lists, *[one.map(narrowed) for one in lists])
+    # Hypothesis prefers lists that are hardly longer than they must be.
+    lists = [
+        st.lists(kind, min_size=least, max_size=most) for least in (1, most // 2) for kind in kinds
+    ]
+    return st.one_of(*lists, *[one.map(lambda found: [*map(narrowed, found)]) for one in lists])
+
+
+def _of_one_version(message: Message) -> Message:
+    names = {"package": "foo", "version": "1.0"}
+    data = message["data"]
+    return {**message, "data": {**data, **{name: names[name] for name in names if name in data}}}
 
 
 BUILDS = messages_of(
     "SETABIS", *["LOGBUILD"] * 6, "NEWVER", "DELVER", "DELBUILD", "SKIPVER", "SKIPPKG", "SNAPSHOT"
 )
-DOWNLOADS = messages_of(
-    *["LOGDOWNLOAD"] * 6, *["LOGBUILD"] * 3, "DELBUILD", "DELVER", "DELPKG", "SNAPSHOT", "DOWNLOADS"
+ATTEMPTS = messages_of(*["LOGBUILD"] * 5, "SNAPSHOT").map(_of_one_version)
+_takeovers = st.builds(
+    lambda message, made: {**message, "data": {**message["data"], "status": True, "files": made}},
+    messages_of("LOGBUILD"),
+    st.lists(files, min_size=1, max_size=2),
+)
+DOWNLOADS = st.one_of(
+    *[messages_of("LOGDOWNLOAD"), _takeovers] * 4,
+    messages_of("DELBUILD", "DELVER", "DELPKG", "SNAPSHOT", "DOWNLOADS", "NEWPKG"),
 )
 NAMES = messages_of(*["NEWPKGNAME"] * 5, "NEWPKG", "DELPKG", "DELPKG", "SNAPSHOT", "SETDESC")
-KINDS = (messages, BUILDS, DOWNLOADS, NAMES)
+SKIPS = messages_of("NEWVER", "SKIPVER", "YANKVER", "UNYANKVER", "SKIPPKG", "SETDESC", "LOGBUILD")
+KINDS = {
+    "all": messages,
+    "builds": BUILDS,
+    "attempts": ATTEMPTS,
+    "downloads": DOWNLOADS,
+    "names": NAMES,
+    "skips": SKIPS,
+}
 """All messages, and those that have most to do with each other."""
 
 
-def histories(most: int = 40) -> st.SearchStrategy[list[Message]]:
-    """Valid messages in the order in which they act."""
-    return batches(*KINDS, most=most)
+def _started(history: list[Message], with_abis: bool) -> list[Message]:
+    return [START, *history] if with_abis else history
+
+
+START: Message = {
+    "msg": "SETABIS",
+    "at": rfc3339(NOW),
+    "data": {
+        "build_abis": {abi: "disabled" if abi == "cp37m" else "" for abi in ABIS},
+        "preinstalled_apt_packages": {abi: ["libc6"] for abi in ABIS},
+    },
+}
+"""What a master says when it starts; without ABIs there is no build status."""
+
+
+def histories(most: int = 40, *kinds: str) -> st.SearchStrategy[list[Message]]:
+    """Valid messages in the order in which they act, of these kinds or of any."""
+    found = batches(*[KINDS[kind] for kind in kinds or KINDS], most=most)
+    return st.builds(_started, found, st.sampled_from((True, True, True, False)))
 
 
 # Wire and file
@@ -463,14 +503,15 @@ def _misnamed(draw: st.DrawFn) -> Message:
         for path in places(changed)
         if path[-1] in _NAMES or (len(path) > 1 and path[-2] in (*_NAMED, "aliases"))
     ]
-    for *path, key in draw(st.lists(st.sampled_from(named or [("at",)]), max_size=2)):
+    if named:
+        *path, key = draw(st.sampled_from(named))
         parent: Any = changed
         for step in path:
-            parent = parent[step] if isinstance(parent, list) else parent.get(step, {})
+            parent = parent[step]
         new = draw(hostile_names)
         if isinstance(parent, list) or key in _NAMES:
             parent[key] = new
-        elif key in parent:
+        else:
             parent[new] = parent.pop(key)
     return changed
 

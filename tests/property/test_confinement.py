@@ -157,7 +157,10 @@ def test_only_what_is_ours_is_removed(planted: list[tuple[str, str, str]]) -> No
         before = tree(output)
         publisher = Publisher(output)
         for name in {*s.PACKAGES, *s.SPELLINGS}:
-            publisher.remove(name)
+            try:
+                publisher.remove(name)
+            except PublishError:
+                pass  # what stands in the way is said, and left alone
         after = tree(output)
         assert after.items() <= before.items()
         for path in before.keys() - after.keys():

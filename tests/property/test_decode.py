@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import msgpack
@@ -254,6 +255,37 @@ def test_no_build_abis(abi: str) -> None:
     assert not accepts("LOGBUILD", build(abi_tag=abi))
     assert not accepts("SETABIS", {"build_abis": {abi: ""}, "preinstalled_apt_packages": {}})
     assert not accepts("SETABIS", {"build_abis": {}, "preinstalled_apt_packages": {abi: []}})
+
+
+# Types
+
+NULLABLE = {*s.CLIENT, "requires_python", "seen"}
+OTHERS: tuple[Any, ...] = (None, True, False, 1, 0, 1.5, 1.0, "x", "1", [], {}, [1], {"x": 1})
+
+
+def may_be(message: s.Message, path: list[Any], value: Any) -> bool:
+    """Whether a field of data may have a value of another type."""
+    key = path[-1]
+    if value is None:
+        if key == "released":
+            return bool(message["msg"] == "NEWVER")
+        return key in NULLABLE or (key == "build_id" and message["msg"] == "SNAPSHOT")
+    return key == "duration" and type(value) in (int, float)
+
+
+@settings(max_examples=300)
+@given(s.messages, st.data())
+def test_a_value_of_another_type_is_refused(message: s.Message, data: st.DataObject) -> None:
+    message = deepcopy(message)
+    *path, key = data.draw(st.sampled_from([("data",), *s.places(message["data"])]))
+    parent: Any = message if key == "data" else message["data"]
+    for step in path:
+        parent = parent[step]
+    known = type(parent[key])
+    value = data.draw(st.sampled_from([one for one in OTHERS if type(one) is not known]))
+    parent[key] = value
+    expected = may_be(message, [*path, key], value) or (known is type(None) and type(value) is str)
+    assert accepts(message["msg"], message["data"]) is expected
 
 
 # The compiled schema against voluptuous

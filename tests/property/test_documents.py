@@ -32,17 +32,25 @@ from .world import World, microseconds, tree, world
 
 pytestmark = pytest.mark.property
 
-batches = s.batches(*s.KINDS, most=8)
-published_steps = st.lists(
-    st.one_of(
-        *[st.tuples(st.just("take"), batches)] * 4,
-        *[st.tuples(st.just("publish"), nows)] * 2,
-        st.tuples(st.just("everything"), nows),
-        st.tuples(st.just("restart"), st.none()),
-    ),
-    min_size=1,
-    max_size=12,
-)  # fmt: skip
+batches = s.batches(*s.KINDS.values(), most=8)
+
+
+def published_steps(kind: str) -> st.SearchStrategy[list[Step]]:
+    """Messages of a kind, published now and then."""
+    taken = st.tuples(st.just("take"), s.batches(s.KINDS[kind], most=8))
+    return st.lists(
+        st.one_of(
+            taken,
+            taken,
+            taken,
+            st.tuples(st.just("publish"), nows),
+            st.tuples(st.just("publish"), nows),
+            st.tuples(st.just("everything"), nows),
+            st.tuples(st.just("restart"), st.none()),
+        ),
+        min_size=4,
+        max_size=12,
+    )
 
 
 def check_published(here: World, messages: list[s.Message], now: datetime) -> None:
@@ -60,13 +68,16 @@ def check_published(here: World, messages: list[s.Message], now: datetime) -> No
     assert here.publish(now, everything=True) == 0
 
 
-@settings(max_examples=150)
-@given(published_steps, nows, st.sampled_from((1, 2, 64)))
+@pytest.mark.parametrize("kind", s.KINDS)
+@settings(max_examples=30)
+@given(st.data(), nows, st.sampled_from((1, 2, 64)))
 def test_a_tree_written_bit_by_bit_is_one_written_at_once(
-    script: list[Step], now: datetime, chunk: int
+    kind: str, data: st.DataObject, now: datetime, chunk: int
 ) -> None:
-    sent: list[s.Message] = []
+    script = data.draw(published_steps(kind))
+    sent = [s.START]
     with world() as here, mock.patch.object(writer.chunks, "__defaults__", (chunk,)):
+        here.take(sent)
         for what, argument in script:
             if what == "take":
                 here.take(argument)
@@ -137,10 +148,11 @@ class Overlap:
 def test_what_is_touched_while_it_is_written_is_written_again(
     script: list[Step], now: datetime
 ) -> None:
-    sent: list[s.Message] = []
+    sent = [s.START]
     with world() as here:
         slow = Overlap(here)
         try:
+            here.take(sent)
             for what, argument in script:
                 if what == "take":
                     here.take(argument)
@@ -227,8 +239,9 @@ class InOneThread:
 def test_killed_at_any_call_to_the_system_it_is_made_good(
     history: list[list[s.Message]], at: int, after: bool, now: datetime
 ) -> None:
-    sent: list[s.Message] = []
+    sent = [s.START]
     with world() as here:
+        here.take(sent)
         for number, messages in enumerate(history, 1):
             here.take(messages)
             sent += messages

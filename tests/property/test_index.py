@@ -66,11 +66,20 @@ def test_any_batches_and_restarts_leave_the_rows_of_a_rebuild(
             assert rows(here.state.connection) == rows(fresh)
 
 
-@given(s.histories(), st.lists(st.integers(0, 12), max_size=8), nows)
+@given(
+    s.histories() | s.batches(s.DOWNLOADS, most=40),
+    st.lists(st.integers(0, 12), max_size=8),
+    nows,
+    st.sampled_from((1, 2, 50_000)),
+)
 def test_the_size_of_batches_does_not_matter(
-    history: list[s.Message], sizes: list[int], now: datetime
+    history: list[s.Message], sizes: list[int], now: datetime, kept: int
 ) -> None:
-    with world() as at_once, world() as in_parts:
+    with (
+        world() as at_once,
+        world() as in_parts,
+        mock.patch.object(counters, "_MOST_COUNTERS", kept),
+    ):
         at_once.move_window(now)
         at_once.take(history)
         in_parts.take_all(history, sizes)
@@ -97,30 +106,41 @@ def test_what_is_journaled_is_on_the_disk() -> None:
             here.take([{"msg": "NEWPKG", "at": s.rfc3339(s.NOW), "data": {"package": "foo"}}])
 
 
-@given(s.histories(20), st.data())
-def test_what_comes_again_changes_nothing(history: list[s.Message], data: st.DataObject) -> None:
+sendings = st.lists(
+    st.tuples(
+        st.integers(0, 20),  # the first message that is sent (again)
+        st.integers(1, 20),  # how many
+        st.sampled_from((False, False, True)),  # a restart
+        st.sampled_from((0, 0, 0, 31)),  # days that pass
+    ),
+    max_size=8,
+)
+
+
+@given(s.histories(20), st.sets(st.integers(0, 19), max_size=4), sendings)
+def test_what_comes_again_changes_nothing(
+    history: list[s.Message], bad: set[int], parts: list[tuple[int, int, bool, int]]
+) -> None:
     """A feed is sent again from any point on, as often as one likes, in any pieces."""
     entries: list[Entry] = []
-    for serial, message in enumerate(history, 1):
-        position = Position("test", 1, serial)
-        if data.draw(st.integers(0, 9)) == 0:
-            refused = DecodeError("data", "is bad")
-            entries.append(Refused(position, "here", "json", refused, b"bytes"))
+    for number, message in enumerate(history):
+        position = Position("test", 1, number + 1)
+        if number in bad:
+            error = DecodeError("data", "is bad")
+            entries.append(Refused(position, "here", "json", error, b"bytes"))
         else:
             entries.append(Accepted(position, decode.from_json(s.line(message), 0)))
+    once = [entry for entry in entries if isinstance(entry, Accepted)]
     with world() as here:
-        once = [entry for entry in entries if isinstance(entry, Accepted)]
         sent = 0
-        while sent < len(entries):
-            start = data.draw(st.integers(0, sent))
-            end = data.draw(st.integers(start + 1, len(entries)))
-            if start <= sent:
-                here.state.take(entries[start:end])
-                sent = max(sent, end)
-            if data.draw(st.booleans()):
+        for start, size, restart, days in parts:
+            start = min(start, sent)  # never a hole: the subscriber sees to that
+            here.state.take(entries[start : start + size])
+            sent = max(sent, start + size)
+            if restart:
                 here.restart()
-            if data.draw(st.integers(0, 4)) == 0:
-                here.now += timedelta(days=31)
+            here.now += timedelta(days=days)
+        here.state.take(entries)
         before = rows(here.state.connection)
         assert here.state.take(entries) == []
         here.restart()

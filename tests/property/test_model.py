@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from indexer import index
+from indexer import index, tags
 
 from . import strategies as s
-from .model import Model
+from .model import EPOCH, Model, fit
 from .test_index import nows
 from .world import Tree, World, tree, world
 
@@ -42,11 +43,13 @@ def unzipped(found: Tree) -> Tree:
     return {**found, "packages.json.gz": (kind, gzip.decompress(content))}
 
 
-@settings(max_examples=200)
-@given(s.histories(25), nows)
+@pytest.mark.parametrize("kind", s.KINDS)
+@settings(max_examples=70)
+@given(st.data(), nows)
 def test_documents_and_counters_are_those_of_the_model(
-    history: list[s.Message], now: datetime
+    kind: str, data: st.DataObject, now: datetime
 ) -> None:
+    history = data.draw(s.histories(25, kind))
     model = Model()
     with world() as here:
         here.take(history)
@@ -55,7 +58,24 @@ def test_documents_and_counters_are_those_of_the_model(
         here.publish(now)
         assert unzipped(tree(here.output)) == expected_tree(model, now)
         assert index.get(here.state.connection, "no_wheels", 0) == model.no_wheels
+        hours = here.view(
+            "SELECT package, hour, downloads FROM download_hours JOIN download_counts USING"
+            " (counter_id)"
+        )
+        assert sorted(hours) == sorted(
+            (package, int((hour - EPOCH).total_seconds()), count)
+            for package, counts in model.hours.items()
+            for hour, count in counts.items()
+            if count
+        )
         check_views(here, model, now)
+
+
+@pytest.mark.parametrize("abi", s.ABIS)
+@pytest.mark.parametrize("file_abi", s.FILE_ABIS)
+def test_files_fit_as_the_model_says(file_abi: str, abi: str) -> None:
+    for python in s.PYTHONS:
+        assert tags.fit(python, file_abi, abi) == fit(python, file_abi, abi), python
 
 
 def check_views(here: World, model: Model, now: datetime) -> None:

@@ -64,7 +64,7 @@ class Context:
 
 @settings(max_examples=30)
 @given(
-    st.lists(s.batches(*s.KINDS, most=10), min_size=1, max_size=6),
+    st.lists(s.batches(*s.KINDS.values(), most=10), min_size=1, max_size=6),
     st.integers(1, 4),
     st.integers(1, 3),
     st.sampled_from((0.0, 0.001, 60.0)),
