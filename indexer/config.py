@@ -102,6 +102,23 @@ class ModeType(click.ParamType[Any]):
         return mode
 
 
+class RateType(click.ParamType[Any]):
+    """Messages a second, above 0."""
+
+    name = "rate"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = math.nan
+        if not 0 < rate < math.inf:
+            self.fail(f"{value!r} is not a number of messages a second above 0", param, context)
+        return rate
+
+
 _SECONDS = SecondsType()
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -185,7 +202,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "The name of the feed. Default: the name of this machine.",
     },
     "rate": {
-        "type": click.FloatRange(min=0, min_open=True),
+        "type": RateType(),
         "default": None,
         "help": "Messages a second. Default: as fast as it goes.",
     },

@@ -195,7 +195,10 @@ class Publisher:
             if stat.S_ISLNK(mode):
                 # Ours point to a package beside them, and nowhere else.
                 return names.is_canonical(os.readlink(path)) and _unlink(path)
-            if not stat.S_ISDIR(mode) or os.path.islink(f"{path}/json"):
+            # Only packages have a directory of ours, never other spellings.
+            if not stat.S_ISDIR(mode) or not names.is_canonical(name):
+                return False
+            if os.path.islink(f"{path}/json"):
                 return False
             return self._remove_document(path)
         except OSError as error:

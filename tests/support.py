@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -334,6 +335,11 @@ class Site:
     @property
     def output(self) -> list[object]:
         return ["--output-path", self.output_path]
+
+    def copy(self, other: Site) -> None:
+        """Take over what another site has."""
+        shutil.copytree(other.state_dir, self.state_dir)
+        shutil.copytree(other.output_path, self.output_path, symlinks=True)
 
     def piw(self, command: str, *arguments: object, status: int | None = 0, **more: Any) -> Result:
         """Run a command on this site."""

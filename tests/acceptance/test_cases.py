@@ -75,8 +75,8 @@ def ingest_killed_half_way(site: Site, file: Path) -> None:
 
 
 @by_case
-def test_through_a_running_daemon(case: Case, feed: Feed, site: Site) -> None:
-    with site.daemon(feed) as daemon, site.publisher(feed, case.messages) as publisher:
+def test_through_a_running_daemon(case: Case, ipc: Feed, site: Site) -> None:
+    with site.daemon(ipc) as daemon, site.publisher(ipc, case.messages) as publisher:
         site.wait_for_all(case.count, daemon, publisher)
         daemon.terminate()
         publisher.terminate()

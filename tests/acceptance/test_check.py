@@ -30,8 +30,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Site:
 @pytest.fixture
 def checked(pristine: Site, site: Site) -> Site:
     """A copy of it to spoil."""
-    shutil.copytree(pristine.state_dir, site.state_dir)
-    shutil.copytree(pristine.output_path, site.output_path, symlinks=True)
+    site.copy(pristine)
     return site
 
 

@@ -22,11 +22,19 @@ pytestmark = pytest.mark.acceptance
 AS_ROOT = os.geteuid() == 0
 
 
-@pytest.fixture
-def filled(site: Site) -> Site:
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A site with the documents of a case."""
+    site = Site(tmp_path_factory.mktemp("pristine"))
     case = case_named("equal-versions")
     site.ingest(case.messages, as_of=case.as_of)
+    return site
+
+
+@pytest.fixture
+def filled(pristine: Site, site: Site) -> Site:
+    """A copy of it to spoil."""
+    site.copy(pristine)
     return site
 
 

@@ -69,7 +69,7 @@ def check_published(here: World, messages: list[s.Message], now: datetime) -> No
 
 
 @pytest.mark.parametrize("kind", s.KINDS)
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.data(), nows, st.sampled_from((1, 2, 64)))
 def test_a_tree_written_bit_by_bit_is_one_written_at_once(
     kind: str, data: st.DataObject, now: datetime, chunk: int
@@ -143,7 +143,6 @@ class Overlap:
         self.counted.clear()
 
 
-@settings(max_examples=150)
 @given(overlapping_steps, nows)
 def test_what_is_touched_while_it_is_written_is_written_again(
     script: list[Step], now: datetime
@@ -235,6 +234,7 @@ class InOneThread:
         pass
 
 
+@settings(max_examples=80)
 @given(st.lists(batches, min_size=1, max_size=3), st.integers(1, 60), st.booleans(), nows)
 def test_killed_at_any_call_to_the_system_it_is_made_good(
     history: list[list[s.Message]], at: int, after: bool, now: datetime

@@ -66,6 +66,7 @@ def test_any_batches_and_restarts_leave_the_rows_of_a_rebuild(
             assert rows(here.state.connection) == rows(fresh)
 
 
+@settings(max_examples=60)
 @given(
     s.histories() | s.batches(s.DOWNLOADS, most=40),
     st.lists(st.integers(0, 12), max_size=8),
