@@ -11,7 +11,9 @@ import gzip
 import hashlib
 import os
 import stat
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -219,10 +221,18 @@ class Publisher:
         return removed
 
     def has_packages(self, document: bytes) -> bool:
-        """True if `packages.json` has these bytes, and its compressed copy is there."""
+        """True if `packages.json` has these bytes, and its compressed copy ends as theirs does.
+
+        Source of the trailer: RFC 1952, https://www.rfc-editor.org/rfc/rfc1952#section-2.3
+        """
         path = self.output_path / "packages.json"
+        trailer = struct.pack("<II", zlib.crc32(document), len(document) & 0xFFFFFFFF)
         try:
-            return path.read_bytes() == document and os.path.exists(f"{path}.gz")
+            if path.read_bytes() != document:
+                return False
+            with open(f"{path}.gz", "rb") as file:
+                file.seek(-8, os.SEEK_END)
+                return file.read() == trailer
         except OSError:
             return False
 
