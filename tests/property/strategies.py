@@ -247,8 +247,8 @@ def batches(*kinds: st.SearchStrategy[Message], most: int) -> st.SearchStrategy[
     return st.one_of(*lists, *[one.map(lambda found: [*map(narrowed, found)]) for one in lists])
 
 
-def _of_one_version(message: Message) -> Message:
-    names = {"package": "foo", "version": "1.0"}
+def _with(message: Message, **names: str) -> Message:
+    """A message in which these fields, if it has them, are the same as in all others."""
     data = message["data"]
     return {**message, "data": {**data, **{name: names[name] for name in names if name in data}}}
 
@@ -256,17 +256,21 @@ def _of_one_version(message: Message) -> Message:
 BUILDS = messages_of(
     "SETABIS", *["LOGBUILD"] * 6, "NEWVER", "DELVER", "DELBUILD", "SKIPVER", "SKIPPKG", "SNAPSHOT"
 )
-ATTEMPTS = messages_of(*["LOGBUILD"] * 5, "SNAPSHOT").map(_of_one_version)
+ATTEMPTS = messages_of(*["LOGBUILD"] * 6, "SNAPSHOT", "SETABIS", "DELBUILD").map(
+    lambda message: _with(message, package="foo", version="1.0")
+)
 _takeovers = st.builds(
     lambda message, made: {**message, "data": {**message["data"], "status": True, "files": made}},
     messages_of("LOGBUILD"),
     st.lists(files, min_size=1, max_size=2),
 )
 DOWNLOADS = st.one_of(
-    *[messages_of("LOGDOWNLOAD"), _takeovers] * 4,
-    messages_of("DELBUILD", "DELVER", "DELPKG", "SNAPSHOT", "DOWNLOADS", "NEWPKG"),
-)
-NAMES = messages_of(*["NEWPKGNAME"] * 5, "NEWPKG", "DELPKG", "DELPKG", "SNAPSHOT", "SETDESC")
+    *[messages_of("LOGDOWNLOAD"), _takeovers] * 3,
+    messages_of("DELBUILD", "DELVER", "DELPKG", "SNAPSHOT"),
+    messages_of("DELBUILD", "DELVER", "DELPKG", "SNAPSHOT"),
+    messages_of("DOWNLOADS", "NEWPKG"),
+).map(lambda message: _with(message, version="1.0"))
+NAMES = messages_of(*["NEWPKGNAME"] * 7, "NEWPKG", "DELPKG", "DELPKG", "SNAPSHOT", "SETDESC")
 SKIPS = messages_of("NEWVER", "SKIPVER", "YANKVER", "UNYANKVER", "SKIPPKG", "SETDESC", "LOGBUILD")
 KINDS = {
     "all": messages,

@@ -66,7 +66,7 @@ def test_any_batches_and_restarts_leave_the_rows_of_a_rebuild(
             assert rows(here.state.connection) == rows(fresh)
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(
     s.histories() | s.batches(s.DOWNLOADS, most=40),
     st.lists(st.integers(0, 12), max_size=8),
@@ -160,7 +160,7 @@ def test_what_comes_again_changes_nothing(
             assert rows(fresh) == before
 
 
-@settings(max_examples=50)
+@settings(max_examples=12)
 @given(s.histories(10), s.histories(10))
 def test_feeds_and_epochs_are_counted_apart(
     history: list[s.Message], other: list[s.Message]

@@ -44,7 +44,7 @@ def unzipped(found: Tree) -> Tree:
 
 
 @pytest.mark.parametrize("kind", s.KINDS)
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(st.data(), nows)
 def test_documents_and_counters_are_those_of_the_model(
     kind: str, data: st.DataObject, now: datetime

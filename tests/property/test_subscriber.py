@@ -178,7 +178,7 @@ def play(here: Network, script: list[tuple[str, str]]) -> None:
             here.subscriber.tick()
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(events, st.sampled_from((1, 3, 20_000)), st.sampled_from((1, 2, 1000)))
 def test_every_message_once_and_in_order(
     script: list[tuple[str, str]], early: int, limit: int

@@ -62,7 +62,7 @@ class Context:
     Process = Thread
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(
     st.lists(s.batches(*s.KINDS.values(), most=10), min_size=1, max_size=6),
     st.integers(1, 4),
