@@ -24,7 +24,7 @@ from . import (
     salvage,
     writer,
 )
-from .errors import IndexerError, JournalError, StateError
+from .errors import IndexerError, JournalError, NewerDatabaseError, StateError
 from .journal_reader import JournalReader, month_files
 from .publish import Publisher, compressed
 from .state import BATCH, JOURNAL, replay
@@ -124,7 +124,9 @@ def check_index(directory: Path, progress: Progress) -> Iterator[Difference]:
         yield Difference("index", f"there is no {path}")
         return
     try:
-        live = database.open_reader(path)
+        live = index.open_reader(path)
+    except NewerDatabaseError:
+        raise
     except StateError as error:
         yield Difference("index", f"it is damaged: {error.cause}")
         return
@@ -199,7 +201,7 @@ def check_documents(
     directory: Path, publisher: Publisher, site_url: str, progress: Progress
 ) -> Iterator[tuple[Difference, str | None]]:
     """The documents against the index; each difference with the name that must be written."""
-    connection = database.open_reader(directory / index.FILE)
+    connection = index.open_reader(directory / index.FILE)
     try:
         every = [row[0] for row in connection.execute("SELECT package FROM packages ORDER BY 1")]
         done = 0
@@ -243,7 +245,7 @@ def check_documents(
 
 def _changed_meanwhile(directory: Path, package: str, document: bytes, site_url: str) -> bool:
     """True if a running daemon has other plans for a document by now."""
-    connection = database.open_reader(directory / index.FILE)
+    connection = index.open_reader(directory / index.FILE)
     try:
         with database.snapshot(connection):
             rows = index.load_project(connection, package)

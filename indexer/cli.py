@@ -31,7 +31,26 @@ from .commands import (
 from .errors import IndexerError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _ReaderLeftError(Exception):
+    """Whoever read our results has seen enough, as `| head` does."""
+
+
+class _Group(click.Group):
+    """Commands whose stdout may be closed before they have said everything."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            result = super().invoke(context)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise _ReaderLeftError from error  # click would end with 1
+        return result
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="piw-indexer")
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong on stderr.")
@@ -67,7 +86,6 @@ def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; never returns, but for the tests that give `arguments`."""
     try:
         result = piw_indexer.main(arguments, prog_name="piw-indexer", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -77,10 +95,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("piw-indexer: interrupted", err=True)
         sys.exit(130)
-    except (BrokenPipeError, SystemExit) as error:
-        # Whoever read our results has seen enough, as `| head` does; click makes an exit of it.
-        if isinstance(error, SystemExit) and type(sys.stdout).__name__ != "PacifyFlushWrapper":
-            raise
+    except _ReaderLeftError:
+        # What is still in the buffer cannot be told to anybody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
         sys.exit(0)
     sys.exit(result if isinstance(result, int) else 0)

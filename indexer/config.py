@@ -52,14 +52,21 @@ class QueueType(click.ParamType[Any]):
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> str:
-        kind, separator, rest = str(value).partition("://")
-        if not separator or kind not in ("ipc", "tcp", "inproc") or not rest:
+        kind, _, rest = str(value).partition("://")
+        host, _, port = rest.rpartition(":")
+        good = rest if kind in ("ipc", "inproc") else host and _is_port(port)
+        if kind not in ("ipc", "tcp", "inproc") or not good:
             self.fail(
                 f"{value!r} is no address, such as ipc:///tmp/piw-changes or tcp://host:5560",
                 param,
                 context,
             )
         return str(value)
+
+
+def _is_port(text: str) -> bool:
+    """Whether it is a port of TCP: libzmq takes larger numbers, too, and binds to another."""
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= 0xFFFF
 
 
 class SecondsType(click.ParamType[Any]):
@@ -288,7 +295,10 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     operation = f"read the configuration {path}"
     # A [DEFAULT] is a section like others: its keys are not ours.
-    parser = configparser.ConfigParser(interpolation=None, strict=False, default_section="")
+    # piwheels writes switches without a value.
+    parser = configparser.ConfigParser(
+        interpolation=None, strict=False, default_section="", allow_no_value=True
+    )
     try:
         text = path.read_text(encoding="utf-8")
         try:
@@ -299,6 +309,10 @@ def read_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, configparser.Error) as error:
         cause = " ".join(str(error).split())
         raise UsageError(operation, cause, "mend that line, or name another file") from error
+    for section in parser.sections():
+        for written in parser.options(section):
+            if written.startswith("["):  # it would have been a key without a value
+                raise UsageError(operation, f"the header {written!r} has no end", "mend that line")
     if not parser.has_section(SECTION):
         return {}
     found = {}
@@ -312,7 +326,7 @@ def read_file(path: Path) -> dict[str, Any]:
                 f"did you mean {close[0]}?" if close else "see piw-indexer --help",
             )
         parameter = _RESERVED.get(name, name.replace("-", "_"))
-        found[parameter] = _checked(operation, name, text)
+        found[parameter] = _checked(operation, name, text or "")
     return found
 
 

@@ -79,10 +79,18 @@ def roll_back(path: Path) -> None:
         connection.close()
 
 
-def open_reader(path: Path, *, cache_kib: int = 4 * 1024) -> sqlite3.Connection:
+def open_reader(
+    path: Path, migrations: Migrations | None = None, *, cache_kib: int = 4 * 1024
+) -> sqlite3.Connection:
     """Open a database to read only; it can neither write nor checkpoint.
 
+    Args:
+        path: of the file.
+        migrations: the schema that whoever reads it knows.
+        cache_kib: size of the page cache, KiB.
+
     Raises:
+        NewerDatabaseError: if it has migrations besides those.
         StateError: if it is not there or cannot be opened.
     """
     with explained(f"read {path}"):
@@ -94,9 +102,15 @@ def open_reader(path: Path, *, cache_kib: int = 4 * 1024) -> sqlite3.Connection:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if migrations is not None:
+                refuse_newer(connection, path, migrations)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 

@@ -34,6 +34,16 @@ def open_index(path: Path, *, synchronous: str = "NORMAL") -> sqlite3.Connection
     )
 
 
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the index to read only.
+
+    Raises:
+        NewerDatabaseError: if a newer version of the program made it.
+        StateError: if it is not there or cannot be opened.
+    """
+    return database.open_reader(path, schema.migrations)
+
+
 def get(connection: sqlite3.Connection, key: str, default: Any) -> Any:
     """A value of the table `state`."""
     row = connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
@@ -150,7 +160,7 @@ def load_project(connection: sqlite3.Connection, package: str) -> Project | None
             "SELECT b.version, b.abi_tag, b.duration, f.build_id, f.filename, f.filesize,"
             " f.filehash, f.py_version_tag, f.abi_tag, f.platform_tag, f.requires_python,"
             " f.location FROM builds b JOIN files f ON f.build_id = b.build_id"
-            " WHERE b.package = ? ORDER BY f.filename",
+            " WHERE b.package = ?",
             (package,),
         ).fetchall()
     if files:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import database, encode, times
-from .errors import JournalError, StateError
+from .errors import JournalError, NewerDatabaseError, StateError
 from .messages import Message
+from .schema import journal as schema
 
 _MONTH = re.compile(r"\d{4}-\d\d\.db", re.ASCII)
 
@@ -127,7 +128,9 @@ class JournalReader:
             self._reader[1].close()
             self._reader = None
         try:
-            connection = database.open_reader(path)
+            connection = database.open_reader(path, schema.migrations)
+        except NewerDatabaseError:
+            raise
         except StateError as error:
             raise JournalError(
                 f"read the journal's {path.name}",

@@ -38,13 +38,12 @@ class Publisher:
 
     Args:
         output_path: the root of the site; made if it is not there.
-        alone: keep other processes from publishing there, as long as this one lives.
 
     Raises:
-        PublishError: if it cannot be made or written, or another process publishes there.
+        PublishError: if it cannot be made or written.
     """
 
-    def __init__(self, output_path: Path, *, alone: bool = False) -> None:
+    def __init__(self, output_path: Path) -> None:
         self.output_path = output_path
         self._projects = str(output_path / "project")
         self._linking = threading.Lock()
@@ -60,18 +59,26 @@ class Publisher:
                 "permission denied",
                 "check --output-path, and that it belongs to the user that runs piw-indexer",
             )
-
         self._held = -1
-        if alone:
-            self._held = os.open(self._projects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            # One that was killed a moment ago may still be renaming a last document.
-            if not lock.take(self._held, WAIT):
-                os.close(self._held)
-                raise PublishError(
-                    f"publish in {self._projects}",
-                    "another process publishes there",
-                    "stop that one, or choose another --output-path",
-                )
+
+    def hold(self) -> None:
+        """Keep other processes from publishing there, until this one closes it or ends.
+
+        Raises:
+            PublishError: if another one holds it.
+        """
+        if self._held >= 0:
+            return
+        descriptor = os.open(self._projects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # One that was killed a moment ago may still be renaming a last document.
+        if not lock.take(descriptor, WAIT):
+            os.close(descriptor)
+            raise PublishError(
+                f"publish in {self._projects}",
+                "another process publishes there",
+                "stop that one, or choose another --output-path",
+            )
+        self._held = descriptor
 
     def close(self) -> None:
         """Let others publish."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -70,7 +71,7 @@ def project(rows: Project, abis: Abis, site_url: str) -> bytes:
         platform_tag,
         requires_python,
         location,
-    ) in rows.files:
+    ) in sorted(rows.files, key=itemgetter(4)):  # by filename
         for build_abi, rank in abis.fits.get((py_version_tag, abi_tag), {}).items():
             fit = rank, builder_abi != build_abi, -build_id, duration
             best = fitting.get((version, build_abi))

@@ -25,6 +25,9 @@ Progress = Callable[[int, int], None]
 """Is told how many of how many messages are done."""
 
 JOURNAL = "journal"
+OURS = (JOURNAL, index.FILE, checkpoint.DIRECTORY)
+"""What is in a state directory; from any of them it goes on."""
+
 NEW_INDEX = "index.db.new"
 BATCH = 10_000
 ALWAYS_CHECKED = 512 * 1024 * 1024
@@ -219,6 +222,20 @@ class State:
             self.connection.close()
         self.journal.close()
         self._lock.release()
+
+
+def refuse_missing(directory: Path, *names: str) -> None:
+    """Refuse a state directory that has none of these: a slip of the pen in --state-dir.
+
+    Raises:
+        StateError: if that is so.
+    """
+    if not any((directory / name).exists() for name in names):
+        raise StateError(
+            f"use the state directory {directory}",
+            f"there is no {names[0]} in it",
+            "check --state-dir; the daemon or `piw-indexer ingest` makes it",
+        )
 
 
 def replay(

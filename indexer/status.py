@@ -7,10 +7,9 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from . import database, index, lock, pending, times
+from . import database, index, lock, pending, state, times
 from .daemon import LIVE
 from .decode import FILE_FEED
-from .errors import StateError
 from .journal import JournalReader
 from .state import JOURNAL
 
@@ -34,12 +33,7 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
     Raises:
         StateError: if there is no state there, or it cannot be read.
     """
-    if not (directory / JOURNAL).is_dir():
-        raise StateError(
-            f"look at the state directory {directory}",
-            "there is no journal in it",
-            "check --state-dir; the daemon or `piw-indexer ingest` makes it",
-        )
+    state.refuse_missing(directory, JOURNAL)
     held_by = lock.holder(directory)
     live = _live(directory, held_by)
     if live is not None:
@@ -77,7 +71,7 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
 
 
 def _index(path: Path) -> dict[str, Any]:
-    connection = database.open_reader(path)
+    connection = index.open_reader(path)
     try:
         with database.explained(f"read {path}"), database.snapshot(connection):
             return {

@@ -42,6 +42,8 @@ STUCK_AFTER = 300.0
 FLUSH_WITHIN = 10.0
 """Seconds that a stop may take to publish what is waiting."""
 
+_DEAF = (signal.SIGTERM, signal.SIGINT)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -81,7 +83,12 @@ class WriterHandle:
         self._process = context.Process(
             target=_main, args=(other, options, os.getpid()), name="piw-indexer writer", daemon=True
         )
-        self._process.start()
+        # Until it can say that it does not listen to signals, they wait.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         other.close()
         # Until it has started nothing would be published, and it may find that it cannot.
         if not self._pipe.poll(START_WITHIN):
@@ -206,18 +213,17 @@ class WriterHandle:
         except (OSError, StateError):
             pass  # it has ended, which is what was wanted; marks that are left cost a rewrite
         finally:
-            self._process.terminate()
+            self._process.kill()  # it has had its time, and may be killed at any instant
             self._process.join(5)
-            if self._process.is_alive():
-                self._process.kill()
             self._pipe.close()
 
 
 def _main(pipe: Connection, options: Options, parent: int) -> None:
     """The process: run until the daemon says stop, or is gone."""
-    # The daemon is asked to stop; it tells us when it has drained.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # systemd and Ctrl-C tell the whole group to stop; the daemon tells us when it has drained.
+    for number in _DEAF:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
     logging.basicConfig(level=options.log_level, format="%(levelname)s: %(message)s")
     process.end_with(parent)
     try:
@@ -235,7 +241,8 @@ class _WriterLoop:
         self._options = options
         self._connection = database.open_reader(options.index_path, cache_kib=8 * 1024)
         self._counters_connection = database.open_reader(options.index_path, cache_kib=1024)
-        self._publisher = Publisher(options.output_path, alone=True)
+        self._publisher = Publisher(options.output_path)
+        self._publisher.hold()
         self._writer = writer.Writer(self._connection, self._publisher, options.site_url)
         self._waiting: dict[str, tuple[float, float]] = {}  # name: first and last touched
         self._high = 0  # marks up to this serial were read, but for the backlog

@@ -267,11 +267,10 @@ class Process:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has ended, and all that it started
-        self._process.wait()
+        # Only while it runs: the number of one that was waited for may be another's by now.
+        if self._process.poll() is None:
+            self.signal_group(signal.SIGKILL)
+            self._process.wait()
         if exception[0] is None:
             assert "Traceback" not in self.output, self.output
 

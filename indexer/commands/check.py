@@ -13,7 +13,7 @@ from ..check import Difference
 from ..errors import StateError
 from ..progress import bar
 from ..publish import Publisher
-from ..state import JOURNAL, State
+from ..state import JOURNAL, State, refuse_missing
 from .write import publish_all
 
 
@@ -25,13 +25,8 @@ from .write import publish_all
 @config.flag("fix")
 def check(state_dir: Path, output_path: Path, site_url: str, fix: bool) -> int:
     """Compare journal, index and documents, and report what differs."""
-    if not (state_dir / JOURNAL).is_dir():
-        raise StateError(
-            f"check the state directory {state_dir}",
-            "there is no journal in it",
-            "check --state-dir; the daemon or `piw-indexer ingest` makes it",
-        )
-    publisher = Publisher(output_path, alone=fix)
+    refuse_missing(state_dir, JOURNAL)
+    publisher = Publisher(output_path)
     site_url = site_url.rstrip("/")
     # Only one process may repair; State also brings the index up to date.
     state = State(state_dir, "check", clock.now) if fix else None

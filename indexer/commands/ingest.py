@@ -38,7 +38,7 @@ def ingest(
     A file that was given before changes nothing; one that was interrupted goes on where it
     stopped.
     """
-    publisher = Publisher(output_path, alone=True) if write else None
+    publisher = Publisher(output_path) if write else None
     opened = [MessageFile(name, clock.now) for name in files]
     with bar("catching up") as progress:
         state = State(state_dir, "ingest", clock.now, progress)

@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import clock, config, decode, times
-from ..errors import DecodeError, StateError, UsageError
+from ..errors import DecodeError, UsageError
 from ..journal import JournalReader, Quarantined
 from ..messages import Message
 from ..progress import console
-from ..state import JOURNAL, State
+from ..state import JOURNAL, State, refuse_missing
 
 
 @click.command()
@@ -34,10 +34,9 @@ def quarantine(
     spool: bool,
 ) -> None:
     """List refused messages, or show those with the given IDs, or retry them."""
-    directory = state_dir / ("spool" if spool else JOURNAL)
-    if not directory.is_dir():
-        raise StateError(f"read the quarantine in {directory}", "it does not exist")
-    reader = JournalReader(directory)
+    journal = "spool" if spool else JOURNAL
+    refuse_missing(state_dir, journal)
+    reader = JournalReader(state_dir / journal)
     found = reader.quarantine()
     reader.close()
     unknown = set(ids).difference(one.quarantine_id for one in found)

@@ -10,7 +10,7 @@ from .. import clock, config, times
 from ..progress import bar
 from ..publish import Publisher
 from ..salvage import Salvaged, spans
-from ..state import State
+from ..state import OURS, State, refuse_missing
 from .write import publish_all
 
 
@@ -36,7 +36,8 @@ def rebuild(
     With --salvage, a damaged or missing month is replaced by what can be read of it. What is lost
     is said, and noted in the journal; the damaged file stays beside it.
     """
-    publisher = Publisher(output_path, alone=True)
+    publisher = Publisher(output_path)
+    refuse_missing(state_dir, *OURS)
     with bar("rebuilding") as progress:
         state = State(
             state_dir, "rebuild", clock.now, progress, rebuild=True, salvage_journal=salvage

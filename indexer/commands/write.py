@@ -9,7 +9,7 @@ import click
 from .. import clock, config, times, writer
 from ..progress import bar
 from ..publish import Publisher
-from ..state import State
+from ..state import OURS, State, refuse_missing
 
 
 @click.command()
@@ -27,7 +27,8 @@ def write(
     as_of: times.Time | None,
 ) -> None:
     """Publish what is pending, and end."""
-    publisher = Publisher(output_path, alone=True)
+    publisher = Publisher(output_path)
+    refuse_missing(state_dir, *OURS)
     with bar("catching up") as progress:
         state = State(state_dir, "write", clock.now, progress)
     try:
@@ -50,14 +51,18 @@ def publish_all(
         PublishError: if a document could not be published; its mark stays.
     """
     start = times.window_start(clock.now() if as_of is None else as_of)
-    with bar("writing") as progress:
-        changed = writer.publish_pending(
-            state.connection,
-            state.index_path,
-            publisher,
-            site_url.rstrip("/"),
-            start,
-            everything=everything,
-            progress=progress,
-        )
+    publisher.hold()
+    try:
+        with bar("writing") as progress:
+            changed = writer.publish_pending(
+                state.connection,
+                state.index_path,
+                publisher,
+                site_url.rstrip("/"),
+                start,
+                everything=everything,
+                progress=progress,
+            )
+    finally:
+        publisher.close()
     click.echo(f"{publisher.output_path}: {changed} documents written")

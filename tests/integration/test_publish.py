@@ -407,8 +407,10 @@ def test_output_path_that_may_not_be_written(output: Path) -> None:
 
 def test_only_one_process_publishes(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indexer.publish.WAIT", 0.0)
-    first = Publisher(output, alone=True)
+    first, second = Publisher(output), Publisher(output)
+    first.hold()
     with pytest.raises(PublishError, match="another process publishes there"):
-        Publisher(output, alone=True)
+        second.hold()
     first.close()
-    Publisher(output, alone=True).close()
+    second.hold()
+    second.close()

@@ -14,6 +14,12 @@ settings.register_profile("local", _COMMON)
 settings.register_profile("ci", _COMMON, derandomize=True, database=None)
 
 
+def examples(count: int) -> settings:
+    """A decorator: so many examples, and many times more in a soak (PIW_INDEXER_SOAK_ROUNDS)."""
+    rounds = int(os.environ.get("PIW_INDEXER_SOAK_ROUNDS") or 0)
+    return settings(max_examples=count * max(1, rounds // 5))
+
+
 def load() -> None:
     """Choose the profile; whoever writes properties calls it."""
     settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")

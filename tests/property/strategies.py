@@ -238,49 +238,125 @@ def narrowed(value: Any) -> Any:
     return _FEW.get(value, value) if isinstance(value, str) else value
 
 
-def batches(*kinds: st.SearchStrategy[Message], most: int) -> st.SearchStrategy[list[Message]]:
+def _with(message: Message, /, **fields: Any) -> Message:
+    """A message with other values in some fields of its data."""
+    return {**message, "data": {**message["data"], **fields}}
+
+
+def _of(message: str, /, **fields: Any) -> st.SearchStrategy[Message]:
+    return messages_of(message).map(lambda found: _with(found, **fields))
+
+
+# Stories: messages that have to do with each other, which would hardly meet by chance. Other
+# messages, commits, publications and restarts come between them.
+
+Story = list[Message]
+
+
+@st.composite
+def _file_story(draw: st.DrawFn) -> Story:
+    """A file is downloaded before and after it gets another package, or goes."""
+    first, second = draw(st.permutations(PACKAGES[:2]))
+    file = {**draw(files), "filename": draw(st.sampled_from((WHEELS[0], WHEELS[4])))}
+    version = draw(versions)
+    built = {"version": version, "status": True, "files": [file]}
+    owned = {"package": first, "version": version}
+    download = _of("LOGDOWNLOAD", filename=file["filename"])
+    change = draw(
+        st.one_of(
+            _of("LOGBUILD", **{**built, "package": second}),
+            _of("DELBUILD", **owned),
+            _of("DELVER", **owned),
+            _of("DELPKG", package=first),
+            _of("SNAPSHOT", package=first),
+            _of("DOWNLOADS", package=first),
+        )
+    )
+    return [
+        *draw(st.sampled_from(([], [draw(_of("NEWVER", package=second, version=version))]))),
+        draw(_of("LOGBUILD", **{**built, "package": first})),
+        *draw(st.lists(download, min_size=1, max_size=2)),
+        change,
+        *draw(st.lists(download, max_size=2)),
+    ]
+
+
+@st.composite
+def _name_story(draw: st.DrawFn) -> Story:
+    """Several spellings of two packages are seen, by either of them."""
+    seen = draw(st.permutations([rfc3339(NOW + timedelta(days=days)) for days in range(5)]))
+    names = draw(st.permutations(SPELLINGS))[:2]
+    owners = [*PACKAGES[:1] * 2, *PACKAGES[:2] * 2]
+    told = [
+        draw(_of("NEWPKGNAME", package=owner, name=names[number % 2], seen=seen[number]))
+        for number, owner in enumerate(owners[: draw(st.integers(2, 5))])
+    ]
+    end = st.one_of(
+        _of("DELPKG", package=draw(st.sampled_from(PACKAGES[:2]))),
+        _of("SNAPSHOT", package=PACKAGES[1], name=names[0]),
+        _of("NEWPKG", package="bar"),
+    )
+    return [*told, *draw(st.lists(end, max_size=2))]
+
+
+@st.composite
+def _attempt_story(draw: st.DrawFn) -> Story:
+    """Two builds of one version, which fit the same ABIs about as well."""
+    owned = {"package": "foo", "version": "1.0", "status": True}
+    tags = draw(st.sampled_from((("py3", "none"), ("cp39", "abi3"), ("cp311", "cp311"))))
+    made = [
+        {**draw(files), "filename": name, "py_version_tag": tags[0], "abi_tag": tags[1]}
+        for name in draw(st.permutations(WHEELS))[:2]
+    ]
+    return [draw(_of("LOGBUILD", **owned, files=[file])) for file in made]
+
+
+@st.composite
+def _abi_story(draw: st.DrawFn) -> Story:
+    """The build ABIs change while there is no file of a kind that was known, and comes again."""
+    file = {**draw(files), "filename": WHEELS[0]}
+    build = _of("LOGBUILD", package="foo", version="1.0", status=True, files=[file])
+    gone = _of("DELBUILD", package="foo", version="1.0")
+    return [draw(build), draw(gone), draw(messages_of("SETABIS")), draw(build)]
+
+
+def _joined(stories: list[Story]) -> list[Message]:
+    return [message for story in stories for message in story]
+
+
+def _alone(found: st.SearchStrategy[Message]) -> st.SearchStrategy[Story]:
+    return found.map(lambda message: [message])
+
+
+KINDS: dict[str, st.SearchStrategy[Story]] = {
+    "all": _alone(messages),
+    "builds": _alone(
+        messages_of(
+            "SETABIS", *["LOGBUILD"] * 6, "NEWVER", "DELVER", "DELBUILD", "SKIPVER", "SKIPPKG",
+            "SNAPSHOT",
+        )
+    ),
+    "attempts": _attempt_story()
+    | _abi_story()
+    | _alone(_of("LOGBUILD", package="foo", version="1.0")),
+    "downloads": _file_story() | _alone(messages_of("LOGDOWNLOAD", "DOWNLOADS", "NEWPKG")),
+    "names": _name_story() | _alone(messages_of("NEWPKGNAME", "DELPKG", "NEWPKG", "SETDESC")),
+    "skips": _alone(
+        messages_of("NEWVER", "SKIPVER", "YANKVER", "UNYANKVER", "SKIPPKG", "SETDESC", "LOGBUILD")
+    ),
+}  # fmt: skip
+"""All messages, and those that have most to do with each other."""
+
+
+def batches(*kinds: str, most: int) -> st.SearchStrategy[list[Message]]:
     """Messages of one of these kinds, of many packages or of two."""
     # Hypothesis prefers lists that are hardly longer than they must be.
     lists = [
-        st.lists(kind, min_size=least, max_size=most) for least in (1, most // 2) for kind in kinds
+        st.lists(KINDS[kind], min_size=least, max_size=most).map(_joined)
+        for least in (1, most // 2)
+        for kind in kinds
     ]
     return st.one_of(*lists, *[one.map(lambda found: [*map(narrowed, found)]) for one in lists])
-
-
-def _with(message: Message, **names: str) -> Message:
-    """A message in which these fields, if it has them, are the same as in all others."""
-    data = message["data"]
-    return {**message, "data": {**data, **{name: names[name] for name in names if name in data}}}
-
-
-BUILDS = messages_of(
-    "SETABIS", *["LOGBUILD"] * 6, "NEWVER", "DELVER", "DELBUILD", "SKIPVER", "SKIPPKG", "SNAPSHOT"
-)
-ATTEMPTS = messages_of(*["LOGBUILD"] * 6, "SNAPSHOT", "SETABIS", "DELBUILD").map(
-    lambda message: _with(message, package="foo", version="1.0")
-)
-_takeovers = st.builds(
-    lambda message, made: {**message, "data": {**message["data"], "status": True, "files": made}},
-    messages_of("LOGBUILD"),
-    st.lists(files, min_size=1, max_size=2),
-)
-DOWNLOADS = st.one_of(
-    *[messages_of("LOGDOWNLOAD"), _takeovers] * 3,
-    messages_of("DELBUILD", "DELVER", "DELPKG", "SNAPSHOT"),
-    messages_of("DELBUILD", "DELVER", "DELPKG", "SNAPSHOT"),
-    messages_of("DOWNLOADS", "NEWPKG"),
-).map(lambda message: _with(message, version="1.0"))
-NAMES = messages_of(*["NEWPKGNAME"] * 7, "NEWPKG", "DELPKG", "DELPKG", "SNAPSHOT", "SETDESC")
-SKIPS = messages_of("NEWVER", "SKIPVER", "YANKVER", "UNYANKVER", "SKIPPKG", "SETDESC", "LOGBUILD")
-KINDS = {
-    "all": messages,
-    "builds": BUILDS,
-    "attempts": ATTEMPTS,
-    "downloads": DOWNLOADS,
-    "names": NAMES,
-    "skips": SKIPS,
-}
-"""All messages, and those that have most to do with each other."""
 
 
 def _started(history: list[Message], with_abis: bool) -> list[Message]:
@@ -300,7 +376,7 @@ START: Message = {
 
 def histories(most: int = 40, *kinds: str) -> st.SearchStrategy[list[Message]]:
     """Valid messages in the order in which they act, of these kinds or of any."""
-    found = batches(*[KINDS[kind] for kind in kinds or KINDS], most=most)
+    found = batches(*(kinds or KINDS), most=most)
     return st.builds(_started, found, st.sampled_from((True, True, True, False)))
 
 

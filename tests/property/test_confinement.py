@@ -19,6 +19,7 @@ from indexer.publish import Publisher
 from indexer.quarantine import refused
 
 from . import strategies as s
+from .profiles import examples
 from .world import Tree, World, tree, world
 
 pytestmark = pytest.mark.property
@@ -93,6 +94,7 @@ def take(here: World, messages: list[s.Message]) -> None:
     here.state.take(entries)
 
 
+@examples(50)
 @given(st.lists(s.misnamed | s.messages, min_size=1, max_size=20), st.booleans())
 def test_no_message_gets_out(messages: list[s.Message], restart: bool) -> None:
     with world() as here:
@@ -121,6 +123,7 @@ def test_no_message_gets_out(messages: list[s.Message], restart: bool) -> None:
             assert _STATE.fullmatch(path), path
 
 
+@examples(50)
 @given(
     st.lists(st.sampled_from(PLANTED), max_size=4, unique=True),
     st.lists(s.messages, min_size=1, max_size=10),
@@ -171,6 +174,7 @@ def test_only_what_is_ours_is_removed(planted: list[tuple[str, str, str]]) -> No
                 assert path.endswith(("/json/index.json", "/json/.index.json.piw-indexer")), path
 
 
+@examples(50)
 @given(
     s.mutations(s.messages_of("LOGDOWNLOAD", "LOGBUILD", "NEWVER"), s.junk),
     st.sampled_from(("json", "msgpack")),

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from voluptuous import Invalid, MultipleInvalid
 
@@ -22,6 +22,7 @@ from indexer.errors import DecodeError
 from indexer.messages import Position
 
 from . import strategies as s
+from .profiles import examples
 
 pytestmark = pytest.mark.property
 
@@ -58,7 +59,7 @@ def check_decoders(payload: bytes) -> None:
                 check_error(found.error)
 
 
-@settings(max_examples=1000)
+@examples(400)
 @given(s.any_bytes)
 def test_whatever_the_bytes_only_decode_errors(payload: bytes) -> None:
     check_decoders(payload)
@@ -273,7 +274,7 @@ def may_be(message: s.Message, path: list[Any], value: Any) -> bool:
     return key == "duration" and type(value) in (int, float)
 
 
-@settings(max_examples=300)
+@examples(200)
 @given(s.messages, st.data())
 def test_a_value_of_another_type_is_refused(message: s.Message, data: st.DataObject) -> None:
     message = deepcopy(message)
@@ -336,7 +337,7 @@ def check_schemas(encoding: decode.Encoding, name: str, data: Any) -> bool:
     return True
 
 
-@settings(max_examples=300)
+@examples(200)
 @given(s.messages)
 def test_the_compiled_schema_gives_the_values_of_voluptuous(message: s.Message) -> None:
     assert check_schemas(decode._JSON, message["msg"], message["data"])
@@ -344,7 +345,7 @@ def test_the_compiled_schema_gives_the_values_of_voluptuous(message: s.Message) 
     assert check_schemas(decode._MSGPACK, message["msg"], data)
 
 
-@settings(max_examples=600)
+@examples(300)
 @given(s.mutated, st.sampled_from(tuple(s.DATA)))
 def test_the_compiled_schema_refuses_what_voluptuous_refuses(value: Any, other: str) -> None:
     if not isinstance(value, dict) or "data" not in value:
@@ -355,7 +356,7 @@ def test_the_compiled_schema_refuses_what_voluptuous_refuses(value: Any, other: 
     check_schemas(decode._JSON, name, data)
 
 
-@settings(max_examples=600)
+@examples(300)
 @given(s.mutated_wire, st.sampled_from(tuple(s.DATA)))
 def test_likewise_on_the_wire(value: Any, other: str) -> None:
     if not isinstance(value, dict) or "data" not in value:
@@ -365,7 +366,7 @@ def test_likewise_on_the_wire(value: Any, other: str) -> None:
     check_schemas(decode._MSGPACK, name, value["data"])
 
 
-@settings(max_examples=300)
+@examples(200)
 @given(s.mutated)
 def test_a_refusal_is_never_of_the_compiled_schema_alone(value: Any) -> None:
     error = None

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import database, index, pending, render, times, writer
@@ -26,31 +27,18 @@ from indexer.writer import Writer, Written
 
 from . import strategies as s
 from .model import SITE, Model
+from .profiles import examples
 from .test_index import Step, nows
 from .test_model import expected_tree, unzipped
 from .world import World, microseconds, tree, world
 
 pytestmark = pytest.mark.property
 
-batches = s.batches(*s.KINDS.values(), most=8)
+batches = s.batches(*s.KINDS, most=6)
 
 
-def published_steps(kind: str) -> st.SearchStrategy[list[Step]]:
-    """Messages of a kind, published now and then."""
-    taken = st.tuples(st.just("take"), s.batches(s.KINDS[kind], most=8))
-    return st.lists(
-        st.one_of(
-            taken,
-            taken,
-            taken,
-            st.tuples(st.just("publish"), nows),
-            st.tuples(st.just("publish"), nows),
-            st.tuples(st.just("everything"), nows),
-            st.tuples(st.just("restart"), st.none()),
-        ),
-        min_size=4,
-        max_size=12,
-    )
+CUTS = ("", "", "", "take", "publish", "publish", "everything", "restart")
+"""What is done after a message."""
 
 
 def check_published(here: World, messages: list[s.Message], now: datetime) -> None:
@@ -69,24 +57,30 @@ def check_published(here: World, messages: list[s.Message], now: datetime) -> No
 
 
 @pytest.mark.parametrize("kind", s.KINDS)
-@settings(max_examples=8)
-@given(st.data(), nows, st.sampled_from((1, 2, 64)))
+@examples(15)
+@given(
+    st.data(),
+    st.lists(st.sampled_from(CUTS), min_size=1, max_size=30),
+    st.lists(nows, min_size=1, max_size=4),
+    st.sampled_from((1, 2, 64)),
+)
 def test_a_tree_written_bit_by_bit_is_one_written_at_once(
-    kind: str, data: st.DataObject, now: datetime, chunk: int
+    kind: str, data: st.DataObject, cuts: list[str], moments: list[datetime], chunk: int
 ) -> None:
-    script = data.draw(published_steps(kind))
-    sent = [s.START]
+    history = data.draw(s.histories(12, kind))
+    waiting: list[s.Message] = []
     with world() as here, mock.patch.object(writer.chunks, "__defaults__", (chunk,)):
-        here.take(sent)
-        for what, argument in script:
-            if what == "take":
-                here.take(argument)
-                sent += argument
-            elif what == "restart":
+        for message, cut, now in zip(history, cycle(cuts), cycle(moments), strict=False):
+            waiting.append(message)
+            if cut:
+                here.take(waiting)
+                waiting.clear()
+            if cut == "restart":
                 here.restart()
-            else:
-                here.publish(argument, everything=what == "everything")
-        check_published(here, sent, now)
+            elif cut in ("publish", "everything"):
+                here.publish(now, everything=cut == "everything")
+        here.take(waiting)
+        check_published(here, history, moments[-1])
 
 
 few_nows = st.sampled_from([s.NOW + timedelta(days=days) for days in (0, 1, 30)])
@@ -146,6 +140,7 @@ class Overlap:
         self.counted.clear()
 
 
+@examples(40)
 @given(overlapping_steps, few_nows)
 def test_what_is_touched_while_it_is_written_is_written_again(
     script: list[Step], now: datetime
@@ -237,7 +232,7 @@ class InOneThread:
         pass
 
 
-@settings(max_examples=8)
+@examples(25)
 @given(st.lists(batches, min_size=1, max_size=3), st.integers(1, 60), st.booleans(), nows)
 def test_killed_at_any_call_to_the_system_it_is_made_good(
     history: list[list[s.Message]], at: int, after: bool, now: datetime
@@ -289,6 +284,7 @@ def test_a_killed_writer_leaves_no_old_packages_json_gz(tmp_path: Path) -> None:
 # Pure
 
 
+@examples(50)
 @given(
     st.lists(s.messages_of("LOGBUILD", "LOGBUILD", "SNAPSHOT", "NEWVER"), min_size=3, max_size=15),
     st.randoms(use_true_random=False),

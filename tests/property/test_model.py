@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import index, tags
 
 from . import strategies as s
 from .model import EPOCH, Model, fit
+from .profiles import examples
 from .test_index import nows
 from .world import Tree, World, tree, world
 
@@ -44,12 +45,12 @@ def unzipped(found: Tree) -> Tree:
 
 
 @pytest.mark.parametrize("kind", s.KINDS)
-@settings(max_examples=20)
+@examples(25)
 @given(st.data(), nows)
 def test_documents_and_counters_are_those_of_the_model(
     kind: str, data: st.DataObject, now: datetime
 ) -> None:
-    history = data.draw(s.histories(25, kind))
+    history = data.draw(s.histories(20, kind))
     model = Model()
     with world() as here:
         here.take(history)

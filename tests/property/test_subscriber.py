@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 import zmq
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import decode, encode
@@ -23,6 +23,7 @@ from indexer.journal import Accepted, Lost, Refused
 from indexer.messages import Position
 
 from . import strategies as s
+from .profiles import examples
 
 pytestmark = pytest.mark.property
 
@@ -178,7 +179,7 @@ def play(here: Network, script: list[tuple[str, str]]) -> None:
             here.subscriber.tick()
 
 
-@settings(max_examples=50)
+@examples(60)
 @given(events, st.sampled_from((1, 3, 20_000)), st.sampled_from((1, 2, 1000)))
 def test_every_message_once_and_in_order(
     script: list[tuple[str, str]], early: int, limit: int

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import times, writer, writer_process
@@ -18,6 +18,7 @@ from indexer.writer_process import Options, WriterHandle
 
 from . import strategies as s
 from .model import SITE
+from .profiles import examples
 from .test_documents import check_published
 from .world import world
 
@@ -62,9 +63,9 @@ class Context:
     Process = Thread
 
 
-@settings(max_examples=8)
+@examples(15)
 @given(
-    st.lists(s.batches(*s.KINDS.values(), most=10), min_size=1, max_size=6),
+    st.lists(s.batches(*s.KINDS, most=10), min_size=1, max_size=6),
     st.integers(1, 4),
     st.integers(1, 3),
     st.sampled_from((0.0, 0.001, 60.0)),

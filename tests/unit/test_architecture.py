@@ -15,9 +15,12 @@ pytestmark = pytest.mark.unit
 
 PICTURE = (
     ("what everything may use", "errors times clock names directories notify process progress"),
-    ("what is stored and sent", "schema schema.index schema.messages messages pending tags"),
+    (
+        "what is stored and sent",
+        "schema schema.index schema.messages schema.piwheels messages pending tags",
+    ),
     ("doors to the machine", "lock database config feed feed.curve schema.journal"),
-    ("bytes and rows", "encode decode index feed.security"),
+    ("bytes and rows", "encode decode index feed.security piwheels piwheels.cbor"),
     ("single stages", "journal_reader counters render publish feed.sockets"),
     ("the journal", "journal checkpoint"),
     ("receive and apply", "quarantine apply feed.publisher salvage"),
@@ -68,7 +71,7 @@ ONLY = {
     "time": "clock",
     "fcntl": "lock",
     "click": "cli config commands.*",
-    "voluptuous": "decode schema.messages",
+    "voluptuous": "decode schema.messages schema.piwheels",
     "multiprocessing": "writer writer_process",
 }
 """Who alone may import a library."""
