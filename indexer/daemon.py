@@ -25,6 +25,7 @@ from .feed.security import Connecting
 from .feed.subscriber import Subscriber
 from .journal import Entry, Row
 from .notify import Notifier
+from .source import OpenSource, Source, Tools
 from .state import State
 from .writer_process import Options as WriterOptions
 from .writer_process import WriterHandle
@@ -53,12 +54,14 @@ class Options:
         feeds: (changes-queue, replay-queue) of every publisher.
         protections: of the queues of each of them.
         writer: how documents are written.
+        sources: what else it takes messages from.
     """
 
     state_dir: Path
     feeds: Sequence[tuple[str, str]]
     protections: Sequence[Connecting]
     writer: WriterOptions
+    sources: Sequence[OpenSource] = ()
 
 
 class _StoppedError(Exception):
@@ -86,6 +89,8 @@ class Daemon:
         self._index_trouble = ""  # why the writer's reports wait
         self._last_tick = clock.monotonic()
         self._last_accepted = 0
+        self._subscribers: list[Subscriber] = []
+        self._sources: list[Source] = []
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)
@@ -152,6 +157,9 @@ class Daemon:
                     self._options.feeds, self._options.protections, strict=True
                 )
             ]
+            tools = Tools(context, journal, self._state.connection, self._wake)
+            for open_source in self._options.sources:
+                self._sources.append(open_source(tools))
             gc.collect()
             gc.freeze()
             self._tick()
@@ -162,7 +170,15 @@ class Daemon:
             self._notifier.tell(STOPPING=1, STATUS="publishing what is pending")
             self._step()
         finally:
+            for source in self._sources:
+                source.close()
             context.destroy(linger=0)
+
+    def _wake(self) -> None:
+        try:
+            self._waker.send(b"x")
+        except OSError:
+            pass  # it is full, which wakes as well, or closed: it has ended
 
     def _step(self) -> None:
         """Wait for anything, take a batch, look after the rest."""
@@ -171,13 +187,18 @@ class Daemon:
         entries: list[Entry] = []
         for subscriber in self._subscribers:
             entries += subscriber.receive(MOST_MESSAGES, until)
-        self._subscribers.append(self._subscribers.pop(0))  # each is the first in turn
+        for source in self._sources:
+            entries += source.receive(MOST_MESSAGES, until)
+        if self._subscribers:
+            self._subscribers.append(self._subscribers.pop(0))  # each is the first in turn
         if entries:
             self._commit(entries)
         self._handle_writer()
         if clock.monotonic() - self._last_tick >= 1.0:
             for subscriber in self._subscribers:
                 subscriber.tick()
+            for source in self._sources:
+                source.tick()
             self._tick()
 
     def _wait(self, seconds: float) -> None:
@@ -186,6 +207,9 @@ class Daemon:
             poller.register(subscriber.changes, zmq.POLLIN)
             if subscriber.replay is not None:
                 poller.register(subscriber.replay, zmq.POLLIN)
+        for source in self._sources:
+            for waiting in source.sockets():
+                poller.register(waiting, zmq.POLLIN)
         poller.register(self._writer.fileno(), zmq.POLLIN)
         poller.register(self._woken.fileno(), zmq.POLLIN)
         poller.poll(round(seconds * 1000))
@@ -211,6 +235,9 @@ class Daemon:
             log.warning("intake goes on")
             self._trouble = ""
         self._accepted += len(rows)
+        if rows:
+            for source in self._sources:
+                source.accepted(rows)
 
     def _handle_writer(self) -> None:
         """Act on the writer's reports; with a full disk, later."""
@@ -287,8 +314,10 @@ class Daemon:
         connection = self._state.connection
         published = writer.last_published
         counters = writer.counters_published
-        subscribers: list[Subscriber] = getattr(self, "_subscribers", [])
-        return {
+        subscribers = self._subscribers
+        troubles = [one.trouble for one in subscribers]
+        troubles += [one.trouble for one in self._sources]
+        live: dict[str, Any] = {
             "pid": os.getpid(),
             "at": times.to_rfc3339(clock.now()),
             "started": times.to_rfc3339(self._started),
@@ -300,7 +329,7 @@ class Daemon:
             "trouble": self._trouble
             or self._index_trouble
             or writer.failure
-            or "\n".join(one.trouble for one in subscribers if one.trouble),
+            or "\n".join(filter(None, troubles)),
             "written": writer.written,
             "recently_published": writer.recent,
             "last_published": times.to_rfc3339(published[1]) if published else None,
@@ -322,3 +351,6 @@ class Daemon:
             ],
             "queues": [list(pair) for pair in self._options.feeds],
         }
+        for source in self._sources:
+            live |= source.live()
+        return live

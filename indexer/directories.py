@@ -5,8 +5,14 @@ An entry is durable when the directory that it stands in is synced.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+WHOLE = frozenset({"ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
+"""File systems of which one call makes everything durable that was done before it."""
 
 
 def sync(path: Path) -> None:
@@ -16,6 +22,39 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_file_system(descriptor: int) -> None:
+    """Make durable whatever was written or renamed on the file system of an open directory.
+
+    For many files at once it costs a fraction of syncing each. Source: syncfs(2), Linux 5.8 and
+    later tell of errors here.
+
+    Raises:
+        OSError: if that fails.
+    """
+    if _LIBC.syncfs(descriptor):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def syncs_whole(path: Path) -> bool:
+    """True if `path` lies on a file system for which `sync_file_system` is as good as fsync.
+
+    Source: proc_pid_mountinfo(5).
+    """
+    try:
+        device = os.stat(path).st_dev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    kinds = {
+        after.split()[0]
+        for before, _, after in (line.partition(" - ") for line in lines.splitlines())
+        if before.split()[2] == number
+    }
+    return bool(kinds) and kinds <= WHOLE
 
 
 def make(path: Path) -> None:

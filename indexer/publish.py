@@ -14,10 +14,11 @@ import stat
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
 from pathlib import Path
+from typing import NamedTuple
 
 from . import directories, lock, names
 from .errors import PublishError
@@ -25,6 +26,15 @@ from .errors import PublishError
 _TEMPORARY = ".{}.piw-indexer"
 _DOCUMENT = "index.json"
 _GZIP_LEVEL = 6
+
+
+class Document(NamedTuple):
+    """What a package has in the output tree: its document's bytes, and its name's spellings."""
+
+    package: str
+    content: bytes
+    aliases: list[str]
+
 
 WAIT = 10.0
 """Seconds that another process has to leave an output tree."""
@@ -48,6 +58,7 @@ class Publisher:
         self._projects = str(output_path / "project")
         self._linking = threading.Lock()
         self._unsynced = True
+        self._unsynced_files = False
         try:
             directories.make(output_path)
             directories.make(output_path / "project")
@@ -59,6 +70,8 @@ class Publisher:
                 "permission denied",
                 "check --output-path, and that it belongs to the user that runs piw-indexer",
             )
+        self.takes_many = directories.syncs_whole(output_path)
+        """Whether `projects` may be called."""
         self._held = -1
 
     def hold(self) -> None:
@@ -96,14 +109,23 @@ class Publisher:
         Raises:
             PublishError: if that fails.
         """
-        if self._unsynced:
-            self._unsynced = False
-            try:
-                with _directory(self._projects) as projects:
-                    os.fsync(projects)
-            except OSError as error:
-                self._unsynced = True
-                raise _failed("publish in", self._projects, error) from error
+        if not self._unsynced:
+            return
+        self._unsynced = False
+        try:
+            self._sync(self._unsynced_files)
+            self._unsynced_files = False
+        except OSError as error:
+            self._unsynced = True
+            raise _failed("publish in", self._projects, error) from error
+
+    def _sync(self, with_files: bool) -> None:
+        """Make durable which names there are in `project/`, or everything that is in them."""
+        with _directory(self._projects) as projects:
+            if with_files:
+                directories.sync_file_system(projects)
+            else:
+                os.fsync(projects)
 
     def project(self, package: str, document: bytes, aliases: list[str]) -> bool:
         """Publish a package's document and the links of its aliases.
@@ -136,6 +158,74 @@ class Publisher:
         for alias in aliases:
             changed |= self.link(alias, package)
         return changed
+
+    def projects(self, documents: Sequence[Document]) -> list[bool | PublishError]:
+        """Publish many documents with one sync for all; see `project`.
+
+        Each is on the disk before it gets its name, and all of it durable once `sync` has
+        returned.
+
+        Returns:
+            For each whether anything was written, or why it could not be.
+        """
+        outcomes: list[_Outcome | PublishError] = []
+        for document in documents:
+            try:
+                outcomes.append(self._stage(document))
+            except PublishError as error:
+                outcomes.append(error)
+        if any(isinstance(one, _Outcome) and one is not _Outcome.SAME for one in outcomes):
+            try:
+                self._sync(with_files=True)
+            except OSError as error:
+                failure = _failed("publish in", self._projects, error)
+                return [one if isinstance(one, PublishError) else failure for one in outcomes]
+        found: list[bool | PublishError] = []
+        for document, outcome in zip(documents, outcomes, strict=True):
+            if isinstance(outcome, PublishError):
+                found.append(outcome)
+                continue
+            try:
+                found.append(self._put(document, outcome))
+            except PublishError as error:
+                found.append(error)
+        return found
+
+    def _stage(self, document: Document) -> _Outcome:
+        """Write a document beside the one that it will replace."""
+        _refuse(document.package)
+        try:
+            with self._own(document.package) as directory:
+                outcome = _compared(directory, _DOCUMENT, document.content)
+                if outcome is not _Outcome.SAME:
+                    _write(directory, _DOCUMENT, document.content, durable=False)
+                return outcome
+        except OSError as error:
+            raise _failed("publish", self.document_path(document.package), error) from error
+
+    def _put(self, document: Document, outcome: _Outcome) -> bool:
+        """Give a staged document its name, and make its links."""
+        # The same bytes may have been renamed just before a crash: they are synced, too.
+        self._unsynced = self._unsynced_files = True
+        changed = outcome is not _Outcome.SAME
+        if changed:
+            try:
+                with self._own(document.package) as directory:
+                    _rename(directory, _DOCUMENT)
+            except OSError as error:
+                raise _failed("publish", self.document_path(document.package), error) from error
+        for alias in document.aliases:
+            changed |= self.link(alias, document.package)
+        return changed
+
+    @contextmanager
+    def _own(self, package: str) -> Iterator[int]:
+        """The directory of a package's document, made if it is not there."""
+        with (
+            _own_directory(f"{self._projects}/{package}") as parent,
+            _own_directory("json", parent) as directory,
+        ):
+            yield directory
 
     def links_to(self, alias: str) -> str | None:
         """What `project/<alias>` is a link to, '' if it is not there; None if it is no link."""
@@ -315,26 +405,42 @@ class _Outcome(Enum):
 
 def _replace(directory: int, name: str, content: bytes) -> _Outcome:
     """Replace a file in an open directory by one with `content`, unless it has it already."""
-    try:
-        with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory), "rb", 0) as file:
-            outcome = _Outcome.SAME if file.readall() == content else _Outcome.REPLACED
-    except FileNotFoundError:
-        outcome = _Outcome.NEW
-    except OSError:
-        outcome = _Outcome.REPLACED  # not readable, or no file: something else takes its place
+    outcome = _compared(directory, name, content)
     if outcome is not _Outcome.SAME:
-        temporary = _TEMPORARY.format(name)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with open(os.open(temporary, flags, 0o644, dir_fd=directory), "wb", 0) as file:
-            os.fchmod(file.fileno(), 0o644)
-            written = file.write(content)
-            if written != len(content):  # the disk is all but full
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        _write(directory, name, content, durable=True)
+        _rename(directory, name)
     # The same bytes may have been renamed just before a crash.
     os.fsync(directory)
     return outcome
+
+
+def _compared(directory: int, name: str, content: bytes) -> _Outcome:
+    """What would become of a file with `content`."""
+    try:
+        with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory), "rb", 0) as file:
+            return _Outcome.SAME if file.readall() == content else _Outcome.REPLACED
+    except FileNotFoundError:
+        return _Outcome.NEW
+    except OSError:
+        return _Outcome.REPLACED  # not readable, or no file: something else takes its place
+
+
+def _write(directory: int, name: str, content: bytes, *, durable: bool) -> None:
+    """Write `content` beside the file that it will replace."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    temporary = os.open(_TEMPORARY.format(name), flags, 0o644, dir_fd=directory)
+    with open(temporary, "wb", 0) as file:
+        os.fchmod(file.fileno(), 0o644)
+        written = file.write(content)
+        if written != len(content):  # the disk is all but full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if durable:
+            os.fsync(file.fileno())
+
+
+def _rename(directory: int, name: str) -> None:
+    """Put what was written beside a file in its place."""
+    os.rename(_TEMPORARY.format(name), name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _unlink(path: str) -> bool:

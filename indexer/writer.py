@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,10 +17,16 @@ from typing import NamedTuple
 
 from . import counters, database, index, names, pending, process, render
 from .errors import PublishError
-from .publish import Publisher
+from .publish import Document, Publisher
 
 CHUNK = 64
 """Names that are written from one moment of the index."""
+
+MANY = 512
+"""Names of a chunk when nearly all are written."""
+
+_TOGETHER_FROM = 32
+"""Documents from which on one sync for all of them costs less than one for each."""
 
 _THREADS = 4
 _PARALLEL_FROM = 1000
@@ -62,12 +68,20 @@ class Writer:
 
     def write(self, chunk: Sequence[str]) -> Written:
         """Publish what the names stand for now: documents, links, or nothing any more."""
-        jobs = []
+        jobs: list[tuple[str, Future[bool]]] = []
+        documents: list[Document] = []
+        together = self._publisher.takes_many and len(chunk) >= _TOGETHER_FROM
         with database.explained("read the index"), database.snapshot(self._connection):
             serial = index.applied_serial(self._connection)
             abis = self._current_abis(serial)
             for name in chunk:
-                jobs.append((name, self._threads.submit(self._job(name, abis))))
+                document = self._document(name, abis)
+                if document is None:
+                    jobs.append((name, self._threads.submit(self._job(name))))
+                elif together:
+                    documents.append(document)
+                else:
+                    jobs.append((name, self._threads.submit(self._publisher.project, *document)))
         done = []
         changed = 0
         failure = None
@@ -77,6 +91,15 @@ class Writer:
                 done.append(name)
             except PublishError as error:
                 failure = error
+        if documents:
+            for document, outcome in zip(
+                documents, self._publisher.projects(documents), strict=True
+            ):
+                if isinstance(outcome, PublishError):
+                    failure = outcome
+                else:
+                    changed += outcome
+                    done.append(document.package)
         try:
             self._publisher.sync()
         except PublishError as error:
@@ -90,13 +113,16 @@ class Writer:
             self._abis_serial = serial
         return self._abis
 
-    def _job(self, name: str, abis: index.Abis) -> Callable[[], bool]:
+    def _document(self, name: str, abis: index.Abis) -> Document | None:
+        """The document of a package; None if there is no package of that name."""
         rows = index.load_project(self._connection, name)
+        if rows is None:
+            return None
+        return Document(name, render.project(rows, abis, self._site_url), rows.aliases)
+
+    def _job(self, name: str) -> Callable[[], bool]:
+        """What has to be done about a name that is no package's own."""
         publisher = self._publisher
-        if rows is not None:
-            document = render.project(rows, abis, self._site_url)
-            aliases = rows.aliases
-            return lambda: publisher.project(name, document, aliases)
         owner = index.alias_owner(self._connection, name)
         if owner is None:
             return lambda: publisher.remove(name)
@@ -206,7 +232,7 @@ def write_all(
             initializer=_start_worker,
             initargs=(index_path, publisher.output_path, site_url, os.getpid()),
         ) as pool:
-            for written in pool.map(_work, chunks(every), chunksize=1):
+            for written in pool.map(_work, chunks(every, MANY), chunksize=1):
                 finish(written)
     if failures:
         raise failures[0]

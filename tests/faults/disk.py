@@ -218,7 +218,10 @@ class Disk:
             found = self._known.get(operation.identity)
             if found is None:  # its name is of before; it has none any more
                 return
-            if kind == "fsync":
+            if kind == "fsync" and operation.other == "whole":
+                for one in self._known.values():
+                    one.sync()
+            elif kind == "fsync":
                 found.sync()
             else:
                 assert isinstance(found, File)

@@ -345,6 +345,7 @@ int ftruncate(int descriptor, off_t size) { return truncated(descriptor, size); 
 
 int ftruncate64(int descriptor, off64_t size) { return truncated(descriptor, size); }
 
+/* Of `syncfs` the note says "whole": everything on the file system is durable then. */
 static int synced(int descriptor, long call)
 {
     char path[PATH_MAX];
@@ -361,10 +362,12 @@ static int synced(int descriptor, long call)
     }
     done = (int)syscall(call, descriptor);
     if (!done)
-        note(SYNC, descriptor, path, "", 0, 0, NULL, 0);
+        note(SYNC, descriptor, path, call == SYS_syncfs ? "whole" : "", 0, 0, NULL, 0);
     leave(after);
     return done;
 }
+
+int syncfs(int descriptor) { return synced(descriptor, SYS_syncfs); }
 
 int fsync(int descriptor) { return synced(descriptor, SYS_fsync); }
 

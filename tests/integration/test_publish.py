@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from indexer import directories
 from indexer.errors import PublishError
-from indexer.publish import Publisher
+from indexer.publish import Document, Publisher
 
 from ..support import contents
 
@@ -24,9 +26,20 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "output"
 
 
-@pytest.fixture
-def publisher(output: Path) -> Publisher:
-    return Publisher(output)
+class Together(Publisher):
+    """Publishes as many documents are published, with one sync for all."""
+
+    def project(self, package: str, document: bytes, aliases: list[str]) -> bool:
+        [outcome] = self.projects([Document(package, document, aliases)])
+        if isinstance(outcome, PublishError):
+            raise outcome
+        return outcome
+
+
+@pytest.fixture(params=[Publisher, Together])
+def publisher(output: Path, request: pytest.FixtureRequest) -> Publisher:
+    made: Publisher = request.param(output)
+    return made
 
 
 @pytest.fixture
@@ -68,12 +81,15 @@ def test_reader_never_sees_half_a_document(publisher: Publisher, project: Path) 
     assert document_of(project).read_bytes() == b"new"
 
 
-def test_every_rename_is_of_what_was_synced(
-    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """File before the rename, directory after it."""
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and renamed, in order."""
     done: list[str] = []
-    sync, rename = os.fsync, os.rename
+    sync, rename, whole = os.fsync, os.rename, directories.sync_file_system
+
+    def record_whole(descriptor: int) -> None:
+        whole(descriptor)
+        done.append("sync everything")
 
     def record_sync(descriptor: int) -> None:
         sync(descriptor)
@@ -85,6 +101,14 @@ def test_every_rename_is_of_what_was_synced(
 
     monkeypatch.setattr(os, "fsync", record_sync)
     monkeypatch.setattr(os, "rename", record_rename)
+    monkeypatch.setattr(directories, "sync_file_system", record_whole)
+    return done
+
+
+def test_every_rename_is_of_what_was_synced(output: Path, done: list[str]) -> None:
+    """File before the rename, directory after it."""
+    publisher = Publisher(output)
+    done.clear()
     publisher.project("numpy", b"{}", [])
     publisher.sync()
     at = done.index("rename index.json")
@@ -97,6 +121,49 @@ def test_every_rename_is_of_what_was_synced(
         *("sync .packages.json.gz.piw-indexer", "rename packages.json.gz", "sync output"),
         *("sync .packages.json.piw-indexer", "rename packages.json", "sync output"),
     ]
+
+
+def test_one_sync_for_many(output: Path, done: list[str]) -> None:
+    publisher = Publisher(output)
+    done.clear()
+    documents = [Document(name, b"{}", [name.upper()]) for name in ("flask", "numpy")]
+    assert publisher.projects(documents) == [True, True]
+    publisher.sync()
+    links = [one for one in done if one.startswith("rename ") and "index.json" not in one]
+    assert len(links) == 2
+    assert [one for one in done if one not in links] == [
+        "sync everything",
+        *["rename index.json"] * 2,
+        "sync everything",
+    ]
+    done.clear()
+    assert publisher.projects(documents) == [False, False]
+    publisher.sync()
+    assert done == ["sync everything"], "they may have been renamed just before a crash"
+
+
+def test_one_that_cannot_be_published_does_not_hold_up_the_others(output: Path) -> None:
+    publisher = Publisher(output)
+    (output / "project" / "numpy").write_text("somebody's")
+    flask, numpy = publisher.projects([Document("flask", b"{}", []), Document("numpy", b"", [])])
+    assert flask is True
+    assert isinstance(numpy, PublishError)
+    assert not numpy.general
+    assert document_of(output / "project", "flask").read_bytes() == b"{}"
+
+
+def test_without_a_sync_none_gets_its_name(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher(output)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(directories, "sync_file_system", fail)
+    [failure] = publisher.projects([Document("numpy", b"{}", ["Numpy"])])
+    assert isinstance(failure, PublishError)
+    assert failure.general
+    assert not document_of(output / "project").exists()
+    assert publisher.links_to("Numpy") == ""
 
 
 def test_temporary_file_that_a_crash_left(publisher: Publisher, project: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import database, index, pending, render, times, writer
+from indexer import database, directories, index, pending, render, times, writer
 from indexer.publish import Publisher
 from indexer.writer import Writer, Written
 
@@ -63,13 +63,23 @@ def check_published(here: World, messages: list[s.Message], now: datetime) -> No
     st.lists(st.sampled_from(CUTS), min_size=1, max_size=30),
     st.lists(nows, min_size=1, max_size=4),
     st.sampled_from((1, 2, 64)),
+    st.sampled_from((1, 64)),
 )
 def test_a_tree_written_bit_by_bit_is_one_written_at_once(
-    kind: str, data: st.DataObject, cuts: list[str], moments: list[datetime], chunk: int
+    kind: str,
+    data: st.DataObject,
+    cuts: list[str],
+    moments: list[datetime],
+    chunk: int,
+    together: int,
 ) -> None:
     history = data.draw(s.histories(12, kind))
     waiting: list[s.Message] = []
-    with world() as here, mock.patch.object(writer.chunks, "__defaults__", (chunk,)):
+    with (
+        world() as here,
+        mock.patch.object(writer.chunks, "__defaults__", (chunk,)),
+        mock.patch.object(writer, "_TOGETHER_FROM", together),
+    ):
         for message, cut, now in zip(history, cycle(cuts), cycle(moments), strict=False):
             waiting.append(message)
             if cut:
@@ -214,6 +224,8 @@ class Seams:
         with ExitStack() as stack:
             for name in SEAMS:
                 stack.enter_context(mock.patch.object(os, name, self.wrap(getattr(os, name))))
+            whole = self.wrap(directories.sync_file_system)
+            stack.enter_context(mock.patch.object(directories, "sync_file_system", whole))
             return stack.pop_all()
 
 
@@ -223,9 +235,9 @@ class InOneThread:
     def __init__(self, *arguments: object, **named: object) -> None:
         pass
 
-    def submit(self, job: Callable[[], bool]) -> Future[bool]:
+    def submit(self, job: Callable[..., bool], *arguments: Any) -> Future[bool]:
         done: Future[bool] = Future()
-        done.set_result(job())
+        done.set_result(job(*arguments))
         return done
 
     def shutdown(self) -> None:
@@ -233,9 +245,15 @@ class InOneThread:
 
 
 @examples(25)
-@given(st.lists(batches, min_size=1, max_size=3), st.integers(1, 60), st.booleans(), nows)
+@given(
+    st.lists(batches, min_size=1, max_size=3),
+    st.integers(1, 60),
+    st.booleans(),
+    st.sampled_from((1, 64)),
+    nows,
+)
 def test_killed_at_any_call_to_the_system_it_is_made_good(
-    history: list[list[s.Message]], at: int, after: bool, now: datetime
+    history: list[list[s.Message]], at: int, after: bool, together: int, now: datetime
 ) -> None:
     sent = [s.START]
     with world() as here:
@@ -246,7 +264,10 @@ def test_killed_at_any_call_to_the_system_it_is_made_good(
             if number < len(history):
                 here.publish(s.NOW)
         seams = Seams(at, after)
-        with mock.patch.object(writer, "ThreadPoolExecutor", InOneThread):
+        with (
+            mock.patch.object(writer, "ThreadPoolExecutor", InOneThread),
+            mock.patch.object(writer, "_TOGETHER_FROM", together),
+        ):
             publisher = Publisher(here.output)
             start = times.window_start(microseconds(s.NOW))
             connection = here.state.connection

@@ -24,7 +24,7 @@ PICTURE = (
     ("single stages", "journal_reader counters render publish feed.sockets"),
     ("the journal", "journal checkpoint"),
     ("receive and apply", "quarantine apply feed.publisher salvage"),
-    ("stages that belong together", "files feed.subscriber state writer backup"),
+    ("stages that belong together", "files feed.subscriber source state writer backup"),
     ("processes", "writer_process check"),
     ("the daemon", "daemon"),
     ("what is shown of it", "status"),
@@ -67,7 +67,7 @@ STAGES_NEVER = {
 """What a stage must not know of (DESIGN section 2: "what it never does")."""
 
 ONLY = {
-    "zmq": "daemon feed.curve feed.publisher feed.security feed.sockets feed.subscriber",
+    "zmq": "daemon source feed.curve feed.publisher feed.security feed.sockets feed.subscriber",
     "time": "clock",
     "fcntl": "lock",
     "click": "cli config commands.*",
