@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from . import counters, database, index, messages, pending, tags, times
+from .built_files import BuiltFiles
 from .journal import Row
 
 _INSERT_BUILD = "INSERT INTO builds VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -29,8 +30,7 @@ class Applier:
         self._execute = connection.execute
         self._counters = counters.Counters(connection)
         self._touched: dict[str, int] = {}
-        self._tags: set[tuple[str, str]] = set()
-        self._build_abis: list[str] = []
+        self._files = BuiltFiles(connection, self._touched)
 
     def apply(self, rows: Sequence[Row]) -> int:
         """Apply messages, store how far it got and what they touched: one transaction.
@@ -54,11 +54,14 @@ class Applier:
                     if name == "LOGDOWNLOAD":  # most messages by far
                         download(data.filename, data.accessed_at // hour * 3600)
                     else:
+                        if name != "LOGBUILD":
+                            self._files.flush()
                         _HANDLERS[name](self, serial, at, data)
                     applied = serial
             except sqlite3.Error as error:
                 with database.explained(f"apply message {serial}, {name}, to the index"):
                     raise error
+            self._files.flush()
             self._counters.flush()
             pending.mark(self._connection, self._touched)
             if self._counters.changed:
@@ -69,10 +72,7 @@ class Applier:
     def _begin(self) -> None:
         self._touched.clear()
         self._counters.begin()
-        self._build_abis = [row[0] for row in self._execute("SELECT abi_tag FROM build_abis")]
-        self._tags = set(
-            self._execute("SELECT DISTINCT py_version_tag, file_abi_tag FROM abi_fits").fetchall()
-        )
+        self._files.begin()
 
     # Packages
 
@@ -179,7 +179,9 @@ class Applier:
     # Builds and files
 
     def _log_build(self, serial: int, at: times.Time, data: messages.LogBuild) -> None:
-        self._counters.flush()
+        if self._counters.waiting:
+            self._files.flush()  # what was downloaded may be among them
+            self._counters.flush()
         build = (
             data.build_id,
             data.package,
@@ -198,59 +200,20 @@ class Applier:
             self._add_version(serial, data.package, data.version, at)
             self._add_build(serial, build)
         if data.status:
-            self._add_files(serial, data.build_id, data.files)
+            self._files.add(serial, data.build_id, data.files)
 
     def _add_build(self, serial: int, build: tuple[Any, ...]) -> None:
         """Add a build; one with its build_id is replaced."""
         try:
             self._execute(_INSERT_BUILD, build)
         except sqlite3.IntegrityError:
+            self._files.flush()
             for (package,) in self._execute(
                 "DELETE FROM builds WHERE build_id = ? RETURNING package", build[:1]
             ).fetchall():
                 self._touched[package] = serial
             self._execute(_INSERT_BUILD, build)
         self._touched[build[1]] = serial
-
-    def _add_files(self, serial: int, build_id: int, files: Sequence[messages.File]) -> None:
-        """Add files to a build; one that exists moves here, with its new dependencies."""
-        if len(files) > 1:
-            files = list({file.filename: file for file in files}.values())  # the last counts
-        rows = [(file[0], build_id, *file[1:9], file[10]) for file in files]
-        insert = "INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        if self._connection.executemany(insert, rows).rowcount < len(rows):
-            for row in rows:
-                owner = self._execute(
-                    "SELECT b.package FROM files f JOIN builds b ON b.build_id = f.build_id"
-                    " WHERE f.filename = ? AND f.build_id <> ?",
-                    row[:2],
-                ).fetchone()
-                if owner is not None:
-                    self._touched[owner[0]] = serial
-                    self._execute("DELETE FROM files WHERE filename = ?", row[:1])
-                    self._execute(insert, row)
-        dependencies = []
-        for file in files:
-            if (file.py_version_tag, file.abi_tag) not in self._tags:
-                self._add_tags(file.py_version_tag, file.abi_tag)
-            filename = file.filename
-            for tool, names in file.dependencies:
-                for name in names:
-                    dependencies.append((filename, tool, name))
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO dependencies VALUES (?, ?, ?)", dependencies
-        )
-
-    def _add_tags(self, py_version_tag: str, abi_tag: str) -> None:
-        """Work out which build ABIs files with these tags fit."""
-        self._tags.add((py_version_tag, abi_tag))
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO abi_fits VALUES (?, ?, ?, ?)",
-            [
-                (py_version_tag, abi_tag, build_abi, tags.fit(py_version_tag, abi_tag, build_abi))
-                for build_abi in self._build_abis
-            ],
-        )
 
     def _delete_build(self, serial: int, at: times.Time, data: messages.DeleteBuild) -> None:
         self._counters.flush()
@@ -275,17 +238,11 @@ class Applier:
             return
         self._execute("DELETE FROM preinstalled_apt_packages")
         self._execute("DELETE FROM build_abis")
-        self._execute("DELETE FROM abi_fits")
         self._connection.executemany("INSERT INTO build_abis VALUES (?, ?)", build_abis)
         self._connection.executemany(
             "INSERT INTO preinstalled_apt_packages VALUES (?, ?)", preinstalled
         )
-        self._build_abis = [abi for abi, _ in build_abis]
-        self._tags.clear()
-        for py_version_tag, abi_tag in self._execute(
-            "SELECT DISTINCT py_version_tag, abi_tag FROM files"
-        ).fetchall():
-            self._add_tags(py_version_tag, abi_tag)
+        self._files.set_abis(abi for abi, _ in build_abis)
         index.put(self._connection, "abis_serial", serial)
         pending.mark_all(self._connection, serial)
 
@@ -336,7 +293,7 @@ class Applier:
             seen.add(build_id)
             known = package, release.version, builder_abi, 1
             self._add_build(serial, (build_id, *known, None, None, None))
-            self._add_files(serial, build_id, files)
+            self._files.add(serial, build_id, files)
         for abi in release.abis:
             # Attempts without a file; of one for a skipped version it is not told how it ended.
             if abi.build_id is not None and abi.build_id not in seen:

@@ -27,6 +27,7 @@ class Counters:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._downloads: dict[tuple[str, int], int] = {}
+        self._listed: dict[str, bool] = {}
         self._counter_ids: dict[str, int] = {}
         self._next_id = 0
         self._window_start = NO_WINDOW
@@ -35,6 +36,7 @@ class Counters:
     def begin(self) -> None:
         """Forget what was not committed; call it at the start of a transaction."""
         self._downloads.clear()
+        self._listed.clear()
         self._counter_ids.clear()
         self._next_id = 1 + int(
             self._connection.execute(
@@ -55,8 +57,21 @@ class Counters:
         downloads = self._downloads
         downloads[key] = downloads.get(key, 0) + 1
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are downloads that `flush` would write."""
+        return bool(self._downloads)
+
     def flush(self) -> None:
         """Count what was downloaded so far, for the packages that the files belong to now."""
+        if self._listed:
+            self._ids(self._listed)
+            self._connection.executemany(
+                "UPDATE download_counts SET listed = ? WHERE package = ?",
+                [(listed, package) for package, listed in self._listed.items()],
+            )
+            self._listed.clear()
+            self.changed = True
         if not self._downloads:
             return
         execute = self._connection.execute
@@ -146,13 +161,8 @@ class Counters:
         return known
 
     def list_package(self, package: str, listed: bool) -> None:
-        """Note that a package appeared, or went."""
-        self.flush()
-        self._ids([package])
-        self._connection.execute(
-            "UPDATE download_counts SET listed = ? WHERE package = ?", (listed, package)
-        )
-        self.changed = True
+        """Note that a package appeared, or went, at the latest with the next `flush`."""
+        self._listed[package] = listed
 
     def replace(self, package: str, ever: int, hours: dict[int, int]) -> None:
         """Replace a package's counters.

@@ -264,7 +264,7 @@ def replay(
         with database.explained(f"write the index {path}"):
             # Nobody reads it yet, and after a crash it is made again: no write-ahead log.
             connection.execute("PRAGMA journal_mode = MEMORY")
-            connection.execute(f"PRAGMA cache_size = -{64 * 1024}")
+            connection.execute(f"PRAGMA cache_size = -{256 * 1024}")
             applier = apply.Applier(connection)
             if start is not None:
                 _begin_from(connection, start)

@@ -35,7 +35,7 @@ CREATE TABLE versions (
     version  TEXT NOT NULL,                  -- as its author wrote it
     released TEXT NOT NULL,                  -- UTC
     skip     TEXT NOT NULL DEFAULT '',       -- why it is not built; '' if it is
-    yanked   INTEGER NOT NULL DEFAULT 0 CHECK (yanked IN (0, 1)),
+    yanked   INTEGER NOT NULL DEFAULT 0 CHECK (yanked BETWEEN 0 AND 1),
     PRIMARY KEY (package, version)
 ) STRICT, WITHOUT ROWID;
 
@@ -45,7 +45,7 @@ CREATE TABLE builds (
     package  TEXT NOT NULL,
     version  TEXT NOT NULL,
     abi_tag  TEXT NOT NULL,                  -- of the slave that built
-    status   INTEGER NOT NULL CHECK (status IN (0, 1)),  -- 1: it is said to have succeeded
+    status   INTEGER NOT NULL CHECK (status BETWEEN 0 AND 1),  -- 1: it is said to have succeeded
     built_by INTEGER,                        -- the slave's number; null: not known
     built_at TEXT,                           -- UTC, when the build was logged; null: not known
     duration REAL,                           -- seconds; null: not known
@@ -73,7 +73,7 @@ CREATE INDEX files_build ON files (build_id);
 CREATE TABLE dependencies (
     -- What must be installed for a file to work.
     filename   TEXT NOT NULL REFERENCES files ON DELETE CASCADE,
-    tool       TEXT NOT NULL CHECK (tool IN ('apt', 'pip', '')),
+    tool       TEXT NOT NULL CHECK (tool = 'apt' OR tool = 'pip' OR tool = ''),  -- IN takes longer
     dependency TEXT NOT NULL,
     PRIMARY KEY (filename, tool, dependency)
 ) STRICT, WITHOUT ROWID;

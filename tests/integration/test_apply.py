@@ -291,6 +291,20 @@ def test_build_id_that_exists_is_replaced(index: Index) -> None:
     assert files(index) == [("scipy-2.0-py3-none-any.whl", 1)]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_build_that_is_replaced_by_the_next_message(index: Index, together: bool) -> None:
+    """Files of builds in a row are added together: not those of one that is gone by then."""
+    first = log_build(1, "numpy", "1.0", file(WHEEL, dependencies={"pip": ["x"]}))
+    second = log_build(1, "numpy", "1.0", OTHER)
+    if together:
+        index.apply(first, second)
+    else:
+        index.apply(first)
+        index.apply(second)
+    assert files(index) == [(OTHER, 1)]
+    assert dependencies(index) == []
+
+
 def test_file_that_exists_moves_with_new_dependencies(index: Index) -> None:
     index.apply(
         log_build(1, "numpy", "1.0", file(WHEEL, dependencies={"apt": ["old"]}), OTHER),

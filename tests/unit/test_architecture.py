@@ -23,7 +23,7 @@ PICTURE = (
     ("bytes and rows", "encode decode index feed.security piwheels piwheels.cbor"),
     ("single stages", "journal_reader counters render publish feed.sockets"),
     ("the journal", "journal checkpoint"),
-    ("receive and apply", "quarantine apply feed.publisher salvage"),
+    ("receive and apply", "quarantine built_files apply feed.publisher salvage"),
     ("stages that belong together", "files feed.subscriber source state writer backup"),
     ("processes", "writer_process check"),
     ("the daemon", "daemon"),
