@@ -8,13 +8,17 @@ Source: piwheels 0.23, `piwheels/protocols.py` and `piwheels/states.py`, and fra
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import math
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from voluptuous import Invalid
 
 from ..times import EARLIEST, LATEST, Time, from_datetime
-from .messages import Map, Nullable, Validator, boolean, integer, shown, text
+from .messages import Nullable, Validator, boolean, integer, shown, text
+
+LONGEST_LINE = 255
+"""Characters of what is shown in a line: a label, a version, a file's name."""
 
 
 class _NoData:
@@ -30,10 +34,9 @@ def time(value: Any) -> Time:
     """A time of piwheels: an aware `datetime`; kept as microseconds since 1970."""
     if not isinstance(value, datetime):
         raise Invalid(f"expected a time, got {shown(value)}")
-    try:
-        found = from_datetime(value.replace(tzinfo=UTC) if value.tzinfo is None else value)
-    except (ValueError, OverflowError):
-        raise Invalid("lies outside the years 1 to 9999 UTC") from None
+    if value.tzinfo is None:
+        raise Invalid("is a time without its zone")
+    found = from_datetime(value)
     if not EARLIEST <= found <= LATEST:
         raise Invalid("lies outside the years 1 to 9999 UTC")
     return found
@@ -43,17 +46,29 @@ def seconds(value: Any) -> float:
     """A duration of piwheels: a `timedelta`; kept as float seconds."""
     if not isinstance(value, timedelta):
         raise Invalid(f"expected a duration, got {shown(value)}")
+    if value < timedelta(0):
+        raise Invalid("is a duration below 0")
     return value / timedelta(seconds=1)
 
 
 def number(value: Any) -> float:
-    """Any number: a load, a temperature."""
+    """Any finite number: a load, a temperature."""
     if type(value) not in (int, float):
         raise Invalid(f"expected a number, got {shown(value)}")
     try:
-        return float(value)
+        found = float(value)
     except OverflowError:
         raise Invalid(f"{shown(value)} is too large") from None
+    if not math.isfinite(found):  # JSON has no way to say it, and SQLite would store null
+        raise Invalid(f"{found} is no finite number")
+    return found
+
+
+def line(value: Any) -> str:
+    """Text that is shown in a line: who sends more of it would fill memory and screen."""
+    if len(text(value)) > LONGEST_LINE:
+        raise Invalid(f"is longer than {LONGEST_LINE} characters")
+    return str(value)
 
 
 def nothing(value: Any) -> None:
@@ -103,28 +118,48 @@ class ListOf:
             except Invalid as error:
                 error.prepend([position])
                 raise
-        return sorted(found) if isinstance(value, set | frozenset) else found
+        return sorted(found, key=str) if isinstance(value, set | frozenset) else found
+
+
+class MapOf:
+    """A map whose keys and values are all of one kind."""
+
+    def __init__(self, key: Validator, value: Validator) -> None:
+        self.key = key
+        self.value = value
+
+    def __call__(self, value: Any) -> dict[Any, Any]:
+        if type(value) is not dict:
+            raise Invalid(f"expected a map, got {shown(value)}")
+        valid = {}
+        for key, inner in value.items():
+            try:
+                valid[self.key(key)] = self.value(inner)
+            except Invalid as error:
+                error.prepend([str(key)])
+                raise
+        return valid
 
 
 # The status feed
 
 MASTER_HELLO = Fields(
     started=time,
-    label=text,
-    os_name=text,
-    os_version=text,
-    board_revision=text,
-    board_serial=text,
+    label=line,
+    os_name=line,
+    os_version=line,
+    board_revision=line,
+    board_serial=line,
 )
 """The master began to work."""
 
 MASTER_STATS = Fields(
     at=time,
     packages_built=integer,
-    builds_last_hour=Map(text, integer),  # ABI: how many
+    builds_last_hour=MapOf(line, integer),  # ABI: how many
     builds_time=seconds,  # all builds together
     builds_size=integer,  # bytes
-    builds_pending=Map(text, integer),  # ABI: how many
+    builds_pending=MapOf(line, integer),  # ABI: how many
     new_last_hour=integer,
     files_count=integer,
     downloads_last_hour=integer,
@@ -144,14 +179,14 @@ MASTER_STATS = Fields(
 SLAVE_HELLO = Fields(
     build_timeout=seconds,
     busy_timeout=seconds,
-    native_py_version=text,  # "311"
-    native_abi=text,  # "cp311"
-    native_platform=text,  # "linux_armv7l"
-    label=text,
-    os_name=text,
-    os_version=text,
-    board_revision=text,
-    board_serial=text,
+    native_py_version=line,  # "311"
+    native_abi=line,  # "cp311"
+    native_platform=line,  # "linux_armv7l"
+    label=line,
+    os_name=line,
+    os_version=line,
+    board_revision=line,
+    board_serial=line,
 )
 """A slave began to work."""
 
@@ -171,17 +206,17 @@ SLAVE_STATS = Fields(
 SLAVE_MESSAGES: dict[str, Validator] = {
     "HELLO": SLAVE_HELLO,
     "STATS": SLAVE_STATS,
-    "ACK": Fields(slave_id=integer, pypi_url=text),
+    "ACK": Fields(slave_id=integer, pypi_url=line),
     "SLEEP": boolean,  # true: it was told to pause
-    "BUILD": Fields(package=text, version=text),
+    "BUILD": Fields(package=line, version=line),
     "CONT": nothing,  # go on with what it is doing
-    "SEND": text,  # a file that was built
+    "SEND": line,  # a file that was built
     "DONE": nothing,
     "DIE": nothing,
 }
 """What a slave was told or said, as the status feed repeats it."""
 
-SLAVE = Fields(slave_id=integer, at=time, name=text, data=lambda value: value)
+SLAVE = Fields(slave_id=integer, at=time, name=line, data=lambda value: value)
 """What surrounds each of those."""
 
 # The log queue
@@ -241,30 +276,10 @@ class Keys:
         return valid
 
 
-class MapOf:
-    """A map whose keys and values are all of one kind."""
-
-    def __init__(self, key: Validator, value: Validator) -> None:
-        self.key = key
-        self.value = value
-
-    def __call__(self, value: Any) -> dict[Any, Any]:
-        if type(value) is not dict:
-            raise Invalid(f"expected a map, got {shown(value)}")
-        valid = {}
-        for key, inner in value.items():
-            try:
-                valid[self.key(key)] = self.value(inner)
-            except Invalid as error:
-                error.prepend([str(key)])
-                raise
-        return valid
-
-
 PROJECT = Keys(
     {
-        "name": text,
-        "description": text,
+        "name": Nullable(text),  # null: there is no such package
+        "description": Nullable(text),  # null: there is no such package
         "releases": MapOf(
             text,
             Keys(

@@ -2,43 +2,73 @@
 
 A message is CBOR (RFC 8949): the bare text `NAME`, or `[NAME, data]`. Tag 0 is a time, tag 258 a
 set; of piwheels' own are tag 2001, a duration as `[days, seconds, microseconds]`, and tag 2002, no
-data inside a message.
+data inside a message. Whatever else CBOR can say is refused: much of it lets a short frame stand
+for a value of any size, or keep the machine busy for as long as its sender likes.
 
 Source: piwheels 0.23, `piwheels/transport.py`, and frames off its sockets.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Any
 
 import cbor2
+from voluptuous import Invalid, MultipleInvalid
 
 from ..errors import DecodeError
-from ..schema.messages import shown
+from ..schema.messages import Validator, shown
 from ..schema.piwheels import NO_DATA
 
+TIME_TAG = 0
+SET_TAG = 258
 DURATION_TAG = 2001
 NO_DATA_TAG = 2002
 
-MOST_BYTES = 64 * 1024 * 1024
-"""Of one frame; the largest that piwheels sends hold a build's whole log."""
+MOST_BYTES = 16 * 1024 * 1024
+"""Of one frame: the names of 600,000 packages fit in. Decoded, it can take 100 times as much
+memory; who expects small messages only says so."""
+
+DEEPEST = 16
+"""How deep values may be nested; those of piwheels are, to 8."""
 
 
-def loads(frame: bytes) -> tuple[str, Any]:
+def loads(frame: bytes, most: int = MOST_BYTES) -> tuple[str, Any]:
     """The name of a piwheels message and its data (`NO_DATA` if it has none).
 
-    Times come as aware `datetime` in UTC, durations as `timedelta`, sets as `set`.
+    Times come as aware `datetime` in UTC, durations as `timedelta`, sets as `set`, of text or of
+    tuples of text. Otherwise there are only text, bytes, numbers, booleans, null, lists, and maps
+    whose keys are text or bytes.
+
+    Args:
+        frame: the bytes.
+        most: how many they may be.
 
     Raises:
         DecodeError: whatever the bytes, this and nothing else.
     """
-    if len(frame) > MOST_BYTES:
-        raise DecodeError("", f"is a frame of {len(frame)} bytes, more than {MOST_BYTES}")
+    if len(frame) > most:
+        raise DecodeError("", f"is a frame of {len(frame)} bytes, more than {most}")
+    stream = BytesIO(frame)
     try:
-        value = cbor2.loads(frame, tag_hook=_untag, max_depth=32)
-    except Exception as error:  # it has many; some are of the types that it makes
-        raise DecodeError("", f"is not CBOR: {_first_line(error)}") from None
+        value = cbor2.CBORDecoder(
+            stream,
+            semantic_decoders=_TAGS,
+            max_depth=DEEPEST,
+            # piwheels sends no container without a length, and no key twice.
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            # Numbers can be chosen so that all their hashes collide.
+            strict_hashable_types=True,
+            read_size=max(1, len(frame)),
+        ).decode()
+    except Exception as error:  # those of cbor2, and what its callers raise below it
+        raise DecodeError("", f"is not piwheels' CBOR: {_cause(error)}") from None
+    left = len(frame) - stream.tell()
+    if left:
+        raise DecodeError("", f"has {left} bytes after its end")
     if type(value) is str:
         return value, NO_DATA
     if type(value) is not list or len(value) != 2 or type(value[0]) is not str:
@@ -50,21 +80,89 @@ def dumps(name: str, data: Any = NO_DATA) -> bytes:
     """A piwheels message, as piwheels itself would encode it.
 
     Raises:
-        ValueError: if the data has a type that piwheels does not send.
+        ValueError: if the data cannot be encoded; a time without its zone cannot.
     """
     try:
         return cbor2.dumps(name if data is NO_DATA else [name, data], default=_tag)
     except cbor2.CBOREncodeError as error:
-        raise ValueError(f"cannot encode {name}: {error}") from error
+        raise ValueError(f"cannot encode {name}: {_cause(error)}") from error
 
 
-def _untag(tag: cbor2.CBORTag, immutable: bool) -> Any:
-    if tag.tag == DURATION_TAG:
-        days, seconds, microseconds = tag.value
-        return timedelta(days=days, seconds=seconds, microseconds=microseconds)
-    if tag.tag == NO_DATA_TAG:
-        return NO_DATA
-    return tag
+def checked(schemas: Mapping[str, Validator], name: str, data: Any, path: str = "") -> Any:
+    """The data of a message, with its fields by name.
+
+    Args:
+        schemas: of the data of every message that is expected, by its name.
+        name: of the message.
+        data: as `loads` gives it.
+        path: where the data is, for the error, if it is a part of something.
+
+    Raises:
+        DecodeError: if there is no such message, or its data does not fit.
+    """
+    schema = schemas.get(name)
+    if schema is None:
+        raise DecodeError(path, f"there is no message {shown(name)} here")
+    try:
+        return schema(data)
+    except Invalid as error:
+        first = error.errors[0] if isinstance(error, MultipleInvalid) else error
+        for part in (name, *first.path):
+            path += _step(part, path)
+        raise DecodeError(path, str(first.error_message)) from None
+
+
+def _step(part: object, path: str) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    name = str(part)
+    name = name if name.isidentifier() and len(name) <= 60 else shown(name)
+    return f".{name}" if path else name
+
+
+class _Tags(dict[int, Any]):
+    """The decoder of every tag; cbor2's own are not asked."""
+
+    def __missing__(self, tag: int) -> Any:
+        raise ValueError(f"piwheels has no tag {tag}")
+
+
+def _time(value: Any, immutable: bool) -> datetime:
+    if type(value) is not str:
+        raise ValueError(f"a time is text, this is {shown(value)}")
+    found = datetime.fromisoformat(value)
+    if found.tzinfo is None:
+        raise ValueError(f"{shown(value)} is a time without its zone")
+    return found if found.tzinfo is UTC else found.astimezone(UTC)
+
+
+def _set(value: Any, immutable: bool) -> set[Any]:
+    if type(value) is not list:
+        raise ValueError(f"a set is a list, this is {shown(value)}")
+    found = set()
+    for one in value:
+        parts = one if type(one) is list else [one]
+        if not all(type(part) is str for part in parts):
+            raise ValueError(f"a set holds text, this one {shown(one)}")
+        found.add(tuple(parts) if parts is one else one)
+    return found
+
+
+def _duration(value: Any, immutable: bool) -> timedelta:
+    if type(value) is not list or [type(part) for part in value] != [int, int, int]:
+        raise ValueError("a duration is a list of three whole numbers")
+    return timedelta(*value)
+
+
+def _no_data(value: Any, immutable: bool) -> Any:
+    if value is not None:
+        raise ValueError(f"no data has no data, this has {shown(value)}")
+    return NO_DATA
+
+
+_TAGS = _Tags(
+    {TIME_TAG: _time, SET_TAG: _set, DURATION_TAG: _duration, NO_DATA_TAG: _no_data},
+)
 
 
 def _tag(encoder: cbor2.CBOREncoder, value: Any) -> None:
@@ -77,5 +175,8 @@ def _tag(encoder: cbor2.CBOREncoder, value: Any) -> None:
         raise cbor2.CBOREncodeError(f"piwheels sends no {type(value).__name__}")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+def _cause(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    if error.__cause__ is not None:  # cbor2 says where, that one what
+        text += f": {error.__cause__}"
+    return text[:200]

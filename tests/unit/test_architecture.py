@@ -71,7 +71,7 @@ ONLY = {
     "time": "clock",
     "fcntl": "lock",
     "click": "cli config commands.*",
-    "voluptuous": "decode schema.messages schema.piwheels",
+    "voluptuous": "decode piwheels.cbor schema.messages schema.piwheels",
     "multiprocessing": "writer writer_process",
 }
 """Who alone may import a library."""
