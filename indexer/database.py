@@ -114,6 +114,14 @@ def open_reader(
     return connection
 
 
+def open_in_memory(migrations: Migrations) -> sqlite3.Connection:
+    """An empty database that is gone when it is closed."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA foreign_keys = ON")
+    migrations.apply(Database(connection))
+    return connection
+
+
 def refuse_newer(connection: sqlite3.Connection, path: Path, migrations: Migrations) -> None:
     """Refuse a database with migrations that this version does not know.
 

@@ -44,6 +44,11 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return database.open_reader(path, schema.migrations)
 
 
+def open_in_memory() -> sqlite3.Connection:
+    """An empty index that is gone when it is closed."""
+    return database.open_in_memory(schema.migrations)
+
+
 def get(connection: sqlite3.Connection, key: str, default: Any) -> Any:
     """A value of the table `state`."""
     row = connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()

@@ -1,0 +1,111 @@
+"""A package as a master tells it against a package as the index has it.
+
+The master's is applied to an empty index and rendered; what the two documents say differently,
+and a master does tell, are the differences.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from .. import apply, database, index, render
+from ..journal import Row
+from ..messages import Message, SetAbis
+
+UNTOLD = frozenset({"duration", "build_duration"})
+"""What a master never tells."""
+
+UNTOLD_IF_NULL = frozenset({"build_id", "log_url"})
+"""What it does not always tell."""
+
+_MOST = 200
+
+
+class Comparer:
+    """Compares packages with an index; keeps a small one of its own in memory for that.
+
+    Args:
+        connection: reads the index that is looked at.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._memory: sqlite3.Connection | None = None
+        self._abis: SetAbis | None = None
+        self._serial = 0
+
+    def _scratch(self) -> sqlite3.Connection:
+        """An index with the same ABIs and hardly anything else; made anew now and then."""
+        abis = set_abis(self._connection)
+        if self._memory is None or self._abis != abis or self._serial > _MOST:
+            self.close()
+            self._memory = index.open_in_memory()
+            self._abis = abis
+            self._serial = 1
+            apply.Applier(self._memory).apply([Row(1, Message("SETABIS", 0, abis))])
+        return self._memory
+
+    def differences(self, snapshot: Message) -> list[str]:
+        """What the index says differently of a package, in words; empty if nothing.
+
+        Args:
+            snapshot: a SNAPSHOT.
+        """
+        package = snapshot.data.package
+        here = _document(self._connection, package)
+        if here is None:
+            return ["the index does not have it"]
+        memory = self._scratch()
+        self._serial += 1
+        apply.Applier(memory).apply([Row(self._serial, snapshot)])
+        return list(_differences("", here, _document(memory, package)))
+
+    def close(self) -> None:
+        """Forget the index in memory."""
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+
+def set_abis(connection: sqlite3.Connection) -> SetAbis:
+    """The build ABIs of an index, as the message that would make them so."""
+    preinstalled: dict[str, list[str]] = {}
+    for abi, package in connection.execute(
+        "SELECT abi_tag, apt_package FROM preinstalled_apt_packages ORDER BY 1, 2"
+    ):
+        preinstalled.setdefault(abi, []).append(package)
+    return SetAbis(
+        tuple(connection.execute("SELECT abi_tag, skip FROM build_abis ORDER BY 1").fetchall()),
+        tuple((abi, tuple(packages)) for abi, packages in preinstalled.items()),
+    )
+
+
+def _document(connection: sqlite3.Connection, package: str) -> Any:
+    """A package's document, and the other spellings of its name."""
+    with database.snapshot(connection):
+        rows = index.load_project(connection, package)
+        if rows is None:
+            return None
+        document = orjson.loads(render.project(rows, index.load_abis(connection), ""))
+    document["spellings"] = sorted(rows.aliases)
+    return document
+
+
+def _differences(path: str, here: Any, there: Any) -> Iterator[str]:
+    if isinstance(here, dict) and isinstance(there, dict):
+        for key in dict.fromkeys((*here, *there)):
+            if key in UNTOLD or (key in UNTOLD_IF_NULL and there.get(key) is None):
+                continue
+            inner = f"{path} {key}" if path else key
+            if key not in there:
+                yield f"{inner}: the master does not have it"
+            elif key not in here:
+                yield f"{inner}: the index does not have it"
+            else:
+                yield from _differences(inner, here[key], there[key])
+    elif here != there:
+        yield f"{path}: {here!r} in the index, {there!r} at the master"

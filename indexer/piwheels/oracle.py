@@ -1,0 +1,164 @@
+"""Asking a running master's database queue: one request at a time, never waiting.
+
+A master that does not answer in time is asked on a new socket; what it still answers to the old
+one goes nowhere.
+
+Source: piwheels 0.23, `piwheels/master/the_oracle.py` and `seraph.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import zmq
+
+from ..errors import DecodeError, PeerError, UsageError
+from ..schema.piwheels import NO_DATA
+from . import cbor
+
+ANSWER_WITHIN = 60.0
+"""Seconds; some requests make the master's database work."""
+
+
+class Answer(NamedTuple):
+    """What a master said.
+
+    Attributes:
+        name: of the request.
+        data: what it answered; None with an error.
+        error: what it says went wrong; empty if nothing did.
+        frame: the bytes.
+    """
+
+    name: str
+    data: Any
+    error: str
+    frame: bytes
+
+
+class Oracle:
+    """A client of a master's database queue.
+
+    Args:
+        context: of ZeroMQ.
+        address: the master's `db-queue`.
+        monotonic: for time-outs, seconds.
+        answer_within: seconds that it may take.
+
+    Raises:
+        UsageError: if the address is none.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        address: str,
+        monotonic: Callable[[], float],
+        answer_within: float = ANSWER_WITHIN,
+    ) -> None:
+        self.address = address
+        self._context = context
+        self._monotonic = monotonic
+        self._answer_within = answer_within
+        self._asked = ""
+        self._deadline = 0.0
+        self.socket = self._open()
+
+    def _open(self) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.REQ)
+        socket.linger = 0
+        socket.ipv6 = True
+        socket.setsockopt(zmq.MAXMSGSIZE, cbor.MOST_BYTES)
+        # A request waits for its master, not in a queue for one that is not there.
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        try:
+            socket.connect(self.address)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise UsageError(
+                f"ask the master at {self.address}", error.strerror, "check --db-queue"
+            ) from error
+        return socket
+
+    @property
+    def busy(self) -> bool:
+        """True while a request has no answer yet."""
+        return bool(self._asked)
+
+    def ask(self, name: str, data: Any = NO_DATA) -> bool:
+        """Ask; false if the master is not there to be asked."""
+        assert not self._asked, "one request at a time"
+        try:
+            self.socket.send(cbor.dumps(name, data), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        self._asked = name
+        self._deadline = self._monotonic() + self._answer_within
+        return True
+
+    def answer(self) -> Answer | None:
+        """The answer, if it has come.
+
+        Raises:
+            PeerError: if none came in time; ask again.
+            DecodeError: if it is no answer; the request is over.
+        """
+        if not self._asked:
+            return None
+        try:
+            frames = self.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            if self._monotonic() < self._deadline:
+                return None
+            self._forget()
+            raise PeerError(
+                f"ask the master at {self.address}",
+                f"it did not answer within {self._answer_within:g} s",
+                "see that piw-master runs, and that --db-queue is its db-queue",
+            ) from None
+        name, self._asked = self._asked, ""
+        frame = frames[-1]
+        outcome, data = cbor.loads(frame)
+        if outcome == "OK":
+            return Answer(name, None if data is NO_DATA else data, "", frame)
+        if outcome == "ERROR":
+            return Answer(name, None, str(data).partition("\n")[0] or "an error", frame)
+        raise DecodeError("", f"an answer is OK or ERROR, this is {outcome[:20]!r}")
+
+    def _forget(self) -> None:
+        self._asked = ""
+        self.socket.close()
+        self.socket = self._open()
+
+    def request(self, name: str, data: Any = NO_DATA, connect_within: float = 10.0) -> Any:
+        """Ask, and wait for the answer; for commands.
+
+        Raises:
+            PeerError: if the master is not there, does not answer in time, or says it cannot.
+        """
+        operation = f"ask the master at {self.address} for {name}"
+        until = self._monotonic() + connect_within
+        while not self.ask(name, data):
+            if self._monotonic() >= until:
+                raise PeerError(
+                    operation,
+                    f"nobody was there within {connect_within:g} s",
+                    "see that piw-master runs, and that --db-queue is its db-queue",
+                )
+            self.socket.poll(50, zmq.POLLOUT)
+        while True:
+            self.socket.poll(200)
+            try:
+                found = self.answer()
+            except DecodeError as error:
+                raise PeerError(operation, str(error), "is it a piwheels master?") from error
+            if found is not None:
+                break
+        if found.error:
+            raise PeerError(operation, found.error, "see the master's own log")
+        return found.data
+
+    def close(self) -> None:
+        """Close its socket."""
+        self.socket.close()

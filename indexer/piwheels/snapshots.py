@@ -1,0 +1,284 @@
+"""Packages as a running master has them: asked for one at a time, journaled where they differ.
+
+Asked for are, in this order: packages whose builds have just finished, packages that the index
+lacks, and, slowly and for ever, all others, because the master's feeds do not tell of everything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import zmq
+
+from .. import index, names
+from ..clock import Clock
+from ..errors import DecodeError, PeerError
+from ..journal import Accepted, Entry, Row
+from ..messages import Message, package_of
+from ..quarantine import refused
+from ..schema.piwheels import NAMES, NO_DATA
+from ..source import Tools
+from . import compare, translate
+from .oracle import Answer, Oracle
+
+log = logging.getLogger(__name__)
+
+SOURCE = "db-queue"
+"""Where quarantined answers came from."""
+
+LIST_EVERY = 3600.0
+"""Seconds between two questions for all packages."""
+
+LONGEST_BACKOFF = 60.0
+
+SURE_AFTER = 3.0
+"""Seconds until a difference is believed: a message about it may be on its way to us."""
+
+Step = tuple[str, Any]
+
+
+class Snapshots:
+    """A source of the daemon: the master's database queue.
+
+    Args:
+        tools: of the daemon.
+        address: the master's `db-queue`.
+        pause: seconds between two requests that nobody waits for.
+        clock: the time of a snapshot.
+        monotonic: for pauses and time-outs, seconds.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        address: str,
+        pause: float,
+        clock: Clock,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._connection = tools.connection
+        self._oracle = Oracle(tools.context, address, monotonic)
+        self._pause = pause
+        self._clock = clock
+        self._monotonic = monotonic
+        self._comparer = compare.Comparer(tools.connection)
+        self._due: dict[str, None] = {}  # somebody waits for them
+        self._doubtful: dict[str, float] = {}  # they differed; since when
+        self._lacking: dict[str, None] = {}
+        self._sweep: Iterator[str] = iter(())
+        self._steps: Iterator[Step] = iter(())
+        self._package = ""  # that is being asked for
+        self._again = False  # another message about it came meanwhile
+        self._answers: list[Answer] = []
+        self._next = 0.0
+        self._next_list = 0.0
+        self._backoff = 0.0
+        self._abis_known = False
+        self.trouble = ""
+        self.taken = 0
+        """Snapshots that differed from the index, so far."""
+        self.asked = 0
+        """Packages asked for, so far."""
+
+    def finished(self, package: str, version: str) -> None:
+        """A build of a package has ended, however it did: ask for it soon."""
+        package = names.canonical(package)
+        if package == self._package:
+            self._again = True
+        self._due[package] = None
+
+    def accepted(self, rows: Sequence[Row]) -> None:
+        """Ask once more for a package of which something was told meanwhile."""
+        if self._package:
+            for row in rows:
+                if package_of(row.message.data) == self._package:
+                    self._again = True
+                    return
+
+    def sockets(self) -> Sequence[zmq.Socket[Any]]:
+        """Its one, while an answer is awaited."""
+        return [self._oracle.socket] if self._oracle.busy else []
+
+    def receive(self, most: int, until: float) -> list[Entry]:
+        """What the master answered, where the index says something else; asks on."""
+        entries: list[Entry] = []
+        while True:
+            try:
+                answer = self._oracle.answer()
+            except (PeerError, DecodeError) as error:
+                self._fail(str(error).partition("\n")[0])
+                return entries
+            if answer is not None:
+                self._take(answer, entries)
+                if entries:
+                    return entries  # they must be applied before the next are compared
+            if self._oracle.busy or not self._ask():
+                return entries
+
+    def _ask(self) -> bool:
+        """Send the next request; false if there is none now, or the master is not there."""
+        now = self._monotonic()
+        if now < self._next:
+            return False
+        step = next(self._steps, None)
+        if step is None:
+            self._steps = self._begin(now)
+            step = next(self._steps, None)
+        if step is None:
+            return False
+        if not self._oracle.ask(*step):
+            self._fail(f"cannot ask the master at {self._oracle.address}: nobody is there")
+            return False
+        return True
+
+    def _begin(self, now: float) -> Iterator[Step]:
+        """The requests of what has to be asked next."""
+        self._answers = []
+        self._package = ""
+        if not self._abis_known:
+            return iter([("GETABIS", True), ("GETABIS", False)])
+        doubtful = next(iter(self._doubtful.items()), None)
+        if doubtful is not None and now >= doubtful[1] + SURE_AFTER:
+            return self._of_package(doubtful[0])
+        for waiting in (self._due, self._lacking):
+            if waiting:
+                return self._of_package(next(iter(waiting)))
+        if now >= self._next_list:
+            return iter([("ALLPKGS", NO_DATA)])
+        package = next(self._sweep, None)
+        return iter(()) if package is None else self._of_package(package)
+
+    def _of_package(self, package: str) -> Iterator[Step]:
+        self._due.pop(package, None)
+        self._lacking.pop(package, None)
+        self._package = package
+        self._again = False
+        return iter([("PROJDATA", package), ("GETPKGNAMES", package)])
+
+    def _take(self, answer: Answer, entries: list[Entry]) -> None:
+        """Act on an answer; what it says is added to `entries` if it is news."""
+        self._recover()
+        self._answers.append(answer)
+        try:
+            if answer.error:
+                self._refused(answer)
+            elif answer.name == "GETABIS" and len(self._answers) == 2:
+                self._take_abis(entries)
+            elif answer.name == "ALLPKGS":
+                self._take_list(answer, entries)
+            elif answer.name == "GETPKGNAMES":
+                self._take_package(entries)
+        except DecodeError as error:
+            self._steps = iter(())
+            self._package = ""
+            entries.append(refused(None, SOURCE, "cbor", error, answer.frame))
+
+    def _refused(self, answer: Answer) -> None:
+        """The master says that it cannot: the package has gone, or its database is in trouble."""
+        self._steps = iter(())
+        self._next = self._monotonic() + max(self._pause, 1.0)
+        if answer.name == "PROJDATA":
+            log.info("the master does not tell of %s: %s", self._package, answer.error)
+            self._next_list = 0.0  # which tells whether it has gone
+            self._package = ""
+        else:
+            self._fail(f"the master cannot answer {answer.name}: {answer.error}")
+
+    def _take_abis(self, entries: list[Entry]) -> None:
+        active, every = (translate.checked(NAMES, one.data, "GETABIS") for one in self._answers)
+        self._abis_known = True
+        known = compare.set_abis(self._connection)
+        skips = dict(known.build_abis)
+        if {abi for abi, skip in skips.items() if not skip} != {*active} or {*skips} != {*every}:
+            message = translate.set_abis(
+                active, every, skips, dict(known.preinstalled_apt_packages), self._clock()
+            )
+            entries.append(Accepted(None, message))
+
+    def _take_list(self, answer: Answer, entries: list[Entry]) -> None:
+        """Compare the list of all packages: what is lacking is due, what has gone is deleted."""
+        there = {*translate.checked(NAMES, answer.data, "ALLPKGS")}
+        here = {row[0] for row in self._connection.execute("SELECT package FROM packages")}
+        self._next_list = self._monotonic() + LIST_EVERY
+        self._lacking = dict.fromkeys(sorted(there - here))
+        if there:  # an empty list is a master whose database was lost, not a reason to delete
+            entries += [
+                Accepted(None, translate.delete_package(package, self._clock()))
+                for package in sorted(here - there)
+            ]
+        if next(self._sweep, None) is None:
+            self._sweep = iter(sorted(there & here))
+
+    def _take_package(self, entries: list[Entry]) -> None:
+        project, spellings = self._answers
+        package, again = self._package, self._again
+        self._package = ""
+        self.asked += 1
+        if again:
+            # What was answered may be older than what came meanwhile.
+            self._doubtful.pop(package, None)
+            self._due[package] = None
+            return
+        message = translate.snapshot(package, project.data, spellings.data, self._clock())
+        if not self._news(message):
+            self._doubtful.pop(package, None)
+        elif self._doubtful.setdefault(package, self._monotonic()) + SURE_AFTER <= (
+            self._monotonic()
+        ):
+            del self._doubtful[package]
+            entries.append(Accepted(None, message))
+            self.taken += 1
+        if not self._due and not self._lacking:
+            self._next = self._monotonic() + self._pause
+        if {abi for one in message.data.releases for abi, *_ in one.abis} - self._active():
+            self._abis_known = False  # the master builds for others than we know
+
+    def _active(self) -> set[str]:
+        return {*index.load_abis(self._connection).active}
+
+    def _news(self, message: Message) -> bool:
+        different = self._comparer.differences(message)
+        if different:
+            log.info("%s: %s", message.data.package, "; ".join(different[:3]))
+        return bool(different)
+
+    def _fail(self, trouble: str) -> None:
+        """Leave the master alone for a while."""
+        if self._package:
+            self._due[self._package] = None
+            self._package = ""
+        self._steps = iter(())
+        self._abis_known = False  # it may be another one when it comes back
+        self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 1.0)
+        self._next = self._monotonic() + self._backoff
+        if not self.trouble:
+            log.warning("%s; it is asked again", trouble)
+        self.trouble = trouble
+
+    def _recover(self) -> None:
+        if self.trouble:
+            log.warning("the master at %s answers again", self._oracle.address)
+        self.trouble = ""
+        self._backoff = 0.0
+
+    def tick(self) -> None:
+        """Nothing: `receive` is called at least as often."""
+
+    def live(self) -> dict[str, Any]:
+        """How it stands."""
+        return {
+            "db_queue": {
+                "address": self._oracle.address,
+                "asked": self.asked,
+                "taken": self.taken,
+                "due": len(self._due) + len(self._lacking) + len(self._doubtful),
+                "trouble": self.trouble,
+            }
+        }
+
+    def close(self) -> None:
+        """Close its socket."""
+        self._oracle.close()
+        self._comparer.close()

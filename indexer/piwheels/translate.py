@@ -1,0 +1,158 @@
+"""piwheels' messages and answers, validated and with our names: pure.
+
+Whatever is wrong with one, `DecodeError` says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from voluptuous import Invalid
+
+from .. import decode
+from ..errors import DecodeError
+from ..messages import Message
+from ..schema import piwheels as schema
+from ..times import DAY, HOUR, WINDOW_DAYS, Time, to_rfc3339
+
+
+def _kept(value: Any) -> Time:
+    """A time that the schemas of piwheels have read already."""
+    if type(value) is not int:
+        raise Invalid("expected a time")
+    return value
+
+
+_ENCODING = decode.Encoding(_kept)
+
+
+def checked(validator: Callable[[Any], Any], value: Any, path: str = "data") -> Any:
+    """A value that a schema of piwheels describes, with its fields by name.
+
+    Raises:
+        DecodeError: if it does not fit.
+    """
+    try:
+        return validator(value)
+    except Invalid as error:
+        where = path + "".join(f".{part}" for part in error.path)
+        raise DecodeError(where, str(error.error_message)) from None
+    except RecursionError:
+        raise DecodeError(path, "is nested too deeply") from None
+
+
+def _message(name: str, at: Time, data: dict[str, Any]) -> Message:
+    return _ENCODING.message({"msg": name, "at": at, "data": data}, at)
+
+
+def download(data: Any, at: Time) -> Message:
+    """LOGDOWNLOAD as piwheels' logger pushes it; the host is dropped.
+
+    Raises:
+        DecodeError: if it is none.
+    """
+    fields = checked(schema.DOWNLOAD, data)
+    del fields["host"]
+    return _message("LOGDOWNLOAD", at, fields)
+
+
+def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
+    """The SNAPSHOT of a package: the answers to PROJDATA and GETPKGNAMES.
+
+    Raises:
+        DecodeError: if they are not such answers, or a name in them is unsafe.
+    """
+    found = checked(schema.PROJECT, project, "PROJDATA")
+    spellings = checked(schema.NAMES, names, "GETPKGNAMES")
+    releases = {
+        version: {
+            "released": release["released"],
+            "skip": release["skip"],
+            "yanked": release["yanked"],
+            "abis": release["abis"],
+            "files": {name: _file(file) for name, file in release["files"].items()},
+        }
+        for version, release in found["releases"].items()
+    }
+    data = {
+        "package": package,
+        "name": found["name"],
+        "description": found["description"],
+        "aliases": sorted({*spellings} - {package, found["name"]}),
+        "releases": releases,
+    }
+    return _message("SNAPSHOT", at, data)
+
+
+def _file(file: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "filesize": file["size"],
+        "filehash": file["hash"],
+        "location": file["location"],
+        "platform_tag": file["platform"],
+        "abi_tag": file["abi_file"],
+        "builder_abi": file["abi_builder"],
+        "requires_python": file["requires_python"],
+        "apt_dependencies": file["apt_dependencies"],
+        "pip_dependencies": file["pip_dependencies"],
+    }
+
+
+def set_abis(
+    active: Iterable[str],
+    every: Iterable[str],
+    skips: Mapping[str, str],
+    preinstalled: Mapping[str, Iterable[str]],
+    at: Time,
+) -> Message:
+    """SETABIS from the two answers to GETABIS, which tell neither reasons nor what is installed.
+
+    Args:
+        active: the ABIs that are built for.
+        every: those, and the ones that are skipped.
+        skips: why each is skipped, as far as it is known.
+        preinstalled: the apt packages that each has, as far as they are known.
+        at: when it was asked.
+
+    Raises:
+        DecodeError: if one is no CPython ABI tag.
+    """
+    built_for = {*active}
+    abis = {
+        abi: "" if abi in built_for else skips.get(abi, "") or "not built for any more"
+        for abi in sorted({*every} | built_for)
+    }
+    installed = {abi: [*preinstalled.get(abi, ())] for abi in abis if abi in preinstalled}
+    return _message("SETABIS", at, {"build_abis": abis, "preinstalled_apt_packages": installed})
+
+
+def delete_package(package: str, at: Time) -> Message:
+    """DELPKG of a package that a master does not have any more.
+
+    Raises:
+        DecodeError: if the name is unsafe.
+    """
+    return _message("DELPKG", at, {"package": package})
+
+
+def downloads(package: str, recent: int, ever: int, at: Time) -> Message:
+    """DOWNLOADS from two sums, of the last 30 days and ever.
+
+    When in the window they were is not told: they are spread evenly over its days, so that the
+    sum is right now and fades as the window moves.
+
+    Raises:
+        DecodeError: if the name is unsafe, or a number is too large.
+    """
+    each, rest = divmod(min(recent, ever), WINDOW_DAYS)
+    today = at // DAY * DAY
+    if today + 12 * HOUR > at:
+        today -= DAY  # noons that have been
+    hours = {}
+    for number in range(WINDOW_DAYS):
+        count = each + (number < rest)
+        if count:
+            noon = today - number * DAY + 12 * HOUR
+            hours[to_rfc3339(noon // HOUR * HOUR)] = count
+    return _message("DOWNLOADS", at, {"package": package, "all": ever, "hours": hours})
