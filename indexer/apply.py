@@ -59,7 +59,9 @@ class Applier:
                         _HANDLERS[name](self, serial, at, data)
                     applied = serial
             except sqlite3.Error as error:
-                with database.explained(f"apply message {serial}, {name}, to the index"):
+                with database.explained(
+                    f"apply message {serial}, {name}, to the index", beside=self._connection
+                ):
                     raise error
             self._files.flush()
             self._counters.flush()

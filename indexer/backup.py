@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import checkpoint, database, index, salvage
+from . import checkpoint, damaged, database, directories, index
 from .errors import JournalError, StateError
 from .journal_reader import JournalReader
 from .lock import Lock
@@ -108,7 +108,7 @@ def _months(
     with database.explained(f"write to {target}"):
         if not target.is_dir():
             target.mkdir(mode=0o755)
-            database.sync_directory(target.parent)
+            directories.sync(target.parent)
     have = JournalReader(target)
     try:
         there = have.months
@@ -172,7 +172,7 @@ def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> 
     unfinished = place.with_suffix(".new")
     try:
         database.copy(path, unfinished)
-        found = next(salvage.faults(unfinished), "")
+        found = next(damaged.faults(unfinished), "")
         if found:
             raise JournalError(
                 f"back up the journal's {path.name}",
@@ -184,7 +184,7 @@ def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> 
         for suffix in ("-wal", "-shm"):  # a reader's, empty
             Path(f"{place}{suffix}").unlink(missing_ok=True)
         os.rename(unfinished, place)
-        database.sync_directory(place.parent)
+        directories.sync(place.parent)
     finally:
         database.remove(unfinished)
 

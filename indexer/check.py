@@ -16,12 +16,12 @@ from . import (
     apply,
     checkpoint,
     counters,
+    damaged,
     database,
     index,
     names,
     pending,
     render,
-    salvage,
     writer,
 )
 from .errors import IndexerError, JournalError, NewerDatabaseError, StateError
@@ -67,7 +67,7 @@ def check_journal(directory: Path) -> Iterator[Difference]:
     """Every month's file, that they follow each other, and what stands for those archived."""
     sound = True
     for path in month_files(directory / JOURNAL):
-        for fault in salvage.faults(path):
+        for fault in damaged.faults(path):
             sound = False
             yield Difference("journal", f"{path.name} is damaged: {fault}")
     if not sound:

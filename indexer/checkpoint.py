@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from . import database, index, lock
+from . import database, directories, index, lock
 from .errors import JournalError, StateError
 from .journal_reader import JournalReader
 from .schema import index as schema
@@ -153,7 +153,7 @@ def making(state_dir: Path) -> Iterator[Path]:
     with database.explained(f"write to {directory}"):
         if not directory.is_dir():
             directory.mkdir(mode=0o755)
-            database.sync_directory(state_dir)
+            directories.sync(state_dir)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if not lock.take(descriptor, lock.WAIT):
@@ -207,7 +207,7 @@ def accept(state_dir: Path, unfinished: Checkpoint, journal_id: str) -> Checkpoi
         )
     with database.explained(f"put the checkpoint {one.path} in its place"):
         os.rename(unfinished.path, one.path)
-        database.sync_directory(directory)
+        directories.sync(directory)
         older = [other for other in every(state_dir) if other.serial < one.serial]
         for other in older[: -(KEPT - 1)]:
             database.remove(other.path)
@@ -229,4 +229,4 @@ def set_aside(checkpoints: list[Checkpoint]) -> None:
         log.warning("the checkpoint %s is of no use any more; it is %s now", one.path, aside.name)
         with database.explained(f"rename the checkpoint {one.path}"):
             os.rename(one.path, aside)
-            database.sync_directory(one.path.parent)
+            directories.sync(one.path.parent)

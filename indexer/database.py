@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from . import directories
-from .errors import NewerDatabaseError, StateError
+from . import directories, disk
+from .errors import NewerDatabaseError, StateError, UnfinishedError
 
 OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables came with it."""
@@ -45,7 +45,7 @@ def open_writer(
             f"SQLite {sqlite3.sqlite_version} is too old",
             "install a Python whose SQLite is 3.37 or newer",
         )
-    with explained(f"open {path}"):
+    with explained(f"open {path}", beside=path.parent):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             found = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -64,6 +64,10 @@ def open_writer(
             database = Database(connection)
             if migrations.pending(database):
                 migrations.apply(database)
+            # Where it may not write, SQLite opens a file to be read, without a word, and would
+            # not write to it when it may again.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
         except BaseException:
             connection.close()
             raise
@@ -91,9 +95,10 @@ def open_reader(
 
     Raises:
         NewerDatabaseError: if it has migrations besides those.
+        UnfinishedError: if a process was killed in the middle of writing to it.
         StateError: if it is not there or cannot be opened.
     """
-    with explained(f"read {path}"):
+    with explained(f"read {path}"), _by_its_user(path):
         if not path.exists():
             raise StateError(f"read {path}", "it does not exist", "run the indexer first")
         connection = sqlite3.connect(
@@ -122,6 +127,23 @@ def open_in_memory(migrations: Migrations) -> sqlite3.Connection:
     return connection
 
 
+@contextmanager
+def _by_its_user(path: Path) -> Iterator[None]:
+    """Say who may read a database, if it is not us: SQLite makes files beside it to do that."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or os.access(
+            path.parent, os.W_OK | os.X_OK
+        ):
+            raise
+        raise StateError(
+            f"read {path}",
+            f"{error}: SQLite has to make files beside it, and {path.parent} may not be written",
+            "run this as the user that runs piw-indexer (sudo -u), or start the daemon",
+        ) from error
+
+
 def refuse_newer(connection: sqlite3.Connection, path: Path, migrations: Migrations) -> None:
     """Refuse a database with migrations that this version does not know.
 
@@ -141,47 +163,107 @@ def refuse_newer(connection: sqlite3.Connection, path: Path, migrations: Migrati
 
 
 @contextmanager
-def explained(operation: str, kind: type[StateError] = StateError) -> Iterator[None]:
-    """Turn SQLite's and the system's errors into a `StateError` that says what was being done."""
+def explained(
+    operation: str,
+    kind: type[StateError] = StateError,
+    *,
+    beside: Path | sqlite3.Connection | None = None,
+) -> Iterator[None]:
+    """Turn SQLite's and the system's errors into a `StateError` that says what was being done.
+
+    Args:
+        operation: what is being done.
+        kind: of the error.
+        beside: the directory, or the database, that is written; what ails it is looked into.
+    """
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        remedy = _REMEDIES.get(code, _LOOK)
-        raise kind(operation, error, remedy, passing=code in _PASSING) from error
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code in _HALF_DONE and beside is None:
+            raise UnfinishedError(operation, _LEFT, _PUT_IN_ORDER) from error
+        found = 0
+        if code & 0xFF in _VAGUE and beside is not None:
+            found = disk.fault(beside if isinstance(beside, Path) else _directory(beside))
+        cause = f"{error} ({os.strerror(found)})" if found else error
+        raise kind(
+            operation, cause, _remedy(code & 0xFF, found), passing=code & 0xFF in _PASSING
+        ) from error
     except OSError as error:
-        code = _SQLITE_CODES.get(error.errno or 0, 0)
-        remedy = _REMEDIES.get(code, _LOOK)
-        cause = error.strerror or error
-        raise kind(operation, cause, remedy, passing=code in _PASSING) from error
+        number = error.errno or 0
+        raise kind(
+            operation,
+            error.strerror or error,
+            _remedy(0, number),
+            passing=number in _PASSING_ERRNOS,
+        ) from error
 
 
-_LOOK = "look at the cause, then start again; nothing that was journaled is lost"
+def _directory(connection: sqlite3.Connection) -> Path:
+    """Where the file of a database is."""
+    rows = connection.execute("PRAGMA database_list").fetchall()
+    return Path(next(file for _, name, file in rows if name == "main")).parent
+
+
+def _remedy(code: int, number: int) -> str:
+    """What to do about an error of SQLite, and of the system if that is known."""
+    return _REMEDIES_OF_SYSTEM.get(number) or _REMEDIES.get(code, _LOOK)
+
+
+_SAFE = "nothing that was journaled is lost"
+_LOOK = f"look at the cause, then start again; {_SAFE}"
 _OWNER = "check that the directory exists and belongs to the user that runs piw-indexer"
+_ROOM = f"free some disk space (df -h, df -i); {_SAFE}"
+_DISK = f"look at the disk (dmesg); {_SAFE}"
+_QUOTA = (
+    "free some space of the user that runs piw-indexer, or raise its disk quota (quota -s);"
+    f" {_SAFE}"
+)
+_MOUNT = (
+    "the file system is mounted read-only: look why (dmesg), then have it written again"
+    f" (mount -o remount,rw); {_SAFE}"
+)
 _REMEDIES = {
-    sqlite3.SQLITE_FULL: "free some disk space; nothing that was journaled is lost",
-    sqlite3.SQLITE_IOERR: "look at the disk (dmesg); nothing that was journaled is lost",
+    sqlite3.SQLITE_FULL: _ROOM,
+    sqlite3.SQLITE_IOERR: f"look at the disk (dmesg) and at the user's quota (quota -s); {_SAFE}",
     sqlite3.SQLITE_CANTOPEN: _OWNER,
     sqlite3.SQLITE_PERM: _OWNER,
     sqlite3.SQLITE_READONLY: _OWNER,
+    sqlite3.SQLITE_BUSY: f"see who else writes to it (fuser); sqlite3 -readonly does not; {_SAFE}",
     sqlite3.SQLITE_CORRUPT: "run `piw-indexer check` to see what is damaged",
     sqlite3.SQLITE_NOTADB: "run `piw-indexer check` to see what is damaged",
 }
-_PASSING = {
+_REMEDIES_OF_SYSTEM = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _QUOTA,
+    errno.EIO: _DISK,
+    errno.EROFS: _MOUNT,
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
+    errno.ENOENT: _OWNER,
+}
+_VAGUE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
 }
-_SQLITE_CODES = {
-    errno.ENOSPC: sqlite3.SQLITE_FULL,
-    errno.EDQUOT: sqlite3.SQLITE_FULL,
-    errno.EIO: sqlite3.SQLITE_IOERR,
-    errno.EROFS: sqlite3.SQLITE_READONLY,
-    errno.EACCES: sqlite3.SQLITE_PERM,
-    errno.EPERM: sqlite3.SQLITE_PERM,
-    errno.ENOENT: sqlite3.SQLITE_CANTOPEN,
+"""Errors of SQLite that may have one of several causes, with a remedy each."""
+
+_PASSING = {*_VAGUE, sqlite3.SQLITE_BUSY}
+_PASSING_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT}
+
+_HALF_DONE = {
+    sqlite3.SQLITE_READONLY_ROLLBACK,
+    sqlite3.SQLITE_READONLY_RECOVERY,
+    sqlite3.SQLITE_READONLY_CANTINIT,
+    sqlite3.SQLITE_READONLY_CANTLOCK,
 }
+_LEFT = "a process was killed while it wrote to it, and whoever only reads cannot put that in order"
+_PUT_IN_ORDER = (
+    "start the daemon, or run `piw-indexer write` as its user: whoever opens it to write puts it"
+    " in order; nothing is lost"
+)
 
 
 def _move_aside(path: Path) -> str:
@@ -210,6 +292,17 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def fold(connection: sqlite3.Connection) -> None:
+    """Fold the write-ahead log of a database into its file, and cut it off.
+
+    Raises:
+        sqlite3.Error: if that is not possible, or somebody reads what is in it.
+    """
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise sqlite3.OperationalError("somebody reads its write-ahead log")
 
 
 def copy(source: Path, target: Path) -> None:
@@ -247,11 +340,6 @@ def remove(path: Path) -> None:
             except FileNotFoundError:
                 pass
         directories.sync(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the entries of a directory durable."""
-    directories.sync(path)
 
 
 def sync_file(path: Path) -> None:

@@ -51,6 +51,10 @@ class NewerDatabaseError(StateError):
     """A database was written by a newer version of the program than this one."""
 
 
+class UnfinishedError(StateError):
+    """A database was left by a process that was killed, and has to be opened to write once."""
+
+
 class JournalError(StateError):
     """The journal cannot be read or written; nothing may act on messages it does not hold."""
 

@@ -62,6 +62,19 @@ class Lost(NamedTuple):
 Entry = Accepted | Refused | Lost
 
 
+def roll_back(directory: Path) -> None:
+    """Undo what a crash left half done in the files of a journal: readers cannot.
+
+    Raises:
+        JournalError: if that is not possible.
+    """
+    for left in directory.glob("*.db-journal"):
+        path = left.with_suffix(".db")
+        if path.exists():
+            with explained(path, writing=True):
+                database.roll_back(path)
+
+
 class Journal(JournalReader):
     """Writes a journal; whoever makes one holds the lock of its state.
 
@@ -90,21 +103,12 @@ class Journal(JournalReader):
                 error.strerror,
                 "check --state-dir and who owns it",
             ) from error
-        self._roll_back(directory)
+        roll_back(directory)
         super().__init__(directory)
         self.verify()
         if self._months:
             self._close_older_months()
             self._open_month(self._months[-1].path)
-
-    @staticmethod
-    def _roll_back(directory: Path) -> None:
-        """Undo what a crash left half done when a month was made: readers cannot."""
-        for left in directory.glob("*.db-journal"):
-            path = left.with_suffix(".db")
-            if path.exists():
-                with explained(path):
-                    database.roll_back(path)
 
     def _open(self, path: Path) -> sqlite3.Connection:
         if self._writer is not None and path == self._writer_path:
@@ -166,7 +170,7 @@ class Journal(JournalReader):
                 ("after", self.serial),
                 ("after_quarantine", self._quarantine_id),
             ]
-            with explained(path):
+            with explained(path, writing=True):
                 feeds: list[tuple[object, ...]] = []
                 if self._writer is not None:
                     feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
@@ -178,11 +182,14 @@ class Journal(JournalReader):
                     with database.transaction(connection):
                         connection.executemany("INSERT INTO feeds VALUES (?, ?, ?, ?, ?)", feeds)
                         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
-                    connection.execute("PRAGMA journal_mode = DELETE")
+                    # In another mode it would be changed once more under its own name, and a kill
+                    # at that moment would leave what no reader can undo.
+                    database.fold(connection)
                 finally:
                     connection.close()
                 os.rename(unfinished, path)
-                database.sync_directory(self.directory)
+        with explained(path, writing=True):
+            directories.sync(self.directory)  # what failed there before, too
         self._open_month(path)
         self.scan()
 
@@ -285,7 +292,7 @@ class Journal(JournalReader):
                 )
         if not inserts and not refusals and not positions:
             return rows
-        with explained(self._writer_path), database.transaction(writer):
+        with explained(self._writer_path, writing=True), database.transaction(writer):
             for (feed, epoch), feed_id in new_feeds.items():
                 writer.execute(
                     "INSERT INTO feeds (feed_id, feed, epoch, serial) VALUES (?, ?, ?, 0)",
@@ -349,7 +356,7 @@ class Journal(JournalReader):
                 if done.fetchone() is not None:
                     return None
         row = Row(self.serial + 1, message)
-        with explained(self._writer_path), database.transaction(writer):
+        with explained(self._writer_path, writing=True), database.transaction(writer):
             writer.execute(
                 "INSERT INTO messages VALUES (?, ?, ?, ?, NULL, NULL, ?)",
                 (
@@ -371,7 +378,7 @@ class Journal(JournalReader):
             JournalError: if it could not be committed.
         """
         writer = self._this_month()
-        with explained(self._writer_path), database.transaction(writer):
+        with explained(self._writer_path, writing=True), database.transaction(writer):
             writer.execute("UPDATE feeds SET broken = NULL WHERE feed = ?", (feed,))
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import database, encode, times
-from .errors import JournalError, NewerDatabaseError, StateError
+from .errors import JournalError, NewerDatabaseError, StateError, UnfinishedError
 from .messages import Message
 from .schema import journal as schema
 
@@ -129,7 +129,7 @@ class JournalReader:
             self._reader = None
         try:
             connection = database.open_reader(path, schema.migrations)
-        except NewerDatabaseError:
+        except (NewerDatabaseError, UnfinishedError):
             raise
         except StateError as error:
             raise JournalError(
@@ -325,9 +325,10 @@ class JournalReader:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, *, writing: bool = False) -> Iterator[None]:
     """Turn SQLite's and the system's errors into a `JournalError` naming the month."""
-    with database.explained(f"use the journal's {path.name}", JournalError):
+    beside = path.parent if writing else None
+    with database.explained(f"use the journal's {path.name}", JournalError, beside=beside):
         try:
             yield
         except sqlite3.DatabaseError as error:

@@ -12,32 +12,21 @@ import logging
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import checkpoint, database, encode, index
+from . import checkpoint, damaged, database, directories, index
 from .decode import FILE_FEED
-from .errors import IndexerError, JournalError, StateError
+from .errors import IndexerError, JournalError
+from .journal import roll_back
 from .journal_reader import Span, lost_of, month_files
 from .schema import journal as schema
 
 log = logging.getLogger(__name__)
 
-DAMAGED = ".damaged"
-"""What the name of a damaged month ends with, once it is replaced."""
-
 Progress = Callable[[int, int], None]
 """Is told how many of how many are done."""
-
-_BLOCK = 1000
-"""Serials that are asked for one by one where reading on fails."""
-
-_BEYOND = 100_000
-"""Serials after the last known one that are tried where nobody knows the end."""
-
-_HOPELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""No database, or one without messages: there is nothing to look for."""
 
 _INSERTS = {
     "feeds": "INSERT OR IGNORE INTO feeds VALUES (?, ?, ?, ?, ?)",
@@ -74,169 +63,6 @@ class Salvaged(NamedTuple):
     feeds_lost: bool
 
 
-def faults(path: Path) -> Iterator[str]:
-    """What is wrong with a month's file by itself."""
-    try:
-        connection = database.open_reader(path)
-    except StateError as error:
-        yield error.cause
-        return
-    try:
-        if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
-            yield "it is no month of a journal"
-            return
-        damaged = False
-        for (found,) in connection.execute("PRAGMA integrity_check(5)"):
-            if found != "ok":
-                damaged = True
-                yield "; ".join(str(found).splitlines())
-        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-        missing = {"after", "journal_id", "epoch", "after_quarantine"}.difference(meta)
-        if missing:
-            yield f"it does not say its {', '.join(sorted(missing))}"
-        elif not damaged:
-            yield from _holes(connection, meta["after"], lost_of(meta))
-    except (sqlite3.Error, ValueError, TypeError) as error:
-        yield str(error)
-    finally:
-        connection.close()
-
-
-def _holes(connection: sqlite3.Connection, after: int, lost: Iterable[Span]) -> Iterator[str]:
-    """Serials that are missing within a month, and were not given up."""
-    count, first, last = connection.execute(
-        "SELECT count(*), min(serial), max(serial) FROM messages"
-    ).fetchone()
-    if not count:
-        return
-    expected = last - after - sum(min(end, last) - begin + 1 for begin, end in lost if begin < last)
-    if first <= after or count != expected:
-        yield f"it has {count} messages from {first} to {last}, and should have {expected}"
-
-
-class _Month:
-    """A month as it was found.
-
-    Attributes:
-        meta: of its table; empty if that cannot be read.
-        faults: what is wrong with it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.exists = path.exists()
-        self.meta: dict[str, Any] = {}
-        self.faults = list(faults(path)) if self.exists else ["it is missing"]
-        # What an interrupted salvage put aside is read again.
-        self.sources = [path] if self.exists else []
-        self.sources += sorted(path.parent.glob(f"{path.name}{DAMAGED}*[0-9]"))
-        meta = dict(_table(path, "meta")) if self.exists else {}
-        if {"after", "journal_id", "epoch"} <= meta.keys():
-            self.meta = meta
-
-    @property
-    def after(self) -> int | None:
-        found = self.meta.get("after")
-        return found if isinstance(found, int) else None
-
-    def rows(self, after: int, until: int | None) -> Iterator[tuple[Any, ...]]:
-        """The messages after `after` that can be read, and are sound; some come twice."""
-        for source in self.sources:
-            yield from _messages(source, after, until)
-
-    def held(self, after: int, until: int | None) -> list[Span]:
-        """The serials of these messages: a month may hold more of them than memory does."""
-        found: list[Span] = []
-        for source in self.sources:
-            apart = True
-            for row in _messages(source, after, until):
-                serial = row[0]
-                if apart or serial != found[-1][1] + 1:
-                    found.append((serial, serial))
-                    apart = False
-                else:
-                    found[-1] = found[-1][0], serial
-        return sorted(found)
-
-    def table(self, name: str) -> list[tuple[Any, ...]]:
-        for source in self.sources:
-            found = _table(source, name)
-            if found:
-                return found
-        return []
-
-
-def _table(path: Path, name: str) -> list[tuple[Any, ...]]:
-    """The rows of a small table, as far as they can be read."""
-    found: list[tuple[Any, ...]] = []
-    try:
-        connection = database.open_reader(path)
-    except StateError:
-        return found
-    try:
-        for row in connection.execute(f"SELECT * FROM {name}"):
-            found.append(row)
-    except sqlite3.Error as error:
-        log.info("%s of %s: %s", name, path, error)
-    finally:
-        connection.close()
-    return found
-
-
-def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, ...]]:
-    """The sound messages of a file, whatever else of it is not."""
-    try:
-        connection = database.open_reader(path)
-    except StateError:
-        return
-    try:
-        last = until if until is not None else _last(connection, after)
-        while after < last:
-            try:
-                for row in connection.execute(
-                    "SELECT * FROM messages WHERE serial > ? AND serial <= ? ORDER BY serial",
-                    (after, last),
-                ):
-                    after = row[0]
-                    if _sound(row):
-                        yield row
-                return
-            except sqlite3.Error as error:
-                log.info("%s, after serial %d: %s", path, after, error)
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _HOPELESS:
-                    return
-            for serial in range(after + 1, min(after + _BLOCK, last) + 1):
-                try:
-                    row = connection.execute(
-                        "SELECT * FROM messages WHERE serial = ?", (serial,)
-                    ).fetchone()
-                except sqlite3.Error:
-                    row = None
-                if row is not None and _sound(row):
-                    yield row
-                after = serial
-    finally:
-        connection.close()
-
-
-def _last(connection: sqlite3.Connection, after: int) -> int:
-    try:
-        found = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
-        return int(found or after)
-    except sqlite3.Error:
-        return after + _BEYOND
-
-
-def _sound(row: tuple[Any, ...]) -> bool:
-    serial, at, msg, _, _, _, data = row
-    try:
-        encode.from_journal(msg, at, data)
-    except Exception as error:  # noqa: BLE001 - whatever damaged bytes lead to
-        log.info("message %d: %r", serial, error)
-        return False
-    return True
-
-
 def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salvaged:
     """Replace what is damaged of a state's journal; whoever does so holds its lock.
 
@@ -250,7 +76,13 @@ def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salv
         StateError: if it cannot be written.
     """
     directory = state_dir / journal
-    months = [_Month(path) for path in month_files(directory)]
+    try:
+        roll_back(directory)  # what a killed process left half done looks like damage
+    except JournalError as error:
+        if error.passing:
+            raise
+        log.info("%s", error)
+    months = [damaged.Month(path) for path in month_files(directory)]
     ids = {month.meta["journal_id"] for month in months if month.meta}
     if not months:
         return Salvaged((), 0, None, False)
@@ -310,13 +142,13 @@ def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salv
 class _Plan(NamedTuple):
     """A month's new file: the serials that it stands for, and those of them that are lost."""
 
-    month: _Month
+    month: damaged.Month
     after: int
     until: int
     lost: tuple[Span, ...]
 
 
-def _plan(months: list[_Month], covered: int, known: int, progress: Progress) -> list[_Plan]:
+def _plan(months: list[damaged.Month], covered: int, known: int, progress: Progress) -> list[_Plan]:
     """The months that must be replaced.
 
     Args:
@@ -335,7 +167,7 @@ def _plan(months: list[_Month], covered: int, known: int, progress: Progress) ->
             end = min([covered, *(begin - 1 for begin, _ in first.held(0, None))])
     elif end > covered:
         name = _before(first.path)
-        plan.append(_Plan(_Month(name), 0, end, ((1, end),)))
+        plan.append(_Plan(damaged.Month(name), 0, end, ((1, end),)))
     for number, month in enumerate(months):
         progress(number, len(months))
         later = months[number + 1] if number + 1 < len(months) else None
@@ -375,7 +207,7 @@ def _plan(months: list[_Month], covered: int, known: int, progress: Progress) ->
             before = _missing(end, begin, held)
             if before != [span for span in lost if span[1] <= begin]:
                 plan.append(_Plan(month, end, begin, tuple(before)))
-            plan.append(_Plan(_Month(following), begin, until, ((begin + 1, until),)))
+            plan.append(_Plan(damaged.Month(following), begin, until, ((begin + 1, until),)))
         else:
             plan.append(_Plan(month, end, until, tuple(missing)))
         end = until
@@ -397,7 +229,7 @@ def _derived_id(state_dir: Path) -> str:
     """The name of the journal that the index or a checkpoint was made from; else a new one."""
     paths = [state_dir / index.FILE, *(one.path for one in reversed(checkpoint.every(state_dir)))]
     for path in paths:
-        found = dict(row[:2] for row in _table(path, "state")).get("journal_id")
+        found = dict(row[:2] for row in damaged.table(path, "state")).get("journal_id")
         if isinstance(found, str):
             return found
     return uuid.uuid4().hex
@@ -454,7 +286,7 @@ def _break_feeds(path: Path, why: str) -> None:
 
 
 def _replace(
-    one: _Plan, feeds: list[tuple[Any, ...]], months: list[_Month], journal_id: str
+    one: _Plan, feeds: list[tuple[Any, ...]], months: list[damaged.Month], journal_id: str
 ) -> Loss:
     """Put a new file in the place of a month; the damaged one stays under another name."""
     path = one.month.path
@@ -475,7 +307,7 @@ def _replace(
         return (*row[:place], None, *row[place + 1 :])
 
     unfinished = path.with_suffix(".new")
-    with database.explained(f"replace the journal's {path.name}", JournalError):
+    with database.explained(f"replace the journal's {path.name}", JournalError, beside=path.parent):
         database.remove(unfinished)
         connection = database.open_writer(
             unfinished, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
@@ -501,12 +333,12 @@ def _replace(
                     _INSERTS["quarantine"], [linked(row, 2) for row in quarantine]
                 )
                 connection.executemany(_INSERTS["retries"], one.month.table("retries"))
-            connection.execute("PRAGMA journal_mode = DELETE")
+            database.fold(connection)
         finally:
             connection.close()
         kept_as = _put_aside(path) if one.month.exists else None
         os.rename(unfinished, path)
-        database.sync_directory(path.parent)
+        directories.sync(path.parent)
     return Loss(path.name, one.lost, kept_as)
 
 
@@ -514,7 +346,7 @@ def _put_aside(path: Path) -> str:
     """Give a damaged month and its log a second name, then take the log from the first."""
     number = 1
     while True:
-        aside = Path(f"{path}{DAMAGED}{number}")
+        aside = Path(f"{path}{damaged.DAMAGED}{number}")
         if not aside.exists():
             break
         number += 1
@@ -522,11 +354,11 @@ def _put_aside(path: Path) -> str:
     wal = Path(f"{path}-wal")
     if wal.exists():
         os.link(wal, f"{aside}-wal")
-    database.sync_directory(path.parent)
+    directories.sync(path.parent)
     # The new file would take the old log for its own.
     for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
-    database.sync_directory(path.parent)
+    directories.sync(path.parent)
     return aside.name
 
 

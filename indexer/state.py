@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import apply, checkpoint, database, index, journal, pending, salvage
+from . import apply, checkpoint, database, directories, index, journal, pending, salvage
 from .clock import Clock
 from .errors import NewerDatabaseError, StateError
 from .lock import Lock
@@ -178,7 +178,7 @@ class State:
         Raises:
             StateError: if the index cannot be written; the journal has them.
         """
-        with database.explained(f"write to the index {self.index_path}"):
+        with database.explained(f"write to the index {self.index_path}", beside=self.directory):
             if rows and rows[0].serial == 1:
                 index.put(self.connection, "journal_id", self.journal.journal_id)
             self._applier.apply(rows)
@@ -306,13 +306,16 @@ def rebuild_index(
     path = directory / index.FILE
     unfinished = directory / NEW_INDEX
     connection = replay(source, unfinished, source.last_serial(), progress)
-    with database.explained(f"put the new index {path} in its place"):
+    with database.explained(f"put the new index {path} in its place", beside=directory):
         try:
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA journal_mode = DELETE")
+            # As it is used: to change that later would be undone by a rollback journal, which
+            # nobody can who only reads.
+            connection.execute("PRAGMA journal_mode = WAL")
+            database.fold(connection)
         finally:
             connection.close()
         database.sync_file(unfinished)
         database.remove(path)
         os.rename(unfinished, path)
-        database.sync_directory(directory)
+        directories.sync(directory)

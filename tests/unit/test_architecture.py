@@ -14,7 +14,10 @@ from indexer.schema import messages
 pytestmark = pytest.mark.unit
 
 PICTURE = (
-    ("what everything may use", "errors times clock names directories notify process progress"),
+    (
+        "what everything may use",
+        "errors times clock names directories disk notify process progress",
+    ),
     (
         "what is stored and sent",
         "schema schema.index schema.messages schema.piwheels messages pending tags",
@@ -22,7 +25,7 @@ PICTURE = (
     ("doors to the machine", "lock database config feed feed.curve schema.journal"),
     ("bytes and rows", "encode decode index feed.security piwheels piwheels.cbor"),
     ("single stages", "journal_reader counters render publish feed.sockets"),
-    ("the journal", "journal checkpoint"),
+    ("the journal", "journal checkpoint damaged"),
     ("receive and apply", "quarantine built_files apply feed.publisher salvage"),
     ("stages that belong together", "files feed.subscriber source state writer backup"),
     ("processes", "writer_process check"),

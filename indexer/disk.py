@@ -1,0 +1,50 @@
+"""How much room a file system has, and what ails it where SQLite does not say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PROBE = ".piw-indexer.probe"
+_PROBE_BYTES = 64 * 1024
+"""Of what is written to see what comes: one page may still fit where a database does not."""
+
+
+def room(path: Path) -> int | None:
+    """Bytes that may still be written to the file system of a directory.
+
+    Returns:
+        None if it does not say; a quota is not seen.
+    """
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return None
+    if not status.f_blocks:  # some that are not of this machine know no sizes
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def fault(directory: Path) -> int:
+    """What a write into a directory fails with at present, as `errno`; 0 if it does not.
+
+    SQLite tells a full disk from other faults, but neither a quota nor a file system that was
+    mounted read-only from a broken disk.
+    """
+    path = f"{directory}/{_PROBE}"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        return error.errno or 0
+    try:
+        os.write(descriptor, bytes(_PROBE_BYTES))
+        os.fsync(descriptor)  # some only notice then
+    except OSError as error:
+        return error.errno or 0
+    finally:
+        os.close(descriptor)
+        try:
+            os.unlink(path)
+        except OSError:
+            pass  # empty or small, and overwritten by the next one
+    return 0
