@@ -80,7 +80,7 @@ def connected(
     """A socket connected to `address`; the peer may come later, go, and come back.
 
     Returns:
-        The socket, and for tcp how its handshakes end.
+        The socket, and how its handshakes end, if it has any.
 
     Raises:
         UsageError: if it is no address, or may not be connected with this protection.
@@ -92,7 +92,7 @@ def connected(
     if kind == zmq.DEALER:
         # A request that waited for a peer to come back would be answered twice.
         socket.setsockopt(zmq.IMMEDIATE, 1)
-    handshakes = Handshakes(context, socket) if address.startswith("tcp://") else None
+    handshakes = None if address.startswith("inproc://") else Handshakes(context, socket)
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
@@ -117,13 +117,14 @@ def gate(context: zmq.Context[Any]) -> zmq.Socket[bytes]:
 class Handshakes:
     """Watches how the handshakes of a socket end; made before it is connected.
 
-    ZeroMQ gives up a peer that refuses it for good, without a word: somebody has to open a socket
-    anew.
+    ZeroMQ gives up a peer that refuses it or breaks the protocol, for good and without a word:
+    somebody has to open a socket anew.
 
     Attributes:
         refused: true if the last one ended because our key is not allowed.
         failed: true if the last one failed, for any reason.
         succeeded: true if the last one succeeded, and the connection stands.
+        given_up: true if there is no connection any more, and ZeroMQ does not try to make one.
     """
 
     _number = 0
@@ -131,14 +132,16 @@ class Handshakes:
     def __init__(self, context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> None:
         Handshakes._number += 1
         address = f"inproc://handshakes-{Handshakes._number}"
-        self.refused = self.failed = self.succeeded = False
+        self.refused = self.failed = self.succeeded = self.given_up = False
+        self._parted = False
         socket.monitor(
             address,
             zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
             | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-            | zmq.EVENT_DISCONNECTED,
+            | zmq.EVENT_DISCONNECTED
+            | zmq.EVENT_CONNECT_RETRIED,
         )
         self._events = _new(context, zmq.PAIR)
         # With a bound, ZeroMQ would stand still when nobody looks for a while.
@@ -147,14 +150,21 @@ class Handshakes:
 
     def look(self) -> None:
         """Take note of what happened since the last look."""
+        parted_before = self._parted
         while self._events.poll(0):
             event = parse_monitor_message(self._events.recv_multipart())["event"]
             if event == zmq.EVENT_MONITOR_STOPPED:
+                continue
+            self._parted = event == zmq.EVENT_DISCONNECTED
+            parted_before &= self._parted
+            if event == zmq.EVENT_CONNECT_RETRIED:
                 continue
             self.succeeded = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             if event != zmq.EVENT_DISCONNECTED:  # that follows a failure, and tells nothing of it
                 self.refused = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
                 self.failed = not self.succeeded
+        # A new try is announced at once, but perhaps not before this look.
+        self.given_up = self._parted and parted_before
 
     def close(self) -> None:
         """Stop; the socket that it watches is closed already."""

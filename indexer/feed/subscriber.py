@@ -16,35 +16,28 @@ import zmq
 from .. import decode, encode, times
 from ..clock import Clock
 from ..decode import End, Gone, Published
-from ..errors import DecodeError, PeerError
+from ..errors import DecodeError
 from ..journal import Accepted, Entry, Lost
 from ..messages import Position
 from ..quarantine import refused
-from . import sockets
+from .peer import LONGEST_WAIT, Peer
 from .security import LOCAL_CONNECTING, Connecting
-from .sockets import Handshakes
 
 log = logging.getLogger(__name__)
 
 MOST_EARLY = 20_000
-"""Messages that are kept while a hole before them is filled."""
+"""Messages that are kept while holes before them are filled."""
 
 MOST_EARLY_BYTES = 64 * 1024 * 1024
+MOST_FEEDS = 64
+"""Feeds behind one address: who makes up names shall not fill the memory."""
+
 REPLAY_LIMIT = 1000
 ANSWER_WITHIN = 2.0
 """Seconds of silence until a request for a replay is made again."""
 
-LONGEST_WAIT = 5.0
-"""Seconds between requests that nobody answers."""
-
 TRIES = 3
-"""Answers without the message that was asked for, until it is given up as lost."""
-
-PATIENCE = 2.0
-"""Seconds of failing handshakes until something is thought to be wrong."""
-
-OPEN_AGAIN = 30.0
-"""Seconds without a connection until a tcp socket is opened anew: ZeroMQ may have given up."""
+"""Answers without the message that was asked for, or broken off at it, until it is given up."""
 
 
 @dataclass
@@ -64,7 +57,6 @@ class FeedState:
     published: int = 0
     heard: times.Time = 0
     early: dict[int, tuple[Published, bytes, int]] = field(default_factory=dict)  # and its size
-    early_bytes: int = 0
     behind: int = 0  # heartbeats in a row that say less than we have
 
 
@@ -96,48 +88,39 @@ class Subscriber:
         monotonic: Callable[[], float],
         protection: Connecting = LOCAL_CONNECTING,
     ) -> None:
-        self._context = context
         self.changes_queue = changes_queue
         self.replay_queue = replay_queue
         self._position = position
         self._known_epoch = known_epoch
         self._clock = clock
         self._monotonic = monotonic
-        self._protection = protection
-        self._handshakes: dict[zmq.Socket[bytes], Handshakes] = {}  # of tcp
-        self._failing_since: float | None = None
-        self._apart_since: float | None = None
-        self._refused = ""
-        self._next_open = 0.0
-        self.trouble = ""
-        """Why its publisher and it do not come together; empty if they do, or it is not there."""
-        self.changes = self._open(zmq.SUB, changes_queue)
-        self.replay = self._open_replay()
+        self._peer = Peer(context, changes_queue, replay_queue, protection)
         self.feeds: dict[str, FeedState] = {}
+        self._early = self._early_bytes = 0  # of all feeds
         self._asked: FeedState | None = None  # whose replay is under way
         self._asked_at = 0  # its serial when it was asked for
         self._deadline = 0.0
         self._fruitless = 0  # answers in a row that brought nothing
         self._silences = 0  # requests in a row that nobody answered
+        self._broken_off = 0  # answers in a row that were broken off at the same message
+        self._broken_off_at = -1
         self._next_request = 0.0
         self._entries: list[Entry] = []
 
-    def _open_replay(self) -> zmq.Socket[bytes] | None:
-        if not self.replay_queue:
-            return None
-        return self._open(zmq.DEALER, self.replay_queue)
+    @property
+    def changes(self) -> zmq.Socket[bytes]:
+        """The socket that changes come from; another one after it was opened anew."""
+        return self._peer.changes
 
-    def _open(self, kind: int, address: str) -> zmq.Socket[bytes]:
-        socket, handshakes = sockets.connected(self._context, kind, address, self._protection)
-        if handshakes is not None:
-            self._handshakes[socket] = handshakes
-        return socket
+    @property
+    def replay(self) -> zmq.Socket[bytes] | None:
+        """The socket for requests; another one after it was opened anew."""
+        return self._peer.replay
 
-    def _close(self, socket: zmq.Socket[bytes]) -> None:
-        socket.close()
-        handshakes = self._handshakes.pop(socket, None)
-        if handshakes is not None:
-            handshakes.close()
+    @property
+    def trouble(self) -> str:
+        """Why the publisher cannot be followed at present; empty if it can be."""
+        return self._peer.trouble
 
     def receive(self, most: int, until: float) -> list[Entry]:
         """What arrived, in order; returns at once when nothing waits any more.
@@ -148,9 +131,10 @@ class Subscriber:
         """
         received = self._clock()
         count = 0
-        while count < most and self.replay is not None:
+        replay = self.replay
+        while count < most and replay is not None:
             try:
-                frames = self.replay.recv_multipart(zmq.NOBLOCK)
+                frames = replay.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
             count += 1
@@ -176,16 +160,20 @@ class Subscriber:
             if frames[0] == encode.HEARTBEAT:
                 self._heartbeat(decode.heartbeat(payload), received)
                 return
-            found = decode.published(payload, received)
+            self._published(decode.published(payload, received), payload, received)
         except DecodeError as error:
             self._refuse(None, self.changes_queue, error, payload)
-            return
-        self._published(found, payload, received)
 
     def _state(self, position: Position, received: times.Time) -> FeedState:
-        """The state of a message's feed; notices that its spool was replaced."""
+        """The state of a message's feed; notices that its spool was replaced.
+
+        Raises:
+            DecodeError: if there are too many feeds.
+        """
         state = self.feeds.get(position.feed)
         if state is None:
+            if len(self.feeds) >= MOST_FEEDS:
+                raise DecodeError("feed", f"this address has {MOST_FEEDS} other feeds already")
             state = self.feeds[position.feed] = FeedState(position.feed)
             state.epoch = self._known_epoch(position.feed)
             if state.epoch is not None:
@@ -214,8 +202,8 @@ class Subscriber:
         state.serial = known
         state.published = 0
         state.behind = 0
-        state.early.clear()
-        state.early_bytes = 0
+        for serial in list(state.early):
+            self._take_early(state, serial)
         if self._asked is state:
             self._give_up_request()
 
@@ -233,10 +221,11 @@ class Subscriber:
             if state.early:
                 self._hand_on_early(state)
         elif serial > state.serial and serial not in state.early:
-            if len(state.early) < MOST_EARLY and state.early_bytes < MOST_EARLY_BYTES:
+            if self._early < MOST_EARLY and self._early_bytes < MOST_EARLY_BYTES:
                 kept = payload if found.message is None else b""
                 state.early[serial] = found, kept, len(payload)
-                state.early_bytes += len(payload)
+                self._early += 1
+                self._early_bytes += len(payload)
             self._ask(state)
 
     def _hand_on(self, state: FeedState, found: Published, payload: bytes) -> None:
@@ -253,13 +242,15 @@ class Subscriber:
         self._entries.append(refused(position, source, "msgpack", error, payload))
 
     def _hand_on_early(self, state: FeedState) -> None:
-        while True:
-            early = state.early.pop(state.serial + 1, None)
-            if early is None:
-                break
-            found, payload, size = early
-            state.early_bytes -= size
+        while state.serial + 1 in state.early:
+            found, payload = self._take_early(state, state.serial + 1)
             self._hand_on(state, found, payload)
+
+    def _take_early(self, state: FeedState, serial: int) -> tuple[Published, bytes]:
+        found, payload, size = state.early.pop(serial)
+        self._early -= 1
+        self._early_bytes -= size
+        return found, payload
 
     def _heartbeat(self, position: Position, received: times.Time) -> None:
         state = self._state(position, received)
@@ -311,18 +302,18 @@ class Subscriber:
         payload = frames[-1]
         try:
             found = decode.replayed(payload, received)
+            state = self._asked
+            if isinstance(found, Published) and state is not None:
+                if found.position.epoch == state.epoch:
+                    self._published(found, payload, received)
         except DecodeError as error:
             self._refuse(None, self.replay_queue, error, payload)
             return
-        state = self._asked
         if state is not None:
             self._deadline = self._monotonic() + ANSWER_WITHIN
             self._silences = 0
-        if isinstance(found, Published):
-            if state is not None and found.position.epoch == state.epoch:
-                self._published(found, payload, received)
-        elif state is None:
-            pass  # an answer to a request that was given up
+        if isinstance(found, Published) or state is None:
+            pass  # handed on, or an answer to a request that was given up
         elif isinstance(found, End):
             self._asked = None
             self._ended(state, found.serial)
@@ -362,13 +353,17 @@ class Subscriber:
         self._entries.append(Lost(Position(state.feed, state.epoch, last), why))
         state.serial = last
         for serial in [early for early in state.early if early <= last]:
-            state.early_bytes -= state.early.pop(serial)[2]
+            self._take_early(state, serial)
         self._hand_on_early(state)
 
     def tick(self) -> None:
         """Look after time-outs; call it about once a second."""
         now = self._monotonic()
-        self._look_at_handshakes(now)
+        self._peer.look()
+        if self._asked is not None and self._peer.replay_broken_off:
+            self._note_break(self._asked)
+        if self._peer.mend(now):
+            self._asked = None
         if self._asked is not None and now >= self._deadline:
             state = self._asked
             if self._silences % 10 == 0:
@@ -385,74 +380,21 @@ class Subscriber:
                 if state.published > state.serial:
                     self._ask(state)
 
+    def _note_break(self, state: FeedState) -> None:
+        """A replay was broken off: what it broke off at again and again cannot be had."""
+        if self._broken_off_at != state.serial:
+            self._broken_off, self._broken_off_at = 0, state.serial
+        self._broken_off += 1
+        self._give_up_request()
+        if self._broken_off >= TRIES:
+            self._broken_off = 0
+            why = "its publisher's answer breaks off there: is it larger than a frame may be?"
+            self._lose(state, state.serial + 1, why)
+
     def _give_up_request(self) -> None:
-        """Expect no more answers; those that still come go with the socket."""
+        """Expect no more answers."""
         self._asked = None
-        if self.replay is not None:
-            self._close(self.replay)
-            self.replay = self._open_replay()
-
-    def _look_at_handshakes(self, now: float) -> None:
-        """Say it when the publisher and we do not know each other, and try again."""
-        for handshakes in self._handshakes.values():
-            handshakes.look()
-        if all(one.succeeded for one in self._handshakes.values()):
-            self._failing_since = self._apart_since = None
-            if self.trouble:
-                log.warning("the publisher at %s lets us in again", self.changes_queue)
-                self.trouble = self._refused = ""
-            return
-        if self._apart_since is None:
-            self._apart_since = now
-        failed = [one for one in self._handshakes.values() if one.failed]
-        if failed:
-            if self._failing_since is None:
-                self._failing_since = now
-            if now - self._failing_since < PATIENCE:
-                return  # it may have been stopped at that moment
-            # One that refuses us may also break off before it has said so.
-            if any(one.refused for one in failed):
-                self._refused = self._refused or str(self._estranged(True))
-            trouble = self._refused or str(self._estranged(False))
-            if trouble != self.trouble:
-                log.error("%s", trouble)
-                self.trouble = trouble
-        if now >= self._next_open and (failed or now - self._apart_since >= OPEN_AGAIN):
-            self._next_open = now + LONGEST_WAIT
-            self._apart_since = now
-            self._open_again()
-
-    def _open_again(self) -> None:
-        """Open those sockets anew that have no connection; the others may hold messages."""
-        handshakes = self._handshakes.get(self.changes)
-        if handshakes is not None and not handshakes.succeeded:
-            self._close(self.changes)
-            self.changes = self._open(zmq.SUB, self.changes_queue)
-        if self.replay is not None:
-            handshakes = self._handshakes.get(self.replay)
-            if handshakes is not None and not handshakes.succeeded:
-                self._give_up_request()
-
-    def _estranged(self, refused: bool) -> PeerError:
-        operation = f"follow the publisher at {self.changes_queue}"
-        pair = self._protection.pair
-        if pair is None:
-            return PeerError(
-                operation,
-                "it breaks off, as one does that demands CURVE",
-                "give --curve-key and --curve-server-key, if it has keys",
-            )
-        if refused:
-            return PeerError(
-                operation,
-                f"it does not allow our key {pair.public.decode()}",
-                "put that key among its --allowed-keys, and restart it",
-            )
-        return PeerError(
-            operation,
-            f"it has not the key {self._protection.server_key.decode()}, or does not use CURVE",
-            "give its public key with --curve-server-key; `piw-indexer keys --show` there tells it",
-        )
+        self._peer.open_replay_again()
 
     @property
     def filling(self) -> bool:
@@ -461,6 +403,4 @@ class Subscriber:
 
     def close(self) -> None:
         """Close its sockets."""
-        self._close(self.changes)
-        if self.replay is not None:
-            self._close(self.replay)
+        self._peer.close()

@@ -18,7 +18,7 @@ from zmq.utils import z85
 
 from indexer import clock, decode, encode
 from indexer.errors import UsageError
-from indexer.feed import curve, security, sockets, subscriber
+from indexer.feed import curve, peer, security, sockets
 from indexer.feed.publisher import FeedPublisher
 from indexer.feed.security import Binding, Connecting, Gatekeeper
 from indexer.feed.subscriber import Subscriber
@@ -49,9 +49,9 @@ def context() -> Iterator[zmq.Context[Any]]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong shows, and is tried again, at once."""
-    monkeypatch.setattr(subscriber, "PATIENCE", 0.0)
-    monkeypatch.setattr(subscriber, "LONGEST_WAIT", 0.05)
-    monkeypatch.setattr(subscriber, "OPEN_AGAIN", 1.0)
+    monkeypatch.setattr(peer, "PATIENCE", 0.0)
+    monkeypatch.setattr(peer, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(peer, "OPEN_AGAIN", 1.0)
 
 
 @contextmanager

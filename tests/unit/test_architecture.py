@@ -27,7 +27,10 @@ PICTURE = (
     ("single stages", "journal_reader counters render publish feed.sockets"),
     ("the journal", "journal checkpoint damaged"),
     ("receive and apply", "quarantine built_files apply feed.publisher salvage"),
-    ("stages that belong together", "files feed.subscriber source state writer backup"),
+    (
+        "stages that belong together",
+        "files feed.peer feed.subscriber source state writer backup",
+    ),
     ("processes", "writer_process check"),
     ("the daemon", "daemon"),
     ("what is shown of it", "status"),
@@ -51,6 +54,7 @@ ORDER = {
 
 STAGES_NEVER = {
     "feed.sockets": "sqlite3 database journal index msgpack",
+    "feed.peer": "sqlite3 database journal index msgpack decode",
     "feed.subscriber": "sqlite3 database index apply state",
     "feed.publisher": "sqlite3 database index apply state",
     "decode": "sqlite3 database zmq os socket time clock pathlib",
@@ -70,7 +74,8 @@ STAGES_NEVER = {
 """What a stage must not know of (DESIGN section 2: "what it never does")."""
 
 ONLY = {
-    "zmq": "daemon source feed.curve feed.publisher feed.security feed.sockets feed.subscriber",
+    "zmq": "daemon source feed.curve feed.peer feed.publisher feed.security feed.sockets"
+    " feed.subscriber",
     "time": "clock",
     "fcntl": "lock",
     "click": "cli config commands.*",

@@ -1,0 +1,182 @@
+"""The sockets to one publisher, opened anew when ZeroMQ has given them up for good.
+
+That it does, without a word, when the other side breaks the protocol: by a frame that is too
+large, a wrong key, or words that are not ZeroMQ's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import zmq
+
+from ..errors import PeerError
+from . import sockets
+from .security import Connecting
+from .sockets import Handshakes
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 5.0
+"""Seconds between tries that lead nowhere."""
+
+PATIENCE = 2.0
+"""Seconds of failing handshakes until something is thought to be wrong."""
+
+OPEN_AGAIN = 30.0
+"""Seconds without a connection until a socket is opened anew, whatever ZeroMQ says."""
+
+
+class Peer:
+    """A publisher as its subscriber is connected to it.
+
+    Args:
+        context: of ZeroMQ.
+        changes_queue: the address of its PUB.
+        replay_queue: the address of its ROUTER; empty if it has none.
+        protection: how we prove who we are, and know it.
+
+    Attributes:
+        changes: the socket to its PUB.
+        replay: the socket to its ROUTER; None if it has none.
+        trouble: why it cannot be followed at present; empty if it can be.
+
+    Raises:
+        UsageError: if an address is none, or may not be connected with this protection.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        changes_queue: str,
+        replay_queue: str,
+        protection: Connecting,
+    ) -> None:
+        self._context = context
+        self._changes_queue = changes_queue
+        self._replay_queue = replay_queue
+        self._protection = protection
+        self._handshakes: dict[zmq.Socket[bytes], Handshakes] = {}
+        self._failing_since: float | None = None
+        self._apart_since: float | None = None
+        self._refused = ""
+        self._next_open = 0.0
+        self.trouble = ""
+        self.changes = self._open(zmq.SUB, changes_queue)
+        self.replay = self._open_replay()
+
+    def _open_replay(self) -> zmq.Socket[bytes] | None:
+        return self._open(zmq.DEALER, self._replay_queue) if self._replay_queue else None
+
+    def _open(self, kind: int, address: str) -> zmq.Socket[bytes]:
+        socket, handshakes = sockets.connected(self._context, kind, address, self._protection)
+        if handshakes is not None:
+            self._handshakes[socket] = handshakes
+        return socket
+
+    def _close(self, socket: zmq.Socket[bytes]) -> None:
+        socket.close()
+        handshakes = self._handshakes.pop(socket, None)
+        if handshakes is not None:
+            handshakes.close()
+
+    def open_replay_again(self) -> None:
+        """Expect no more answers; those that still come go with the socket."""
+        if self.replay is not None:
+            self._close(self.replay)
+            self.replay = self._open_replay()
+
+    @property
+    def replay_broken_off(self) -> bool:
+        """True if the publisher broke the protocol on the replay socket: nothing more comes."""
+        handshakes = self._handshakes.get(self.replay) if self.replay is not None else None
+        return handshakes is not None and handshakes.given_up and not handshakes.failed
+
+    def look(self) -> None:
+        """Take note of what happened to the connections since the last look."""
+        for handshakes in self._handshakes.values():
+            handshakes.look()
+
+    def mend(self, now: float) -> bool:
+        """Say it when the publisher and we do not know each other, and try again.
+
+        Args:
+            now: seconds, on the monotonic clock.
+
+        Returns:
+            True if the replay socket was opened anew: what was asked for will not be answered.
+        """
+        if all(one.succeeded for one in self._handshakes.values()):
+            self._failing_since = self._apart_since = None
+            if self.trouble:
+                log.warning("the publisher at %s lets us in again", self._changes_queue)
+                self.trouble = self._refused = ""
+            return False
+        if self._apart_since is None:
+            self._apart_since = now
+        failed = [one for one in self._handshakes.values() if one.failed]
+        if failed:
+            if self._failing_since is None:
+                self._failing_since = now
+            if now - self._failing_since < PATIENCE:
+                return False  # it may have been stopped at that moment
+            # One that refuses us may also break off before it has said so.
+            if any(one.refused for one in failed):
+                self._refused = self._refused or str(self._estranged(True))
+            trouble = self._refused or str(self._estranged(False))
+            if trouble != self.trouble:
+                log.error("%s", trouble)
+                self.trouble = trouble
+        given_up = failed or any(one.given_up for one in self._handshakes.values())
+        if now >= self._next_open and (given_up or now - self._apart_since >= OPEN_AGAIN):
+            self._next_open = now + LONGEST_WAIT
+            self._apart_since = now
+            return self._open_again()
+        return False
+
+    def _open_again(self) -> bool:
+        """Open those sockets anew that have no connection; the others may hold messages."""
+        handshakes = self._handshakes.get(self.changes)
+        if handshakes is not None and not handshakes.succeeded:
+            if handshakes.given_up and not handshakes.failed:
+                log.warning(
+                    "the publisher at %s broke the protocol (a frame of more than %d MiB?); it is"
+                    " connected anew",
+                    self._changes_queue,
+                    sockets.MAX_MESSAGE // 2**20,
+                )
+            self._close(self.changes)
+            self.changes = self._open(zmq.SUB, self._changes_queue)
+        handshakes = self._handshakes.get(self.replay) if self.replay is not None else None
+        if handshakes is not None and not handshakes.succeeded:
+            self.open_replay_again()
+            return True
+        return False
+
+    def _estranged(self, refused: bool) -> PeerError:
+        operation = f"follow the publisher at {self._changes_queue}"
+        pair = self._protection.pair
+        if pair is None or not self._changes_queue.startswith("tcp://"):
+            return PeerError(
+                operation,
+                "it breaks off, as one does that demands CURVE, or is no publisher",
+                "give --curve-key and --curve-server-key, if it has keys",
+            )
+        if refused:
+            return PeerError(
+                operation,
+                f"it does not allow our key {pair.public.decode()}",
+                "put that key among its --allowed-keys",
+            )
+        return PeerError(
+            operation,
+            f"it has not the key {self._protection.server_key.decode()}, or does not use CURVE",
+            "give its public key with --curve-server-key; `piw-indexer keys --show` there tells it",
+        )
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._close(self.changes)
+        if self.replay is not None:
+            self._close(self.replay)
