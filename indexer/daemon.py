@@ -19,11 +19,11 @@ from typing import Any
 
 import zmq
 
-from . import clock, index, pending, times
+from . import clock, database, disk, index, pending, times
 from .errors import StateError
 from .feed.security import Connecting
 from .feed.subscriber import Subscriber
-from .journal import Entry, Row
+from .journal import LEAST, Entry, Row
 from .notify import Notifier
 from .source import OpenSource, Source, Tools
 from .state import State
@@ -87,6 +87,8 @@ class Daemon:
         self._rate = 0.0
         self._trouble = ""  # why intake waits
         self._index_trouble = ""  # why the writer's reports wait
+        self._reading_trouble = ""  # why it is not known how far the index is
+        self._applied = self._pending = 0
         self._last_tick = clock.monotonic()
         self._last_accepted = 0
         self._subscribers: list[Subscriber] = []
@@ -185,10 +187,11 @@ class Daemon:
         self._wait(0.0 if self._stop else 1.0)
         until = clock.monotonic() + LONGEST_BATCH
         entries: list[Entry] = []
+        most = min(MOST_MESSAGES, self._state.batch)
         for subscriber in self._subscribers:
-            entries += subscriber.receive(MOST_MESSAGES, until)
+            entries += subscriber.receive(most, until)
         for source in self._sources:
-            entries += source.receive(MOST_MESSAGES, until)
+            entries += source.receive(most, until)
         if self._subscribers:
             self._subscribers.append(self._subscribers.pop(0))  # each is the first in turn
         if entries:
@@ -246,6 +249,7 @@ class Daemon:
         except StateError as error:
             if not error.passing:
                 raise
+            self._state.be_brief()
             if not self._index_trouble:
                 log.error("%s\n  it is tried again", error)
             self._index_trouble = str(error)
@@ -264,12 +268,19 @@ class Daemon:
             return None
 
     def _pause(self, seconds: float) -> bool:
-        """Wait, alive for systemd and for `status`; false if it is time to stop."""
+        """Wait, alive for systemd and for `status`; false if it is time to stop.
+
+        It need not be waited for any longer when somebody has made room.
+        """
         until = clock.monotonic() + seconds
+        before = disk.room(self._options.state_dir)
         while clock.monotonic() < until and not self._stop:
             clock.sleep(0.2)
             if clock.monotonic() - self._last_tick >= 1.0:
                 self._tick()
+            room = disk.room(self._options.state_dir)
+            if before is not None and room is not None and room >= before + LEAST:
+                break
         return not self._stop
 
     def _tick(self) -> None:
@@ -277,6 +288,7 @@ class Daemon:
         elapsed = max(now - self._last_tick, 0.001)
         self._rate = (self._accepted - self._last_accepted) / elapsed
         self._last_tick, self._last_accepted = now, self._accepted
+        self._look_at_index()
         live = self._live()
         serial = self._state.journal.serial
         behind = sum(feed["lag"] for feed in live["feeds"])
@@ -308,10 +320,23 @@ class Daemon:
     def _live_path(self) -> Path:
         return self._options.state_dir / LIVE
 
+    def _look_at_index(self) -> None:
+        """How far it is; what cannot be read now stays as it was."""
+        connection = self._state.connection
+        try:
+            with database.explained(f"read the index {self._state.index_path}"):
+                self._applied = index.applied_serial(connection)
+                self._pending = pending.count(connection)
+        except StateError as error:
+            if not error.passing:
+                raise
+            self._reading_trouble = str(error)
+        else:
+            self._reading_trouble = ""
+
     def _live(self) -> dict[str, Any]:
         """How the daemon stands, for `status`."""
         writer = self._writer
-        connection = self._state.connection
         published = writer.last_published
         counters = writer.counters_published
         subscribers = self._subscribers
@@ -322,12 +347,13 @@ class Daemon:
             "at": times.to_rfc3339(clock.now()),
             "started": times.to_rfc3339(self._started),
             "serial": self._state.journal.serial,
-            "applied_serial": index.applied_serial(connection),
-            "pending": pending.count(connection),
+            "applied_serial": self._applied,
+            "pending": self._pending,
             "accepted": self._accepted,
             "rate": round(self._rate, 1),
             "trouble": self._trouble
             or self._index_trouble
+            or self._reading_trouble
             or writer.failure
             or "\n".join(filter(None, troubles)),
             "written": writer.written,

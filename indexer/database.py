@@ -17,6 +17,15 @@ from .errors import NewerDatabaseError, StateError, UnfinishedError
 OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables came with it."""
 
+LOG_PAGES = 4000
+"""Pages of 4 KiB that a write-ahead log has before it is folded in..."""
+
+SHORT_LOG_PAGES = 250
+"""...and where disk space is short."""
+
+BUSY = 5000
+"""Milliseconds to wait for another connection."""
+
 
 def open_writer(
     path: Path,
@@ -60,7 +69,7 @@ def open_writer(
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA cache_size = -{cache_kib}")
             connection.execute("PRAGMA temp_store = MEMORY")
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             database = Database(connection)
             if migrations.pending(database):
                 migrations.apply(database)
@@ -303,6 +312,24 @@ def fold(connection: sqlite3.Connection) -> None:
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise sqlite3.OperationalError("somebody reads its write-ahead log")
+
+
+def be_brief(connection: sqlite3.Connection, short: bool) -> None:
+    """Keep the write-ahead log small from now on, or no longer.
+
+    What is in it is folded in at once, unless somebody reads it or there is no room for it.
+    """
+    pages = SHORT_LOG_PAGES if short else LOG_PAGES
+    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+    if not short:
+        return
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        fold(connection)
+    except sqlite3.Error:
+        pass  # it is tried again whenever it has grown
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY}")
 
 
 def copy(source: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from . import database, directories, encode, messages, times
+from . import database, directories, disk, encode, messages, times
 from .clock import Clock
 from .errors import DecodeError, JournalError, NewerDatabaseError, StateError
 from .journal_reader import Feed, JournalReader, Quarantined, Row, explained, lost_of
@@ -33,6 +33,13 @@ __all__ = [
     "Refused",
     "Row",
 ]
+
+
+SHORT = 64 * 1024 * 1024
+"""Bytes: with less room than that, disk space is short."""
+
+LEAST = 1024 * 1024
+"""Bytes: with less room than that, nothing is accepted any more."""
 
 
 class Accepted(NamedTuple):
@@ -94,6 +101,8 @@ class Journal(JournalReader):
         self._positions: dict[tuple[str, int], int] = {}
         self._epochs: dict[str, int] = {}
         self._quarantine_id = 0
+        self.short = False
+        """Whether disk space is short: write-ahead logs and transactions are kept small then."""
         self.serial = 0
         try:
             directories.make(directory)
@@ -132,6 +141,8 @@ class Journal(JournalReader):
             meta = dict(writer.execute("SELECT key, value FROM meta").fetchall())
             serial = writer.execute("SELECT max(serial) FROM messages").fetchone()[0]
             refused = writer.execute("SELECT max(quarantine_id) FROM quarantine").fetchone()[0]
+        if self.short:
+            database.be_brief(writer, True)
         before, self._writer, self._writer_path = self._writer, writer, path
         if before is not None:
             before.close()
@@ -206,6 +217,19 @@ class Journal(JournalReader):
                     path, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
                 ).close()
 
+    def look_at_room(self) -> int | None:
+        """See whether disk space is short, and act on it; the room there is, if that is known."""
+        room = disk.room(self.directory)
+        if room is not None and (room < SHORT) != self.short:
+            self.be_brief(room < SHORT)
+        return room
+
+    def be_brief(self, short: bool) -> None:
+        """Keep the write-ahead log small from now on, or no longer."""
+        self.short = short
+        if self._writer is not None:
+            database.be_brief(self._writer, short)
+
     def position(self, feed: str, epoch: int) -> int:
         """The last serial of that feed and epoch that was accepted or quarantined; 0: none."""
         return self._positions.get((feed, epoch), 0)
@@ -227,6 +251,7 @@ class Journal(JournalReader):
             JournalError: if it could not be committed; then nothing was, and it can be tried
                 again.
         """
+        self._refuse_full()
         writer = self._this_month()
         rows: list[Row] = []
         inserts: list[tuple[object, ...]] = []
@@ -316,6 +341,18 @@ class Journal(JournalReader):
         self.serial = serial
         self._quarantine_id = quarantine_id
         return rows
+
+    def _refuse_full(self) -> None:
+        """Refuse to go on until nothing works any more: whoever makes room needs some, too."""
+        room = self.look_at_room()
+        if room is not None and room < LEAST:
+            self.be_brief(True)
+            raise JournalError(
+                f"append to the journal in {self.directory}",
+                f"its file system has only {room // 1024} KiB left",
+                "free some disk space (df -h); nothing that was journaled is lost",
+                passing=True,
+            )
 
     def _quarantine(
         self, writer: sqlite3.Connection, refusals: Sequence[tuple[object, ...]]

@@ -30,6 +30,9 @@ OURS = (JOURNAL, index.FILE, checkpoint.DIRECTORY)
 
 NEW_INDEX = "index.db.new"
 BATCH = 10_000
+SHORT_BATCH = 500
+"""Messages of one transaction, where disk space is short."""
+
 ALWAYS_CHECKED = 512 * 1024 * 1024
 """Bytes; a larger index is looked through only after a crash, because it takes long."""
 
@@ -70,6 +73,7 @@ class State:
         self.index_path = directory / index.FILE
         self._rebuild = rebuild
         self._behind = False
+        self._brief = False
         self._lock = Lock(directory, command)
         try:
             self.salvaged: salvage.Salvaged | None = None
@@ -167,7 +171,9 @@ class State:
             return
         log.info("applying %d messages of the journal to the index", total)
         done = 0
-        for rows in self.journal.batches(applied, BATCH):
+        self.journal.look_at_room()
+        self._save_space()
+        for rows in self.journal.batches(applied, self.batch):
             self.apply(rows)
             done += len(rows)
             progress(done, total)
@@ -194,15 +200,38 @@ class State:
             StateError: if the index could not be written; the journal has the messages, and the
             next call applies them.
         """
-        rows = self.journal.append(entries)
-        if self._behind:
-            self._catch_up(_silent)
-            self._behind = False
-        elif rows:
-            self._behind = True  # until they are applied
-            self.apply(rows)
-            self._behind = False
+        try:
+            rows = self.journal.append(entries)
+            self._save_space()
+            if self._behind:
+                self._catch_up(_silent)
+                self._behind = False
+            elif rows:
+                self._behind = True  # until they are applied
+                self.apply(rows)
+                self._behind = False
+        except StateError as error:
+            if error.passing:
+                self.be_brief()
+            raise
         return rows
+
+    @property
+    def batch(self) -> int:
+        """Messages that should be taken at once, at most."""
+        return SHORT_BATCH if self.journal.short else BATCH
+
+    def _save_space(self) -> None:
+        """Treat the index as the journal is."""
+        if self._brief != self.journal.short:
+            self._brief = self.journal.short
+            database.be_brief(self.connection, self._brief)
+
+    def be_brief(self) -> None:
+        """Keep the write-ahead logs small, as far as possible, until there is room again."""
+        self.journal.be_brief(True)
+        self._brief = True
+        database.be_brief(self.connection, True)
 
     def retry(self, quarantine_id: int, message: Message) -> bool:
         """Accept a message that was quarantined; false if that was done before.

@@ -7,10 +7,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from . import database, index, lock, pending, state, times
+from . import database, disk, index, lock, pending, state, times
 from .daemon import LIVE
 from .decode import FILE_FEED
-from .journal import JournalReader
+from .journal import LEAST, JournalReader
 from .state import JOURNAL
 
 STALE = 10.0
@@ -63,6 +63,7 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
     }
     if (directory / index.FILE).exists():
         status |= _index(directory / index.FILE)
+    status["disk_free_bytes"] = disk.room(directory)
     status["to_apply"] = max(0, serial - status["applied_serial"])
     status["to_accept"] = sum(feed["lag"] or 0 for feed in status["feeds"])
     status["lag"] = status["to_apply"] + status["to_accept"]  # messages
@@ -136,6 +137,12 @@ def _problems(status: dict[str, Any]) -> list[str]:
     """What is not well, each in one sentence; empty if all is well."""
     problems = []
     live = status["daemon"]
+    free = status["disk_free_bytes"]
+    if free is not None and free < LEAST:
+        problems.append(
+            f"the file system of {status['state_dir']} has only {free // 1024} KiB left: nothing"
+            " is taken any more; free some disk space (df -h)"
+        )
     if live is not None:
         if live["trouble"]:
             problems.append(live["trouble"])

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 from . import counters, database, index, names, pending, process, render
-from .errors import PublishError
+from .errors import PublishError, StateError
 from .publish import Document, Publisher
 
 CHUNK = 64
@@ -71,17 +71,22 @@ class Writer:
         jobs: list[tuple[str, Future[bool]]] = []
         documents: list[Document] = []
         together = self._publisher.takes_many and len(chunk) >= _TOGETHER_FROM
-        with database.explained("read the index"), database.snapshot(self._connection):
-            serial = index.applied_serial(self._connection)
-            abis = self._current_abis(serial)
-            for name in chunk:
-                document = self._document(name, abis)
-                if document is None:
-                    jobs.append((name, self._threads.submit(self._job(name))))
-                elif together:
-                    documents.append(document)
-                else:
-                    jobs.append((name, self._threads.submit(self._publisher.project, *document)))
+        try:
+            with database.explained("read the index"), database.snapshot(self._connection):
+                serial = index.applied_serial(self._connection)
+                abis = self._current_abis(serial)
+                for name in chunk:
+                    document = self._document(name, abis)
+                    if document is None:
+                        jobs.append((name, self._threads.submit(self._job(name))))
+                    elif together:
+                        documents.append(document)
+                    else:
+                        job = self._threads.submit(self._publisher.project, *document)
+                        jobs.append((name, job))
+        except StateError:
+            wait([job for _, job in jobs])  # or they would meet with the next try
+            raise
         done = []
         changed = 0
         failure = None

@@ -35,6 +35,9 @@ _LAST_NAME = "\U0010ffff"
 """Sorts after every name."""
 
 LONGEST_BACKOFF = 30.0
+INDEX_AGAIN = 1.0
+"""Seconds until an index that could not be read is tried again."""
+
 START_WITHIN = 60.0
 STUCK_AFTER = 300.0
 """Seconds that the writer may be silent after it was woken, until it is given up."""
@@ -186,6 +189,8 @@ class WriterHandle:
             self.failure = ""
         elif kind == "failed":
             self.failure = values[0]
+        elif kind == "well":
+            self.failure = ""
 
     @contextmanager
     def _writing(self, doing: str) -> Iterator[None]:
@@ -252,6 +257,8 @@ class _WriterLoop:
         self._counting: Future[tuple[int, int, bool]] | None = None
         self._asked_window = False
         self._next_counters = 0.0
+        self._woken = True
+        self._unreadable_until = 0.0
         self._retry_at = 0.0
         self._backoff = 0.0
         self._failures: dict[str, float] = {}
@@ -263,41 +270,63 @@ class _WriterLoop:
         self._backlog_end = self._high
         self._pipe.send(("ready",))
         stopping = 0.0
-        woken = True
         while True:
             # While nothing is due, sleep until something is, or the daemon speaks.
-            if self._pipe.poll(0 if woken else self._pause(stopping)):
+            if self._pipe.poll(self._pause(stopping)):
                 message = self._pipe.recv()
                 if message[0] == "wake":
-                    woken = True
+                    self._woken = True
                 elif message[0] == "stop":
                     stopping = clock.monotonic() + FLUSH_WITHIN - 2
-                    woken = True
+                    self._woken = True
                 elif message[0] == "window":
                     self._asked_window = False
                     self._counting = self._thread.submit(
                         writer.write_counters, self._counters_connection, self._publisher
                     )
-            if woken:
-                woken = False
-                self._read_marks()
-                self._pipe.send(("read",))
             now = clock.monotonic()
-            if now >= self._retry_at:
-                self._write_due(now, everything=bool(stopping))
-            self._count_if_due(now, bool(stopping))
+            try:
+                self._work(now, bool(stopping))
+            except StateError as error:
+                if not error.passing:
+                    raise
+                self._unreadable_until = now + INDEX_AGAIN
+                self._tell(error)
             if stopping and (self._flushed() or now >= stopping):
                 self._writer.close()
                 self._thread.shutdown()
                 return
 
+    def _work(self, now: float, stopping: bool) -> None:
+        """Do what is due.
+
+        Raises:
+            StateError: if the index cannot be read; it can be called again.
+        """
+        if now < self._unreadable_until:
+            return
+        if self._woken:
+            self._read_marks()
+            self._woken = False
+            self._pipe.send(("read",))
+        if now >= self._retry_at:
+            self._write_due(now, everything=stopping)
+        self._count_if_due(now, stopping)
+        if self._unreadable_until:
+            self._unreadable_until = 0.0
+            self._pipe.send(("well",))
+
     def _flushed(self) -> bool:
         idle = self._counting is None and not self._asked_window
-        return idle and not self._waiting and self._backlog is None
+        return idle and not self._woken and not self._waiting and self._backlog is None
 
     def _pause(self, stopping: float) -> float:
         """Seconds until something is due."""
         now = clock.monotonic()
+        if now < self._unreadable_until:
+            return 0.02 if stopping else self._unreadable_until - now
+        if self._woken:
+            return 0.0
         until = now + (0.02 if stopping or self._counting is not None else 60.0)
         if self._backlog is not None:
             until = now
@@ -384,7 +413,7 @@ class _WriterLoop:
         self._retry_at = clock.monotonic() + self._backoff
         self._tell(failure)
 
-    def _tell(self, failure: PublishError) -> None:
+    def _tell(self, failure: IndexerError) -> None:
         text = str(failure)
         if clock.monotonic() - self._failures.get(failure.cause, -60.0) >= 60.0:
             self._failures = {failure.cause: clock.monotonic()}

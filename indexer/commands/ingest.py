@@ -62,7 +62,7 @@ def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
     for entry, read in file.entries(after):
         batch.append(entry)
         refused += not isinstance(entry, Accepted)
-        if len(batch) == _BATCH:
+        if len(batch) >= min(_BATCH, state.batch):
             accepted += len(state.take(batch))
             batch.clear()
             progress(read, file.size)
