@@ -15,15 +15,18 @@ import click
 
 from . import __version__
 from .commands import (
+    backfill,
     backup,
     check,
     checkpoint,
     demo,
+    import_site,
     ingest,
     keys,
     publish,
     quarantine,
     rebuild,
+    reconcile,
     run,
     status,
     write,
@@ -74,6 +77,9 @@ for _command in (
     check.check,
     checkpoint.make_checkpoint,
     backup.backup,
+    backfill.backfill,
+    reconcile.reconcile,
+    import_site.import_site,
     status.status,
     quarantine.quarantine,
     keys.keys,

@@ -204,6 +204,31 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "The now of the 30-day window, RFC 3339. Default: the present.",
     },
+    "db-queue": {
+        "type": QueueType(),
+        "default": None,
+        "help": "The master's database queue (its setting db-queue), to ask for snapshots.",
+    },
+    "pause": {
+        "type": _SECONDS,
+        "default": 0.02,
+        "help": "Seconds between two packages that are asked for.",
+    },
+    "sweep-pause": {
+        "type": _SECONDS,
+        "default": 1.0,
+        "help": "Seconds between two packages that are asked for only to see that all is well.",
+    },
+    "log-queue": {
+        "type": QueueType(),
+        "default": None,
+        "help": "Where piw-logger pushes what it reads: we take the place of the master there.",
+    },
+    "log-forward": {
+        "type": QueueType(),
+        "default": None,
+        "help": "The master's own log queue: every frame is passed on to it, untouched.",
+    },
     "feed": {
         "default": None,
         "help": "The name of the feed. Default: the name of this machine.",

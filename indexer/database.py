@@ -153,6 +153,12 @@ def _by_its_user(path: Path) -> Iterator[None]:
         ) from error
 
 
+def has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether there is a table of that name."""
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,))
+    return found.fetchone() is not None
+
+
 def refuse_newer(connection: sqlite3.Connection, path: Path, migrations: Migrations) -> None:
     """Refuse a database with migrations that this version does not know.
 

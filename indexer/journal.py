@@ -8,6 +8,7 @@ means. A publisher's spool is a journal too.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sqlite3
 import uuid
@@ -26,6 +27,7 @@ __all__ = [
     "Accepted",
     "Entry",
     "Feed",
+    "Identity",
     "Journal",
     "JournalReader",
     "Lost",
@@ -42,11 +44,23 @@ LEAST = 1024 * 1024
 """Bytes: with less room than that, nothing is accepted any more."""
 
 
+class Identity(NamedTuple):
+    """What identifies a message without a place in a feed, and when it happened."""
+
+    digest: int
+    happened: times.Time
+
+
 class Accepted(NamedTuple):
-    """A message to append, and where it stands in its feed; None where it has no place there."""
+    """A message to append, and where it stands in its feed; None where it has no place there.
+
+    Attributes:
+        identity: what else tells it from others; one that came before is passed over.
+    """
 
     position: Position | None
     message: Message
+    identity: Identity | None = None
 
 
 class Refused(NamedTuple):
@@ -253,6 +267,9 @@ class Journal(JournalReader):
         """
         self._refuse_full()
         writer = self._this_month()
+        entries = list(entries)
+        seen = self._seen(entries)
+        identities: list[tuple[int]] = []
         rows: list[Row] = []
         inserts: list[tuple[object, ...]] = []
         refusals: list[tuple[object, ...]] = []
@@ -282,6 +299,12 @@ class Journal(JournalReader):
                 if feed_id is None:
                     feed_id = new_feeds[key] = len(feed_ids) + len(new_feeds) + 1
             if type(entry) is Accepted:
+                if entry.identity is not None:
+                    digest = entry.identity.digest
+                    if digest in seen:
+                        continue
+                    seen.add(digest)
+                    identities.append((digest,))
                 message = entry.message
                 serial += 1
                 rows.append(Row(serial, message))
@@ -324,6 +347,8 @@ class Journal(JournalReader):
                     (feed_id, feed, epoch),
                 )
             writer.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", inserts)
+            if identities:
+                writer.executemany("INSERT INTO identities VALUES (?)", identities)
             if refusals:
                 quarantine_id = self._quarantine(writer, refusals)
             # The first loss says most; a repair makes room for the next.
@@ -341,6 +366,38 @@ class Journal(JournalReader):
         self.serial = serial
         self._quarantine_id = quarantine_id
         return rows
+
+    def _seen(self, entries: list[Entry]) -> set[int]:
+        """The digests of those entries that came before.
+
+        They are looked up in the months since they happened; a day more for clocks that differ.
+        """
+        since: dict[int, times.Time] = {}
+        for entry in entries:
+            if type(entry) is Accepted and entry.identity is not None:
+                since[entry.identity.digest] = entry.identity.happened
+        seen: set[int] = set()
+        if not since:
+            return seen
+        for path in self.months:
+            wanted = [
+                digest
+                for digest, happened in since.items()
+                if times.month(max(times.EARLIEST, happened - times.DAY)) <= path.stem
+            ]
+            if path == self._writer_path:
+                wanted = list(since)
+            if wanted:
+                with explained(path):
+                    connection = self._open(path)
+                    if not database.has_table(connection, "identities"):
+                        continue  # a month of before there were any
+                    found = connection.execute(
+                        "SELECT digest FROM json_each(?) JOIN identities ON digest = value",
+                        (json.dumps(wanted),),
+                    )
+                    seen.update(row[0] for row in found)
+        return seen
 
     def _refuse_full(self) -> None:
         """Refuse to go on until nothing works any more: whoever makes room needs some, too."""

@@ -14,6 +14,7 @@ import orjson
 from .errors import DecodeError
 from .journal import Refused
 from .messages import Position
+from .piwheels import cbor
 
 NEVER_STORED = ("host", "output")
 """Fields of piwheels' messages: an address is personal data, a log is large and lives elsewhere."""
@@ -27,7 +28,7 @@ def refused(
     Args:
         position: where they stand in a feed, if that could be read.
         source: a socket's address or a file's name.
-        encoding: `msgpack` or `json`.
+        encoding: `msgpack`, `json` or `cbor`.
         error: what is wrong.
         raw: the bytes.
     """
@@ -35,6 +36,8 @@ def refused(
 
 
 def _redacted(encoding: str, raw: bytes) -> bytes:
+    if encoding == "cbor":
+        return _redacted_cbor(raw)
     if not any(name.encode() in raw for name in NEVER_STORED):
         return raw
     try:
@@ -46,4 +49,15 @@ def _redacted(encoding: str, raw: bytes) -> bytes:
             del value["data"][name]
         return orjson.dumps(value) if encoding == "json" else bytes(msgpack.packb(value))
     except Exception:  # noqa: BLE001 - it was refused because it cannot be read
+        return raw
+
+
+def _redacted_cbor(raw: bytes) -> bytes:
+    """The second field of every entry of piwheels' logs is the address."""
+    try:
+        name, data = cbor.loads(raw)
+        if not name.startswith("LOG") or not isinstance(data, list) or len(data) < 2:
+            return raw
+        return cbor.dumps(name, [data[0], "", *data[2:]])
+    except (DecodeError, ValueError):
         return raw

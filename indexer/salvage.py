@@ -32,6 +32,7 @@ _INSERTS = {
     "feeds": "INSERT OR IGNORE INTO feeds VALUES (?, ?, ?, ?, ?)",
     "quarantine": "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "retries": "INSERT OR IGNORE INTO retries VALUES (?, ?)",
+    "identities": "INSERT OR IGNORE INTO identities VALUES (?)",
 }
 
 
@@ -332,7 +333,8 @@ def _replace(
                 connection.executemany(
                     _INSERTS["quarantine"], [linked(row, 2) for row in quarantine]
                 )
-                connection.executemany(_INSERTS["retries"], one.month.table("retries"))
+                for name in ("retries", "identities"):
+                    connection.executemany(_INSERTS[name], one.month.table(name))
             database.fold(connection)
         finally:
             connection.close()

@@ -63,6 +63,14 @@ CREATE TABLE meta (
 ) STRICT, WITHOUT ROWID;
 """
 
+IDENTITIES = """
+CREATE TABLE identities (
+    -- What tells messages apart that come without a place in a feed: log entries, which may be
+    -- given again with their file.
+    digest INTEGER PRIMARY KEY               -- 64 bits, made from all that identifies it
+) STRICT;
+"""
+
 migrations = Migrations("piw-indexer-journal")
 
 
@@ -71,3 +79,9 @@ def _create(db: Database) -> None:
     for statement in statements(TABLES):
         db.execute(statement)
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+@migrations(name="002-identities")
+def _add_identities(db: Database) -> None:
+    for statement in statements(IDENTITIES):
+        db.execute(statement)

@@ -13,6 +13,7 @@ from .. import clock, config, decode, times
 from ..errors import DecodeError, UsageError
 from ..journal import JournalReader, Quarantined
 from ..messages import Message
+from ..piwheels import log_relay
 from ..progress import console
 from ..state import JOURNAL, State, refuse_missing
 
@@ -114,4 +115,8 @@ def _retry(state_dir: Path, found: list[Quarantined]) -> None:
 def _decode(one: Quarantined) -> Message:
     if one.format == "json":
         return decode.from_json(one.raw, one.received)
+    if one.format == "cbor":
+        if one.source != log_relay.SOURCE:
+            raise DecodeError("", "the master is asked again by itself")
+        return log_relay.message(one.raw, one.received)
     return decode.from_msgpack(one.raw, one.received)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import click
 
-from .. import config
+from .. import clock, config
 from ..daemon import Daemon, Options
 from ..errors import UsageError
 from ..feed import security
 from ..index import FILE
+from ..piwheels.log_relay import LogRelay
+from ..piwheels.snapshots import Snapshots
 from ..publish import Publisher
+from ..source import OpenSource
 from ..writer_process import Options as WriterOptions
 
 
@@ -26,6 +29,12 @@ from ..writer_process import Options as WriterOptions
 @config.option("curve-key")
 @config.option("curve-server-key")
 @config.flag("allow-insecure-tcp")
+@config.option("db-queue")
+@config.option("sweep-pause")
+@config.option("log-queue")
+@config.option("log-forward")
+@config.option("ipc-mode")
+@config.option("ipc-group")
 @config.option("settle")
 @config.option("max-delay")
 @config.option("counters-interval")
@@ -38,11 +47,20 @@ def run(
     curve_key: Path | None,
     curve_server_key: tuple[str, ...],
     allow_insecure_tcp: bool,
+    db_queue: str | None,
+    sweep_pause: float,
+    log_queue: str | None,
+    log_forward: str | None,
+    ipc_mode: int,
+    ipc_group: str | None,
     settle: float,
     max_delay: float,
     counters_interval: float,
 ) -> None:
-    """The daemon: follow change feeds and publish what they change.
+    """The daemon: follow change feeds, or a piwheels master, and publish what they change.
+
+    Beside a master as it is: --log-queue and --log-forward take the place of its log queue,
+    --db-queue asks it for every package that was built, and for all others, slowly.
 
     Stops on SIGTERM or Ctrl-C, after publishing what is pending.
     """
@@ -55,6 +73,16 @@ def run(
         )
     feeds = list(zip(changes_queue, replay_queue, strict=True))
     protections = security.for_subscribers(feeds, curve_key, curve_server_key, allow_insecure_tcp)
+    sources: list[OpenSource] = []
+    if db_queue is not None:
+        sources.append(
+            lambda tools: Snapshots(tools, db_queue, sweep_pause, clock.now, clock.monotonic)
+        )
+    if log_queue is not None:
+        binding = security.for_publisher([log_queue], None, None, False, ipc_mode, ipc_group)
+        sources.append(lambda tools: LogRelay(tools, log_queue, log_forward, binding, clock.now))
+    elif log_forward is not None:
+        raise UsageError("run", "--log-forward passes on what --log-queue takes", "give both")
     Publisher(output_path)  # refuses an output path that cannot be written, before any socket
     Daemon(
         Options(
@@ -70,5 +98,6 @@ def run(
                 counters_interval,
                 logging.getLogger().level,
             ),
+            sources,
         )
     ).run()

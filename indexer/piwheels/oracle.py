@@ -8,7 +8,8 @@ Source: piwheels 0.23, `piwheels/master/the_oracle.py` and `seraph.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import zmq
@@ -19,6 +20,20 @@ from . import cbor
 
 ANSWER_WITHIN = 60.0
 """Seconds; some requests make the master's database work."""
+
+
+@contextmanager
+def connected(address: str, monotonic: Callable[[], float]) -> Iterator[Oracle]:
+    """A client with a context of its own, for commands.
+
+    Raises:
+        UsageError: if the address is none.
+    """
+    context: zmq.Context[Any] = zmq.Context()
+    try:
+        yield Oracle(context, address, monotonic)
+    finally:
+        context.destroy(linger=0)
 
 
 class Answer(NamedTuple):
@@ -63,6 +78,7 @@ class Oracle:
         self._answer_within = answer_within
         self._asked = ""
         self._deadline = 0.0
+        self._monitor: zmq.Socket[bytes]
         self.socket = self._open()
 
     def _open(self) -> zmq.Socket[bytes]:
@@ -72,9 +88,11 @@ class Oracle:
         socket.setsockopt(zmq.MAXMSGSIZE, cbor.MOST_BYTES)
         # A request waits for its master, not in a queue for one that is not there.
         socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             socket.connect(self.address)
         except zmq.ZMQError as error:
+            socket.disable_monitor()
             socket.close()
             raise UsageError(
                 f"ask the master at {self.address}", error.strerror, "check --db-queue"
@@ -89,6 +107,8 @@ class Oracle:
     def ask(self, name: str, data: Any = NO_DATA) -> bool:
         """Ask; false if the master is not there to be asked."""
         assert not self._asked, "one request at a time"
+        while self._monitor.poll(0):
+            self._monitor.recv_multipart()  # of before
         try:
             self.socket.send(cbor.dumps(name, data), zmq.NOBLOCK)
         except zmq.Again:
@@ -109,12 +129,16 @@ class Oracle:
         try:
             frames = self.socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
-            if self._monotonic() < self._deadline:
+            if self._monitor.poll(0):
+                cause = "it went away"
+            elif self._monotonic() < self._deadline:
                 return None
+            else:
+                cause = f"it did not answer within {self._answer_within:g} s"
             self._forget()
             raise PeerError(
                 f"ask the master at {self.address}",
-                f"it did not answer within {self._answer_within:g} s",
+                cause,
                 "see that piw-master runs, and that --db-queue is its db-queue",
             ) from None
         name, self._asked = self._asked, ""
@@ -128,7 +152,7 @@ class Oracle:
 
     def _forget(self) -> None:
         self._asked = ""
-        self.socket.close()
+        self.close()
         self.socket = self._open()
 
     def request(self, name: str, data: Any = NO_DATA, connect_within: float = 10.0) -> Any:
@@ -161,4 +185,5 @@ class Oracle:
 
     def close(self) -> None:
         """Close its socket."""
+        self.socket.disable_monitor()
         self.socket.close()

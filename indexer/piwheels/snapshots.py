@@ -7,6 +7,7 @@ lacks, and, slowly and for ever, all others, because the master's feeds do not t
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,8 +29,11 @@ log = logging.getLogger(__name__)
 SOURCE = "db-queue"
 """Where quarantined answers came from."""
 
-LIST_EVERY = 3600.0
-"""Seconds between two questions for all packages."""
+LIST_EVERY = 3600
+"""Pauses between two questions for all packages."""
+
+REST = 60
+"""Pauses between the end of a sweep over all packages and the next."""
 
 LONGEST_BACKOFF = 60.0
 
@@ -67,7 +71,7 @@ class Snapshots:
         self._due: dict[str, None] = {}  # somebody waits for them
         self._doubtful: dict[str, float] = {}  # they differed; since when
         self._lacking: dict[str, None] = {}
-        self._sweep: Iterator[str] = iter(())
+        self._sweep: deque[str] = deque()
         self._steps: Iterator[Step] = iter(())
         self._package = ""  # that is being asked for
         self._again = False  # another message about it came meanwhile
@@ -114,7 +118,7 @@ class Snapshots:
                 self._take(answer, entries)
                 if entries:
                     return entries  # they must be applied before the next are compared
-            if self._oracle.busy or not self._ask():
+            if self._oracle.busy or self._monotonic() >= until or not self._ask():
                 return entries
 
     def _ask(self) -> bool:
@@ -147,8 +151,12 @@ class Snapshots:
                 return self._of_package(next(iter(waiting)))
         if now >= self._next_list:
             return iter([("ALLPKGS", NO_DATA)])
-        package = next(self._sweep, None)
-        return iter(()) if package is None else self._of_package(package)
+        if not self._sweep:
+            return iter(())
+        package = self._sweep.popleft()
+        if not self._sweep:
+            self._next_list = min(self._next_list, now + max(1.0, REST * self._pause))
+        return self._of_package(package)
 
     def _of_package(self, package: str) -> Iterator[Step]:
         self._due.pop(package, None)
@@ -201,15 +209,15 @@ class Snapshots:
         """Compare the list of all packages: what is lacking is due, what has gone is deleted."""
         there = {*translate.checked(NAMES, answer.data, "ALLPKGS")}
         here = {row[0] for row in self._connection.execute("SELECT package FROM packages")}
-        self._next_list = self._monotonic() + LIST_EVERY
         self._lacking = dict.fromkeys(sorted(there - here))
         if there:  # an empty list is a master whose database was lost, not a reason to delete
             entries += [
                 Accepted(None, translate.delete_package(package, self._clock()))
                 for package in sorted(here - there)
             ]
-        if next(self._sweep, None) is None:
-            self._sweep = iter(sorted(there & here))
+        self._sweep = self._sweep or deque(sorted(there & here))
+        until = LIST_EVERY * max(self._pause, 0.01) if self._sweep else max(1.0, REST * self._pause)
+        self._next_list = self._monotonic() + until
 
     def _take_package(self, entries: list[Entry]) -> None:
         project, spellings = self._answers
@@ -224,16 +232,21 @@ class Snapshots:
         message = translate.snapshot(package, project.data, spellings.data, self._clock())
         if not self._news(message):
             self._doubtful.pop(package, None)
-        elif self._doubtful.setdefault(package, self._monotonic()) + SURE_AFTER <= (
-            self._monotonic()
-        ):
-            del self._doubtful[package]
+        elif self._sure(package):
+            self._doubtful.pop(package, None)
             entries.append(Accepted(None, message))
             self.taken += 1
         if not self._due and not self._lacking:
             self._next = self._monotonic() + self._pause
         if {abi for one in message.data.releases for abi, *_ in one.abis} - self._active():
             self._abis_known = False  # the master builds for others than we know
+
+    def _sure(self, package: str) -> bool:
+        """Whether a difference has lasted; of what the index lacks, nothing can be spoilt."""
+        if not index.is_package(self._connection, package):
+            return True
+        now = self._monotonic()
+        return now >= self._doubtful.setdefault(package, now) + SURE_AFTER
 
     def _active(self) -> set[str]:
         return {*index.load_abis(self._connection).active}

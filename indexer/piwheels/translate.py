@@ -42,7 +42,12 @@ def checked(validator: Callable[[Any], Any], value: Any, path: str = "data") -> 
         raise DecodeError(path, "is nested too deeply") from None
 
 
-def _message(name: str, at: Time, data: dict[str, Any]) -> Message:
+def message(name: str, at: Time, data: dict[str, Any]) -> Message:
+    """A message of ours; its times are microseconds since 1970.
+
+    Raises:
+        DecodeError: if it is not valid.
+    """
     return _ENCODING.message({"msg": name, "at": at, "data": data}, at)
 
 
@@ -54,7 +59,7 @@ def download(data: Any, at: Time) -> Message:
     """
     fields = checked(schema.DOWNLOAD, data)
     del fields["host"]
-    return _message("LOGDOWNLOAD", at, fields)
+    return message("LOGDOWNLOAD", at, fields)
 
 
 def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
@@ -82,7 +87,7 @@ def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
         "aliases": sorted({*spellings} - {package, found["name"]}),
         "releases": releases,
     }
-    return _message("SNAPSHOT", at, data)
+    return message("SNAPSHOT", at, data)
 
 
 def _file(file: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def set_abis(
         for abi in sorted({*every} | built_for)
     }
     installed = {abi: [*preinstalled.get(abi, ())] for abi in abis if abi in preinstalled}
-    return _message("SETABIS", at, {"build_abis": abis, "preinstalled_apt_packages": installed})
+    return message("SETABIS", at, {"build_abis": abis, "preinstalled_apt_packages": installed})
 
 
 def delete_package(package: str, at: Time) -> Message:
@@ -133,7 +138,7 @@ def delete_package(package: str, at: Time) -> Message:
     Raises:
         DecodeError: if the name is unsafe.
     """
-    return _message("DELPKG", at, {"package": package})
+    return message("DELPKG", at, {"package": package})
 
 
 def downloads(package: str, recent: int, ever: int, at: Time) -> Message:
@@ -155,4 +160,4 @@ def downloads(package: str, recent: int, ever: int, at: Time) -> Message:
         if count:
             noon = today - number * DAY + 12 * HOUR
             hours[to_rfc3339(noon // HOUR * HOUR)] = count
-    return _message("DOWNLOADS", at, {"package": package, "all": ever, "hours": hours})
+    return message("DOWNLOADS", at, {"package": package, "all": ever, "hours": hours})

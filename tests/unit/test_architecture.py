@@ -31,6 +31,11 @@ PICTURE = (
         "stages that belong together",
         "files feed.peer feed.subscriber source state writer backup",
     ),
+    (
+        "a piwheels that runs",
+        "piwheels.translate piwheels.compare piwheels.oracle piwheels.snapshots piwheels.log_relay"
+        " piwheels.backfill piwheels.site",
+    ),
     ("processes", "writer_process check"),
     ("the daemon", "daemon"),
     ("what is shown of it", "status"),
@@ -38,9 +43,9 @@ PICTURE = (
     ("what others build on", "commands commands.write"),
     (
         "the commands",
-        "commands.backup commands.check commands.checkpoint commands.demo commands.ingest"
-        " commands.keys commands.publish commands.quarantine commands.rebuild commands.run"
-        " commands.status",
+        "commands.backfill commands.backup commands.check commands.checkpoint commands.demo"
+        " commands.import_site commands.ingest commands.keys commands.publish"
+        " commands.quarantine commands.rebuild commands.reconcile commands.run commands.status",
     ),
     ("the command line", "cli __main__"),
 )
@@ -75,11 +80,12 @@ STAGES_NEVER = {
 
 ONLY = {
     "zmq": "daemon source feed.curve feed.peer feed.publisher feed.security feed.sockets"
-    " feed.subscriber",
+    " feed.subscriber piwheels.log_relay piwheels.oracle piwheels.snapshots",
     "time": "clock",
     "fcntl": "lock",
     "click": "cli config commands.*",
-    "voluptuous": "decode piwheels.cbor schema.messages schema.piwheels",
+    "voluptuous": "decode piwheels.cbor piwheels.site piwheels.translate schema.messages"
+    " schema.piwheels",
     "multiprocessing": "writer writer_process",
 }
 """Who alone may import a library."""

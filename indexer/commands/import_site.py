@@ -1,0 +1,94 @@
+"""`piw-indexer import-site`: what a site has published, without its master."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import clock, config, index
+from ..errors import DecodeError
+from ..journal import Accepted, Entry
+from ..piwheels import site as sites
+from ..piwheels.compare import Comparer
+from ..progress import Advance, bar
+from ..quarantine import refused
+from ..state import State
+
+_BATCH = 500
+
+
+@click.command("import-site")
+@click.argument("site", type=click.Path(file_okay=False, path_type=Path))
+@config.configuration
+@config.option("state-dir")
+def import_site(site: Path, state_dir: Path) -> None:
+    """Take packages and counters from the documents below SITE, the root of a piwheels site.
+
+    A package that is known already, with the same content, is passed over: it can be given again.
+    The build ABIs are those of the index, or those that the files and documents name.
+    """
+    documents = sites.packages(site)
+    state = State(state_dir, "import-site", clock.now)
+    try:
+        with bar("documents") as progress:
+            taken, unusable = _take_documents(state, site, documents, progress)
+        counted = _take_counters(state, site / "packages.json")
+    finally:
+        state.close()
+    click.echo(
+        f"{site}: {len(documents):,} documents, {taken:,} of them new, {counted:,} counters taken"
+    )
+    if unusable:
+        click.echo(
+            f"piw-indexer: {unusable} documents were unusable; `piw-indexer quarantine` shows why",
+            err=True,
+        )
+
+
+def _take_documents(
+    state: State, site: Path, documents: list[Path], progress: Advance
+) -> tuple[int, int]:
+    spellings = sites.aliases(site)
+    comparer = Comparer(state.connection)
+    taken = unusable = 0
+    batch: list[Entry] = []
+    for number, path in enumerate(documents, 1):
+        content = path.read_bytes()
+        package = path.parent.parent.name
+        try:
+            found = sites.snapshot(content, spellings.get(package, []), clock.now())
+            if comparer.differences(found):
+                batch.append(Accepted(None, found))
+                taken += 1
+        except DecodeError as error:
+            batch.append(refused(None, str(path), "json", error, content))
+            unusable += 1
+        if len(batch) == _BATCH:
+            state.take(batch)
+            batch.clear()
+        progress(number, len(documents))
+    state.take(batch)
+    comparer.close()
+    return taken, unusable
+
+
+def _take_counters(state: State, path: Path) -> int:
+    if not path.is_file():
+        return 0
+    known = dict(
+        state.connection.execute("SELECT package, downloads_all FROM download_counts").fetchall()
+    )
+    content = path.read_bytes()
+    try:
+        found = [
+            Accepted(None, message)
+            for message in sites.counters(content, clock.now())
+            if index.is_package(state.connection, message.data.package)
+            and known.get(message.data.package, 0) != message.data.all
+        ]
+    except DecodeError as error:
+        state.take([refused(None, str(path), "json", error, content)])
+        return 0
+    state.take(found)
+    return len(found)

@@ -1,0 +1,61 @@
+"""`piw-indexer reconcile`: the index against a running master."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import clock, config, index
+from ..errors import UsageError
+from ..piwheels.backfill import Asker, Difference, differences
+from ..piwheels.oracle import connected
+from ..progress import bar
+from ..state import JOURNAL, State, refuse_missing
+
+
+@click.command()
+@click.argument("packages", metavar="[PACKAGE]...", nargs=-1)
+@config.configuration
+@config.option("state-dir")
+@config.option("db-queue")
+@config.option("pause")
+@config.flag("fix")
+def reconcile(
+    packages: tuple[str, ...], state_dir: Path, db_queue: str | None, pause: float, fix: bool
+) -> int:
+    """Compare packages (or all) with what a running master says of them; exit status 1 if any
+    differs.
+
+    With --fix, what the master says is taken; the daemon must not run then. What a master does
+    not tell (durations) is not compared.
+    """
+    refuse_missing(state_dir, JOURNAL)
+    if db_queue is None:
+        raise UsageError("reconcile", "there is no --db-queue to ask", "give the master's db-queue")
+    state = State(state_dir, "reconcile", clock.now) if fix else None
+    connection = state.connection if state else index.open_reader(state_dir / index.FILE)
+    different = 0
+    try:
+        with connected(db_queue, clock.monotonic) as oracle, bar("packages") as progress:
+            asker = Asker(oracle, pause, clock.now, clock.sleep)
+            for found in differences(connection, asker, [*packages], progress):
+                different += 1
+                _tell(found)
+                if state is not None:
+                    state.take([found.mend])
+    finally:
+        if state is not None:
+            state.close()
+        else:
+            connection.close()
+    if not different:
+        click.echo("No differences.")
+    elif fix:
+        click.echo(f"Taken from the master: {different}. `piw-indexer write` publishes them.")
+    return 1 if different and not fix else 0
+
+
+def _tell(found: Difference) -> None:
+    for what in found.what:
+        click.echo(f"{found.package}: {what}" if found.package else what)

@@ -1,0 +1,391 @@
+"""Beside a piwheels master: its database queue, its log queue, and the site that it published."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from indexer.journal_reader import JournalReader
+from indexer.piwheels import cbor
+
+from .. import samples
+from ..captured import DIRECTORY, captures
+from ..master import SITE, Master, farm, small
+from ..support import Feed, Process, Site, eventually
+
+pytestmark = pytest.mark.acceptance
+
+DOWNLOADS = [
+    capture.frame
+    for capture in captures(DIRECTORY / "farm" / "wire-lumberjack.jsonl")
+    if capture.name == "LOGDOWNLOAD"
+]
+LOGS = [capture.frame for capture in captures(DIRECTORY / "farm" / "wire-lumberjack.jsonl")]
+
+
+@pytest.fixture
+def master(sockets: Path) -> Iterator[Master]:
+    with Master(f"ipc://{sockets}/db", farm()) as master:
+        yield master
+
+
+def documents(root: Path) -> dict[str, Any]:
+    """Every project's document below a site."""
+    return {
+        path.parent.parent.name: json.loads(path.read_bytes())
+        for path in root.glob("project/*/json/index.json")
+        if not path.parent.parent.is_symlink()
+    }
+
+
+def assert_agrees(theirs: Any, ours: Any, path: str = "") -> None:
+    """Whatever piwheels published is in ours, with the same value."""
+    if isinstance(theirs, dict):
+        for key, value in theirs.items():
+            assert key in ours, f"{path} {key}"
+            assert_agrees(value, ours[key], f"{path} {key}")
+    else:
+        assert ours == theirs, path
+
+
+def assert_site(output_path: Path) -> None:
+    """The farm's documents are those that its master published."""
+    theirs, ours = documents(SITE), documents(output_path)
+    assert sorted(ours) == sorted(theirs)
+    assert_agrees(theirs, ours)
+
+
+def serial(site: Site) -> int:
+    return int(site.status()["serial"])
+
+
+# backfill
+
+
+def test_backfill_publishes_what_the_master_did(site: Site, master: Master) -> None:
+    done = site.piw("backfill", "--db-queue", master.address)
+    assert "7 packages asked for, 7 were different" in done.stdout
+    site.piw("write")
+    assert_site(site.output_path)
+    published = json.loads((site.output_path / "packages.json").read_bytes())
+    assert published == sorted(json.loads((SITE / "packages.json").read_bytes()))
+    before = serial(site)
+    again = site.piw("backfill", "--db-queue", master.address)
+    assert "0 were different, 0 are gone, 0 counters taken" in again.stdout
+    assert serial(site) == before
+
+
+def test_every_package_of_the_captures(site: Site, sockets: Path) -> None:
+    with Master(f"ipc://{sockets}/db", small()) as master:
+        site.piw("backfill", "--db-queue", master.address)
+        assert "No differences" in site.piw("reconcile", "--db-queue", master.address).stdout
+        site.piw("write")
+        found = documents(site.output_path)
+        assert sorted(found) == sorted(master.get("ALLPKGS"))
+        for package, document in found.items():
+            project = master.get("PROJDATA", package)
+            assert document["name"] == project["name"]
+            assert document["releases"].keys() == project["releases"].keys()
+            for version, release in document["releases"].items():
+                there = project["releases"][version]
+                assert release["files"].keys() == there["files"].keys()
+    site.piw("rebuild")
+    assert site.piw("check").stdout == "No differences.\n"
+
+
+def test_backfill_that_is_killed_goes_on_where_it_stopped(site: Site, sockets: Path) -> None:
+    answers = small()
+    with Master(f"ipc://{sockets}/db", answers) as master:
+        real = sorted(master.get("ALLPKGS"))
+        every = [f"{name}-{number}" for name in real for number in range(4)]
+        for name in every:
+            like = name.rpartition("-")[0]
+            master.put("PROJDATA", name, {**master.get("PROJDATA", like), "releases": {}})
+            master.put("GETPKGNAMES", name, [])
+        answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", {*every})
+        answers[cbor.dumps("GETSEARCH")] = cbor.dumps("OK", {})
+        command = ["backfill", *site.state, "--db-queue", master.address, "--pause", 0.02]
+        with Process(site.home, *command) as process:
+            eventually((site.state_dir / "backfill.json").exists, lambda: process.output)
+            process.kill()
+        asked = len(master.asked)
+        site.piw("backfill", "--db-queue", master.address, "--pause", 0)
+        later = [data for name, data in master.asked[asked:] if name == "PROJDATA"]
+        assert later == sorted(every)[-len(later) :]
+        assert 0 < len(later) <= len(every) - 50
+        assert site.status()["counts"]["packages"] == len(every)
+        assert not (site.state_dir / "backfill.json").exists()
+
+
+def test_backfill_repairs_a_broken_feed(ipc: Feed, site: Site, master: Master) -> None:
+    site.publisher_dir.mkdir()
+    lines = site.home / "messages.jsonl"
+    for number in range(2):
+        lines.write_bytes(samples.line(samples.new_package(f"numpy{number}")))
+        with site.daemon(ipc) as daemon, site.publisher(ipc, lines) as publisher:
+            site.wait_for_all(number + 1, daemon, publisher)
+            publisher.terminate()
+            daemon.terminate()
+        shutil.rmtree(site.publisher_dir)
+    assert any("broken" in problem for problem in site.status()["problems"])
+    site.piw("backfill", "--db-queue", master.address)
+    assert site.status()["problems"] == []
+    assert site.status()["counts"]["packages"] == 7, "what the master lacks has gone"
+
+
+def test_master_that_is_not_there(site: Site, sockets: Path) -> None:
+    site.take(samples.new_package("numpy"))
+    with Master(f"ipc://{sockets}/db", {}) as master:
+        result = site.piw("backfill", "--db-queue", master.address, status=4)
+        assert "no such thing" in result.stderr
+    assert "what to do: " in result.stderr
+    assert site.piw("backfill", status=2).stderr.count("--db-queue") >= 1
+
+
+def test_answer_that_is_none_is_quarantined(site: Site, master: Master) -> None:
+    project = master.get("PROJDATA", "numpy")
+    project["releases"]["../x"] = next(iter(project["releases"].values()))
+    master.put("PROJDATA", "numpy", project)
+    result = site.piw("backfill", "--db-queue", master.address)
+    assert "1 answers were unusable" in result.stderr
+    assert site.status()["counts"]["packages"] == 6
+    assert "'../x'" in site.piw("quarantine").stdout
+
+
+# reconcile
+
+
+def test_reconcile_tells_what_differs_and_mends_it(site: Site, master: Master) -> None:
+    queue = ["--db-queue", master.address]
+    site.piw("backfill", *queue)
+    assert site.piw("reconcile", *queue).stdout == "No differences.\n"
+    site.take(
+        samples.message("SKIPPKG", package="numpy", reason="for fun"),
+        samples.message("DELPKG", package="empty"),
+        samples.new_package("unheard-of"),
+    )
+    before = serial(site)
+    found = site.piw("reconcile", *queue, status=1).stdout
+    assert "numpy: " in found
+    assert "'for fun' in the index, '' at the master" in found
+    assert "empty: the index does not have it" in found
+    assert "unheard-of: the master does not have it" in found
+    assert serial(site) == before
+    only = site.piw("reconcile", "empty", *queue, status=1).stdout
+    assert only == "empty: the index does not have it\n"
+    site.piw("reconcile", "--fix", *queue)
+    assert site.piw("reconcile", *queue).stdout == "No differences.\n"
+    site.piw("write")
+    assert_site(site.output_path)
+
+
+# The daemon
+
+
+def test_daemon_takes_everything_from_a_master(ipc: Feed, site: Site, master: Master) -> None:
+    options = ["--db-queue", master.address, "--sweep-pause", 0]
+    with site.daemon(ipc, *options) as daemon:
+        site.wait(lambda found: found["counts"].get("packages") == 7, daemon)
+        eventually(lambda: documents(site.output_path).keys() == documents(SITE).keys())
+        site.wait(lambda found: found["pending"] == 0, daemon)
+        assert_site(site.output_path)
+        # What the master changes, and no feed tells, is found.
+        project = master.get("PROJDATA", "empty")
+        master.put("PROJDATA", "empty", {**project, "description": "Nothing in it"})
+        changed = site.output_path / "project" / "empty" / "json" / "index.json"
+        eventually(lambda: json.loads(changed.read_bytes())["summary"] == "Nothing in it")
+        daemon.terminate()
+    assert site.piw("check").stdout == "No differences.\n"
+
+
+def test_daemon_survives_its_master(ipc: Feed, site: Site, sockets: Path) -> None:
+    address = f"ipc://{sockets}/db"
+    with site.daemon(ipc, "--db-queue", address, "--sweep-pause", 0) as daemon:
+        site.wait(lambda found: "nobody is there" in str(found["problems"]), daemon)
+        for _ in range(2):
+            with Master(address, farm()):
+                site.wait(
+                    lambda found: found["counts"]["packages"] == 7 and not found["problems"], daemon
+                )
+            site.wait(lambda found: "master" in str(found["problems"]), daemon)
+        daemon.terminate()
+
+
+# The log queue
+
+
+class TheirLog:
+    """A master's own log queue; keeps what comes."""
+
+    def __init__(self, address: str) -> None:
+        self.frames: list[list[bytes]] = []
+        self._stop = threading.Event()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PULL)
+        self._socket.bind(address)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if self._socket.poll(20):
+                self.frames.append(self._socket.recv_multipart())
+
+    def __enter__(self) -> TheirLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._context.destroy(linger=0)
+
+
+class Logger:
+    """Pushes as piw-logger does."""
+
+    def __init__(self, address: str) -> None:
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.PUSH)
+        self.socket.connect(address)
+
+    def push(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            assert self.socket.poll(30_000, zmq.POLLOUT), "piw-logger is blocked"
+            self.socket.send(frame)
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._context.destroy(linger=0)
+
+
+def counted(site: Site) -> int:
+    return int(site.status()["downloads"]) + int(site.status()["not_a_wheel"])
+
+
+def log_queue(status: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = status["daemon"]["log_queue"]
+    return found
+
+
+@pytest.fixture
+def queues(sockets: Path) -> tuple[str, str]:
+    return f"ipc://{sockets}/log", f"ipc://{sockets}/master-log"
+
+
+def test_every_frame_is_counted_and_passed_on(
+    ipc: Feed, site: Site, queues: tuple[str, str]
+) -> None:
+    options = ["--log-queue", queues[0], "--log-forward", queues[1]]
+    with site.daemon(ipc, *options) as daemon, TheirLog(queues[1]) as theirs:
+        with Logger(queues[0]) as logger:
+            logger.push([*LOGS, b"nonsense"])
+            site.wait(lambda found: found["serial"] == len(DOWNLOADS), daemon)
+            eventually(lambda: len(theirs.frames) == len(LOGS) + 1)
+            assert theirs.frames == [[frame] for frame in [*LOGS, b"nonsense"]]
+            # The same file once more: nothing counts twice.
+            logger.push([*LOGS, DOWNLOADS[0].replace(b"numpy", b"scipy")])
+            site.wait(lambda found: found["serial"] == len(DOWNLOADS) + 1, daemon)
+            eventually(lambda: len(theirs.frames) == 2 * len(LOGS) + 2)
+        site.wait(lambda found: found["quarantined"] == 1, daemon)
+        site.wait(lambda found: log_queue(found)["counted"].get("LOGPAGE") == 2, daemon)
+        live = log_queue(site.status())
+        assert (live["lost"], live["not_forwarded"]) == (0, 0)
+        daemon.terminate()
+    assert counted(site) == len(DOWNLOADS) + 1
+    assert "log-queue" in site.piw("quarantine").stdout
+
+
+def test_a_file_given_again_after_a_restart_counts_once(
+    ipc: Feed, site: Site, queues: tuple[str, str]
+) -> None:
+    for expected in (len(DOWNLOADS) // 2, len(DOWNLOADS)):
+        with site.daemon(ipc, "--log-queue", queues[0]) as daemon, Logger(queues[0]) as logger:
+            logger.push(DOWNLOADS[:expected])
+            site.wait(lambda found, expected=expected: found["serial"] == expected, daemon)  # type: ignore[misc]
+            daemon.terminate()
+    assert counted(site) == len(DOWNLOADS)
+    site.piw("rebuild")
+    assert counted(site) == len(DOWNLOADS)
+
+
+def test_master_that_is_away_neither_loses_nor_delays(
+    ipc: Feed, site: Site, queues: tuple[str, str]
+) -> None:
+    """More than sockets hold: piw-logger is not blocked, and the master gets all of it later."""
+    many = [
+        cbor.dumps("LOGDOWNLOAD", [f"numpy-1.{number}-py3-none-any.whl", *cbor.loads(frame)[1][1:]])
+        for number in range(200)
+        for frame in DOWNLOADS
+    ]
+    options = ["--log-queue", queues[0], "--log-forward", queues[1]]
+    with site.daemon(ipc, *options) as daemon, Logger(queues[0]) as logger:
+        logger.push(many)
+        site.wait(lambda found: found["serial"] == len(many), daemon)
+        assert site.status()["daemon"]["log_queue"]["forwarded"] == 0
+        with TheirLog(queues[1]) as theirs:
+            eventually(lambda: len(theirs.frames) == len(many))
+            assert theirs.frames == [[frame] for frame in many]
+        daemon.terminate()
+    assert counted(site) == len(many)
+
+
+def test_no_address_is_stored(ipc: Feed, site: Site, queues: tuple[str, str]) -> None:
+    host = "198.51.100.77"
+    good = cbor.loads(DOWNLOADS[0])[1]
+    frames = [
+        cbor.dumps("LOGDOWNLOAD", [good[0], host, *good[2:]]),
+        cbor.dumps("LOGDOWNLOAD", ["../x", host, *good[2:]]),
+        cbor.dumps("LOGWHAT", ["x", host]),
+    ]
+    with site.daemon(ipc, "--log-queue", queues[0]) as daemon, Logger(queues[0]) as logger:
+        logger.push(frames)
+        site.wait(lambda found: found["quarantined"] == 2 and found["serial"] == 1, daemon)
+        daemon.terminate()
+    for path in site.state_dir.rglob("*.db*"):
+        assert host.encode() not in path.read_bytes(), path
+    reader = JournalReader(site.state_dir / "journal")
+    assert {one.format for one in reader.quarantine()} == {"cbor"}
+    reader.close()
+    result = site.piw("quarantine", "--retry")
+    assert "0 of 2 accepted" in result.stdout
+
+
+# import-site
+
+
+def test_site_is_imported_as_it_was(site: Site) -> None:
+    shutil.copytree(SITE, site.home / "old")
+    (site.home / "old" / "project" / "NumPy").symlink_to("numpy")
+    done = site.piw("import-site", site.home / "old")
+    assert "7 documents, 7 of them new, 2 counters taken" in done.stdout
+    site.piw("write")
+    assert_site(site.output_path)
+    assert (site.output_path / "project" / "NumPy").readlink() == Path("numpy")
+    published = json.loads((site.output_path / "packages.json").read_bytes())
+    assert published == sorted(json.loads((SITE / "packages.json").read_bytes()))
+    again = site.piw("import-site", site.home / "old")
+    assert "0 of them new, 0 counters taken" in again.stdout
+    # Our own documents are a site, too: builds and their numbers come with them.
+    other = Site(site.home / "other")
+    other.home.mkdir()
+    other.piw("import-site", site.output_path)
+    other.piw("write")
+    assert documents(other.output_path) == documents(site.output_path)
+
+
+def test_site_with_a_document_that_is_none(site: Site) -> None:
+    shutil.copytree(SITE, site.home / "old")
+    (site.home / "old" / "project" / "numpy" / "json" / "index.json").write_bytes(b"{")
+    result = site.piw("import-site", site.home / "old")
+    assert "1 documents were unusable" in result.stderr
+    assert site.status()["counts"]["packages"] == 6
+    assert site.piw("import-site", site.home, status=2).stderr.count("project") >= 1
