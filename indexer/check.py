@@ -24,7 +24,13 @@ from . import (
     render,
     writer,
 )
-from .errors import IndexerError, JournalError, NewerDatabaseError, StateError
+from .errors import (
+    IndexerError,
+    JournalError,
+    NewerDatabaseError,
+    StateError,
+    UnfinishedError,
+)
 from .journal_reader import JournalReader, month_files
 from .publish import Publisher, compressed
 from .state import BATCH, JOURNAL, replay
@@ -125,7 +131,7 @@ def check_index(directory: Path, progress: Progress) -> Iterator[Difference]:
         return
     try:
         live = index.open_reader(path)
-    except NewerDatabaseError:
+    except (NewerDatabaseError, UnfinishedError):
         raise
     except StateError as error:
         yield Difference("index", f"it is damaged: {error.cause}")

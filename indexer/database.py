@@ -58,8 +58,7 @@ def open_writer(
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             found = connection.execute("PRAGMA application_id").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if found != application_id and tables:
+            if found != application_id and has_tables(connection):
                 raise StateError(
                     f"open {path}", "it is a database of another program", _move_aside(path)
                 )
@@ -81,6 +80,11 @@ def open_writer(
             connection.close()
             raise
     return connection
+
+
+def has_tables(connection: sqlite3.Connection) -> bool:
+    """True if there is anything in a database."""
+    return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
 def roll_back(path: Path) -> None:

@@ -74,6 +74,8 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
 def _index(path: Path) -> dict[str, Any]:
     connection = index.open_reader(path)
     try:
+        if not database.has_tables(connection):
+            return {}  # whoever began it was killed; the next one goes on
         with database.explained(f"read {path}"), database.snapshot(connection):
             return {
                 "applied_serial": index.applied_serial(connection),

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from . import tally
 from .support import Feed, Site, ipc_feed, tcp_feed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = tally.summary()
+    if lines:
+        terminalreporter.section("tried")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ..property import profiles
-from .harness import ROUNDS, Stream, make_stream
+from ..tally import SCALE
+from .harness import Stream, make_stream
 
 profiles.load()
 
@@ -13,4 +14,4 @@ profiles.load()
 @pytest.fixture(scope="session")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
     """Messages, and what an undisturbed run makes of them."""
-    return make_stream(tmp_path_factory.mktemp("stream"), scale=1 + ROUNDS // 100)
+    return make_stream(tmp_path_factory.mktemp("stream"), scale=2 if SCALE else 1)

@@ -20,11 +20,9 @@ from indexer.journal_reader import JournalReader
 from indexer.messages import Message
 from indexer.simulation import Farm
 
+from .. import tally
 from ..property.world import Rows, Tree, rows, tree
 from ..support import Feed, Process, Site
-
-ROUNDS = int(os.environ.get("PIW_INDEXER_SOAK_ROUNDS", "0"))
-"""How often a process is killed in one test; 0: as often as there is time for on every change."""
 
 AS_OF = "2026-11-22T14:00:00+00:00"
 PARTS = 10
@@ -75,6 +73,10 @@ class Stream:
 
     def check(self, site: Site, *, spool: bool = False) -> None:
         """A site that was written as of `AS_OF` is as if nothing had happened."""
+        with tally.comparison("with an undisturbed run"):
+            self._compare(site, spool)
+
+    def _compare(self, site: Site, spool: bool) -> None:
         journaled = journal_messages(site.state_dir / "journal")
         assert len(journaled) == self.count
         assert journaled == self.messages
@@ -192,9 +194,10 @@ def publisher(
 
 
 class Chance:
-    """Where and when a process is killed."""
+    """Where and when a process is killed; `command` is what it is, for the summary."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: str) -> None:
+        self.command = command
         self.random = random.Random(seed())
         self.kills: dict[str, int] = {}
 
@@ -220,11 +223,15 @@ class Chance:
         if status is None:
             how = self.random.choice((process.kill, process.kill_alone))
             how()
+            tally.add("kills", self.command)
             self.note(how.__name__)
         elif status == -signal.SIGKILL:
+            tally.add("kills", self.command)
             self.note(settings["PIW_TEST_SEAM"].partition(":")[0])
         else:
             # One of its own children was killed; or it was done.
+            if settings and status:
+                tally.add("kills", f"{self.command}'s writer")
             self.note(f"status {status}")
 
     def note(self, what: str) -> None:

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from ..support import Site, eventually
-from .harness import AS_OF, ROUNDS, Chance, Stream, Victim, Watcher, journaled, session
+from ..tally import amount
+from .harness import AS_OF, Chance, Stream, Victim, Watcher, journaled, session
 
 pytestmark = pytest.mark.crash
 
@@ -36,11 +37,11 @@ def run_and_kill(
 
 
 def test_ingest(stream: Stream, site: Site) -> None:
-    chance = Chance()
+    chance = Chance("ingest")
     durable = 0
     site.output_path.mkdir()
     with Watcher(site.output_path):
-        for turn in range(ROUNDS or 7):
+        for turn in range(amount(3, 40)):
             if durable == stream.count and turn % 2:
                 for directory in (site.state_dir, site.output_path):
                     shutil.rmtree(directory)
@@ -54,11 +55,11 @@ def test_ingest(stream: Stream, site: Site) -> None:
 
 
 def test_write(stream: Stream, site: Site) -> None:
-    chance = Chance()
+    chance = Chance("write")
     site.piw("ingest", stream.file)
     site.output_path.mkdir()
     with Watcher(site.output_path):
-        for turn in range(ROUNDS or 7):
+        for turn in range(amount(3, 40)):
             if turn % 3 == 2:
                 shutil.rmtree(site.output_path)  # so that there is something to do again
             run_and_kill(stream, site, chance, WRITE_SEAMS, "write", "--all")
@@ -68,9 +69,9 @@ def test_write(stream: Stream, site: Site) -> None:
 
 
 def test_rebuild(stream: Stream, site: Site) -> None:
-    chance = Chance()
+    chance = Chance("rebuild")
     site.piw("ingest", stream.file)
-    for turn in range(ROUNDS or 7):
+    for turn in range(amount(3, 40)):
         run_and_kill(stream, site, chance, REBUILD_SEAMS, "rebuild")
         if turn % 3 == 2:
             # Whatever a killed rebuild leaves, everything else goes on.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
+from .. import tally
 from ..support import Feed, Site, eventually
 from .harness import (
     AS_OF,
     DAEMON_SEAMS,
     PUBLISHER_SEAMS,
-    ROUNDS,
     Chance,
     Stream,
     Victim,
@@ -28,9 +30,9 @@ LIFE = 1.0
 
 
 def test_killed_again_and_again(stream: Stream, site: Site, ipc: Feed) -> None:
-    rounds = ROUNDS or 20
+    rounds = tally.amount(5, 150)
     rate = ["--rate", stream.count / (rounds * LIFE * 0.8)]
-    chance = Chance()
+    chance = Chance("daemon")
     site.output_path.mkdir()
     with Watcher(site.output_path) as watcher:
         source = publisher(site, ipc, stream.file, *rate)
@@ -43,8 +45,11 @@ def test_killed_again_and_again(stream: Stream, site: Site, ipc: Feed) -> None:
             assert before <= durable <= spooled(site)
             if source.ended() is not None or chance.random.random() < 0.25:
                 with source:
-                    if source.ended() is None:
+                    status = source.ended()
+                    if status is None:
                         source.kill()
+                    if status in (None, -signal.SIGKILL):
+                        tally.add("kills", "publisher")
                     chance.note("publisher")
                 settings = chance.settings(PUBLISHER_SEAMS)
                 source = publisher(site, ipc, stream.file, *rate, settings=settings)
@@ -56,12 +61,10 @@ def test_killed_again_and_again(stream: Stream, site: Site, ipc: Feed) -> None:
             survivor.terminate()
             last.terminate()
     print(f"{chance.kills}, {durable} of {stream.count} durable then, {watcher.read} reads")
-    status = site.status()
-    assert not status["problems"]
-    assert status["quarantined"] == 0
-    assert [(feed["feed"], feed["serial"]) for feed in status["feeds"]] == [
-        ("master", stream.count)
-    ]
+    found = site.status()
+    assert not found["problems"]
+    assert found["quarantined"] == 0
+    assert [(feed["feed"], feed["serial"]) for feed in found["feeds"]] == [("master", stream.count)]
     site.piw("write", "--as-of", AS_OF)
     stream.check(site, spool=True)
     assert "No differences" in site.piw("check").stdout

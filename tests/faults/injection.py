@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).with_name("shim.c")
-KINDS = "write fsync open rename unlink ftruncate mkdir symlink rmdir send".split()
+KINDS = "write fsync open rename unlink ftruncate mkdir symlink rmdir send read".split()
 """The calls that it sees, as the enum of its source numbers them."""
 
 ERRORS = ("ENOSPC", "EDQUOT", "EROFS", "EIO")

@@ -1,8 +1,8 @@
 /* Between a process and its file system: counts calls, kills, fails and records them.
  *
  * FAULT_ROOTS   directories, with ':' between them; calls elsewhere are passed through unseen.
- * FAULT_PLAN    ACTION:KIND:NUMBER:WHERE - NUMBER counts the calls of KIND ('any': of all kinds)
- *               whose path has WHERE in it, from 1, in each process. ACTION is
+ * FAULT_PLAN    ACTION:KIND:NUMBER:WHERE - NUMBER counts the calls of KIND ('any': of all kinds
+ *               that change something) whose path has WHERE in it, from 1, in each process. ACTION is
  *                 before, after         SIGKILL, before or after that call
  *                 before-all, after-all likewise for the whole process group
  *                 ENOSPC, EDQUOT, EROFS, EIO   that call fails
@@ -32,10 +32,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum kind { WRITE, SYNC, OPEN, RENAME, UNLINK, TRUNCATE, MKDIR, SYMLINK, RMDIR, SEND, KINDS };
+enum kind { WRITE, SYNC, OPEN, RENAME, UNLINK, TRUNCATE, MKDIR, SYMLINK, RMDIR, SEND, READ, KINDS };
 
 static const char *const NAMES[KINDS] = {
     "write", "fsync", "open", "rename", "unlink", "ftruncate", "mkdir", "symlink", "rmdir", "send",
+    "read",
 };
 
 /* What a record begins with; the two paths and the data follow. */
@@ -218,8 +219,8 @@ static int enter(enum kind kind, const char *path, int *after)
     counts[kind]++;
     *after = 0;
     read_plan();
-    if (!plan_number || (strcmp(plan_kind, "any") && strcmp(plan_kind, NAMES[kind])) ||
-        !strstr(path, plan_where))
+    if (!plan_number || !strstr(path, plan_where) ||
+        (strcmp(plan_kind, NAMES[kind]) && (kind == READ || strcmp(plan_kind, "any"))))
         return 0;
     plan_seen++;
     error = number_of(plan_action);
@@ -318,6 +319,38 @@ ssize_t pwrite(int descriptor, const void *data, size_t size, off_t offset)
 ssize_t pwrite64(int descriptor, const void *data, size_t size, off64_t offset)
 {
     return written(descriptor, data, size, offset, 1);
+}
+
+/* Reads are only ever failed; what is read is not noted. */
+static ssize_t got(int descriptor, void *data, size_t size, off_t offset, int at)
+{
+    char path[PATH_MAX];
+    int error = 0, after;
+    if (!inside && roots_count) {
+        path_of(descriptor, path);
+        if (below_roots(path)) {
+            error = enter(READ, path, &after);
+            leave(0);
+        }
+    }
+    if (error) {
+        errno = error;
+        return -1;
+    }
+    return at ? syscall(SYS_pread64, descriptor, data, size, offset)
+              : syscall(SYS_read, descriptor, data, size);
+}
+
+ssize_t read(int descriptor, void *data, size_t size) { return got(descriptor, data, size, 0, 0); }
+
+ssize_t pread(int descriptor, void *data, size_t size, off_t offset)
+{
+    return got(descriptor, data, size, offset, 1);
+}
+
+ssize_t pread64(int descriptor, void *data, size_t size, off64_t offset)
+{
+    return got(descriptor, data, size, offset, 1);
 }
 
 static int truncated(int descriptor, off_t size)

@@ -6,7 +6,6 @@ be run again.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
@@ -19,14 +18,13 @@ import pytest
 from indexer import clock
 from indexer.status import gather
 
+from .. import tally
 from ..crash.harness import AS_OF, Stream, daemon, journaled, publisher, seed
 from ..support import Feed, Site, eventually
+from ..tally import SCALE, amount
 from .injection import ERRORS, Shim, Switch, counted
 
 pytestmark = pytest.mark.crash
-
-FAULTS = int(os.environ.get("PIW_INDEXER_SOAK_FAULTS", "0"))
-"""Faults of one test; 0: as many as there is time for on every change."""
 
 DAEMON_FAULTS = [
     ("write", "/journal/"),
@@ -40,6 +38,9 @@ DAEMON_FAULTS = [
     ("any", ""),
 ]
 """Calls that go wrong, and part of the paths where."""
+
+DAEMON_READS = [("read", "/index.db"), ("read", "/journal/")]
+"""Reads that go wrong; those of the journal only after other trouble."""
 
 
 def problems(site: Site) -> list[str]:
@@ -55,10 +56,10 @@ def switch(tmp_path: Path) -> Switch:
 def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switch) -> None:
     chance = random.Random(seed())
     every = list(zip(ERRORS, DAEMON_FAULTS[:3], strict=False))
-    if FAULTS:
-        every = list(product(ERRORS, DAEMON_FAULTS))
+    if SCALE:
+        every = [*product(ERRORS, DAEMON_FAULTS), *product(("EIO",), DAEMON_READS)] * 2
         chance.shuffle(every)
-        del every[FAULTS:]
+        del every[amount(0, 60) :]
     # So slowly that there is always work to do.
     rate = ["--rate", stream.count / (30.0 * len(every))]
     settings = shim.settings(file=switch.path)
@@ -76,6 +77,7 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switc
                     before = journaled(site)
                     clock.sleep(0.3)
                     assert journaled(site) == before, shown
+                tally.add("faults", "daemon")
                 switch.off()
                 site.wait(lambda found: not found["problems"], victim, source)
             source.kill()
@@ -85,7 +87,6 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switc
     site.piw("write", "--as-of", AS_OF)
     stream.check(site)
     assert "No differences" in site.piw("check").stdout
-    print(f"{len(every)} faults")
 
 
 @pytest.mark.parametrize("command", ["ingest", "write", "rebuild"])
@@ -112,9 +113,10 @@ def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
     chance = random.Random(seed())
     ended: dict[int, int] = {}
     cases = faults(calls, chance)
-    for number in range(FAULTS or 5):
+    for number in range(amount(4, 60)):
         plan = next(cases)
         result = site.piw(command, *options, settings=shim.settings(plan), status=None)
+        tally.add("faults", command)
         assert result.status in (0, 3), (plan, result)
         if result.status == 3:
             assert "what to do: " in result.stderr, (plan, result)
@@ -133,7 +135,7 @@ def faults(calls: dict[str, int], chance: random.Random) -> Iterator[str]:
     """Every error at every kind of call, once and for good, at any of them."""
     while True:
         for number, kind in enumerate(calls):
-            error = ERRORS[(number + chance.randrange(4)) % 4]
+            error = ERRORS[(number + chance.randrange(4)) % 4] if kind != "read" else "EIO"
             for_good = chance.choice(("", "+"))
             yield f"{error}{for_good}:{kind}:{chance.randint(1, calls[kind])}"
 
@@ -142,11 +144,12 @@ def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
     """What cannot be spooled is not sent; run again, it goes on where it stopped."""
     chance = random.Random(seed())
     with daemon(site, ipc) as survivor:
-        for number in range(FAULTS or 3):
+        for number in range(amount(2, 40)):
             plan = f"{ERRORS[number % 4]}:{('write', 'fsync')[number % 2]}:{chance.randint(1, 60)}:"
             plan += "/spool/"
             source = publisher(site, ipc, stream.file, settings=shim.settings(plan))
             with source:
+                tally.add("faults", "publisher")
                 status = source.ended(1.0)
                 if status is None:
                     source.kill()
@@ -192,9 +195,9 @@ def fill(path: Path) -> None:
 def test_small_disk(stream: Stream, site: Site, ipc: Feed, small_disk: Path) -> None:
     site.state_dir, site.output_path = small_disk / "state", small_disk / "output"
     filler = small_disk / "filler"
-    rate = ["--rate", stream.count / (60.0 if FAULTS else 3.0)]
+    rate = ["--rate", stream.count / (60.0 if SCALE else 3.0)]
     with publisher(site, ipc, stream.file, *rate) as source, daemon(site, ipc) as victim:
-        for _ in range(3 if FAULTS else 1):
+        for _ in range(3 if SCALE else 1):
             journaled_before = journaled(site)
             site.wait(lambda found: found["serial"] > 0, victim, source)
             fill(filler)

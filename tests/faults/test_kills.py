@@ -5,7 +5,6 @@ Where Python calls the system is in `tests/crash`; here it is every call of SQLi
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -16,25 +15,26 @@ import pytest
 
 from indexer import clock, times
 
+from .. import tally
 from ..crash.harness import AS_OF, Stream, Victim, daemon, journaled, publisher, seed
 from ..support import Feed, Site
+from ..tally import amount
 from .injection import Shim, counted
 
 pytestmark = pytest.mark.crash
-
-KILLS = int(os.environ.get("PIW_INDEXER_SOAK_KILLS", "0"))
-"""Kills of one test; 0: as many as there is time for on every change."""
 
 CHAIN = 3
 """Kills between two looks at what has come of them."""
 
 
 class Seams:
-    """Where to kill next: every kind of call in turn, spread over all of that kind."""
+    """Where to kill `command` next: every kind of call in turn, spread over all of that kind."""
 
-    def __init__(self, calls: dict[str, int], share: float = 1.0) -> None:
+    def __init__(self, command: str, calls: dict[str, int], share: float = 1.0) -> None:
+        self.command = command
         self.chance = random.Random(seed())
         self.calls = {kind: max(1, int(number * share)) for kind, number in calls.items() if number}
+        self.calls.pop("read", None)
         self.kinds = [*self.calls, "any"]
         self.calls["any"] = sum(self.calls.values())
         self.planned = 0
@@ -47,6 +47,8 @@ class Seams:
         return f"{how}:{kind}:{self.chance.randint(1, self.calls[kind])}"
 
     def note(self, plan: str, status: int | None) -> None:
+        if status == -signal.SIGKILL:
+            tally.add("kills", self.command)
         self.killed[plan.split(":")[1] if status == -signal.SIGKILL else f"status {status}"] += 1
 
     def report(self) -> None:
@@ -86,10 +88,10 @@ def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
         shutil.rmtree(shim.root)
         shutil.copytree(kept, shim.root)
 
-    seams = Seams(calls_of(site, shim, *line))
+    seams = Seams(command, calls_of(site, shim, *line))
     begin()
     durable = 0
-    while seams.planned < (KILLS or 5):
+    while seams.planned < amount(3, 60):
         plan = seams.next()
         with Victim(site.home, *line, settings=shim.settings(plan)) as victim:
             status = victim.wait()
@@ -108,13 +110,116 @@ def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
     seams.report()
 
 
-def test_half_made(stream: Stream, site: Site, shim: Shim) -> None:
-    """A month is left with a hot rollback journal, which no reader can undo; and again so."""
-    for _ in range(2):
-        plan = f"before:unlink:1:{times.month(clock.now())}.db-journal"
-        command = ["ingest", "--write", *site.state, *site.output, *stream.parts]
-        with Victim(site.home, *command, settings=shim.settings(plan)) as victim:
-            assert victim.wait() == -signal.SIGKILL, victim.output
+@pytest.mark.parametrize("command", ["checkpoint", "backup", "check"])
+def test_copy(stream: Stream, site: Site, shim: Shim, command: str) -> None:
+    """What copies or compares a state leaves it as it is, wherever it is killed."""
+    line: list[object] = [command, *site.state]
+    if command == "check":
+        line += site.output
+    target = site.state_dir.parent / "backup"
+    if command == "backup":
+        line.append(target)
+    site.ingest(*stream.parts, as_of=AS_OF)
+    kept = site.home / "kept"
+    shutil.copytree(shim.root, kept, symlinks=True)
+
+    def begin() -> None:
+        shutil.rmtree(shim.root)
+        shutil.copytree(kept, shim.root, symlinks=True)
+
+    def look() -> None:
+        """It works when nobody disturbs it, and nothing is left of what was killed."""
+        site.piw(command, *line[3:])
+        stream.check(site)
+        assert_clean(site)
+        assert not [*site.state_dir.rglob("*.new*")]
+        if command == "backup":
+            restored = Site(site.home / "restored")
+            shutil.rmtree(restored.home, ignore_errors=True)
+            restored.home.mkdir()
+            shutil.copytree(target, restored.state_dir)
+            restored.piw("rebuild", "--as-of", AS_OF)
+            stream.check(restored)
+
+    seams = Seams(command, calls_of(site, shim, *line))
+    begin()
+    while seams.planned < amount(2, 40):
+        plan = seams.next()
+        with Victim(site.home, *line, settings=shim.settings(plan)) as victim:
+            seams.note(plan, victim.wait())
+        if seams.planned % CHAIN == 0:
+            look()
+            begin()
+    look()
+    seams.report()
+
+
+@pytest.fixture
+def half_made(stream: Stream, site: Site, shim: Shim) -> Path:
+    """A month with a hot rollback journal, which no reader can undo.
+
+    Restored from a backup, it is not yet in the mode in which it is used.
+    """
+    site.ingest(*stream.parts, as_of=AS_OF)
+    backup = site.home / "backup"
+    site.piw("backup", backup)
+    shutil.rmtree(site.state_dir)
+    shutil.copytree(backup, site.state_dir)
+    month = site.state_dir / "journal" / f"{times.month(clock.now())}.db"
+    plan = f"before:unlink:1:{month.name}-journal"
+    with Victim(
+        site.home, "write", *site.state, *site.output, settings=shim.settings(plan)
+    ) as victim:
+        assert victim.wait() == -signal.SIGKILL, victim.output
+    assert Path(f"{month}-journal").stat().st_size
+    return month
+
+
+@pytest.mark.parametrize("command", ["status", "check", "backup"])
+def test_whoever_only_reads_says_what_to_do(site: Site, half_made: Path, command: str) -> None:
+    before = half_made.read_bytes()
+    arguments = [site.home / "other"] if command == "backup" else []
+    said = site.piw(command, *arguments, status=3).stderr
+    assert "a process was killed while it wrote" in said
+    assert "piw-indexer write" in said
+    assert "damaged" not in said
+    assert half_made.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [["write"], ["rebuild"], ["rebuild", "--salvage"]])
+def test_whoever_writes_undoes_what_was_half_done(
+    stream: Stream, site: Site, half_made: Path, command: list[str]
+) -> None:
+    said = site.piw(*command, "--as-of", AS_OF).stdout
+    assert "lost" not in said
+    stream.check(site)
+    assert_clean(site)
+    assert site.status()["serial"] == stream.count
+
+
+def test_a_half_made_index(stream: Stream, site: Site, shim: Shim) -> None:
+    """Readers say so; whoever writes makes it again."""
+    command = ["ingest", "--write", *site.state, *site.output, *stream.parts]
+    plan = "before:unlink:2:index.db-journal"  # the first makes sure that there is none
+    with Victim(site.home, *command, settings=shim.settings(plan)) as victim:
+        assert victim.wait() == -signal.SIGKILL, victim.output
+    for reader in ("status", "check"):
+        said = site.piw(reader, status=3).stderr
+        assert "a process was killed while it wrote" in said
+        assert "piw-indexer write" in said
+    site.ingest(*stream.parts, as_of=AS_OF)
+    stream.check(site)
+    assert_clean(site)
+
+
+def test_an_index_without_tables(stream: Stream, site: Site, shim: Shim) -> None:
+    command = ["ingest", "--write", *site.state, *site.output, *stream.parts]
+    with Victim(
+        site.home, *command, settings=shim.settings("after:unlink:2:index.db-journal")
+    ) as victim:
+        assert victim.wait() == -signal.SIGKILL, victim.output
+    assert site.status()["applied_serial"] == 0
+    assert "index" in site.piw("check", status=1).stdout
     site.ingest(*stream.parts, as_of=AS_OF)
     stream.check(site)
     assert_clean(site)
@@ -122,7 +227,7 @@ def test_half_made(stream: Stream, site: Site, shim: Shim) -> None:
 
 def test_daemon_and_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
     """Both are killed, now the one, now the other, while thousands of messages are sent."""
-    turns = KILLS or 6
+    turns = amount(4, 180)
     counts: list[Path] = [site.home / "daemon-calls", site.home / "publisher-calls"]
     for path in counts:
         path.mkdir()
@@ -137,7 +242,10 @@ def test_daemon_and_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed)
     shutil.rmtree(shim.root)
     shim.root.mkdir()
     # None lives as long as an undisturbed one.
-    daemon_seams, publisher_seams = (Seams(counted(path), 0.15) for path in counts)
+    daemon_seams, publisher_seams = (
+        Seams(command, counted(path), 0.15)
+        for command, path in zip(("daemon", "publisher"), counts, strict=True)
+    )
     for turn in range(turns):
         if turn and turn % 16 == 0:
             finish(stream, site, ipc)

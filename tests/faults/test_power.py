@@ -21,15 +21,17 @@ from indexer.journal import Accepted, Journal
 from indexer.messages import Message, Position
 from indexer.state import State
 
+from .. import tally
 from ..crash.harness import AS_OF, Stream, Victim, daemon, publisher, seed
 from ..support import Feed, Site
+from ..tally import amount
 from .disk import EVERYTHING, Disk, Operation, cuts, losses, recorded
 from .injection import Shim
 
 pytestmark = pytest.mark.crash
 
-CUTS = int(os.environ.get("PIW_INDEXER_SOAK_CUTS", "0"))
-"""Power cuts of one test; 0: as many as there is time for on every change."""
+CUTS = amount(1, 50)
+"""Power cuts of one test; each may leave the disk in one of several states."""
 
 
 def run(site: Site, command: str, *arguments: object) -> int:
@@ -77,7 +79,9 @@ class Cutter:
         self.scratch = scratch
         self.states = 0
 
-    def cut(self, count: int, look: Callable[[Site, Site, Operation | None], None]) -> None:
+    def cut(
+        self, name: str, count: int, look: Callable[[Site, Site, Operation | None], None]
+    ) -> None:
         """Look at what is left, and at what was there: `look(left, before, last operation)`."""
         chance = random.Random(seed())
         played = 0
@@ -93,6 +97,7 @@ class Cutter:
                 self.disk.leave(self.scratch / "before", EVERYTHING)
                 self.disk.leave(self.scratch / "left", loss)
                 self.states += 1
+                tally.add("power cuts", name)
                 where = f"cut {number} of {len(self.operations)}, after {_shown(last)}"
                 try:
                     look(at(self.scratch / "left"), at(self.scratch / "before"), last)
@@ -140,7 +145,7 @@ def test_ingest(stream: Stream, site: Site, shim: Shim, tmp_path: Path) -> None:
         run(left, "ingest", "--write", "--as-of", AS_OF, *stream.parts)
         stream.check(left)
 
-    Cutter(disk, log, tmp_path / "cut").cut(CUTS or 4, look)
+    Cutter(disk, log, tmp_path / "cut").cut("ingest", CUTS, look)
 
 
 def take_rest(site: Site, stream: Stream, feed: str) -> None:
@@ -181,7 +186,7 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Pat
         run(left, "write", "--as-of", AS_OF)
         stream.check(left)
 
-    Cutter(disk, log, tmp_path / "cut").cut(CUTS or 3, look)
+    Cutter(disk, log, tmp_path / "cut").cut("daemon", CUTS, look)
 
 
 def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path) -> None:
@@ -207,7 +212,7 @@ def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: 
         assert len(kept) >= received, "what was sent is lost"
         assert kept == stream.messages[: len(kept)]
 
-    Cutter(disks, log, tmp_path.with_name(f"{tmp_path.name}-cut")).cut(CUTS or 3, look)
+    Cutter(disks, log, tmp_path.with_name(f"{tmp_path.name}-cut")).cut("publisher", CUTS, look)
 
 
 def applied_in(state_dir: Path) -> int:
@@ -234,4 +239,4 @@ def test_command(stream: Stream, site: Site, shim: Shim, tmp_path: Path, command
         assert run(left, "check") == 0
         stream.check(left)
 
-    Cutter(disk, log, tmp_path / "cut").cut(CUTS or 2, look)
+    Cutter(disk, log, tmp_path / "cut").cut(command, CUTS, look)

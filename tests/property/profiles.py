@@ -6,6 +6,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from ..tally import amount
+
 # Real SQLite files are slow on a busy disk; that is no fault of what is tested.
 _COMMON = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=100
@@ -15,9 +17,8 @@ settings.register_profile("ci", _COMMON, derandomize=True, database=None)
 
 
 def examples(count: int) -> settings:
-    """A decorator: so many examples, and many times more in a soak (PIW_INDEXER_SOAK_ROUNDS)."""
-    rounds = int(os.environ.get("PIW_INDEXER_SOAK_ROUNDS") or 0)
-    return settings(max_examples=count * max(1, rounds // 5))
+    """A decorator: so many examples, and many times more in a soak."""
+    return settings(max_examples=amount(count, 10 * count))
 
 
 def load() -> None:

@@ -2,6 +2,8 @@
 
 PIW_TEST_SEAM says where: `fsync:3:after` is after the third fsync that a process makes;
 PIW_TEST_SEAM_GROUP, if set, that the whole process group goes with it, as in a power cut.
+PIW_TEST_CLOCK names a file with the nanoseconds by which the clock is wrong, read whenever
+somebody asks for the time: months pass when a test says so.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -66,3 +69,13 @@ elif _seam == "send":
     import zmq
 
     zmq.Socket.send_multipart = _guarded(zmq.Socket.send_multipart)  # type: ignore[method-assign]
+
+_clock = os.environ.get("PIW_TEST_CLOCK", "")
+if _clock:
+    _time_ns = time.time_ns
+
+    def _wrong_time_ns() -> int:
+        with open(_clock, "rb") as file:
+            return _time_ns() + int(file.read())
+
+    time.time_ns = _wrong_time_ns
