@@ -13,7 +13,7 @@ from typing import Any
 
 from . import database, encode
 from .errors import StateError, UnfinishedError
-from .journal_reader import Span, lost_of
+from .journal_reader import Span, lost_of, refuse_unreadable
 from .schema import journal as schema
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,14 @@ def faults(path: Path) -> Iterator[str]:
 
     Raises:
         UnfinishedError: if a process was killed in the middle of writing to it.
+        JournalError: if the disk does not give it back: then nobody knows.
     """
+    for fault in _faults(path):
+        refuse_unreadable(path, f"read the journal's {path.name}")
+        yield fault
+
+
+def _faults(path: Path) -> Iterator[str]:
     try:
         connection = database.open_reader(path)
     except UnfinishedError:

@@ -72,14 +72,26 @@ def open_writer(
             database = Database(connection)
             if migrations.pending(database):
                 migrations.apply(database)
-            # Where it may not write, SQLite opens a file to be read, without a word, and would
-            # not write to it when it may again.
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
+            _refuse_read_only(connection)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _refuse_read_only(connection: sqlite3.Connection) -> None:
+    """Fail if nothing can be written.
+
+    Where SQLite may not write, it opens a file to be read, without a word, and would not write
+    to it when it may again. `BEGIN IMMEDIATE` says nothing, either.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        connection.execute(f"PRAGMA user_version = {version}")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 _PROBE = ".piw-indexer.probe"
 _PROBE_BYTES = 64 * 1024
 """Of what is written to see what comes: one page may still fit where a database does not."""
+_READ_BYTES = 1024 * 1024
 
 
 def room(path: Path) -> int | None:
@@ -47,4 +48,23 @@ def fault(directory: Path) -> int:
             os.unlink(path)
         except OSError:
             pass  # empty or small, and overwritten by the next one
+    return 0
+
+
+def unreadable(path: Path) -> int:
+    """What reading a file to its end fails with, as `errno`; 0 if it does not.
+
+    SQLite takes a disk that does not give back what it holds for a damaged database.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return error.errno or 0
+    try:
+        while os.read(descriptor, _READ_BYTES):
+            pass
+    except OSError as error:
+        return error.errno or 0
+    finally:
+        os.close(descriptor)
     return 0

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from . import database, encode, times
+from . import database, disk, encode, times
 from .errors import JournalError, NewerDatabaseError, StateError, UnfinishedError
 from .messages import Message
 from .schema import journal as schema
@@ -336,8 +336,29 @@ def explained(path: Path, *, writing: bool = False) -> Iterator[None]:
             damaged = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in damaged:
                 operation = f"use the journal's {path.name}"
+                refuse_unreadable(path, operation)
                 raise JournalError(operation, error, restore_hint(path)) from error
             raise
+
+
+def refuse_unreadable(path: Path, operation: str) -> None:
+    """Refuse a file that the disk does not give back, which is not yet lost.
+
+    Raises:
+        JournalError: if that is so.
+    """
+    found = disk.unreadable(path)
+    log = Path(f"{path}-wal")
+    if not found and log.exists():
+        found = disk.unreadable(log)
+    if found:
+        raise JournalError(
+            operation,
+            f"{path}: {os.strerror(found)}",
+            "look at the disk (dmesg). If it stays so, copy the file to another disk with what"
+            f" can still be read (ddrescue), or restore it from a backup{_SALVAGE}",
+            passing=True,
+        )
 
 
 _SALVAGE = "; without one, `piw-indexer rebuild --salvage` goes on with what can be read"

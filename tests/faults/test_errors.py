@@ -39,8 +39,13 @@ DAEMON_FAULTS = [
 ]
 """Calls that go wrong, and part of the paths where."""
 
-DAEMON_READS = [("read", "/index.db"), ("read", "/journal/")]
-"""Reads that go wrong; those of the journal only after other trouble."""
+REMEDIES = {
+    "ENOSPC": "df -h",
+    "EDQUOT": "quota -s",
+    "EROFS": "mount",
+    "EIO": "dmesg",
+}
+"""What is said to do about each; SQLite itself tells only a full disk."""
 
 
 def problems(site: Site) -> list[str]:
@@ -57,7 +62,7 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switc
     chance = random.Random(seed())
     every = list(zip(ERRORS, DAEMON_FAULTS[:3], strict=False))
     if SCALE:
-        every = [*product(ERRORS, DAEMON_FAULTS), *product(("EIO",), DAEMON_READS)] * 2
+        every = [*product(ERRORS, DAEMON_FAULTS)] * 2
         chance.shuffle(every)
         del every[amount(0, 60) :]
     # So slowly that there is always work to do.
@@ -71,7 +76,10 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switc
                 shown = f"{error} at {kind} of {where or 'anything'}"
                 switch.on(f"{error}+:{kind}:{chance.randint(1, 3)}:{where}")
                 site.wait(lambda found: bool(found["problems"]), victim, source)
-                assert "what to do: " in victim.output
+                [problem, *_] = problems(site)
+                assert "what to do: " in problem
+                if where != "/index.db" and (where != "/output/" or kind != "any"):
+                    assert REMEDIES[error] in problem, shown
                 if where in ("/journal/", ""):
                     # What is not safe is not taken: it can be asked for again.
                     before = journaled(site)
@@ -163,6 +171,57 @@ def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
     assert not site.status()["problems"]
     site.piw("write", "--as-of", AS_OF)
     stream.check(site, spool=True)
+
+
+def test_unreadable(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
+    """A disk that does not give back what it holds: SQLite takes that for damage.
+
+    The daemon may end, with a remedy; what it does when it starts again is right, whether it can
+    read then or not.
+    """
+    chance = random.Random(seed())
+    site.publisher_dir = site.home / "publisher"
+    durable = 0
+    turns = amount(3, 40)
+    rate = ["--rate", stream.count / (1.5 * turns)]
+    with publisher(site, ipc, stream.file, *rate) as source:
+        for number in range(turns):
+            for_good = "+" if number % 2 else ""
+            where = ("/index.db", "/journal/", "")[number % 3]
+            plan = f"EIO{for_good}:read:{chance.randint(1, 60)}:{where}"
+            with daemon(site, ipc, shim.settings(plan)) as victim:
+                status = victim.ended(1.5)
+                if status is None:
+                    victim.kill()
+                else:
+                    assert status == 3, (plan, victim.output)
+                    assert "what to do: " in victim.output, plan
+            tally.add("faults", "daemon that reads")
+            assert journaled(site) >= durable, plan
+            durable = journaled(site)
+        source.kill()
+    with publisher(site, ipc, stream.file) as source, daemon(site, ipc) as survivor:
+        site.wait_for_all(stream.count, survivor, source)
+        survivor.terminate()
+    site.piw("write", "--as-of", AS_OF)
+    stream.check(site)
+    assert "No differences" in site.piw("check").stdout
+
+
+@pytest.mark.parametrize("command", [["check"], ["write"], ["rebuild", "--salvage"]])
+def test_unreadable_is_not_damaged(
+    stream: Stream, site: Site, shim: Shim, command: list[str]
+) -> None:
+    """What a failing disk does not give back now is not given up."""
+    site.ingest(stream.file, as_of=AS_OF)
+    before = journaled(site)
+    said = site.piw(*command, status=3, settings=shim.settings("EIO+:read:1:/journal/2")).stderr
+    assert "Input/output error" in said or "disk I/O error" in said
+    assert "dmesg" in said
+    assert journaled(site) == before
+    assert not list(site.state_dir.glob("journal/*damaged*"))
+    site.piw(*command, *([] if command == ["check"] else ["--as-of", AS_OF]))
+    stream.check(site)
 
 
 @pytest.fixture
