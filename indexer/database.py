@@ -238,24 +238,18 @@ def _directory(connection: sqlite3.Connection) -> Path:
 
 def _remedy(code: int, number: int) -> str:
     """What to do about an error of SQLite, and of the system if that is known."""
-    return _REMEDIES_OF_SYSTEM.get(number) or _REMEDIES.get(code, _LOOK)
+    found = disk.remedy(number)
+    if found:
+        return f"{found}; {_SAFE}"
+    return _OWNER if number in _OWNERSHIP else _REMEDIES.get(code, _LOOK)
 
 
 _SAFE = "nothing that was journaled is lost"
 _LOOK = f"look at the cause, then start again; {_SAFE}"
 _OWNER = "check that the directory exists and belongs to the user that runs piw-indexer"
-_ROOM = f"free some disk space (df -h, df -i); {_SAFE}"
-_DISK = f"look at the disk (dmesg); {_SAFE}"
-_QUOTA = (
-    "free some space of the user that runs piw-indexer, or raise its disk quota (quota -s);"
-    f" {_SAFE}"
-)
-_MOUNT = (
-    "the file system is mounted read-only: look why (dmesg), then have it written again"
-    f" (mount -o remount,rw); {_SAFE}"
-)
+_OWNERSHIP = (errno.EACCES, errno.EPERM, errno.ENOENT)
 _REMEDIES = {
-    sqlite3.SQLITE_FULL: _ROOM,
+    sqlite3.SQLITE_FULL: f"{disk.remedy(errno.ENOSPC)}; {_SAFE}",
     sqlite3.SQLITE_IOERR: f"look at the disk (dmesg) and at the user's quota (quota -s); {_SAFE}",
     sqlite3.SQLITE_CANTOPEN: _OWNER,
     sqlite3.SQLITE_PERM: _OWNER,
@@ -263,15 +257,6 @@ _REMEDIES = {
     sqlite3.SQLITE_BUSY: f"see who else writes to it (fuser); sqlite3 -readonly does not; {_SAFE}",
     sqlite3.SQLITE_CORRUPT: "run `piw-indexer check` to see what is damaged",
     sqlite3.SQLITE_NOTADB: "run `piw-indexer check` to see what is damaged",
-}
-_REMEDIES_OF_SYSTEM = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _QUOTA,
-    errno.EIO: _DISK,
-    errno.EROFS: _MOUNT,
-    errno.EACCES: _OWNER,
-    errno.EPERM: _OWNER,
-    errno.ENOENT: _OWNER,
 }
 _VAGUE = {
     sqlite3.SQLITE_FULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,20 @@ _PROBE = ".piw-indexer.probe"
 _PROBE_BYTES = 64 * 1024
 """Of what is written to see what comes: one page may still fit where a database does not."""
 _READ_BYTES = 1024 * 1024
+
+_REMEDIES = {
+    errno.ENOSPC: "free some disk space (df -h, df -i)",
+    errno.EDQUOT: "free some space of the user that runs piw-indexer, or raise its disk quota"
+    " (quota -s)",
+    errno.EROFS: "the file system is mounted read-only: look why (dmesg), and have it written again"
+    " (mount -o remount,rw)",
+    errno.EIO: "look at the disk (dmesg)",
+}
+
+
+def remedy(number: int) -> str:
+    """What to do about an error of the system, `errno`; empty if it is none of a disk."""
+    return _REMEDIES.get(number, "")
 
 
 def room(path: Path) -> int | None:

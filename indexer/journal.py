@@ -14,13 +14,13 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from . import database, directories, disk, encode, messages, times
 from .clock import Clock
-from .errors import DecodeError, JournalError, NewerDatabaseError, StateError
+from .entries import Accepted, Entry, Identity, Lost, Refused
+from .errors import JournalError, NewerDatabaseError, StateError
 from .journal_reader import Feed, JournalReader, Quarantined, Row, explained, lost_of
-from .messages import Message, Position
+from .messages import Message
 from .schema import journal as schema
 
 __all__ = [
@@ -42,45 +42,6 @@ SHORT = 64 * 1024 * 1024
 
 LEAST = 1024 * 1024
 """Bytes: with less room than that, nothing is accepted any more."""
-
-
-class Identity(NamedTuple):
-    """What identifies a message without a place in a feed, and when it happened."""
-
-    digest: int
-    happened: times.Time
-
-
-class Accepted(NamedTuple):
-    """A message to append, and where it stands in its feed; None where it has no place there.
-
-    Attributes:
-        identity: what else tells it from others; one that came before is passed over.
-    """
-
-    position: Position | None
-    message: Message
-    identity: Identity | None = None
-
-
-class Refused(NamedTuple):
-    """Bytes to quarantine: where they came from, how they are encoded, what is wrong."""
-
-    position: Position | None
-    source: str
-    format: str
-    error: DecodeError
-    raw: bytes
-
-
-class Lost(NamedTuple):
-    """The messages of a feed up to `position` that were not accepted are lost; `why` says how."""
-
-    position: Position
-    why: str
-
-
-Entry = Accepted | Refused | Lost
 
 
 def roll_back(directory: Path) -> None:

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from . import clock, directories
+from . import clock, directories, disk
 from .errors import StateError
 
 FILE = "lock"
@@ -53,7 +53,7 @@ class Lock:
             raise StateError(
                 f"write to {path}",
                 error.strerror or error,
-                "free some disk space, or check that the file system can be written",
+                disk.remedy(error.errno or 0) or "check that the file system can be written",
                 passing=True,
             ) from error
 

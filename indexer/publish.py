@@ -20,7 +20,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from . import directories, lock, names
+from . import directories, disk, lock, names
 from .errors import PublishError
 
 _TEMPORARY = ".{}.piw-indexer"
@@ -464,22 +464,13 @@ _GENERAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, er
 
 def _failed(doing: str, path: str, error: OSError) -> PublishError:
     cause = error.strerror or str(error)
-    if error.errno == errno.ENOSPC:
-        remedy = "free some space there (df -h, df -i); it is tried again by itself"
-    elif error.errno == errno.EDQUOT:
-        remedy = (
-            "free some space of the user that runs piw-indexer there, or raise its disk quota"
-            " (quota -s); it is tried again by itself"
-        )
-    elif error.errno == errno.EROFS:
-        remedy = (
-            "that file system is mounted read-only: look why (dmesg), and have it written again"
-            " (mount -o remount,rw); it is tried again by itself"
-        )
+    remedy = disk.remedy(error.errno or 0)
+    if remedy:
+        remedy += "; it is tried again by itself"
     elif error.errno in (errno.EPERM, errno.EACCES):
         remedy = "check that the output path is writable for the user that runs piw-indexer"
     elif error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
         remedy = "move away what is there; it is tried again by itself"
     else:
-        remedy = "look at the file system there (dmesg); it is tried again by itself"
+        remedy = "look at the file system there; it is tried again by itself"
     return PublishError(f"{doing} {path}", cause, remedy, general=error.errno in _GENERAL)

@@ -6,6 +6,7 @@ be run again.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from indexer import clock
+from indexer.journal import LEAST
 from indexer.status import gather
 
 from .. import tally
@@ -95,6 +97,17 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switc
     site.piw("write", "--as-of", AS_OF)
     stream.check(site)
     assert "No differences" in site.piw("check").stdout
+
+
+@pytest.mark.parametrize("where", ["/journal/", "/state/", "/output/"])
+@pytest.mark.parametrize("error", ERRORS)
+def test_remedy(stream: Stream, site: Site, shim: Shim, error: str, where: str) -> None:
+    """SQLite knows a full disk only, and calls all else an I/O error."""
+    plan = f"{error}+:write:1:{where}"
+    said = site.ingest(stream.file, settings=shim.settings(plan), status=3).stderr
+    assert REMEDIES[error] in said
+    site.ingest(stream.file, as_of=AS_OF)
+    stream.check(site)
 
 
 @pytest.mark.parametrize("command", ["ingest", "write", "rebuild"])
@@ -226,10 +239,10 @@ def test_unreadable_is_not_damaged(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MiB: the logs of two databases grow to 16 each."""
+    """A file system of 8 MiB: the write-ahead logs of two databases would grow to 16 each."""
     disk = tmp_path / "small"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(disk)]
     try:
         done = subprocess.run(mount, capture_output=True, check=False)
     except FileNotFoundError:
@@ -252,22 +265,43 @@ def fill(path: Path) -> None:
 
 
 def test_small_disk(stream: Stream, site: Site, ipc: Feed, small_disk: Path) -> None:
+    """Full, a little freed, full again: it stops in time, and goes on whenever it can."""
     site.state_dir, site.output_path = small_disk / "state", small_disk / "output"
     filler = small_disk / "filler"
-    rate = ["--rate", stream.count / (60.0 if SCALE else 3.0)]
+    rounds = amount(2, 12)
+    rate = ["--rate", stream.count / (6.0 * rounds)]
+
+    def log_bytes() -> int:
+        return sum(path.stat().st_size for path in small_disk.rglob("*-wal"))
+
     with publisher(site, ipc, stream.file, *rate) as source, daemon(site, ipc) as victim:
-        for _ in range(3 if SCALE else 1):
-            journaled_before = journaled(site)
-            site.wait(lambda found: found["serial"] > 0, victim, source)
+        for number in range(rounds):
+            before = journaled(site)
+            eventually(lambda before=before: journaled(site) > before, lambda: victim.output)  # type: ignore[misc]
             fill(filler)
             eventually(lambda: bool(problems(site)), lambda: victim.output)
-            assert "free some" in victim.output
+            assert "free some disk space" in "".join(problems(site))
+            eventually(lambda: "free some" in victim.output, lambda: victim.output)
+            before = journaled(site)
             for process in (victim, source):
                 process.assert_running()
-            assert journaled(site) >= journaled_before
+            tally.add("faults", "daemon on a full disk")
+            if number % 2:
+                # Not enough yet, then just enough.
+                os.truncate(filler, filler.stat().st_size - LEAST // 2)
+                before = journaled(site)
+                clock.sleep(2.0)
+                assert journaled(site) == before
+                assert "KiB left" in "".join(problems(site))
+                os.truncate(filler, filler.stat().st_size - LEAST)
+                eventually(lambda before=before: journaled(site) > before, lambda: victim.output)  # type: ignore[misc]
+            assert log_bytes() < 2.5 * 2**20
             filler.unlink()
             eventually(lambda: not problems(site), lambda: (problems(site), victim.output))
-        site.wait_for_all(stream.count, victim, source)
+        source.kill()
+        with publisher(site, ipc, stream.file) as last:
+            site.wait_for_all(stream.count, victim, last)
+        assert log_bytes() < 2.5 * 2**20
         victim.terminate()
     site.piw("write", "--as-of", AS_OF)
     stream.check(site)

@@ -20,7 +20,7 @@ PICTURE = (
     ),
     (
         "what is stored and sent",
-        "schema schema.index schema.messages schema.piwheels messages pending tags",
+        "schema schema.index schema.messages schema.piwheels messages entries pending tags",
     ),
     ("doors to the machine", "lock database config feed feed.curve schema.journal"),
     ("bytes and rows", "encode decode index feed.security piwheels piwheels.cbor"),

@@ -1,0 +1,48 @@
+"""What a journal takes: messages, refused bytes, and word of what is lost."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .errors import DecodeError
+from .messages import Message, Position
+from .times import Time
+
+
+class Identity(NamedTuple):
+    """What identifies a message without a place in a feed, and when it happened."""
+
+    digest: int
+    happened: Time
+
+
+class Accepted(NamedTuple):
+    """A message to append, and where it stands in its feed; None where it has no place there.
+
+    Attributes:
+        identity: what else tells it from others; one that came before is passed over.
+    """
+
+    position: Position | None
+    message: Message
+    identity: Identity | None = None
+
+
+class Refused(NamedTuple):
+    """Bytes to quarantine: where they came from, how they are encoded, what is wrong."""
+
+    position: Position | None
+    source: str
+    format: str
+    error: DecodeError
+    raw: bytes
+
+
+class Lost(NamedTuple):
+    """The messages of a feed up to `position` that were not accepted are lost; `why` says how."""
+
+    position: Position
+    why: str
+
+
+Entry = Accepted | Refused | Lost
