@@ -30,6 +30,86 @@ MOST_REPLAYED = 1000
 """Messages in one answer: what a subscriber's socket can hold, with room to spare."""
 
 
+class Endpoint:
+    """The sockets of a publisher, bound; they may outlive its spool.
+
+    Args:
+        changes_queue: the address that PUB binds.
+        replay_queue: the address that ROUTER binds.
+        clock: for the pace of reports.
+        protection: who may connect.
+
+    Raises:
+        UsageError: if an address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        changes_queue: str,
+        replay_queue: str,
+        clock: Clock,
+        protection: Binding = LOCAL_BINDING,
+    ) -> None:
+        self._files: list[Path] = []
+        self._context: zmq.Context[Any] = zmq.Context()
+        try:
+            self._gatekeeper: Gatekeeper | None = None
+            if protection.pair is not None:
+                self._gatekeeper = Gatekeeper(
+                    sockets.gate(self._context), protection.allowed, clock
+                )
+            # XPUB is PUB that tells of its subscribers.
+            self.changes = self._bound(zmq.XPUB, changes_queue, protection)
+            self.replay = self._bound(zmq.ROUTER, replay_queue, protection)
+        except BaseException:
+            self.close()
+            raise
+        self._poller = zmq.Poller()
+        self._poller.register(self.changes, zmq.POLLIN)
+        self._poller.register(self.replay, zmq.POLLIN)
+        if self._gatekeeper is not None:
+            self._poller.register(self._gatekeeper.socket, zmq.POLLIN)
+        self.subscribers = 0
+
+    def _bound(self, kind: int, address: str, protection: Binding) -> zmq.Socket[bytes]:
+        socket = sockets.bound(self._context, kind, address, protection)
+        if address.startswith("ipc://"):
+            self._files.append(Path(address.removeprefix("ipc://")))
+        return socket
+
+    def watch(self, descriptor: int) -> None:
+        """Stop waiting when a descriptor can be read, too."""
+        self._poller.register(descriptor, zmq.POLLIN)
+
+    def wait(self, seconds: float) -> tuple[bool, bool]:
+        """Wait until something arrives, and look after who comes in.
+
+        Returns:
+            Whether somebody new subscribed, and whether somebody asks for a replay.
+        """
+        events = dict(self._poller.poll(max(0, round(seconds * 1000))))
+        if self._gatekeeper is not None and self._gatekeeper.socket in events:
+            self._gatekeeper.answer()
+        return self.changes in events and self._subscription(), self.replay in events
+
+    def _subscription(self) -> bool:
+        somebody_new = False
+        while self.changes.poll(0):
+            frame = self.changes.recv()
+            if frame[:1] == b"\1":
+                self.subscribers += 1
+                somebody_new = True
+            elif frame[:1] == b"\0":
+                self.subscribers -= 1
+        return somebody_new
+
+    def close(self, linger: float = 0.0) -> None:
+        """Close the sockets, with up to `linger` seconds to send what is queued."""
+        self._context.destroy(linger=round(linger * 1000))
+        for path in self._files:  # ZeroMQ leaves them behind
+            path.unlink(missing_ok=True)
+
+
 class FeedPublisher:
     """Publishes messages, and serves those that were missed.
 
@@ -40,6 +120,7 @@ class FeedPublisher:
         replay_queue: the address that ROUTER binds.
         clock: for heartbeats and the spool.
         protection: who may connect.
+        endpoint: sockets that are bound already, and stay so; the addresses are not used then.
 
     Raises:
         StateError: if the spool is locked, damaged or cannot be written.
@@ -54,44 +135,34 @@ class FeedPublisher:
         replay_queue: str,
         clock: Clock,
         protection: Binding = LOCAL_BINDING,
+        endpoint: Endpoint | None = None,
     ) -> None:
         self.feed = feed
         self._clock = clock
+        self._own: Endpoint | None = None
         self._lock = Lock(spool, "publish")
-        self._context: zmq.Context[Any] | None = None
-        self._files: list[Path] = []
-        self.spool = Journal(spool, clock)
+        try:
+            self.spool = Journal(spool, clock)
+        except BaseException:
+            self._lock.release()
+            raise
         try:
             self.spool.begin()
             self.epoch = self.spool.epoch
-            self._context = zmq.Context()
-            self._gatekeeper: Gatekeeper | None = None
-            if protection.pair is not None:
-                self._gatekeeper = Gatekeeper(
-                    sockets.gate(self._context), protection.allowed, clock
-                )
-            # XPUB is PUB that tells of its subscribers.
-            self._changes = self._bound(zmq.XPUB, changes_queue, protection)
-            self._replay = self._bound(zmq.ROUTER, replay_queue, protection)
+            if endpoint is None:
+                endpoint = self._own = Endpoint(changes_queue, replay_queue, clock, protection)
         except BaseException:
             self.close()
             raise
+        self._endpoint = endpoint
         self._next_heartbeat = 0
-        self._poller = zmq.Poller()
-        self._poller.register(self._changes, zmq.POLLIN)
-        self._poller.register(self._replay, zmq.POLLIN)
-        if self._gatekeeper is not None:
-            self._poller.register(self._gatekeeper.socket, zmq.POLLIN)
-        self.subscribers = 0
         self.last_request = 0
         """When somebody last asked for a replay, microseconds since 1970."""
 
-    def _bound(self, kind: int, address: str, protection: Binding) -> zmq.Socket[bytes]:
-        assert self._context is not None
-        socket = sockets.bound(self._context, kind, address, protection)
-        if address.startswith("ipc://"):
-            self._files.append(Path(address.removeprefix("ipc://")))
-        return socket
+    @property
+    def subscribers(self) -> int:
+        """How many subscribe."""
+        return self._endpoint.subscribers
 
     def publish(self, entries: Iterable[Entry]) -> list[Row]:
         """Spool messages, then send them.
@@ -107,7 +178,7 @@ class FeedPublisher:
         return rows
 
     def _send(self, rows: Iterable[Row]) -> None:
-        send = self._changes.send
+        send = self._endpoint.changes.send
         more = int(zmq.SNDMORE)  # combining the enum's members costs as much as sending
         for serial, message in rows:
             send(encode.topic(message), more)
@@ -115,7 +186,7 @@ class FeedPublisher:
 
     def heartbeat(self) -> None:
         """Tell the last serial."""
-        self._changes.send_multipart(
+        self._endpoint.changes.send_multipart(
             encode.heartbeat(Position(self.feed, self.epoch, self.spool.serial))
         )
 
@@ -126,25 +197,14 @@ class FeedPublisher:
             self.heartbeat()
             self._next_heartbeat = now + HEARTBEAT_EVERY
         wait = min(seconds, (self._next_heartbeat - now) / times.SECOND)
-        events = dict(self._poller.poll(max(0, round(wait * 1000))))
-        if self._gatekeeper is not None and self._gatekeeper.socket in events:
-            self._gatekeeper.answer()
-        if self._changes in events:
-            self._subscription()
-        if self._replay in events:
+        somebody_new, somebody_asks = self._endpoint.wait(wait)
+        if somebody_new:
+            self._next_heartbeat = 0  # tell the new one at once how far we are
+        if somebody_asks:
             self._answer()
 
-    def _subscription(self) -> None:
-        while self._changes.poll(0):
-            frame = self._changes.recv()
-            if frame[:1] == b"\1":
-                self.subscribers += 1
-                self._next_heartbeat = 0  # tell the new one at once how far we are
-            elif frame[:1] == b"\0":
-                self.subscribers -= 1
-
     def _answer(self) -> None:
-        *envelope, payload = self._replay.recv_multipart()
+        *envelope, payload = self._endpoint.replay.recv_multipart()
         self.last_request = self._clock()
         try:
             request = decode.replay_request(payload)
@@ -152,7 +212,7 @@ class FeedPublisher:
             log.warning("refused a replay request: %s", error)
             return
         first = self.spool.first
-        send = self._replay.send_multipart
+        send = self._endpoint.replay.send_multipart
         if request.epoch != self.epoch or request.after + 1 < first:
             send([*envelope, encode.replay_gone(self.epoch, first)])
             return
@@ -163,10 +223,8 @@ class FeedPublisher:
         send([*envelope, encode.replay_end(rows[-1].serial if rows else self.spool.serial)])
 
     def close(self, linger: float = 0.0) -> None:
-        """Close sockets and spool, with up to `linger` seconds to send what is queued."""
-        if self._context is not None:
-            self._context.destroy(linger=round(linger * 1000))
-            for path in self._files:  # ZeroMQ leaves them behind
-                path.unlink(missing_ok=True)
+        """Close the spool, and its own sockets, with up to `linger` seconds to send the rest."""
+        if self._own is not None:
+            self._own.close(linger)
         self.spool.close()
         self._lock.release()
