@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from io import BytesIO
 from typing import Any
 
@@ -53,17 +54,7 @@ def loads(frame: bytes, most: int = MOST_BYTES) -> tuple[str, Any]:
         raise DecodeError("", f"is a frame of {len(frame)} bytes, more than {most}")
     stream = BytesIO(frame)
     try:
-        value = cbor2.CBORDecoder(
-            stream,
-            semantic_decoders=_TAGS,
-            max_depth=DEEPEST,
-            # piwheels sends no container without a length, and no key twice.
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            # Numbers can be chosen so that all their hashes collide.
-            strict_hashable_types=True,
-            read_size=max(1, len(frame)),
-        ).decode()
+        value = _decoder(stream, len(frame)).decode()
     except Exception as error:  # those of cbor2, and what its callers raise below it
         raise DecodeError("", f"is not piwheels' CBOR: {_cause(error)}") from None
     left = len(frame) - stream.tell()
@@ -163,6 +154,34 @@ def _no_data(value: Any, immutable: bool) -> Any:
 _TAGS = _Tags(
     {TIME_TAG: _time, SET_TAG: _set, DURATION_TAG: _duration, NO_DATA_TAG: _no_data},
 )
+
+
+def _untag(decoder: Any, tag: Any) -> Any:
+    """What cbor2 5 asks of tags that are not its own."""
+    if tag.tag in (DURATION_TAG, NO_DATA_TAG):
+        return _TAGS[tag.tag](tag.value, True)
+    raise ValueError(f"piwheels has no tag {tag.tag}")
+
+
+# piwheels 0.23 cannot use cbor2 6: where both are installed, there is cbor2 5.
+_FIVE = version("cbor2").startswith("5.")
+
+
+def _decoder(stream: BytesIO, size: int) -> cbor2.CBORDecoder:
+    if _FIVE:
+        # Its own tags are decoded, too; what schemas do not know of is refused later.
+        return cbor2.CBORDecoder(stream, tag_hook=_untag)
+    return cbor2.CBORDecoder(
+        stream,
+        semantic_decoders=_TAGS,
+        max_depth=DEEPEST,
+        # piwheels sends no container without a length, and no key twice.
+        allow_indefinite=False,
+        allow_duplicate_keys=False,
+        # Numbers can be chosen so that all their hashes collide.
+        strict_hashable_types=True,
+        read_size=max(1, size),
+    )
 
 
 def _tag(encoder: cbor2.CBOREncoder, value: Any) -> None:
