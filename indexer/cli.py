@@ -13,10 +13,11 @@ from typing import Any
 
 import click
 
-from . import __version__
+from . import __version__, config
 from .commands import (
     backfill,
     backup,
+    bridge,
     check,
     checkpoint,
     demo,
@@ -63,7 +64,8 @@ def piw_indexer(verbose: bool, quiet: bool) -> None:
     Every option can also be set in the environment (PIW_INDEXER_<OPTION>) and in the section
     [indexer] of piwheels' configuration files.
     """
-    os.umask(0o022)  # documents are there to be read
+    # Documents are there to be read.
+    click.get_current_context().meta[config.UMASK] = os.umask(0o022)
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="piw-indexer: %(message)s", stream=sys.stderr)
 
@@ -73,6 +75,7 @@ for _command in (
     ingest.ingest,
     write.write,
     publish.publish,
+    bridge.bridge,
     rebuild.rebuild,
     check.check,
     checkpoint.make_checkpoint,

@@ -25,6 +25,9 @@ FILES = ("/etc/piwheels.conf", "/usr/local/etc/piwheels.conf", "~/.config/piwhee
 SECTION = "indexer"
 PREFIX = "PIW_INDEXER_"
 
+UMASK = "indexer.umask"
+"""Where click's context keeps the umask that the command was started with."""
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -251,6 +254,7 @@ FLAGS: dict[str, str] = {
     "salvage": "Go on with what can be read of a damaged journal; the rest is lost.",
     "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: whoever is on the network may"
     " read the feed, and may forge it.",
+    "no-downloads": "Do not publish downloads: the daemon has them from somewhere else.",
     "show": "Show the public key of the pair that is there, make none.",
     "spool": "Of the publisher's spool, not of the journal.",
 }

@@ -23,10 +23,14 @@ PICTURE = (
         "schema schema.index schema.messages schema.piwheels messages entries pending tags",
     ),
     ("doors to the machine", "lock database config feed feed.curve schema.journal"),
-    ("bytes and rows", "encode decode index feed.security piwheels piwheels.cbor"),
+    ("bytes and rows", "encode decode index feed.security piwheels piwheels.cbor piwheels.changes"),
     ("single stages", "journal_reader counters render publish feed.sockets"),
     ("the journal", "journal checkpoint damaged"),
     ("receive and apply", "quarantine built_files apply feed.publisher salvage"),
+    (
+        "a master whose changes are published",
+        "piwheels.marks piwheels.outbox piwheels.bridge piwheels.master",
+    ),
     (
         "stages that belong together",
         "files feed.peer feed.subscriber source state writer backup",
@@ -43,8 +47,8 @@ PICTURE = (
     ("what others build on", "commands commands.write"),
     (
         "the commands",
-        "commands.backfill commands.backup commands.check commands.checkpoint commands.demo"
-        " commands.import_site commands.ingest commands.keys commands.publish"
+        "commands.backfill commands.backup commands.bridge commands.check commands.checkpoint"
+        " commands.demo commands.import_site commands.ingest commands.keys commands.publish"
         " commands.quarantine commands.rebuild commands.reconcile commands.run commands.status",
     ),
     ("the command line", "cli __main__"),

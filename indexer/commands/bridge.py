@@ -1,0 +1,123 @@
+"""`piw-indexer bridge`: a piwheels master whose changes are published on a change feed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import clock, config
+from ..errors import UsageError
+from ..feed import security
+from ..feed.publisher import Endpoint
+from ..piwheels.bridge import Bridge
+from ..piwheels.changes import TESTED_WITH
+from ..piwheels.marks import Marks
+from ..piwheels.master import Master
+from ..piwheels.outbox import Outbox
+
+
+@click.command(
+    help=f"""Run the piwheels master that is installed, and publish what it changes.
+
+    After -- stand the arguments of piw-master, which runs in this process and as ever; whatever
+    becomes of the feed, it goes on. Every change that its database has committed goes on a change
+    feed, whose spool is STATE_DIR/spool. Ends as piw-master does. Tested with piwheels
+    {TESTED_WITH}; one that looks different is refused.
+    """
+)
+@click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
+@config.configuration
+@config.option("state-dir")
+@config.option("changes-queue")
+@config.option("replay-queue")
+@config.option("curve-key")
+@config.option("allowed-keys")
+@config.flag("allow-insecure-tcp")
+@config.option("ipc-mode")
+@config.option("ipc-group")
+@config.option("feed")
+@config.flag("no-downloads")
+@click.pass_context
+def bridge(
+    context: click.Context,
+    arguments: tuple[str, ...],
+    state_dir: Path,
+    changes_queue: tuple[str, ...],
+    replay_queue: tuple[str, ...],
+    curve_key: Path | None,
+    allowed_keys: Path | None,
+    allow_insecure_tcp: bool,
+    ipc_mode: int,
+    ipc_group: str | None,
+    feed: str | None,
+    no_downloads: bool,
+) -> Any:
+    """See `help` above."""
+    if len(changes_queue) != 1 or len(replay_queue) != 1:
+        raise UsageError("bridge", "a publisher has one --changes-queue and one --replay-queue")
+    protection = security.for_publisher(
+        [*changes_queue, *replay_queue],
+        curve_key,
+        allowed_keys,
+        allow_insecure_tcp,
+        ipc_mode,
+        ipc_group,
+    )
+    _keep_our_log_apart()
+    sys.argv = ["piw-master", *arguments]
+    os.umask(context.meta[config.UMASK])
+    master = Master()
+    if master.only_speaks(list(arguments)):
+        return master.run(list(arguments))
+    endpoint = Endpoint(changes_queue[0], replay_queue[0], clock.now, protection)
+    marks = Marks(state_dir)
+    outbox = Outbox(marks, clock.now)
+    endpoint.watch(outbox.bell)
+    ended = threading.Event()
+    thread = Bridge(
+        state_dir / "spool",
+        feed or socket.gethostname(),
+        endpoint,
+        outbox,
+        marks,
+        lambda: not ended.is_set() or _others_run(),
+    )
+    try:
+        thread.open()
+    except BaseException:
+        endpoint.close()
+        marks.close()
+        raise
+    master.wrap(outbox, downloads=not no_downloads)
+    thread.start()
+    try:
+        return master.run(list(arguments))
+    finally:
+        ended.set()
+        outbox.ring()
+
+
+def _keep_our_log_apart() -> None:
+    """Have our own messages written as ever, and none of the master's written twice."""
+    root, ours = logging.getLogger(), logging.getLogger(__package__.partition(".")[0])
+    ours.setLevel(root.level)
+    ours.propagate = False
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        ours.addHandler(handler)
+    root.setLevel(logging.WARNING)
+
+
+def _others_run() -> bool:
+    """True if threads of the master run: its end waits for them, and they may change something."""
+    return any(
+        not one.daemon and one is not threading.main_thread() and not isinstance(one, Bridge)
+        for one in threading.enumerate()
+    )
