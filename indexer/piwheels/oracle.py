@@ -36,6 +36,10 @@ def connected(address: str, monotonic: Callable[[], float]) -> Iterator[Oracle]:
         context.destroy(linger=0)
 
 
+MOST_BYTES = 64 * 1024 * 1024
+"""Of an answer: the counters of a million packages."""
+
+
 class Answer(NamedTuple):
     """What a master said.
 
@@ -85,7 +89,7 @@ class Oracle:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.REQ)
         socket.linger = 0
         socket.ipv6 = True
-        socket.setsockopt(zmq.MAXMSGSIZE, cbor.MOST_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MOST_BYTES)
         # A request waits for its master, not in a queue for one that is not there.
         socket.setsockopt(zmq.IMMEDIATE, 1)
         self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -143,7 +147,7 @@ class Oracle:
             ) from None
         name, self._asked = self._asked, ""
         frame = frames[-1]
-        outcome, data = cbor.loads(frame)
+        outcome, data = cbor.loads(frame, MOST_BYTES)
         if outcome == "OK":
             return Answer(name, None if data is NO_DATA else data, "", frame)
         if outcome == "ERROR":

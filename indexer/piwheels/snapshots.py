@@ -7,7 +7,6 @@ lacks, and, slowly and for ever, all others, because the master's feeds do not t
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -71,13 +70,14 @@ class Snapshots:
         self._due: dict[str, None] = {}  # somebody waits for them
         self._doubtful: dict[str, float] = {}  # they differed; since when
         self._lacking: dict[str, None] = {}
-        self._sweep: deque[str] = deque()
+        self._sweep = ""  # the last package that was looked at only to see that all is well
         self._steps: Iterator[Step] = iter(())
         self._package = ""  # that is being asked for
         self._again = False  # another message about it came meanwhile
         self._answers: list[Answer] = []
         self._next = 0.0
         self._next_list = 0.0
+        self._next_sweep = 0.0
         self._backoff = 0.0
         self._abis_known = False
         self.trouble = ""
@@ -151,12 +151,17 @@ class Snapshots:
                 return self._of_package(next(iter(waiting)))
         if now >= self._next_list:
             return iter([("ALLPKGS", NO_DATA)])
-        if not self._sweep:
+        if now < self._next_sweep:
             return iter(())
-        package = self._sweep.popleft()
-        if not self._sweep:
-            self._next_list = min(self._next_list, now + max(1.0, REST * self._pause))
-        return self._of_package(package)
+        found = self._connection.execute(
+            "SELECT min(package) FROM packages WHERE package > ?", (self._sweep,)
+        ).fetchone()[0]
+        if found is None:
+            self._sweep = ""
+            self._next_list = self._next_sweep = now + max(1.0, REST * self._pause)
+            return iter(())
+        self._sweep = found
+        return self._of_package(found)
 
     def _of_package(self, package: str) -> Iterator[Step]:
         self._due.pop(package, None)
@@ -215,9 +220,7 @@ class Snapshots:
                 Accepted(None, translate.delete_package(package, self._clock()))
                 for package in sorted(here - there)
             ]
-        self._sweep = self._sweep or deque(sorted(there & here))
-        until = LIST_EVERY * max(self._pause, 0.01) if self._sweep else max(1.0, REST * self._pause)
-        self._next_list = self._monotonic() + until
+        self._next_list = self._monotonic() + LIST_EVERY * max(self._pause, 0.01)
 
     def _take_package(self, entries: list[Entry]) -> None:
         project, spellings = self._answers
