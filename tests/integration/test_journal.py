@@ -11,7 +11,7 @@ import pytest
 
 from indexer import times
 from indexer.errors import DecodeError, JournalError, NewerDatabaseError
-from indexer.journal import Accepted, Entry, Journal, Lost, Refused, Row
+from indexer.journal import Accepted, Entry, Identity, Journal, Lost, Refused, Row
 from indexer.journal_reader import JournalReader
 from indexer.messages import Message, Position
 
@@ -437,3 +437,48 @@ def test_tables_are_strict_and_explained(opened: Opener, directory: Path) -> Non
     for name, sql in tables:
         assert "STRICT" in sql, name
         assert "--" in sql, name
+
+
+# Messages without a place in a feed
+
+
+def identified(number: int, at: str = samples.AT) -> Accepted:
+    message = samples.decoded(samples.log_download(f"numpy-{number}-py3-none-any.whl"))
+    return Accepted(None, message, Identity(number, times.parse_rfc3339(at)))
+
+
+def test_what_is_identified_is_accepted_once(directory: Path) -> None:
+    journal = Journal(directory, lambda: samples.NOW)
+    assert len(journal.append([identified(1), identified(2), identified(1)])) == 2
+    later = "2030-01-01T00:00:00+00:00"  # by a clock that is wrong
+    assert len(journal.append([identified(2), identified(-3), identified(4, later)])) == 2
+    journal.close()
+    journal = Journal(directory, lambda: samples.NOW)
+    assert journal.append([identified(1), identified(-3), identified(4, later)]) == []
+    journal.close()
+
+
+def test_what_is_identified_is_looked_up_in_the_months_since(directory: Path) -> None:
+    """An entry of October, read in October, and read again in December."""
+    months = [f"2026-{month}-15T12:00:00+00:00" for month in (10, 11, 12)]
+    for number, month in enumerate(months):
+        journal = Journal(directory, lambda month=month: times.parse_rfc3339(month))  # type: ignore[misc]
+        again = [identified(before, months[before]) for before in range(number)]
+        assert journal.append(again) == []
+        assert len(journal.append([identified(number, month)])) == 1
+        journal.close()
+    assert len(list(directory.glob("*.db"))) == 3
+
+
+def test_what_could_not_be_committed_is_not_taken_for_known(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(directory, lambda: samples.NOW)
+    journal.append([identified(1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_quarantine", lambda *arguments: 1 / 0)
+        bad = Refused(None, "test", "json", DecodeError("", "no"), b"{")
+        with pytest.raises(ZeroDivisionError):
+            journal.append([identified(2), bad])
+    assert len(journal.append([identified(2)])) == 1
+    journal.close()

@@ -1,0 +1,132 @@
+"""Asking a master while other messages come: an old state never covers a newer one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from indexer import clock
+from indexer.journal import Accepted, Entry
+from indexer.piwheels import cbor, snapshots
+from indexer.piwheels.snapshots import Snapshots
+from indexer.source import Tools
+from indexer.state import State
+
+from .. import samples
+from ..master import Master, farm
+from ..support import eventually
+
+pytestmark = pytest.mark.integration
+
+
+class Beside:
+    """A state, and what asks a master for it; driven as the daemon does."""
+
+    def __init__(self, directory: Path, address: str) -> None:
+        self.state = State(directory, "test", clock.now)
+        self.context: zmq.Context[Any] = zmq.Context()
+        tools = Tools(self.context, self.state.journal, self.state.connection, lambda: None)
+        self.snapshots = Snapshots(tools, address, 0.0, clock.now, clock.monotonic)
+
+    def step(self, *entries: Entry) -> None:
+        """One round of the daemon, in which other messages come."""
+        found = self.snapshots.receive(1000, clock.monotonic() + 0.05)
+        rows = self.state.take([*found, *entries])
+        self.snapshots.accepted(rows)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        def holds() -> bool:
+            self.step()
+            return condition()
+
+        eventually(holds, lambda: self.snapshots.live())
+
+    def packages(self) -> list[str]:
+        return [row[0] for row in self.state.connection.execute("SELECT package FROM packages")]
+
+    def description(self, package: str) -> str:
+        query = "SELECT description FROM packages WHERE package = ?"
+        return str(self.state.connection.execute(query, (package,)).fetchone()[0])
+
+    def close(self) -> None:
+        self.snapshots.close()
+        self.context.destroy(linger=0)
+        self.state.close()
+
+
+@pytest.fixture
+def master(sockets: Path) -> Iterator[Master]:
+    with Master(f"ipc://{sockets}/db", farm()) as master:
+        yield master
+
+
+@pytest.fixture
+def beside(tmp_path: Path, master: Master, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beside]:
+    monkeypatch.setattr(snapshots, "SURE_AFTER", 0.0)
+    found = Beside(tmp_path / "state", master.address)
+    yield found
+    found.close()
+
+
+def told(**data: Any) -> Entry:
+    return Accepted(None, samples.decoded(samples.message("SETDESC", **data)))
+
+
+def asked_for(master: Master, package: str) -> int:
+    return sum(1 for name, data in master.asked if (name, data) == ("PROJDATA", package))
+
+
+def test_an_answer_that_may_be_old_is_asked_for_again(beside: Beside, master: Master) -> None:
+    beside.until(lambda: len(beside.packages()) == 7)
+    # The master is asked; before it answers, a feed tells what it has committed since.
+    old = master.get("PROJDATA", "numpy")
+    master.held = threading.Event()
+    before = asked_for(master, "numpy")
+    beside.snapshots.finished("numpy", "1.0")
+    beside.until(lambda: asked_for(master, "numpy") > before)
+    beside.step(told(package="numpy", description="newer"))
+    assert beside.description("numpy") == "newer"
+    serial = beside.state.journal.serial
+    held, master.held = master.held, None
+    held.set()  # it answers with what it knew then
+    again = asked_for(master, "numpy")
+    master.put("PROJDATA", "numpy", {**old, "description": "newer"})
+    beside.until(lambda: asked_for(master, "numpy") > again + 1)
+    assert beside.description("numpy") == "newer"
+    assert beside.state.journal.serial == serial, "nothing is taken that says the same"
+
+
+def test_a_build_that_has_ended_is_asked_for_at_once(beside: Beside, master: Master) -> None:
+    beside.until(lambda: len(beside.packages()) == 7)
+    project = master.get("PROJDATA", "numpy")
+    master.put("PROJDATA", "numpy", {**project, "description": "built"})
+    beside.snapshots.finished("NumPy", "2.3.4")
+    beside.until(lambda: beside.description("numpy") == "built")
+
+
+def test_packages_that_have_gone_are_deleted(beside: Beside, master: Master) -> None:
+    beside.until(lambda: len(beside.packages()) == 7)
+    there = {*master.get("ALLPKGS")} - {"gpiozero"}
+    del master.answers[cbor.dumps("PROJDATA", "gpiozero")]
+    master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", there)
+    beside.until(lambda: "gpiozero" not in beside.packages())
+    assert len(beside.packages()) == 6
+    # One that has lost its database is not believed.
+    master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", set())
+    asked = sum(1 for name, _ in master.asked if name == "ALLPKGS")
+    beside.until(lambda: sum(1 for name, _ in master.asked if name == "ALLPKGS") > asked + 1)
+    assert len(beside.packages()) == 6
+
+
+def test_an_answer_that_is_none_is_quarantined(beside: Beside, master: Master) -> None:
+    project = master.get("PROJDATA", "numpy")
+    master.put("PROJDATA", "numpy", {**project, "releases": {"a/b": {}}})
+    beside.until(lambda: beside.state.journal.quarantined() == 1)
+    beside.until(lambda: len(beside.packages()) == 6)
+    [found] = beside.state.journal.quarantine()
+    assert (found.source, found.format) == ("db-queue", "cbor")
