@@ -26,7 +26,7 @@ INSTALLED := $(VENV)/installed-$(ID)
 INSTALLED_DEV := $(VENV)/installed-dev-$(ID)
 
 # command:package - what the tests start, and the Debian package that has it.
-TEST_COMMANDS := sqlite3:sqlite3
+TEST_COMMANDS := sqlite3:sqlite3 nginx:nginx-light apache2:apache2-bin
 
 # indexer.schema where mypy finds it; see [tool.mypy] in pyproject.toml.
 SCHEMA_LINK := build/mypy/indexer/schema
@@ -81,7 +81,7 @@ $(SCHEMA_LINK):
 debian-packages:
 	@missing=; \
 	for need in $(TEST_COMMANDS); do \
-		command -v "$${need%%:*}" >/dev/null || missing+=" $${need#*:}"; \
+		PATH="$$PATH:/usr/sbin" command -v "$${need%%:*}" >/dev/null || missing+=" $${need#*:}"; \
 	done; \
 	test -n "$$missing" || exit 0; \
 	command -v apt-get >/dev/null || { \

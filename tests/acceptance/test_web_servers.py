@@ -1,0 +1,196 @@
+"""The web servers' snippets of the documentation, in the servers themselves, as Debian has them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import pytest
+
+from .. import samples
+from ..support import REPOSITORY, Site, eventually, free_ports
+
+pytestmark = pytest.mark.acceptance
+
+DOCUMENT = REPOSITORY / "docs" / "beside-a-master.md"
+NGINX = shutil.which("nginx", path=f"{os.defpath}:/usr/sbin:/sbin")
+APACHE = shutil.which("apache2", path=f"{os.defpath}:/usr/sbin:/sbin")
+MODULES = "mpm_event authz_core alias dir headers mime rewrite setenvif"
+
+
+def snippet(language: str, output_path: Path) -> str:
+    """The code of a language in the documentation, for another output path."""
+    [found] = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert "/srv/piw-indexer" in found
+    return str(found).replace("/srv/piw-indexer", str(output_path))
+
+
+def nginx(home: Path, old: Path, output_path: Path, port: int) -> list[str]:
+    """The command of an nginx that serves an old site with ours over it."""
+    configuration = home / "nginx.conf"
+    temporary = "\n".join(
+        f"{name}_temp_path {home}/{name};"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;" if os.geteuid() == 0 else ""
+    configuration.write_text(
+        f"""daemon off; {user} pid {home}/nginx.pid; error_log {home}/error.log;
+        events {{}}
+        http {{
+            access_log off; {temporary}
+            server {{
+                listen 127.0.0.1:{port};
+                root {old};
+                {snippet("nginx", output_path)}
+            }}
+        }}"""
+    )
+    assert NGINX is not None
+    return [NGINX, "-c", str(configuration), "-p", str(home), "-e", f"{home}/error.log"]
+
+
+def apache(home: Path, old: Path, output_path: Path, port: int) -> list[str]:
+    """The command of an Apache that serves an old site with ours over it."""
+    modules = "\n".join(
+        f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so"
+        for name in MODULES.split()
+    )
+    configuration = home / "apache.conf"
+    configuration.write_text(
+        f"""ServerRoot {home}
+        ServerName localhost
+        PidFile {home}/apache.pid
+        Listen 127.0.0.1:{port}
+        {modules}
+        TypesConfig /dev/null
+        ErrorLog {home}/error.log
+        <VirtualHost 127.0.0.1:{port}>
+            DocumentRoot {old}
+            <Directory {old}>
+                Require all granted
+            </Directory>
+            {snippet("apache", output_path)}
+        </VirtualHost>"""
+    )
+    assert APACHE is not None
+    return [APACHE, "-X", "-f", str(configuration)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered."""
+
+    status: int
+    type: str | None
+    encoding: str | None
+    location: str | None
+    body: bytes
+
+
+class Server:
+    """A web server on a port of this machine."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def get(self, path: str, **headers: str) -> Answer:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path, headers=headers)
+            found: HTTPResponse = connection.getresponse()
+            return Answer(
+                found.status,
+                found.getheader("Content-Type"),
+                found.getheader("Content-Encoding"),
+                found.getheader("Location"),
+                found.read(),
+            )
+        finally:
+            connection.close()
+
+    def answers(self) -> bool:
+        try:
+            self.get("/")
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(nginx, marks=pytest.mark.skipif(NGINX is None, reason="there is no nginx")),
+        pytest.param(
+            apache, marks=pytest.mark.skipif(APACHE is None, reason="there is no apache2")
+        ),
+    ],
+    ids=["nginx", "apache"],
+)
+def server(site: Site, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A site of piwheels, over which our documents are mapped."""
+    site.take(
+        samples.set_abis("cp311"),
+        samples.new_package("numpy", description="ours"),
+        samples.new_name("numpy", "NumPy"),
+    )
+    old = site.home / "old"
+    theirs = old / "project" / "numpy"
+    (theirs / "json").mkdir(parents=True)
+    (theirs / "json" / "index.json").write_text('{"summary": "theirs"}')
+    (theirs / "index.html").write_text("the page")
+    (old / "packages.json").write_text("[]")
+    (old / "index.html").write_text("home")
+    for path in (site.home, *site.home.parents):
+        if path.stat().st_uid == os.geteuid() and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)  # for the server's own user
+    [port] = free_ports(1)
+    command = request.param(site.home, old, site.output_path, port)
+    with (site.home / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    found = Server(port)
+
+    def logs() -> str:
+        return "".join(path.read_text() for path in site.home.glob("*.log"))
+
+    try:
+        eventually(lambda: found.answers() or process.poll() is not None, logs)
+        assert process.poll() is None, logs()
+        yield found
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_documents_are_ours_and_the_rest_is_as_it_was(server: Server, site: Site) -> None:
+    for path in ("/project/numpy/json/", "/project/numpy/json/index.json", "/project/NumPy/json/"):
+        found = server.get(path)
+        assert (found.status, found.type) == (200, "application/json"), path
+        assert json.loads(found.body)["summary"] == "ours", path
+    without_slash = server.get("/project/numpy/json")
+    assert without_slash.status == 301
+    assert str(without_slash.location).endswith("/project/numpy/json/")
+    assert server.get("/project/numpy/index.html").body == b"the page"
+    assert server.get("/index.html").body == b"home"
+    assert server.get("/project/unheard-of/json/").status == 404
+
+
+def test_counters_are_ours_and_compressed_for_who_can_read_that(server: Server, site: Site) -> None:
+    plain = server.get("/packages.json")
+    assert (plain.status, plain.type, plain.encoding) == (200, "application/json", None)
+    assert json.loads(plain.body) == [["numpy", 0, 0]]
+    packed = server.get("/packages.json", **{"Accept-Encoding": "gzip"})
+    assert (packed.status, packed.type, packed.encoding) == (200, "application/json", "gzip")
+    assert gzip.decompress(packed.body) == plain.body
+
+
+def test_what_changes_is_seen_at_once(server: Server, site: Site) -> None:
+    site.take(samples.message("SETDESC", package="numpy", description="newer"))
+    found = server.get("/project/numpy/json/index.json")
+    assert json.loads(found.body)["summary"] == "newer"
