@@ -210,7 +210,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "db-queue": {
         "type": QueueType(),
         "default": None,
-        "help": "The master's database queue (its own setting of that name), to ask it for packages.",
+        "help": "The master's database queue (its setting of that name), to ask for packages.",
     },
     "pause": {
         "type": _SECONDS,
