@@ -1,8 +1,8 @@
-"""A backup of a state directory, taken while a daemon may write it.
+"""A backup of a state directory, taken while a daemon or a publisher may write it.
 
 What it leaves behind is a state directory without its index: journal and checkpoint, of one
-moment. Every file is whole when it gets its name; months that are unchanged are not copied again.
-What is in the backup is never replaced by less.
+moment, and the spool of a publisher. Every file is whole when it gets its name; months that are
+unchanged are not copied again. What is in the backup is never replaced by less.
 """
 
 from __future__ import annotations
@@ -23,22 +23,30 @@ Progress = Callable[[int, int], None]
 """Is told how many of how many bytes are copied."""
 
 
-class Done(NamedTuple):
-    """What a backup did, and which messages it holds."""
+class Copied(NamedTuple):
+    """What was done about a journal: the months copied, and not; the messages it holds now."""
 
     copied: int
     unchanged: int
-    checkpoint: checkpoint.Checkpoint | None
     first: int
     last: int
 
 
-def backup(state_dir: Path, journal: str, target: Path, progress: Progress) -> Done:
-    """Copy the journal and the newest checkpoint of a state directory.
+class Done(NamedTuple):
+    """What a backup did: about the journal, the newest checkpoint, and the spool."""
+
+    journal: Copied | None
+    checkpoint: checkpoint.Checkpoint | None
+    spool: Copied | None
+
+
+def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Progress) -> Done:
+    """Copy the journal, the newest checkpoint and the spool of a state directory.
 
     Args:
         state_dir: the state directory; only read.
         journal: the name of the journal's directory in it.
+        spool: that of a publisher's spool; one of them must be there.
         target: of the backup; made if it is not there.
         progress: is told how far it got.
 
@@ -47,7 +55,8 @@ def backup(state_dir: Path, journal: str, target: Path, progress: Progress) -> D
             that this backup must not replace.
     """
     operation = f"back up {state_dir} to {target}"
-    if not (state_dir / journal).is_dir():
+    has_journal, has_spool = ((state_dir / name).is_dir() for name in (journal, spool))
+    if not has_journal and not has_spool:
         raise StateError(
             operation,
             "there is no journal in it",
@@ -66,39 +75,55 @@ def backup(state_dir: Path, journal: str, target: Path, progress: Progress) -> D
         )
     held = Lock(target, "backup")
     try:
-        # The checkpoint first: one that is made meanwhile may be ahead of the months copied.
-        reader = JournalReader(state_dir / journal)
-        try:
-            kept = _checkpoint(state_dir, target, reader)
-            reader.scan()
-            reader.verify()
-            copied, unchanged = _months(reader, target / journal, operation, progress)
-        finally:
-            reader.close()
-        return _verified(target, journal, copied, unchanged, kept, operation)
+        kept = journaled = spooled = None
+        if has_journal:
+            # The checkpoint first: one that is made meanwhile may be ahead of the months copied.
+            kept = _checkpoint(state_dir, target, journal)
+            journaled = _journal(state_dir / journal, target / journal, operation, progress)
+            _refuse_unusable(target, journal, kept, operation)
+        if has_spool:
+            spooled = _journal(state_dir / spool, target / spool, operation, progress)
+        return Done(journaled, kept, spooled)
     finally:
         held.release()
 
 
-def _checkpoint(
-    state_dir: Path, target: Path, reader: JournalReader
-) -> checkpoint.Checkpoint | None:
+def _checkpoint(state_dir: Path, target: Path, journal: str) -> checkpoint.Checkpoint | None:
     """Copy the newest checkpoint, unless the backup has it."""
     found = checkpoint.every(state_dir)
     if not found:
         return None
     newest = found[-1]
+    reader = JournalReader(state_dir / journal)
+    journal_id = reader.journal_id
+    reader.close()
     with checkpoint.making(target) as unfinished:
         place = target / checkpoint.DIRECTORY / newest.path.name
         there = checkpoint.Checkpoint(place, newest.serial)
-        if place.exists() and not checkpoint.fault(there, reader.journal_id):
+        if place.exists() and not checkpoint.fault(there, journal_id):
             return there
         with database.explained(f"copy the checkpoint {newest.path} to {place}"):
             shutil.copyfile(newest.path, unfinished)
             database.sync_file(unfinished)
         return checkpoint.accept(
-            target, checkpoint.Checkpoint(unfinished, newest.serial), reader.journal_id
+            target, checkpoint.Checkpoint(unfinished, newest.serial), journal_id
         )
+
+
+def _journal(source: Path, target: Path, operation: str, progress: Progress) -> Copied:
+    """Copy a journal, and look at what there is then."""
+    reader = JournalReader(source)
+    try:
+        reader.verify()
+        copied, unchanged = _months(reader, target, operation, progress)
+    finally:
+        reader.close()
+    there = JournalReader(target)
+    try:
+        there.verify()
+        return Copied(copied, unchanged, there.first, there.last_serial())
+    finally:
+        there.close()
 
 
 def _months(
@@ -202,18 +227,12 @@ def _refuse_less(before: list[Any], now: list[Any], path: Path, place: Path) -> 
         )
 
 
-def _verified(
-    target: Path,
-    journal: str,
-    copied: int,
-    unchanged: int,
-    kept: checkpoint.Checkpoint | None,
-    operation: str,
-) -> Done:
-    """Look whether a state directory of what is in the backup would work."""
+def _refuse_unusable(
+    target: Path, journal: str, kept: checkpoint.Checkpoint | None, operation: str
+) -> None:
+    """Refuse a backup of which no state directory could be made."""
     reader = JournalReader(target / journal)
     try:
-        reader.verify()
         checkpoint.base(target, reader, reader.last_serial())
         if kept is not None and kept.serial > reader.last_serial():
             raise StateError(
@@ -222,7 +241,6 @@ def _verified(
                 f" with {reader.last_serial()}",
                 "run `piw-indexer check`",
             )
-        return Done(copied, unchanged, kept, reader.first, reader.last_serial())
     except sqlite3.Error as error:
         raise StateError(operation, error, "run `piw-indexer check`") from error
     finally:

@@ -28,6 +28,7 @@ from .feed.publisher import FeedPublisher
 from .journal import Accepted
 from .messages import Message
 from .simulation import Farm
+from .state import SPOOL
 
 LOG = "daemon.log"
 """What the daemon says, in the state directory."""
@@ -110,7 +111,7 @@ class Demo:
         self._sockets = directory / "changes", directory / "replay"
         changes, replay = (f"ipc://{path}" for path in self._sockets)
         try:
-            self._publisher = FeedPublisher(state_dir / "spool", "demo", changes, replay, clock.now)
+            self._publisher = FeedPublisher(state_dir / SPOOL, "demo", changes, replay, clock.now)
         except BaseException:
             self._remove_sockets()
             raise

@@ -25,6 +25,9 @@ Progress = Callable[[int, int], None]
 """Is told how many of how many messages are done."""
 
 JOURNAL = "journal"
+SPOOL = "spool"
+"""A publisher's own journal: what it has sent, for those who missed something."""
+
 OURS = (JOURNAL, index.FILE, checkpoint.DIRECTORY)
 """What is in a state directory; from any of them it goes on."""
 

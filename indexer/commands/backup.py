@@ -9,7 +9,7 @@ import click
 from .. import backup as backups
 from .. import config
 from ..progress import bar
-from ..state import JOURNAL
+from ..state import JOURNAL, SPOOL
 
 
 @click.command()
@@ -17,16 +17,22 @@ from ..state import JOURNAL
 @config.configuration
 @config.option("state-dir")
 def backup(directory: Path, state_dir: Path) -> None:
-    """Copy the journal and the newest checkpoint to a directory, verified.
+    """Copy the journal, the newest checkpoint and a publisher's spool to a directory, verified.
 
-    A daemon may run meanwhile. The next backup to the same directory copies what has changed. To
-    restore, use (a copy of) the directory as --state-dir; the index is made anew then.
+    A daemon and a publisher may run meanwhile. The next backup to the same directory copies what
+    has changed. To restore, use (a copy of) the directory as --state-dir; the index is made anew
+    then.
     """
     with bar("copying") as progress:
-        done = backups.backup(state_dir, JOURNAL, directory, progress)
+        done = backups.backup(state_dir, JOURNAL, SPOOL, directory, progress)
+    if done.journal is not None:
+        kept = done.checkpoint
+        also = f", and a checkpoint at serial {kept.serial}" if kept is not None else ""
+        click.echo(f"{directory}: {_said(done.journal)}{also}")
+    if done.spool is not None:
+        click.echo(f"{directory / SPOOL}: {_said(done.spool)}")
+
+
+def _said(done: backups.Copied) -> str:
     held = f"messages {done.first} to {done.last}" if done.last >= done.first else "no messages"
-    if done.checkpoint is not None:
-        held += f", and a checkpoint at serial {done.checkpoint.serial}"
-    click.echo(
-        f"{directory}: {done.copied} months copied, {done.unchanged} unchanged; it holds {held}"
-    )
+    return f"{done.copied} months copied, {done.unchanged} unchanged; it holds {held}"

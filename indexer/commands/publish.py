@@ -12,9 +12,11 @@ import click
 from .. import clock, config
 from ..errors import UsageError
 from ..feed import security
+from ..feed.curve import KeyList
 from ..feed.publisher import FeedPublisher
 from ..files import MessageFile
 from ..journal import Accepted
+from ..state import SPOOL
 
 _BATCH = 500
 _SLICE = 0.01
@@ -69,7 +71,7 @@ def publish(
     )
     messages = MessageFile(file, clock.now) if file is not None else None
     publisher = FeedPublisher(
-        state_dir / "spool",
+        state_dir / SPOOL,
         feed or socket.gethostname(),
         changes_queue[0],
         replay_queue[0],
@@ -78,6 +80,10 @@ def publish(
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+    allowed = protection.allowed
+    if isinstance(allowed, KeyList):
+        # It is read again before anybody is let in; an administrator wants to know at once.
+        signal.signal(signal.SIGHUP, lambda number, frame: allowed.refresh())
     try:
         if messages is not None:
             if leave:

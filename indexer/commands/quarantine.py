@@ -15,7 +15,7 @@ from ..journal import JournalReader, Quarantined
 from ..messages import Message
 from ..piwheels import log_relay
 from ..progress import console
-from ..state import JOURNAL, State, refuse_missing
+from ..state import JOURNAL, SPOOL, State, refuse_missing
 
 
 @click.command()
@@ -35,7 +35,7 @@ def quarantine(
     spool: bool,
 ) -> None:
     """List refused messages, or show those with the given IDs, or retry them."""
-    journal = "spool" if spool else JOURNAL
+    journal = SPOOL if spool else JOURNAL
     refuse_missing(state_dir, journal)
     reader = JournalReader(state_dir / journal)
     found = reader.quarantine()

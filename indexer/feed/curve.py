@@ -6,9 +6,11 @@ and never shown. What is one key is never taken for the other.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +18,8 @@ import zmq
 from zmq.utils import z85
 
 from ..errors import UsageError
+
+log = logging.getLogger(__name__)
 
 LENGTH = 40
 """Characters of a key in Z85 (https://rfc.zeromq.org/spec/32/)."""
@@ -171,6 +175,58 @@ def read_list(path: Path) -> dict[bytes, str]:
             "put the .pub files of those who may subscribe there",
         )
     return found
+
+
+class KeyList(Mapping[bytes, str]):
+    """The public keys of a file or a directory, read again when that has changed.
+
+    A list that cannot be read any more changes nothing: the last one that could be counts.
+
+    Args:
+        path: see `read_list`.
+
+    Raises:
+        UsageError: if it cannot be read now.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._signature()
+        self._keys = read_list(path)
+
+    def _signature(self) -> list[tuple[str, int, int, int]]:
+        """What changes as soon as a file does."""
+        try:
+            sources = [self._path]
+            if self._path.is_dir():
+                sources += sorted(self._path.glob("*.pub"))
+            found = [(str(one), one.stat()) for one in sources]
+        except OSError:
+            return []
+        return [(name, one.st_ino, one.st_size, one.st_mtime_ns) for name, one in found]
+
+    def refresh(self) -> None:
+        """Read it again, if it has changed."""
+        seen = self._signature()
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._keys = read_list(self._path)
+        except UsageError as error:
+            log.error("%s\n  until then, those may subscribe who could before", error)
+        else:
+            log.info("%d keys may subscribe now", len(self._keys))
+
+    def __getitem__(self, key: bytes) -> str:
+        self.refresh()
+        return self._keys[key]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def is_key(text: str) -> bool:

@@ -42,7 +42,8 @@ class Binding:
 
     Attributes:
         pair: its keys; None without CURVE.
-        allowed: the public keys of those who may connect, with comments.
+        allowed: the public keys of those who may connect, with comments; looked at anew whenever
+            somebody does.
         insecure: true if tcp beyond this machine is meant to be without CURVE.
         ipc_mode: of the file of an ipc socket; who may write to it may connect.
         ipc_group: the number of that file's group; None for that of the process.
@@ -98,7 +99,7 @@ def for_publisher(
         )
     binding = Binding(
         curve.read_private(curve_key) if curve_key is not None else None,
-        curve.read_list(allowed_keys) if allowed_keys is not None else {},
+        curve.KeyList(allowed_keys) if allowed_keys is not None else {},
         insecure,
         ipc_mode,
         _group(ipc_group) if ipc_group is not None else None,
@@ -280,8 +281,9 @@ class Gatekeeper:
         if mechanism != b"CURVE" or len(credentials) != 1 or len(credentials[0]) != 32:
             return None
         key = z85.encode(credentials[0])
-        if key in self._allowed:
-            log.info("%s connects with the key %s %s", address, key.decode(), self._allowed[key])
+        whose = self._allowed.get(key)
+        if whose is not None:
+            log.info("%s connects with the key %s %s", address, key.decode(), whose)
             return key
         self._refused(address, key)
         return None
@@ -293,7 +295,7 @@ class Gatekeeper:
             return
         log.warning(
             "refused a subscriber at %s: its key %s is not allowed%s\n"
-            "  what to do: if it may subscribe, put that key among the --allowed-keys and restart",
+            "  what to do: if it may subscribe, put that key among the --allowed-keys",
             address,
             key.decode(),
             f" ({self._unreported} more were refused meanwhile)" if self._unreported else "",

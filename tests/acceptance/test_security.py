@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -101,14 +102,19 @@ def test_daemon_that_is_not_allowed_says_so_until_it_is(tcp: Feed, site: Site, k
             status = site.status()
             eventually(lambda: index in publisher.output, lambda: publisher.output)
             assert "refused a subscriber at 127.0.0.1" in publisher.output
-            publisher.terminate()
-        assert (status["serial"], status["feeds"]) == (0, [])
-        [problem] = status["problems"]
-        assert f"cannot follow the publisher at {tcp.changes}: it does not allow" in problem
-        assert index in problem
-        assert problem in daemon.output
-        (site.home / "index.pub").rename(site.home / "subscribers" / "index.pub")
-        with site.publisher(tcp, *options) as publisher:
+            assert (status["serial"], status["feeds"]) == (0, [])
+            [problem] = status["problems"]
+            assert f"cannot follow the publisher at {tcp.changes}: it does not allow" in problem
+            assert index in problem
+            assert problem in daemon.output
+            # A list that is wrong is said, and changes nothing.
+            wrong = site.home / "subscribers" / "wrong.pub"
+            wrong.write_text("nonsense\n")
+            publisher.signal(signal.SIGHUP)
+            eventually(lambda: "wrong.pub is no public key" in publisher.output)
+            publisher.assert_running()
+            wrong.unlink()
+            (site.home / "index.pub").rename(site.home / "subscribers" / "index.pub")
             site.wait_for_all(case.count, daemon, publisher)
             site.wait(lambda found: not found["problems"], daemon, publisher)
             publisher.terminate()

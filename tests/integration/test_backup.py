@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from indexer import checkpoint, index
+from indexer import checkpoint, clock, index
 from indexer.cli import piw_indexer
 from indexer.errors import IndexerError, JournalError, StateError
-from indexer.journal import Accepted
+from indexer.journal import Accepted, Journal, JournalReader
 from indexer.lock import Lock
+from indexer.messages import Message
+from indexer.state import SPOOL
 
 from ..support import case_named, contents
 from .journals import (
@@ -304,3 +306,51 @@ def test_a_month_is_never_half_copied(
     back_up(state_dir, target)
     with opened(target) as state:
         assert state.journal.serial == CASE.count
+
+
+def fill_spool(state_dir: Path, messages: list[Message]) -> None:
+    spool = Journal(state_dir / SPOOL, clock.now)
+    spool.append(Accepted(None, message) for message in messages)
+    spool.close()
+
+
+def spooled(state_dir: Path) -> list[Message]:
+    reader = JournalReader(state_dir / SPOOL)
+    try:
+        reader.verify()
+        return [row.message for rows in reader.batches(0) for row in rows]
+    finally:
+        reader.close()
+
+
+def test_a_spool_is_copied_too(state_dir: Path, target: Path, tmp_path: Path) -> None:
+    messages = messages_of(CASE)
+    fill(state_dir, CASE)
+    fill_spool(state_dir, messages[:100])
+    said = back_up(state_dir, target)
+    assert f"{target / SPOOL}: 1 months copied, 0 unchanged; it holds messages 1 to 100" in said
+    fill_spool(state_dir, messages[100:200])
+    assert "messages 1 to 200" in back_up(state_dir, target)
+    assert spooled(target) == messages[:200]
+    epoch = JournalReader(state_dir / SPOOL).epoch
+    assert JournalReader(target / SPOOL).epoch == epoch, "its subscribers go on with it"
+    assert differences(target) == ["index: there is no " + str(target / index.FILE)]
+
+
+def test_a_publishers_own_directory(state_dir: Path, target: Path) -> None:
+    messages = messages_of(CASE)[:50]
+    fill_spool(state_dir, messages)
+    back_up(state_dir, target)
+    assert spooled(target) == messages
+    assert not (target / "journal").exists()
+
+
+def test_a_spool_that_has_lost_its_end_replaces_nothing(state_dir: Path, target: Path) -> None:
+    messages = messages_of(CASE)
+    fill_spool(state_dir, messages[:20])
+    back_up(state_dir, target)
+    shutil.rmtree(state_dir / SPOOL)
+    fill_spool(state_dir, messages[:10])
+    with pytest.raises(StateError, match="another journal"):
+        back_up(state_dir, target)
+    assert spooled(target) == messages[:20]

@@ -100,6 +100,29 @@ def test_one_that_is_newer_than_what_is_asked_for(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_one_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes minutes for a large one; one that has changed is looked through again."""
+    filled_with_checkpoints(tmp_path, CASE)
+    archive(tmp_path, MONTHS[0])
+    look = checkpoint._look
+    looked: list[str] = []
+
+    def counted(one: checkpoint.Checkpoint, journal_id: str) -> str:
+        looked.append(one.path.name)
+        return look(one, journal_id)
+
+    monkeypatch.setattr(checkpoint, "_look", counted)
+    monkeypatch.setattr(checkpoint, "_sound", set())
+    with opened(tmp_path, MONTHS[2]):
+        pass
+    assert differences(tmp_path) == []
+    [one] = checkpoint.every(tmp_path)
+    assert looked == [one.path.name]
+    one.path.write_bytes(one.path.read_bytes()[:4096])
+    assert differences(tmp_path)
+    assert len(looked) > 1
+
+
 def test_months_that_may_go_are_named(tmp_path: Path) -> None:
     filled_with_checkpoints(tmp_path, CASE, 0)
     said = make(tmp_path)
