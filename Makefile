@@ -24,9 +24,13 @@ ID := $(shell { pwd; $(PYTHON) --version || :; } 2>/dev/null | cksum | cut -d ' 
 MADE := $(VENV)/made-$(ID)
 INSTALLED := $(VENV)/installed-$(ID)
 INSTALLED_DEV := $(VENV)/installed-dev-$(ID)
+INSTALLED_SOAK := $(VENV)/installed-soak-$(ID)
+
+# How much `make soak` tries: 0.1 a tenth, 3 three times as much.
+SOAK ?= 1
 
 # command:package - what the tests start, and the Debian package that has it.
-TEST_COMMANDS := sqlite3:sqlite3 nginx:nginx-light apache2:apache2-bin
+TEST_COMMANDS := sqlite3:sqlite3 cc:gcc nginx:nginx-light apache2:apache2-bin
 
 # indexer.schema where mypy finds it; see [tool.mypy] in pyproject.toml.
 SCHEMA_LINK := build/mypy/indexer/schema
@@ -40,11 +44,10 @@ run: $(INSTALLED)  ## set up and run the demo: a simulated farm and the daemon
 	$(BIN)/piw-indexer demo $(ARGS)
 
 test: $(INSTALLED_DEV) debian-packages  ## set up and run the tests
-	$(BIN)/python -m pytest -q -m "not crash" $(ARGS)
+	$(BIN)/python -m pytest -q -m "not soak" $(ARGS)
 
-soak: $(INSTALLED_DEV) debian-packages  ## kill, cut the power and fail the disk, hundreds of times
-	PIW_INDEXER_SOAK_ROUNDS=50 PIW_INDEXER_SOAK_KILLS=60 PIW_INDEXER_SOAK_CUTS=60 \
-		PIW_INDEXER_SOAK_FAULTS=40 $(BIN)/python -m pytest -q -m crash \
+soak: $(INSTALLED_SOAK) debian-packages  ## kill, cut the power, fail the disk, fuzz: for an hour
+	PIW_INDEXER_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m "crash or soak" \
 		-o faulthandler_timeout=3600 $(ARGS)
 
 lint: $(INSTALLED_DEV) $(SCHEMA_LINK)  ## check format, style and types
@@ -73,6 +76,10 @@ $(INSTALLED): pyproject.toml $(MADE)
 $(INSTALLED_DEV): pyproject.toml $(MADE)
 	$(PIP) install --editable '.[dev]'
 	@touch $@ $(INSTALLED)
+
+$(INSTALLED_SOAK): pyproject.toml $(MADE)
+	$(PIP) install --editable '.[dev,soak]'
+	@touch $@ $(INSTALLED) $(INSTALLED_DEV)
 
 $(SCHEMA_LINK):
 	@mkdir -p $(@D)

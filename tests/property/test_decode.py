@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -15,48 +15,18 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voluptuous import Invalid, MultipleInvalid
 
 from indexer import decode, encode
 from indexer.errors import DecodeError
 from indexer.messages import Position
 
 from . import strategies as s
+from .decoding import DECODERS, RECEIVED, check_decoders, check_error, check_schemas
 from .profiles import examples
 
 pytestmark = pytest.mark.property
 
-RECEIVED = 1_700_000_000_000_000
 FIRST, LAST = 0, 2**63 - 1
-
-DECODERS: dict[str, Callable[[bytes], object]] = {
-    "from_json": lambda payload: decode.from_json(payload, RECEIVED),
-    "from_msgpack": lambda payload: decode.from_msgpack(payload, RECEIVED),
-    "published": lambda payload: decode.published(payload, RECEIVED),
-    "heartbeat": decode.heartbeat,
-    "replayed": lambda payload: decode.replayed(payload, RECEIVED),
-    "replay_request": decode.replay_request,
-}
-
-
-def check_error(error: DecodeError) -> None:
-    # It is stored as text beside the bytes, and shown on a terminal.
-    assert isinstance(error.path, str)
-    assert isinstance(error.cause, str)
-    assert error.cause
-    str(error).encode()
-    assert str(error).isprintable(), ascii(str(error))
-
-
-def check_decoders(payload: bytes) -> None:
-    for decoder in DECODERS.values():
-        try:
-            found = decoder(payload)
-        except DecodeError as error:
-            check_error(error)
-        else:
-            if isinstance(found, decode.Published) and found.error is not None:
-                check_error(found.error)
 
 
 @examples(400)
@@ -291,50 +261,6 @@ def test_a_value_of_another_type_is_refused(message: s.Message, data: st.DataObj
 
 
 # The compiled schema against voluptuous
-
-_MAPS = {"build_abis", "preinstalled_apt_packages", "dependencies", "hours"}
-_KEYED = {"releases", "abis"}
-
-
-def named(value: Any, key: str = "", parent: str = "") -> Any:
-    """Typed data with the names and shapes of the schema."""
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        kind = type(value).__name__
-        return {
-            field: named(one, field, kind) for field, one in zip(value._fields, value, strict=True)
-        }
-    if not isinstance(value, tuple):
-        return value
-    if key in _MAPS:
-        return {k: named(v) for k, v in value}
-    if key in _KEYED or (key == "files" and parent == "SnapshotRelease"):
-        keyed = {}
-        for record in value:
-            fields = named(record)
-            keyed[record[0]] = {field: fields[field] for field in record._fields[1:]}
-        return keyed
-    return [named(one) for one in value]
-
-
-def exactly(value: Any) -> Any:
-    """A picture in which 1, 1.0 and true are different, and the order of fields is not."""
-    if isinstance(value, dict):
-        return sorted((repr(key), exactly(inner)) for key, inner in value.items())
-    if isinstance(value, list):
-        return [exactly(inner) for inner in value]
-    return repr(value)
-
-
-def check_schemas(encoding: decode.Encoding, name: str, data: Any) -> bool:
-    """Both schemas refuse `data`, or both accept it with the same values; whether they accept."""
-    try:
-        compiled = encoding._checks[name](data)
-    except (Invalid, LookupError, TypeError, decode._RefusedError):
-        with pytest.raises(MultipleInvalid):
-            encoding._schemas[name](data)
-        return False
-    assert exactly(named(compiled)) == exactly(encoding._schemas[name](data))
-    return True
 
 
 @examples(200)
