@@ -18,8 +18,8 @@ from indexer.schema.piwheels import NO_DATA
 
 from .. import captured
 from . import strategies as s
+from .decoding import check_error
 from .profiles import examples
-from .test_decode import check_error
 
 pytestmark = pytest.mark.property
 
