@@ -50,6 +50,21 @@ def _summary(found: dict[str, Any]) -> Table:
         row("rate", f"{live['rate']:,.0f} messages/s")
         row("published", f"{live['written']:,} documents, last at {live['last_published']}")
         row("packages.json", f"last written at {live['counters_published']}")
+        if "db_queue" in live:
+            asking = live["db_queue"]
+            row(
+                "master",
+                f"{asking['asked']:,} packages asked for, {asking['taken']:,} were different,"
+                f" {asking['due']:,} waiting",
+            )
+        if "log_queue" in live:
+            logs = live["log_queue"]
+            passed = f", {logs['forwarded']:,} passed on" if logs["forward"] else ""
+            row(
+                "log queue",
+                f"{sum(logs['counted'].values()):,} entries{passed},"
+                f" {logs['waiting_for_master']:,} waiting for the master",
+            )
     row("quarantined", f"{found['quarantined']:,}")
     counts = found["counts"]
     names = {"download_counts": "packages with downloads"}

@@ -196,6 +196,7 @@ def test_daemon_takes_everything_from_a_master(ipc: Feed, site: Site, master: Ma
         eventually(lambda: documents(site.output_path).keys() == documents(SITE).keys())
         site.wait(lambda found: found["pending"] == 0, daemon)
         assert_site(site.output_path)
+        eventually(lambda: "7 were different" in site.piw("status").stdout)
         # What the master changes, and no feed tells, is found.
         project = master.get("PROJDATA", "empty")
         master.put("PROJDATA", "empty", {**project, "description": "Nothing in it"})
@@ -299,6 +300,7 @@ def test_every_frame_is_counted_and_passed_on(
         site.wait(lambda found: log_queue(found)["counted"].get("LOGPAGE") == 2, daemon)
         live = log_queue(site.status())
         assert (live["lost"], live["not_forwarded"]) == (0, 0)
+        assert " entries, " in site.piw("status").stdout
         daemon.terminate()
     assert counted(site) == len(DOWNLOADS) + 1
     assert "log-queue" in site.piw("quarantine").stdout
