@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,10 +34,9 @@ def recorded(found: Iterable[Capture], asked: str, answered: str) -> Answers:
     return answers
 
 
-def by_client(path: Path) -> Answers:
-    """The last answers in a capture of many clients at once, told apart by their addresses."""
+def answers_in_time(path: Path) -> Iterator[tuple[datetime, bytes, bytes]]:
+    """When which request got which answer, in a capture of many clients at once."""
     waiting: dict[str, bytes] = {}
-    answers: Answers = {}
     for line in path.read_bytes().splitlines():
         found = json.loads(line)
         if len(found["frames"]) < 3:
@@ -45,8 +45,7 @@ def by_client(path: Path) -> Answers:
         if found["dir"] == "recv":
             waiting[address] = frame
         elif address in waiting:
-            answers[waiting.pop(address)] = frame
-    return answers
+            yield datetime.fromisoformat(found["t"]), waiting.pop(address), frame
 
 
 def small() -> Answers:
@@ -60,7 +59,8 @@ SITE = DIRECTORY / "farm" / "site"
 
 def farm() -> Answers:
     """A farm at the end of its life, as its site shows it."""
-    answers = by_client(DIRECTORY / "farm" / "wire-the_oracle.jsonl")
+    path = DIRECTORY / "farm" / "wire-the_oracle.jsonl"
+    answers = {request: answer for _, request, answer in answers_in_time(path)}
     # Nobody asked for these when all was done; the site tells what they would have been.
     packages = {path.name for path in (SITE / "project").iterdir() if not path.is_symlink()}
     answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", packages)

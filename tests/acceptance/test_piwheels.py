@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from indexer.piwheels import cbor
 
 from .. import samples
 from ..captured import DIRECTORY, captures
-from ..master import SITE, Master, farm, small
+from ..master import SITE, Master, answers_in_time, farm, small
 from ..support import Feed, Process, Site, eventually
 
 pytestmark = pytest.mark.acceptance
@@ -391,3 +392,71 @@ def test_site_with_a_document_that_is_none(site: Site) -> None:
     assert "1 documents were unusable" in result.stderr
     assert site.status()["counts"]["packages"] == 6
     assert site.piw("import-site", site.home, status=2).stderr.count("project") >= 1
+
+
+# All of it at once
+
+
+def life() -> list[tuple[Any, str, bytes, bytes]]:
+    """A farm's recorded life in order: when, on which queue, the frame, what it answers."""
+    found = []
+    for name, queue in (("status", "status"), ("wire-lumberjack", "log")):
+        for capture in captures(DIRECTORY / "farm" / f"{name}.jsonl"):
+            found.append((capture.at, queue, capture.frame, b""))
+    for at, request, answer in answers_in_time(DIRECTORY / "farm" / "wire-the_oracle.jsonl"):
+        found.append((at, "db", answer, request))
+    return sorted(found, key=lambda event: event[0])
+
+
+def test_a_recorded_life_gives_the_documents_that_its_master_published(
+    ipc: Feed, site: Site, sockets: Path, queues: tuple[str, str]
+) -> None:
+    """35 seconds of three slaves, in one or two."""
+    status_queue, db_queue = f"ipc://{sockets}/status", f"ipc://{sockets}/db"
+    options = ["--status-queue", status_queue, "--db-queue", db_queue, "--sweep-pause", 0]
+    options += ["--log-queue", queues[0], "--log-forward", queues[1]]
+    context: zmq.Context[Any] = zmq.Context()
+    status = context.socket(zmq.XPUB)
+    status.bind(status_queue)
+    answers: dict[bytes, bytes] = {}
+    try:
+        with (
+            Master(db_queue, answers),
+            TheirLog(queues[1]) as theirs,
+            site.daemon(ipc, *options) as daemon,
+            Logger(queues[0]) as logger,
+        ):
+            assert status.poll(60_000), "the daemon does not subscribe"
+            status.recv()
+            for number, (_, queue, frame, request) in enumerate(life()):
+                if queue == "status":
+                    status.send(frame)
+                elif queue == "log":
+                    logger.push([frame])
+                else:
+                    answers[request] = frame
+                if number % 10 == 0:
+                    time.sleep(0.01)
+            answers.update(farm())
+            eventually(lambda: documents(site.output_path).keys() == documents(SITE).keys())
+            site.wait(lambda found: found["downloads"] + found["not_a_wheel"] == 31, daemon)
+            eventually(lambda: agrees(documents(SITE), documents(site.output_path)))
+            eventually(lambda: len(theirs.frames) == len(LOGS))
+            assert theirs.frames == [[frame] for frame in LOGS]
+            daemon.terminate()
+    finally:
+        context.destroy(linger=0)
+    assert_site(site.output_path)
+    ours = json.loads((site.output_path / "packages.json").read_bytes())
+    published = json.loads((SITE / "packages.json").read_bytes())
+    assert [[row[0], row[2]] for row in ours] == sorted([row[0], row[2]] for row in published)
+    assert site.status()["quarantined"] == 0
+    assert site.piw("check").stdout == "No differences.\n"
+
+
+def agrees(theirs: Any, ours: Any) -> bool:
+    try:
+        assert_agrees(theirs, ours)
+    except AssertionError:
+        return False
+    return True
