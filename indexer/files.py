@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from . import decode
+from . import decode, encode
 from .clock import Clock
 from .errors import DecodeError, UsageError
 from .journal import Accepted, Entry
@@ -28,13 +28,15 @@ class MessageFile:
     Args:
         name: its path; `-` for the standard input, which is kept in a temporary file meanwhile.
         clock: the time of receipt, for messages that do not say when they happened.
+        most: bytes that a message may have in the journal; larger ones are refused.
 
     Raises:
         UsageError: if it cannot be read.
     """
 
-    def __init__(self, name: str, clock: Clock) -> None:
+    def __init__(self, name: str, clock: Clock, most: int | None = None) -> None:
         self.name = name
+        self._most = most
         self._clock = clock
         try:
             self._file: IO[bytes]
@@ -62,7 +64,12 @@ class MessageFile:
                 continue
             position = Position(self.feed, 0, number)
             try:
-                entry: Entry = Accepted(position, decode.from_json(line, self._clock()))
+                message = decode.from_json(line, self._clock())
+                # What is never stored may have made the line long.
+                if self._most is not None and len(line) > self._most:
+                    if len(encode.to_journal(message)) > self._most:
+                        raise DecodeError("", f"has more than {self._most} bytes")
+                entry: Entry = Accepted(position, message)
             except DecodeError as error:
                 entry = refused(position, self.name, "json", error, line)
             yield entry, read

@@ -376,6 +376,10 @@ class Site:
         found: dict[str, Any] = json.loads(self.piw("status", "--json").stdout)
         return found
 
+    def gather(self) -> dict[str, Any]:
+        """Likewise, without a process of its own: that takes longer than what a test waits for."""
+        return gather(self.state_dir, clock.now())
+
     def wait(self, condition: Callable[[dict[str, Any]], bool], *running: Process) -> None:
         """Wait until what `status` shows meets a condition, while processes keep running."""
         last: list[object] = [None]
@@ -384,8 +388,7 @@ class Site:
             for process in running:
                 process.assert_running()
             try:
-                # Not the command: to start it again and again takes longer than what it watches.
-                found = gather(self.state_dir, clock.now())
+                found = self.gather()
             except StateError as error:  # there is no state yet
                 last[0] = error
                 return False

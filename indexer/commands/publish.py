@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..feed import security
 from ..feed.curve import KeyList
 from ..feed.publisher import FeedPublisher
+from ..feed.sockets import MAX_MESSAGE
 from ..files import MessageFile
 from ..journal import Accepted
 from ..state import SPOOL
@@ -69,7 +70,8 @@ def publish(
         ipc_mode,
         ipc_group,
     )
-    messages = MessageFile(file, clock.now) if file is not None else None
+    # A larger one would be cut off, and its subscribers with it.
+    messages = MessageFile(file, clock.now, MAX_MESSAGE // 2) if file is not None else None
     publisher = FeedPublisher(
         state_dir / SPOOL,
         feed or socket.gethostname(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import msgpack
 import pytest
 import zmq
 
+from indexer.feed.sockets import MAX_MESSAGE
 from indexer.journal import JournalReader
 
 from .. import samples
@@ -266,6 +268,26 @@ def test_publisher_does_not_send_what_is_no_message(ipc: Feed, site: Site) -> No
         "quarantine", "--state-dir", site.publisher_dir, "--spool", "--json"
     ).stdout.splitlines()
     assert len(listed) == REFUSED.count
+
+
+def test_publisher_does_not_send_what_no_frame_may_hold(ipc: Feed, site: Site) -> None:
+    """What is never sent may be as long as it likes."""
+    at = "2026-11-20T12:00:00+00:00"
+    envelopes = [
+        {"msg": "NEWPKG", "at": at, "data": {"package": "a", "output": "x" * MAX_MESSAGE}},
+        {"msg": "NEWPKG", "at": at, "data": {"package": "b", "description": "x" * MAX_MESSAGE}},
+        {"msg": "NEWPKG", "at": at, "data": {"package": "c"}},
+    ]
+    file = site.home / "large.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in envelopes))
+    with site.publisher(ipc, file) as publisher, site.daemon(ipc) as daemon:
+        site.wait_for_all(2, daemon, publisher)
+        assert "1 lines" in publisher.output
+        assert not site.status()["problems"]
+        daemon.terminate()
+        publisher.terminate()
+    published = site.output_path / "project"
+    assert sorted(path.name for path in published.iterdir()) == ["a", "c"]
 
 
 def test_daemon_killed_after_the_last_message_publishes_on_its_next_start(

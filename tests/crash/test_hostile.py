@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from indexer import decode, encode
 from indexer.errors import DecodeError
 from indexer.feed.sockets import MAX_MESSAGE
+from indexer.feed.subscriber import MOST_FEEDS
 from indexer.journal_reader import JournalReader, Quarantined
 from indexer.messages import Position
 from indexer.quarantine import refused
@@ -28,6 +29,7 @@ from .harness import Victim, daemon
 pytestmark = pytest.mark.crash
 
 GOOD = "good"
+TOO_LARGE = b"\0" * (MAX_MESSAGE + 1)
 EPOCH = 77_000_000_077
 """Of the good messages: a request for a replay names no feed."""
 
@@ -46,6 +48,7 @@ class Peer:
         self.feed = feed
         self.serial = 0
         self.junk: list[list[bytes]] = []  # to be sent before the next answer
+        self.large: set[int] = set()  # serials whose message no frame may hold
         self.context: zmq.Context[Any] = zmq.Context()
         self.changes, self.replay = (
             self.bound(zmq.XPUB, feed.changes),
@@ -75,7 +78,8 @@ class Peer:
             last = wanted.after
             if wanted.epoch == EPOCH:
                 for last in range(wanted.after + 1, self.serial + 1):
-                    self.replay.send_multipart([sender, marker(last)[1]])
+                    payload = TOO_LARGE if last in self.large else marker(last)[1]
+                    self.replay.send_multipart([sender, payload])
             self.replay.send_multipart([sender, encode.replay_end(last)])
 
     def journal(self) -> JournalReader:
@@ -189,12 +193,60 @@ def test_an_invalid_message_keeps_its_place(peer: Peer) -> None:
 
 
 def test_a_frame_that_is_too_large(peer: Peer) -> None:
-    """It is cut off, and must come again."""
-    peer.send([b"DELPKG", b"\0" * (MAX_MESSAGE + 1)])
-    peer.send_good()
-    peer.await_accepted()
-    peer.send_good()
-    peer.await_accepted()
+    """The connection is cut; ZeroMQ would not make another one."""
+    for _ in range(2):
+        peer.send([b"DELPKG", TOO_LARGE])
+        peer.send_good()
+        peer.await_accepted()
+        peer.send_good()
+        peer.await_accepted()
+
+
+def test_a_message_that_cannot_be_replayed(site: Site, feed: Feed) -> None:
+    """It is asked for a few times, given up, and said; what follows it is taken."""
+    with daemon(site, feed) as victim:
+        peer = Peer(site, feed, victim)
+        try:
+            peer.await_subscriber()
+            for _ in range(3):
+                peer.send_good()
+            peer.await_accepted()
+            peer.serial += 1
+            peer.large.add(peer.serial)
+            for _ in range(3):
+                peer.send_good()
+            peer.await_accepted()
+            problems = site.gather()["problems"]
+        finally:
+            peer.close()
+        [broken] = [one for one in problems if "broken" in one]
+        assert "messages 4 to 4 are lost" in broken
+        assert site.gather()["serial"] == 6
+        victim.terminate()
+
+
+def test_names_of_feeds_without_end(site: Site, ipc: Feed) -> None:
+    """Whoever makes up names of feeds does not fill the memory, nor displace the real one."""
+    with daemon(site, ipc) as victim:
+        peer = Peer(site, ipc, victim)
+        try:
+            peer.await_subscriber()
+            peer.send_good()
+            peer.await_accepted()
+            for number in range(2 * MOST_FEEDS):
+                message = {"msg": "NEWPKG", "data": {"package": f"package-{number}"}}
+                made_up = s.wire(message, feed=f"feed-{number}", epoch=1, serial=1)
+                peer.send([b"NEWPKG", made_up])
+            peer.send_good()
+            peer.await_accepted()
+            found = site.gather()
+            refused = [one.reason for one in peer.quarantine()]
+        finally:
+            peer.close()
+        assert len(found["feeds"]) == MOST_FEEDS
+        assert len(refused) == MOST_FEEDS + 1
+        assert {f"this address has {MOST_FEEDS} other feeds already"} == set(refused)
+        victim.terminate()
 
 
 class Babbler:

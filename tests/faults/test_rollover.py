@@ -14,10 +14,10 @@ import pytest
 
 from .. import tally
 from ..crash.harness import AS_OF, SEAMS, Stream, Victim, daemon, journaled, publisher, seed
+from ..crash.months import WrongClock
 from ..support import Feed, Site, eventually
 from ..tally import SCALE, amount
 from .injection import Shim, Switch
-from .months import WrongClock
 
 pytestmark = pytest.mark.crash
 
