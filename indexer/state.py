@@ -320,8 +320,13 @@ def replay(
 
 
 def _begin_from(connection: sqlite3.Connection, start: checkpoint.Checkpoint) -> None:
-    """Mark everything to be written: nobody knows what became of the documents since then."""
+    """Mark everything to be written: nobody knows what became of the documents since then.
+
+    The live farm is not in the journal; that of the checkpoint is long past.
+    """
     with database.transaction(connection):
+        connection.execute("DELETE FROM slaves")
+        connection.execute("DELETE FROM masters")
         pending.mark_all(connection, start.serial)
         connection.execute("DELETE FROM state WHERE key IN ('counters_written', 'window_written')")
 

@@ -75,9 +75,23 @@ def _in_use(path: str) -> bool:
 
 
 def connected(
-    context: zmq.Context[Any], kind: int, address: str, protection: Connecting = LOCAL_CONNECTING
+    context: zmq.Context[Any],
+    kind: int,
+    address: str,
+    protection: Connecting = LOCAL_CONNECTING,
+    *,
+    immediate: bool = False,
+    most: int = MAX_MESSAGE,
 ) -> tuple[zmq.Socket[bytes], Handshakes | None]:
     """A socket connected to `address`; the peer may come later, go, and come back.
+
+    Args:
+        context: of ZeroMQ.
+        kind: of the socket.
+        address: of the peer.
+        protection: how it proves who it is, and knows the peer.
+        immediate: send nothing while the peer is not there, instead of keeping it for later.
+        most: bytes of a frame; a peer that sends more is disconnected.
 
     Returns:
         The socket, and how its handshakes end, if it has any.
@@ -89,7 +103,8 @@ def connected(
     socket = _socket(context, kind, address, protection)
     if kind == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
-    if kind == zmq.DEALER:
+    socket.setsockopt(zmq.MAXMSGSIZE, most)
+    if kind == zmq.DEALER or immediate:
         # A request that waited for a peer to come back would be answered twice.
         socket.setsockopt(zmq.IMMEDIATE, 1)
     handshakes = None if address.startswith("inproc://") else Handshakes(context, socket)
@@ -125,6 +140,7 @@ class Handshakes:
         failed: true if the last one failed, for any reason.
         succeeded: true if the last one succeeded, and the connection stands.
         given_up: true if there is no connection any more, and ZeroMQ does not try to make one.
+        successes: how many have succeeded.
     """
 
     _number = 0
@@ -134,6 +150,7 @@ class Handshakes:
         address = f"inproc://handshakes-{Handshakes._number}"
         self.refused = self.failed = self.succeeded = self.given_up = False
         self._parted = False
+        self.successes = 0
         socket.monitor(
             address,
             zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -160,6 +177,7 @@ class Handshakes:
             if event == zmq.EVENT_CONNECT_RETRIED:
                 continue
             self.succeeded = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self.successes += self.succeeded
             if event != zmq.EVENT_DISCONNECTED:  # that follows a failure, and tells nothing of it
                 self.refused = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
                 self.failed = not self.succeeded

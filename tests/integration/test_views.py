@@ -10,6 +10,16 @@ from typing import Any
 import pytest
 
 from indexer import decode, times
+from indexer.piwheels import farm_store
+from indexer.piwheels.farm_picture import MasterPicture, Picture, SlavePicture
+from indexer.piwheels.farm_store import rows
+from indexer.piwheels.status_messages import (
+    Build,
+    MasterHello,
+    MasterStats,
+    SlaveHello,
+    SlaveStats,
+)
 from indexer.schema import index as schema
 
 from .. import samples
@@ -104,6 +114,99 @@ def test_builds_failures_and_farm(index: Index) -> None:
     assert (two[0], sorted(two[1].split(",")), *two[2:]) == (2, ["cp311", "cp39"], 2, 2, 9.0)
 
 
+def slave(number: int, first_seen: str | None, **changes: Any) -> SlavePicture:
+    """A slave that is there since a time."""
+    since = None if first_seen is None else times.parse_rfc3339(first_seen)
+    hello = SlaveHello(1.0, 1.0, "311", "cp311", "linux_armv7l", f"pi{number}", "", "", "", "")
+    return SlavePicture(
+        *(number, hello, since, samples.NOW, "building", samples.NOW, True),
+        *(Build("scipy", "2.0"), "", 1, 0, SlaveStats(0, 0, 1, 2, 3, 4, 5, 0.5, 60.0), -1.5),
+    )._replace(**changes)
+
+
+def show(index: Index, *slaves: SlavePicture) -> None:
+    """Keep a farm in the index."""
+    picture = Picture(samples.NOW, MasterPicture(samples.NOW, None, None), slaves, ())
+    farm_store.write(index.connection, farm_store.read(index.connection), rows("ipc:///q", picture))
+
+
+def test_farm_of_slaves_that_are_there(index: Index) -> None:
+    """A number that a former slave had, too, counts what each of them has built."""
+    index.apply(
+        log_build(1, "numpy", "1.0", slave_id=1, at="2026-11-19T00:00:00Z"),
+        log_build(2, "numpy", "1.1", slave_id=1, at="2026-11-20T10:00:00Z", status=False),
+        log_build(3, "numpy", "1.2", slave_id=1, at="2026-11-20T11:00:00Z", duration=8.0),
+        log_build(4, "numpy", "1.3", slave_id=2, at="2026-11-20T11:00:00Z"),
+        log_build(5, "numpy", "1.3", slave_id=9, at="2026-11-20T11:00:00Z", abi_tag="cp39"),
+    )
+    show(
+        index,
+        slave(1, "2026-11-20T09:00:00Z"),
+        slave(2, None, hello=None, doing="", since=None, build=None, stats=None, clock_skew=None),
+        slave(7, "2026-11-20T09:00:00Z", doing="idle", build=None),
+    )
+    columns = "slave_id, label, doing, package, since, abi_tags, builds, failures, busy_seconds"
+    at = "2026-11-20 12:00:00"
+    assert index.rows(f"SELECT {columns} FROM farm") == [
+        (1, "pi1", "building", "scipy", at, "cp311", 2, 1, 10.0),
+        (2, None, "", None, None, None, 0, 0, None),
+        (7, "pi7", "idle", None, at, "cp311", 0, 0, None),
+        (1, None, None, None, None, "cp311", 1, 0, 2.0),
+        (2, None, None, None, None, "cp311", 1, 0, 2.0),
+        (9, None, None, None, None, "cp39", 1, 0, 2.0),
+    ]
+    assert index.rows("SELECT last_built_at, load_average, clock_skew FROM farm LIMIT 1") == [
+        ("2026-11-20 11:00:00", 0.5, -1.5)
+    ]
+    show(index, slave(7, "2026-11-20T09:00:00Z"))
+    assert index.rows("SELECT slave_id, builds FROM farm WHERE doing IS NULL") == [
+        *((1, 3), (2, 1), (9, 1))
+    ]
+
+
+def test_what_is_kept_of_the_farm_comes_back(index: Index) -> None:
+    one = slave(1, "2026-11-20T09:00:00Z", file="x.whl")
+    two = slave(2, None, hello=None, doing="", since=None, build=None, stats=None, clock_skew=None)
+    hello = MasterHello(0, "vm", "Debian", "12", "", "")
+    counts = (("cp311", 1), ("cp39", 2))
+    stats = MasterStats(0, 1, counts, 1.5, 2, (), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0.5, 0.0)
+    for master in (MasterPicture(0, hello, stats), MasterPicture(0, None, None)):
+        picture = Picture(0, master, (one, two), ())
+        before = farm_store.read(index.connection)
+        farm_store.write(index.connection, before, rows("ipc:///q", picture))
+        found = farm_store.read(index.connection)
+        assert found == rows("ipc:///q", picture)
+        assert farm_store.pictures(found, "ipc:///q") == (master, (one, two))
+        assert farm_store.pictures(found, "ipc:///other") == (None, ())
+    farm_store.clear(index.connection)
+    assert farm_store.read(index.connection) == farm_store.NO_ROWS
+
+
+def test_only_what_changed_is_written(index: Index) -> None:
+    show(index, slave(1, None), slave(2, None), slave(3, None))
+    before = index.connection.total_changes
+    show(index, slave(1, None), slave(2, None, doing="idle"))
+    assert index.connection.total_changes == before + 2, "one replaced, one gone"
+    show(index, slave(1, None), slave(2, None, doing="idle"))
+    assert index.connection.total_changes == before + 2
+
+
+def test_an_index_of_before_gets_the_live_farm(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    with Index(path) as index:
+        index.apply(log_build(1, "numpy", "1.0"))
+        first, second = (one.name for one in schema.migrations._migrations[:2])
+        for statement in ("DROP VIEW farm", "DROP TABLE slaves", "DROP TABLE masters"):
+            index.connection.execute(statement)
+        index.connection.execute("CREATE VIEW farm AS SELECT built_by AS slave_id FROM builds")
+        index.connection.execute("DELETE FROM _sqlite_migrations WHERE name = ?", (second,))
+        assert index.rows("SELECT name FROM _sqlite_migrations") == [(first,)]
+    with Index(path) as index:
+        assert index.rows("SELECT slave_id, builds, label FROM farm") == [(1, 1, None)]
+        show(index, slave(1, None))
+        assert index.rows("SELECT count(*) FROM farm") == [(2,)]
+
+
 @pytest.mark.parametrize("build_id", [1, 9_999, 10_000, 99_999_999, 100_000_000, 10**12 - 1])
 def test_log_url_is_the_documents(build_id: int, index: Index) -> None:
     index.apply(set_abis("cp311"), log_build(build_id, "numpy", "1.0", status=False))
@@ -136,7 +239,7 @@ def test_tables_are_strict_and_explained(index: Index) -> None:
     )
     assert tables.keys() >= {
         *("packages", "package_names", "versions", "builds", "files", "dependencies"),
-        *("build_abis", "preinstalled_apt_packages", "rewrites_pending"),
+        *("build_abis", "preinstalled_apt_packages", "rewrites_pending", "slaves", "masters"),
     }
     for name, sql in tables.items():
         assert re.search(r"\) STRICT(, WITHOUT ROWID)?$", sql), name

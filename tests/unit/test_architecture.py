@@ -23,7 +23,15 @@ PICTURE = (
         "schema schema.index schema.messages schema.piwheels messages entries pending tags",
     ),
     ("doors to the machine", "lock database config feed feed.curve schema.journal"),
-    ("bytes and rows", "encode decode index feed.security piwheels piwheels.cbor piwheels.changes"),
+    (
+        "bytes and rows",
+        "encode decode index feed.security piwheels piwheels.cbor piwheels.changes"
+        " piwheels.status_messages",
+    ),
+    (
+        "the live farm",
+        "piwheels.farm_picture piwheels.farm piwheels.farm_store piwheels.farm_view",
+    ),
     ("single stages", "journal_reader counters render publish feed.sockets"),
     ("the journal", "journal checkpoint damaged"),
     ("receive and apply", "quarantine built_files apply feed.publisher salvage"),
@@ -38,7 +46,7 @@ PICTURE = (
     (
         "a piwheels that runs",
         "piwheels.translate piwheels.compare piwheels.oracle piwheels.snapshots piwheels.log_relay"
-        " piwheels.backfill piwheels.site",
+        " piwheels.backfill piwheels.site piwheels.status_feed",
     ),
     ("processes", "writer_process check"),
     ("the daemon", "daemon"),
@@ -77,6 +85,12 @@ STAGES_NEVER = {
     "render": "sqlite3 database zmq os socket time clock pathlib publish datetime",
     "publish": "sqlite3 database index pending render",
     "writer": "zmq time clock journal apply state",
+    "piwheels.cbor": "sqlite3 database zmq os socket time clock pathlib",
+    "piwheels.status_messages": "sqlite3 database zmq os socket time clock pathlib",
+    "piwheels.farm": "sqlite3 database zmq os socket time clock pathlib",
+    "piwheels.farm_view": "sqlite3 database zmq os socket time clock pathlib",
+    "piwheels.farm_store": "zmq os socket time clock pathlib",
+    "piwheels.status_feed": "index apply state",
     "names": "sqlite3 zmq os socket time clock pathlib",
     "times": "sqlite3 zmq os socket time clock pathlib",
 }
@@ -84,7 +98,8 @@ STAGES_NEVER = {
 
 ONLY = {
     "zmq": "daemon source feed.curve feed.peer feed.publisher feed.security feed.sockets"
-    " feed.subscriber piwheels.log_relay piwheels.oracle piwheels.snapshots",
+    " feed.subscriber piwheels.log_relay piwheels.oracle piwheels.snapshots"
+    " piwheels.status_feed",
     "time": "clock",
     "fcntl": "lock",
     "click": "cli config commands.*",
