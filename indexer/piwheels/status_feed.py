@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import zmq
@@ -22,6 +22,7 @@ from ..feed.security import LOCAL_CONNECTING, Connecting
 from ..feed.sockets import Handshakes
 from ..journal import Entry, Row
 from ..quarantine import refused
+from ..source import Tools
 from . import cbor, farm_store, farm_view, status_messages
 from .farm import Farm
 from .farm_picture import EMPTY, Finished
@@ -36,6 +37,9 @@ LARGEST = 256 * 1024
 
 PATIENCE = 30.0
 """Seconds without a connection, or of silence, until that is told; a master speaks every ten."""
+
+OPEN_AGAIN = 10.0
+"""Seconds without a connection until the socket is opened anew."""
 
 HELLO_AGAIN = 60.0
 """Seconds between two hellos: each makes the master say everything again, to everyone."""
@@ -58,14 +62,53 @@ def _ignore(package: str, version: str) -> None:
     pass
 
 
+class _Line:
+    """A socket that is opened anew when ZeroMQ has given its peer up.
+
+    Attributes:
+        socket: at present.
+        connected: true while the peer is there.
+        since: when it came or left, or we began; seconds.
+    """
+
+    def __init__(self, opened: Callable[[], tuple[zmq.Socket[bytes], Handshakes | None]]) -> None:
+        self._open = opened
+        self.socket, self._handshakes = opened()
+        self.connected = False
+        self.since = self._opened = -math.inf
+        self._connections = 0  # as far as they were noticed
+
+    def look(self, now: float) -> bool:
+        """Take note of what happened since the last look; true if a peer came, perhaps anew."""
+        handshakes = self._handshakes
+        if handshakes is None:  # it is in this process
+            return False
+        handshakes.look()
+        came = handshakes.successes > self._connections
+        if came or handshakes.succeeded != self.connected:
+            self.connected, self.since = handshakes.succeeded, now
+        self._connections = handshakes.successes
+        apart = now - max(self.since, self._opened)
+        if not self.connected and (handshakes.given_up or apart >= OPEN_AGAIN):
+            self.close()
+            self.socket, self._handshakes = self._open()
+            self._connections, self._opened = 0, now
+        return came
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._handshakes is not None:
+            self._handshakes.close()
+        self.socket.close()
+
+
 class StatusFeed:
-    """Follows the status feed of a piwheels master.
+    """A source of the daemon: the status feed of a piwheels master.
 
     Args:
-        context: of ZeroMQ.
+        tools: of the daemon; the index's tables `slaves` and `masters` are kept here.
         status_queue: the address of the master's status queue.
         control_queue: the address of its control queue, to say hello on; None not to.
-        connection: the index's one writer; its tables `slaves` and `masters` are kept here.
         clock: the time of day, microseconds since 1970.
         monotonic: seconds on a clock that never jumps.
         finished: is called with the package and version of every build that has ended, as the
@@ -79,10 +122,9 @@ class StatusFeed:
 
     def __init__(
         self,
-        context: zmq.Context[Any],
+        tools: Tools,
         status_queue: str,
         control_queue: str | None,
-        connection: sqlite3.Connection,
         clock: Clock,
         monotonic: Callable[[], float],
         finished: Callable[[str, str], None] = _ignore,
@@ -90,7 +132,7 @@ class StatusFeed:
     ) -> None:
         self.status_queue = status_queue
         self.control_queue = control_queue
-        self._connection = connection
+        self._connection = tools.connection
         self._monotonic = monotonic
         self._finished = finished
         self._farm = Farm()
@@ -104,26 +146,23 @@ class StatusFeed:
         self._last_fault = ""
         start = monotonic()
         self._last_tick = start
-        self._connections = 0  # as far as they were noticed
-        self._connected = False
-        self._since = start  # it is connected, or apart
         self._heard: float | None = None
         self._heard_here = False  # over this connection
         self._hello_wanted = True
         self._last_hello = -math.inf
-        self._stored = farm_store.read(connection)
+        self._stored = farm_store.read(tools.connection)
         master, slaves = farm_store.pictures(self._stored, status_queue)
         self._farm.restore(master, slaves, self._now(), clock())
-        self._status, handshakes = sockets.connected(
-            context, zmq.SUB, status_queue, protection, watched=True, most=LARGEST
-        )
-        assert handshakes is not None
-        self._handshakes: Handshakes = handshakes
-        self._control: zmq.Socket[bytes] | None = None
+        connect = partial(sockets.connected, tools.context, protection=protection)
+        self._status = _Line(lambda: connect(zmq.SUB, status_queue, most=LARGEST))
+        self._status.since = start
+        self._control: _Line | None = None
         if control_queue is not None:
-            self._control, _ = sockets.connected(
-                context, zmq.PUSH, control_queue, protection, immediate=True
-            )
+            try:
+                self._control = _Line(lambda: connect(zmq.PUSH, control_queue, immediate=True))
+            except BaseException:
+                self._status.close()
+                raise
 
     def _now(self) -> times.Time:
         return round(self._monotonic() * times.SECOND)
@@ -136,9 +175,9 @@ class StatusFeed:
         if self._store_trouble:
             return self._store_trouble
         now = self._monotonic()
-        silent = now - max(self._since, self._heard or 0.0)
+        silent = now - max(self._status.since, self._heard or 0.0)
         if silent > PATIENCE:
-            if self._connected:
+            if self._status.connected:
                 return f"the master at {self.status_queue} has been silent for {silent:.0f} s"
             return (
                 f"no master is at {self.status_queue}: does piw-master run, and is that the"
@@ -153,7 +192,7 @@ class StatusFeed:
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
         """What to poll for input."""
-        return (self._status,)
+        return (self._status.socket,)
 
     def receive(self, most: int, until: float) -> list[Entry]:
         """Take in what arrived; returns at once when nothing waits any more.
@@ -170,7 +209,7 @@ class StatusFeed:
             if not count % 64 and count and self._monotonic() >= until:
                 break
             try:
-                frames = self._status.recv_multipart(zmq.NOBLOCK)
+                frames = self._status.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
             self._frames += 1
@@ -195,7 +234,7 @@ class StatusFeed:
         now = self._monotonic()
         self._kept = min(MOST_KEPT, self._kept + (now - self._last_tick) / KEPT_EVERY)
         self._last_tick = now
-        self._look_at_connection(now)
+        self._look_at_connections(now)
         self._say_hello(now)
         self._tell(self._farm.tick(self._now()))
         self._picture = self._farm.picture(self._now())
@@ -209,7 +248,7 @@ class StatusFeed:
             "status_feed": {
                 "status_queue": self.status_queue,
                 "control_queue": self.control_queue,
-                "connected": self._connected,
+                "connected": self._status.connected,
                 "silent_seconds": silent,
                 "frames": self._frames,
                 "refused": self._refused,
@@ -219,7 +258,6 @@ class StatusFeed:
     def close(self) -> None:
         """Close its sockets."""
         self._status.close()
-        self._handshakes.close()
         if self._control is not None:
             self._control.close()
 
@@ -242,27 +280,24 @@ class StatusFeed:
         self._kept -= 1
         return [refused(None, SOURCE, "cbor", error, b"".join(frames)[:LARGEST])]
 
-    def _look_at_connection(self, now: float) -> None:
-        handshakes = self._handshakes
-        handshakes.look()
-        if handshakes.successes != self._connections:
+    def _look_at_connections(self, now: float) -> None:
+        was_there = self._status.connected
+        if self._status.look(now):
             # The master there may be another one than before.
-            self._connections = handshakes.successes
             self._heard_here, self._hello_wanted = False, True
-        elif handshakes.succeeded == self._connected:
-            return
-        self._connected, self._since = handshakes.succeeded, now
-        log.info(
-            "the master at %s %s", self.status_queue, "is there" if self._connected else "left"
-        )
+            log.info("the master at %s is there", self.status_queue)
+        elif was_there and not self._status.connected:
+            log.warning("the master at %s is gone", self.status_queue)
+        if self._control is not None:
+            self._control.look(now)
 
     def _say_hello(self, now: float) -> None:
         """Ask the master to say everything again, if something is missing here."""
-        if self._control is None or not self._connected:
+        if self._control is None or not self._status.connected:
             return
         if self._hello_wanted:
             # Before the subscription has reached the master, its answers would be lost.
-            due = (self._heard_here or now - self._since > SETTLED) and (
+            due = (self._heard_here or now - self._status.since > SETTLED) and (
                 now - self._last_hello > QUICKEST_HELLO
             )
         else:
@@ -270,7 +305,7 @@ class StatusFeed:
         if not due:
             return
         try:
-            self._control.send(cbor.dumps("HELLO"), zmq.NOBLOCK)
+            self._control.socket.send(cbor.dumps("HELLO"), zmq.NOBLOCK)
         except zmq.Again:
             return  # the control queue is not there (yet)
         self._hello_wanted = False

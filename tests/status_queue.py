@@ -1,0 +1,71 @@
+"""The sockets of a piwheels master that monitors use: its status feed and its control queue."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import zmq
+
+from indexer.piwheels import cbor
+
+from .support import DEADLINE
+
+
+class StatusQueue:
+    """A master's sockets, bound as piwheels binds them; an XPUB, so that it sees who subscribes.
+
+    Args:
+        status: the address of its status queue.
+        control: that of its control queue; empty for none.
+    """
+
+    def __init__(self, status: str, control: str = "") -> None:
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._status = self._context.socket(zmq.XPUB)
+        self._status.setsockopt(zmq.XPUB_VERBOSE, 1)  # tells of each, as if it were the first
+        self._status.bind(status)
+        self._control: zmq.Socket[bytes] | None = None
+        if control:
+            self.bind_control(control)
+
+    def bind_control(self, control: str) -> None:
+        self._control = self._context.socket(zmq.PULL)
+        self._control.bind(control)
+
+    def wait_for_subscriber(self) -> None:
+        """Wait until somebody begins to listen; what is said before is lost."""
+        what = b""
+        while what != b"\1":  # and not somebody who has left
+            if not self._status.poll(round(DEADLINE * 1000)):
+                pytest.fail("nobody subscribes")
+            what = self._status.recv()
+
+    def say(self, *frames: bytes) -> None:
+        for frame in frames:
+            self._status.send(frame)
+
+    def say_parts(self, *frames: bytes) -> None:
+        """One message of several frames, as no master sends it."""
+        self._status.send_multipart(frames)
+
+    def asked(self) -> list[str]:
+        """What came over the control queue."""
+        assert self._control is not None
+        found = []
+        while self._control.poll(0):
+            name, _ = cbor.loads(self._control.recv())
+            found.append(name)
+        return found
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    def __enter__(self) -> StatusQueue:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # What was said is on its way still.
+        time.sleep(0.05)
+        self.close()
