@@ -76,10 +76,10 @@ class Peer:
         return socket
 
     def _close(self, socket: zmq.Socket[bytes]) -> None:
-        socket.close()
         handshakes = self._handshakes.pop(socket, None)
         if handshakes is not None:
             handshakes.close()
+        socket.close()
 
     def open_replay_again(self) -> None:
         """Expect no more answers; those that still come go with the socket."""

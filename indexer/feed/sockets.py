@@ -111,9 +111,9 @@ def connected(
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
-        socket.close()
         if handshakes is not None:
             handshakes.close()
+        socket.close()
         raise UsageError(
             f"connect to {address}",
             error.strerror or error,
@@ -150,6 +150,7 @@ class Handshakes:
         address = f"inproc://handshakes-{Handshakes._number}"
         self.refused = self.failed = self.succeeded = self.given_up = False
         self._parted = False
+        self._socket = socket
         self.successes = 0
         socket.monitor(
             address,
@@ -185,7 +186,13 @@ class Handshakes:
         self.given_up = self._parted and parted_before
 
     def close(self) -> None:
-        """Stop; the socket that it watches is closed already."""
+        """Stop; only then may the socket be closed.
+
+        ZeroMQ waits for whoever shall get its reports, with all its sockets, and for ever: while a
+        socket ends it still has some.
+        """
+        if not self._socket.closed:
+            self._socket.disable_monitor()
         self._events.close()
 
 

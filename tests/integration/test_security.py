@@ -195,8 +195,8 @@ def test_stranger_gets_no_replay(
         eventually(refused_or_served)
         assert not dealer.poll(0)
         assert publisher.last_request == 0
-        dealer.close()
         handshakes.close()
+        dealer.close()
 
 
 IMPOSTORS = {
@@ -233,8 +233,31 @@ def test_nobody_gets_in_without_a_gatekeeper(context: zmq.Context[Any], tcp: Fee
     assert not handshakes.succeeded
     assert not changes.poll(0)
     server.destroy(linger=0)
-    changes_there.close()
     handshakes.close()
+    changes_there.close()
+
+
+def test_sockets_that_end_let_others_live(context: zmq.Context[Any], ipc: Feed) -> None:
+    """ZeroMQ reports what a socket does while it ends, and waits for whoever shall get that."""
+    for number in range(60):
+        socket, handshakes = sockets.connected(context, zmq.SUB, f"{ipc.changes}{number}")
+        assert handshakes is not None
+        handshakes.look()
+        handshakes.close()
+        socket.close()
+    server = sockets.bound(context, zmq.XPUB, ipc.changes)
+    socket, handshakes = sockets.connected(context, zmq.SUB, ipc.changes)
+    assert handshakes is not None
+    watching = handshakes
+
+    def together() -> bool:
+        watching.look()
+        return watching.succeeded
+
+    eventually(together)
+    handshakes.close()
+    socket.close()
+    server.close()
 
 
 def test_who_was_refused_comes_in_when_the_list_has_its_key(
