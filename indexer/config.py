@@ -207,6 +207,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "The now of the 30-day window, RFC 3339. Default: the present.",
     },
+    "status-queue": {
+        "type": QueueType(),
+        "default": None,
+        "help": "The master's public status queue, to see what every slave is doing.",
+    },
+    "control-queue": {
+        "type": QueueType(),
+        "default": None,
+        "help": "The master's control queue, to say hello there as piw-monitor does.",
+    },
     "db-queue": {
         "type": QueueType(),
         "default": None,

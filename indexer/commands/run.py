@@ -14,8 +14,9 @@ from ..feed import security
 from ..index import FILE
 from ..piwheels.log_relay import LogRelay
 from ..piwheels.snapshots import Snapshots
+from ..piwheels.status_feed import StatusFeed
 from ..publish import Publisher
-from ..source import OpenSource
+from ..source import OpenSource, Source, Tools
 from ..writer_process import Options as WriterOptions
 
 
@@ -29,6 +30,8 @@ from ..writer_process import Options as WriterOptions
 @config.option("curve-key")
 @config.option("curve-server-key")
 @config.flag("allow-insecure-tcp")
+@config.option("status-queue")
+@config.option("control-queue")
 @config.option("db-queue")
 @config.option("sweep-pause")
 @config.option("log-queue")
@@ -47,6 +50,8 @@ def run(
     curve_key: Path | None,
     curve_server_key: tuple[str, ...],
     allow_insecure_tcp: bool,
+    status_queue: str | None,
+    control_queue: str | None,
     db_queue: str | None,
     sweep_pause: float,
     log_queue: str | None,
@@ -74,9 +79,28 @@ def run(
     feeds = list(zip(changes_queue, replay_queue, strict=True))
     protections = security.for_subscribers(feeds, curve_key, curve_server_key, allow_insecure_tcp)
     sources: list[OpenSource] = []
+    asking: list[Snapshots] = []
+
+    def open_snapshots(tools: Tools) -> Source:
+        assert db_queue is not None
+        asking.append(Snapshots(tools, db_queue, sweep_pause, clock.now, clock.monotonic))
+        return asking[-1]
+
+    def ask_for(package: str, version: str) -> None:
+        for one in asking:
+            one.finished(package, version)
+
     if db_queue is not None:
+        sources.append(open_snapshots)
+    if status_queue is not None:
         sources.append(
-            lambda tools: Snapshots(tools, db_queue, sweep_pause, clock.now, clock.monotonic)
+            lambda tools: StatusFeed(
+                tools, status_queue, control_queue, clock.now, clock.monotonic, ask_for
+            )
+        )
+    elif control_queue is not None:
+        raise UsageError(
+            "run", "what --control-queue asks for comes on --status-queue", "give both"
         )
     if log_queue is not None:
         binding = security.for_publisher([log_queue], None, None, False, ipc_mode, ipc_group)
