@@ -40,6 +40,9 @@ OLD = ".old"
 AT_ONCE = 500
 """Changes in one commit of the spool."""
 
+PACE = 0.05
+"""Seconds from a commit that was not full to the next: each takes time from the master."""
+
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 """Seconds until the spool is tried again; each time twice as long."""
 
@@ -226,6 +229,8 @@ class Bridge(threading.Thread):
                 self._abis_digest = b""
             else:
                 self._outbox.settle(len(self._held))
+            if len(self._held) < AT_ONCE:
+                self._next_try = clock.monotonic() + PACE
             self._held = []
         elif not opened:
             return

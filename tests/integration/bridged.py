@@ -17,6 +17,7 @@ from indexer.feed.publisher import Endpoint
 from indexer.journal import JournalReader
 from indexer.messages import Message
 from indexer.piwheels.bridge import Bridge
+from indexer.piwheels.changes import CLIENT_FIELDS
 from indexer.piwheels.marks import Marks
 from indexer.piwheels.master import Master
 from indexer.piwheels.outbox import MOST_WAITING, Outbox
@@ -190,5 +191,5 @@ def build(states: Any, package: str, version: str, *filenames: str, **fields: An
 
 def download(states: Any, filename: str, host: str = HOST, **fields: Any) -> Any:
     """A download as piw-logger reports it."""
-    texts = [fields.get(name) for name in states.DownloadState.FIELDS[3:]]
+    texts = [fields.get(name) for name in CLIENT_FIELDS]
     return states.DownloadState(filename, host, fields.get("timestamp", WHEN), *texts)
