@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 DAMAGED = ".damaged"
 """What the name of a damaged month ends with, once it is replaced."""
 
+_EXAMPLES = 5
+"""Faults of one kind that are named."""
+
 _BLOCK = 1000
 """Serials that are asked for one by one where reading on fails."""
 
@@ -66,6 +69,7 @@ def _faults(path: Path) -> Iterator[str]:
             yield f"it does not say its {', '.join(sorted(missing))}"
         elif not damaged:
             yield from _holes(connection, meta["after"], lost_of(meta))
+            yield from _flipped(connection)
     except (sqlite3.Error, ValueError, TypeError) as error:
         yield str(error)
     finally:
@@ -82,6 +86,31 @@ def _holes(connection: sqlite3.Connection, after: int, lost: Iterable[Span]) -> 
     expected = last - after - sum(min(end, last) - begin + 1 for begin, end in lost if begin < last)
     if first <= after or count != expected:
         yield f"it has {count} messages from {first} to {last}, and should have {expected}"
+
+
+def _flipped(connection: sqlite3.Connection) -> Iterator[str]:
+    """Messages that are not what was written: nothing of SQLite's tells that."""
+    found = 0
+    for row in connection.execute(f"{_select(connection)} ORDER BY serial"):
+        if not _unchanged(row):
+            yield f"the checksum of message {row[0]} is wrong"
+            found += 1
+            if found == _EXAMPLES:
+                return
+
+
+def _select(connection: sqlite3.Connection) -> str:
+    """All of a month's messages with their checksums, null if they have none."""
+    checked = database.has_column(connection, "messages", "checksum")
+    return (
+        "SELECT serial, at, msg, package, feed_id, feed_serial, data,"
+        f" {'checksum' if checked else 'NULL'} FROM messages"
+    )
+
+
+def _unchanged(row: tuple[Any, ...]) -> bool:
+    *written, checksum = row
+    return checksum is None or checksum == encode.checksum(*written)
 
 
 class Month:
@@ -160,12 +189,15 @@ def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, 
     except StateError:
         return
     try:
+        try:
+            select = _select(connection)
+        except sqlite3.Error:
+            return  # not even its schema
         last = until if until is not None else _last(connection, after)
         while after < last:
             try:
                 for row in connection.execute(
-                    "SELECT * FROM messages WHERE serial > ? AND serial <= ? ORDER BY serial",
-                    (after, last),
+                    f"{select} WHERE serial > ? AND serial <= ? ORDER BY serial", (after, last)
                 ):
                     after = row[0]
                     if _sound(row):
@@ -177,9 +209,7 @@ def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, 
                     return
             for serial in range(after + 1, min(after + _BLOCK, last) + 1):
                 try:
-                    row = connection.execute(
-                        "SELECT * FROM messages WHERE serial = ?", (serial,)
-                    ).fetchone()
+                    row = connection.execute(f"{select} WHERE serial = ?", (serial,)).fetchone()
                 except sqlite3.Error:
                     row = None
                 if row is not None and _sound(row):
@@ -198,8 +228,10 @@ def _last(connection: sqlite3.Connection, after: int) -> int:
 
 
 def _sound(row: tuple[Any, ...]) -> bool:
-    serial, at, msg, _, _, _, data = row
+    serial, at, msg, _, _, _, data, _ = row
     try:
+        if not _unchanged(row):
+            raise ValueError("its checksum is wrong")
         encode.from_journal(msg, at, data)
     except Exception as error:  # noqa: BLE001 - whatever damaged bytes lead to
         log.info("message %d: %r", serial, error)

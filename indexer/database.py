@@ -99,6 +99,12 @@ def has_tables(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
+def has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    """True if a table has a column: one that only is read may be of before a migration."""
+    found = connection.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column))
+    return found.fetchone() is not None
+
+
 def roll_back(path: Path) -> None:
     """Undo what a crash left half done; whoever only reads a database cannot."""
     connection = sqlite3.connect(path)

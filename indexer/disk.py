@@ -72,14 +72,18 @@ def unreadable(path: Path) -> int:
     SQLite takes a disk that does not give back what it holds for a damaged database.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        status = path.stat()
+        descriptor = _kept.get((status.st_dev, status.st_ino))
+        if descriptor is None:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # To close it would drop the locks that SQLite holds on the file in this process.
+            _kept[status.st_dev, status.st_ino] = descriptor
+        place = 0
+        while found := len(os.pread(descriptor, _READ_BYTES, place)):
+            place += found
     except OSError as error:
         return error.errno or 0
-    try:
-        while os.read(descriptor, _READ_BYTES):
-            pass
-    except OSError as error:
-        return error.errno or 0
-    finally:
-        os.close(descriptor)
     return 0
+
+
+_kept: dict[tuple[int, int], int] = {}

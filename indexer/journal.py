@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import database, directories, disk, encode, messages, times
+from . import batch, database, directories, disk, times
 from .clock import Clock
 from .entries import Accepted, Entry, Identity, Lost, Refused
 from .errors import JournalError, NewerDatabaseError, StateError
@@ -230,103 +230,45 @@ class Journal(JournalReader):
         writer = self._this_month()
         entries = list(entries)
         seen = self._seen(entries)
-        identities: list[tuple[int]] = []
-        rows: list[Row] = []
-        inserts: list[tuple[object, ...]] = []
-        refusals: list[tuple[object, ...]] = []
-        feed_ids = self._feed_ids
-        new_feeds: dict[tuple[str, int], int] = {}
-        positions: dict[tuple[str, int], int] = {}
-        serial = self.serial
+        made = batch.prepare(
+            entries,
+            seen,
+            self._feed_ids,
+            self._positions,
+            self.serial,
+            self._quarantine_id,
+            self._clock,
+        )
+        if not made.inserts and not made.refusals and not made.positions:
+            return made.rows
         quarantine_id = self._quarantine_id
-        broken: list[tuple[str, int]] = []
-        pack = encode.to_journal
-        package_of = messages.package_of
-        for entry in entries:
-            position = entry.position
-            feed_id = feed_serial = None
-            if position is not None:
-                feed, epoch, feed_serial = position
-                key = feed, epoch
-                known = positions.get(key)
-                if known is None:
-                    known = self._positions.get(key, 0)
-                if type(entry) is Lost:
-                    feed_serial = max(feed_serial, known)
-                elif feed_serial <= known:
-                    continue
-                positions[key] = feed_serial
-                feed_id = feed_ids.get(key) or new_feeds.get(key)
-                if feed_id is None:
-                    feed_id = new_feeds[key] = len(feed_ids) + len(new_feeds) + 1
-            if type(entry) is Accepted:
-                if entry.identity is not None:
-                    digest = entry.identity.digest
-                    if digest in seen:
-                        continue
-                    seen.add(digest)
-                    identities.append((digest,))
-                message = entry.message
-                serial += 1
-                rows.append(Row(serial, message))
-                inserts.append(
-                    (
-                        serial,
-                        message.at,
-                        message.name,
-                        package_of(message.data),
-                        feed_id,
-                        feed_serial,
-                        pack(message),
-                    )
-                )
-            elif type(entry) is Lost:
-                assert feed_id is not None
-                broken.append((entry.why, feed_id))
-            else:
-                assert type(entry) is Refused
-                quarantine_id += 1
-                refusals.append(
-                    (
-                        quarantine_id,
-                        entry.source,
-                        feed_id,
-                        feed_serial,
-                        self._clock(),
-                        entry.format,
-                        entry.error.path,
-                        entry.error.cause,
-                        entry.raw,
-                    )
-                )
-        if not inserts and not refusals and not positions:
-            return rows
         with explained(self._writer_path, writing=True), database.transaction(writer):
-            for (feed, epoch), feed_id in new_feeds.items():
+            for (feed, epoch), feed_id in made.new_feeds.items():
                 writer.execute(
                     "INSERT INTO feeds (feed_id, feed, epoch, serial) VALUES (?, ?, ?, 0)",
                     (feed_id, feed, epoch),
                 )
-            writer.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", inserts)
-            if identities:
-                writer.executemany("INSERT INTO identities VALUES (?)", identities)
-            if refusals:
-                quarantine_id = self._quarantine(writer, refusals)
+            writer.executemany(batch.INSERT, made.inserts)
+            if made.identities:
+                writer.executemany("INSERT INTO identities VALUES (?)", made.identities)
+            if made.refusals:
+                quarantine_id = self._quarantine(writer, made.refusals)
             # The first loss says most; a repair makes room for the next.
             writer.executemany(
-                "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed_id = ?", broken
+                "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed_id = ?", made.broken
             )
+            feed_ids = {**self._feed_ids, **made.new_feeds} if made.new_feeds else self._feed_ids
             writer.executemany(
                 "UPDATE feeds SET serial = ? WHERE feed_id = ?",
-                [(last, feed_ids.get(key) or new_feeds[key]) for key, last in positions.items()],
+                [(last, feed_ids[key]) for key, last in made.positions.items()],
             )
-        for key, feed_id in new_feeds.items():
-            feed_ids[key] = feed_id
+        for key, feed_id in made.new_feeds.items():
+            self._feed_ids[key] = feed_id
             self._epochs[key[0]] = key[1]
-        self._positions.update(positions)
-        self.serial = serial
+        self._positions.update(made.positions)
+        self.serial += len(made.rows)
         self._quarantine_id = quarantine_id
-        return rows
+        return made.rows
 
     def _seen(self, entries: list[Entry]) -> set[int]:
         """The digests of those entries that came before.
@@ -412,16 +354,7 @@ class Journal(JournalReader):
                     return None
         row = Row(self.serial + 1, message)
         with explained(self._writer_path, writing=True), database.transaction(writer):
-            writer.execute(
-                "INSERT INTO messages VALUES (?, ?, ?, ?, NULL, NULL, ?)",
-                (
-                    row.serial,
-                    message.at,
-                    message.name,
-                    messages.package_of(message.data),
-                    encode.to_journal(message),
-                ),
-            )
+            writer.execute(batch.INSERT, batch.record(row, None, None))
             writer.execute("INSERT INTO retries VALUES (?, ?)", (quarantine_id, row.serial))
         self.serial = row.serial
         return row

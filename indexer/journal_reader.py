@@ -19,6 +19,9 @@ from .errors import JournalError, NewerDatabaseError, StateError, UnfinishedErro
 from .messages import Message
 from .schema import journal as schema
 
+_UNCHECKED = "SELECT serial, at, msg, package, feed_id, feed_serial, data, NULL"
+_CHECKED = "SELECT serial, at, msg, package, feed_id, feed_serial, data, checksum"
+
 _MONTH = re.compile(r"\d{4}-\d\d\.db", re.ASCII)
 
 
@@ -64,12 +67,14 @@ class Month(NamedTuple):
     Attributes:
         after: the last serial before it.
         lost: the serials that it should hold, and that an administrator gave up (`salvage`).
+        checked: whether its messages have checksums.
     """
 
     path: Path
     after: int
     lost: tuple[Span, ...]
     journal_id: str
+    checked: bool
 
 
 def month_files(directory: Path) -> list[Path]:
@@ -105,7 +110,10 @@ class JournalReader:
         months = []
         for path in month_files(self.directory):
             meta = self._meta(path)
-            months.append(Month(path, int(meta["after"]), lost_of(meta), str(meta["journal_id"])))
+            with explained(path):
+                checked = database.has_column(self._open(path), "messages", "checksum")
+            after, journal_id = int(meta["after"]), str(meta["journal_id"])
+            months.append(Month(path, after, lost_of(meta), journal_id, checked))
         self._months = months
 
     def _meta(self, path: Path) -> dict[str, int | str]:
@@ -220,25 +228,36 @@ class JournalReader:
             until = self._months[number + 1].after if number + 1 < len(self._months) else None
             if until is not None and until <= after:
                 continue
-            connection = self._open(month.path)
-            with explained(month.path):
-                found = connection.execute(
-                    "SELECT serial, msg, at, data FROM messages WHERE serial > ?"
-                    " ORDER BY serial LIMIT ?",
-                    (after, limit - len(rows)),
-                ).fetchall()
-            decode = encode.from_journal
-            try:
-                rows += [Row(serial, decode(msg, at, data)) for serial, msg, at, data in found]
-            except Exception as error:
-                raise JournalError(
-                    f"read the journal's {month.path.name}",
-                    f"a message after serial {after} is damaged: {error!r}",
-                    restore_hint(month.path),
-                ) from error
+            rows += self._read(month, after, limit - len(rows))
             if len(rows) >= limit:
                 break
             after = max(after, until or 0)
+        return rows
+
+    def _read(self, month: Month, after: int, limit: int) -> list[Row]:
+        """Likewise, of one month."""
+        connection = self._open(month.path)
+        with explained(month.path):
+            found = connection.execute(
+                f"{_CHECKED if month.checked else _UNCHECKED} FROM messages WHERE serial > ?"
+                " ORDER BY serial LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        decode, checksum = encode.from_journal, encode.checksum
+        rows = []
+        serial = after
+        try:
+            for serial, at, msg, package, feed_id, feed_serial, data, expected in found:
+                if expected is not None:
+                    if expected != checksum(serial, at, msg, package, feed_id, feed_serial, data):
+                        raise ValueError("its checksum is wrong")
+                rows.append(Row(serial, decode(msg, at, data)))
+        except Exception as error:
+            raise JournalError(
+                f"read the journal's {month.path.name}",
+                f"message {serial} is damaged: {error}",
+                restore_hint(month.path),
+            ) from error
         return rows
 
     def batches(self, after: int, size: int = 5000) -> Iterator[list[Row]]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import checkpoint, damaged, database, directories, index
+from . import checkpoint, damaged, database, directories, encode, index
 from .decode import FILE_FEED
 from .errors import IndexerError, JournalError
 from .journal import roll_back
@@ -257,7 +257,7 @@ def _advanced(
 ) -> list[tuple[Any, ...]]:
     """The feeds of the month before, as far as messages that could be read have taken them."""
     positions: dict[int, int] = {}
-    for _, _, _, _, feed_id, feed_serial, _ in rows:
+    for _, _, _, _, feed_id, feed_serial, _, _ in rows:
         if feed_id is not None and feed_serial is not None:
             positions[feed_id] = max(feed_serial, positions.get(feed_id, 0))
     return [
@@ -307,6 +307,10 @@ def _replace(
             return row
         return (*row[:place], None, *row[place + 1 :])
 
+    def checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The row with its checksum as it is now."""
+        return (*row[:7], encode.checksum(*row[:7]))
+
     unfinished = path.with_suffix(".new")
     with database.explained(f"replace the journal's {path.name}", JournalError, beside=path.parent):
         database.remove(unfinished)
@@ -327,8 +331,8 @@ def _replace(
                     ],
                 )
                 connection.executemany(
-                    "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (linked(row, 4) for row in one.month.rows(one.after, one.until)),
+                    "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (checked(linked(row, 4)) for row in one.month.rows(one.after, one.until)),
                 )
                 connection.executemany(
                     _INSERTS["quarantine"], [linked(row, 2) for row in quarantine]

@@ -35,14 +35,15 @@ def test_subscriber_starts_when_everything_was_sent(name: str, feed: Feed, site:
 
 def test_file_sent_in_part_goes_on_where_it_stopped(ipc: Feed, site: Site) -> None:
     case = case_named("random-2")
+    rate = case.count / 5  # so slowly that a busy machine sees it on the way
     with site.daemon(ipc) as daemon:
-        with site.publisher(ipc, case.messages, "--rate", case.count) as publisher:
+        with site.publisher(ipc, case.messages, "--rate", rate) as publisher:
             site.wait(lambda found: found["serial"] > case.count // 3, daemon, publisher)
             publisher.kill()
         spool = JournalReader(site.publisher_dir / "spool")
         sent = spool.last_serial()
         spool.close()
-        with site.publisher(ipc, case.messages, "--rate", case.count) as publisher:
+        with site.publisher(ipc, case.messages, "--rate", rate) as publisher:
             site.wait(lambda found: found["serial"] > sent, daemon, publisher)
             publisher.terminate()
         assert "messages sent" not in publisher.output

@@ -5,7 +5,7 @@
  *               that change something) whose path has WHERE in it, from 1, in each process. ACTION is
  *                 before, after         SIGKILL, before or after that call
  *                 before-all, after-all likewise for the whole process group
- *                 ENOSPC, EDQUOT, EROFS, EIO   that call fails
+ *                 ENOSPC, EDQUOT, EROFS, EIO, ETIMEDOUT   that call fails
  *                 ENOSPC+, ...          that call fails, and all later ones
  * FAULT_FILE    a file that holds the plan instead, as long as it is there; it may come, change
  *               and go at any time, and the counting begins anew.
@@ -201,6 +201,7 @@ static int number_of(const char *name)
     if (!strncmp(name, "EDQUOT", 6)) return EDQUOT;
     if (!strncmp(name, "EROFS", 5)) return EROFS;
     if (!strncmp(name, "EIO", 3)) return EIO;
+    if (!strncmp(name, "ETIMEDOUT", 9)) return ETIMEDOUT;
     return 0;
 }
 

@@ -15,8 +15,9 @@ import pytest
 
 from indexer import clock, times
 
-from .. import tally
+from .. import master, tally
 from ..crash.harness import AS_OF, Stream, Victim, daemon, journaled, publisher, seed
+from ..property.world import Tree, tree
 from ..support import Feed, Site
 from ..tally import amount
 from .injection import Shim, counted
@@ -151,6 +152,38 @@ def test_copy(stream: Stream, site: Site, shim: Shim, command: str) -> None:
             look()
             begin()
     look()
+    seams.report()
+
+
+@pytest.mark.parametrize("command", ["backfill", "import-site"])
+def test_taking_over(site: Site, shim: Shim, sockets: Path, command: str) -> None:
+    """What asks somebody else goes on where it was killed; what is known is not taken twice."""
+    address = f"ipc://{sockets}/db"
+    rest = ["--db-queue", address, "--pause", 0] if command == "backfill" else [master.SITE]
+    line: list[object] = [command, *site.state, *rest]
+
+    def finish() -> Tree:
+        site.piw(command, *rest)
+        site.piw("write", "--as-of", AS_OF)
+        assert_clean(site)
+        return tree(site.output_path)
+
+    with master.Master(address, master.small()):
+        seams = Seams(command, calls_of(site, shim, *line))
+        expected = finish()
+        serial = site.status()["serial"]
+        shutil.rmtree(shim.root)
+        shim.root.mkdir()
+        while seams.planned < amount(2, 40):
+            plan = seams.next()
+            with Victim(site.home, *line, settings=shim.settings(plan)) as victim:
+                seams.note(plan, victim.wait())
+            if seams.planned % 2 == 0:
+                with tally.comparison("with an undisturbed run"):
+                    assert finish() == expected
+                    assert site.status()["serial"] == serial, "something was taken twice"
+                shutil.rmtree(shim.root)
+                shim.root.mkdir()
     seams.report()
 
 

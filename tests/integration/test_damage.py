@@ -137,6 +137,19 @@ def spoil_message(path: Path) -> None:
     change(path, "UPDATE messages SET data = x'c1' WHERE serial = ?", (first + last) // 2)
 
 
+def flip_bit(path: Path) -> None:
+    """One bit of a message's text: it is as good a text as before."""
+    fold(path)
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT data FROM messages WHERE length(data) < 200 ORDER BY serial")
+    (data,) = rows.fetchall()[20]
+    connection.close()
+    content = bytearray(path.read_bytes())
+    letter = next(place for place, byte in enumerate(data) if chr(byte) in "abcefg")
+    content[content.index(data) + letter] ^= 1
+    path.write_bytes(content)
+
+
 def drop_message(path: Path) -> None:
     first, last = serials(path)[0], serials(path)[-1]
     change(path, "DELETE FROM messages WHERE serial = ?", (first + last) // 2)
@@ -168,6 +181,7 @@ HURTING: list[Damage] = [
     spoil_several,
     spoil_message,
     spoil_both,
+    flip_bit,
     drop_message,
     drop_tail,
 ]
@@ -176,7 +190,7 @@ PAIRS = [
     *((MONTHS[1], damage) for damage in [*KILLING, *HURTING]),
     *((name, damage) for name in (MONTHS[0], MONTHS[2]) for damage in (scribble, spoil_several)),
     *((MONTHS[0], damage) for damage in (os.unlink, truncate)),
-    *((MONTHS[2], damage) for damage in (spoil_message, truncate)),
+    *((MONTHS[2], damage) for damage in (spoil_message, truncate, flip_bit)),
 ]
 any_damage = pytest.mark.parametrize(
     ("name", "damage"), PAIRS, ids=[f"{name}-{damage.__name__}" for name, damage in PAIRS]
@@ -196,6 +210,8 @@ def test_it_is_refused_and_found(state_dir: Path, name: str, damage: Damage) -> 
     assert "journal: " in found or "index: it holds" in found
     if damage is drop_message:
         assert f"{name}.db is damaged: it has" in found
+    if damage is flip_bit:
+        assert f"{name}.db is damaged: the checksum of message" in found
     if damage in (os.unlink, drop_tail):
         with pytest.raises(StateError, match="begins"), opened(state_dir):
             pass  # though the index needs no message of it
@@ -239,13 +255,55 @@ def test_without_it_the_rest_is_published(
         assert gone
     if name != MONTHS[-1]:
         assert sorted([*kept, *gone]) == list(range(1, CASE.count + 1))
-    if damage in (spoil_message, drop_message):
+    if damage in (spoil_message, drop_message, flip_bit):
         assert len(gone) == 1
     messages = messages_of(CASE)
     with opened(state_dir) as state:
         assert [feed.broken is not None for feed in state.journal.feeds()] == [bool(gone)]
     expected = documents_of(tmp_path / "rest", [messages[serial - 1] for serial in kept])
     assert publish(state_dir, tmp_path / "output", CASE) == expected
+    assert differences(state_dir) == []
+
+
+@pytest.mark.parametrize(
+    "change_to",
+    ["at = at + 1", "msg = 'UNYANKVER'", "package = 'other'", "feed_serial = 7", "feed_id = NULL"],
+)
+def test_a_change_of_any_column_shows(state_dir: Path, change_to: str) -> None:
+    first = serials(month(state_dir, MONTHS[1]))[0]
+    change(month(state_dir, MONTHS[1]), f"UPDATE messages SET {change_to} WHERE serial = ?", first)
+    [found] = differences(state_dir)
+    assert f"the checksum of message {first} is wrong" in found
+    forget_index(state_dir)
+    with pytest.raises(JournalError, match=f"message {first} is damaged"), opened(state_dir):
+        pass
+
+
+def forget_checksums(path: Path) -> None:
+    """A month as it was made before there were any."""
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE messages DROP COLUMN checksum")
+    connection.execute("DELETE FROM _sqlite_migrations WHERE name = '003-checksums'")
+    connection.commit()
+    connection.close()
+
+
+def test_months_of_before_there_were_checksums(
+    state_dir: Path, expected: Tree, tmp_path: Path
+) -> None:
+    for name in MONTHS:
+        forget_checksums(month(state_dir, name))
+    assert differences(state_dir) == []
+    forget_index(state_dir)
+    assert publish(state_dir, tmp_path / "output", CASE) == expected
+    first = serials(month(state_dir, MONTHS[2]))[-1] + 1
+    take(state_dir, MONTHS[2], messages_of(CASE)[:10], "another feed")
+    # The newest month has them from now on, for what is new.
+    change(month(state_dir, MONTHS[2]), "UPDATE messages SET at = 0 WHERE serial = ?", first + 3)
+    [found] = differences(state_dir)
+    assert f"the checksum of message {first + 3} is wrong" in found
+    hurt(state_dir, MONTHS[0], spoil_message)
+    assert len(lost(salvage(state_dir))) == 2
     assert differences(state_dir) == []
 
 

@@ -33,7 +33,7 @@ PICTURE = (
         "piwheels.farm_picture piwheels.farm piwheels.farm_store piwheels.farm_view",
     ),
     ("single stages", "journal_reader counters render publish feed.sockets"),
-    ("the journal", "journal checkpoint damaged"),
+    ("the journal", "batch journal checkpoint damaged"),
     ("receive and apply", "quarantine built_files apply feed.publisher salvage"),
     (
         "a master whose changes are published",
@@ -77,6 +77,7 @@ STAGES_NEVER = {
     "decode": "sqlite3 database zmq os socket time clock pathlib",
     "encode": "sqlite3 database zmq os socket time clock pathlib",
     "journal_reader": "apply index decode schema.messages zmq",
+    "batch": "sqlite3 database apply index decode schema.messages zmq os pathlib",
     "journal": "apply index decode schema.messages zmq",
     "apply": "zmq os socket time clock pathlib publish render writer journal_reader datetime",
     "counters": "zmq os socket time clock pathlib publish render writer datetime",

@@ -1,0 +1,123 @@
+"""A batch of entries on its way into the journal: what is new of it, as rows.
+
+Nothing is written here, and nothing is known of what is written, but the positions that were
+accepted: whatever fails later, the same batch can be prepared again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from . import encode, messages
+from .clock import Clock
+from .entries import Accepted, Entry, Lost, Refused
+from .journal_reader import Row
+
+INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+Feed = tuple[str, int]
+"""A publisher's name, and which life of its spool."""
+
+
+class Batch(NamedTuple):
+    """What is new of some entries.
+
+    Attributes:
+        rows: the messages, with their serials.
+        inserts: rows of the table `messages`.
+        identities: rows of the table `identities`.
+        refusals: quarantine_id, source, feed_id, feed_serial, received, format, path, reason, raw.
+        new_feeds: the numbers of feeds that were not known.
+        positions: how far every feed of the batch is accepted with it.
+        broken: why messages of a feed are lost, and its number.
+    """
+
+    rows: list[Row]
+    inserts: list[tuple[object, ...]]
+    identities: list[tuple[int]]
+    refusals: list[tuple[object, ...]]
+    new_feeds: dict[Feed, int]
+    positions: dict[Feed, int]
+    broken: list[tuple[str, int]]
+
+
+def record(row: Row, feed_id: int | None, feed_serial: int | None) -> tuple[object, ...]:
+    """A row of the table `messages`."""
+    serial, (name, at, data) = row
+    package = messages.package_of(data)
+    packed = encode.to_journal(row.message)
+    checksum = encode.checksum(serial, at, name, package, feed_id, feed_serial, packed)
+    return serial, at, name, package, feed_id, feed_serial, packed, checksum
+
+
+def prepare(
+    entries: Sequence[Entry],
+    seen: set[int],
+    feed_ids: Mapping[Feed, int],
+    accepted: Mapping[Feed, int],
+    serial: int,
+    quarantine_id: int,
+    clock: Clock,
+) -> Batch:
+    """What is new of `entries`; what was accepted before is passed over.
+
+    Args:
+        entries: those of one feed in the order of their serials.
+        seen: digests of entries that came before; those of this batch are added.
+        feed_ids: the numbers of the feeds that are known.
+        accepted: how far every feed is accepted.
+        serial: the last that was given.
+        quarantine_id: the last that was given.
+        clock: for the time of receipt of what is refused.
+    """
+    batch = Batch([], [], [], [], {}, {}, [])
+    rows, inserts, identities, refusals, new_feeds, positions, broken = batch
+    for entry in entries:
+        position = entry.position
+        feed_id = feed_serial = None
+        if position is not None:
+            feed, epoch, feed_serial = position
+            key = feed, epoch
+            known = positions.get(key)
+            if known is None:
+                known = accepted.get(key, 0)
+            if type(entry) is Lost:
+                feed_serial = max(feed_serial, known)
+            elif feed_serial <= known:
+                continue
+            positions[key] = feed_serial
+            feed_id = feed_ids.get(key) or new_feeds.get(key)
+            if feed_id is None:
+                feed_id = new_feeds[key] = len(feed_ids) + len(new_feeds) + 1
+        if type(entry) is Accepted:
+            if entry.identity is not None:
+                digest = entry.identity.digest
+                if digest in seen:
+                    continue
+                seen.add(digest)
+                identities.append((digest,))
+            serial += 1
+            row = Row(serial, entry.message)
+            rows.append(row)
+            inserts.append(record(row, feed_id, feed_serial))
+        elif type(entry) is Lost:
+            assert feed_id is not None
+            broken.append((entry.why, feed_id))
+        else:
+            assert type(entry) is Refused
+            quarantine_id += 1
+            refusals.append(
+                (
+                    quarantine_id,
+                    entry.source,
+                    feed_id,
+                    feed_serial,
+                    clock(),
+                    entry.format,
+                    entry.error.path,
+                    entry.error.cause,
+                    entry.raw,
+                )
+            )
+    return batch
