@@ -82,3 +82,17 @@ def test_errors_say_file_field_value_and_reason(text: str, says: list[str], file
 def test_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Is a directory"):
         config.read_file(tmp_path)
+
+
+def test_one_file_with_a_master(file: Path) -> None:
+    """What the documentation shows: piwheels takes the last line of a name, of any section."""
+    document = Path(__file__).parents[2] / "docs" / "beside-a-master.md"
+    _, _, sample = document.read_text().partition("```ini\n")
+    sample, _, _ = sample.partition("```")
+    file.write_text(sample)
+    ours = config.read_file(file)
+    lines = [line.partition(" = ") for line in sample.splitlines() if " = " in line]
+    masters = {name: value for name, _, value in lines}
+    assert ours["log_queue"] != masters["log-queue"] == ours["log_forward"]
+    assert str(ours["output_path"]) != masters["output-path"] == "/var/www"
+    assert ours["db_queue"] == masters["db-queue"]
