@@ -65,9 +65,14 @@ def number(value: Any) -> float:
 
 
 def line(value: Any) -> str:
-    """Text that is shown in a line: who sends more of it would fill memory and screen."""
+    """Text that is shown in a line: more of it would fill memory and screen.
+
+    Terminals act on what is not printable, and a slave could speak to them through its label.
+    """
     if len(text(value)) > LONGEST_LINE:
         raise Invalid(f"is longer than {LONGEST_LINE} characters")
+    if not value.isprintable():
+        raise Invalid(f"{shown(value)} has characters that are not printable")
     return str(value)
 
 

@@ -338,6 +338,13 @@ def _changed(data: Any, position: int, value: object) -> Any:
         ),
         (
             STATUS,
+            "HELLO",
+            _changed(MASTER["HELLO"], 1, "\x1b[2Jpi"),
+            "HELLO.label: '\\x1b[2Jpi' has characters that are not printable",
+        ),
+        (STATUS, "HELLO", _changed(MASTER["HELLO"], 1, "pi\x9b1m"), "HELLO.label: 'pi"),
+        (
+            STATUS,
             "STATS",
             _changed(MASTER["STATS"], 2, {"cp311": -1}),
             "STATS.builds_last_hour.cp311: -1 is not between",
