@@ -161,7 +161,9 @@ class Daemon:
             ]
             tools = Tools(context, journal, self._state.connection, self._wake)
             for open_source in self._options.sources:
-                self._sources.append(open_source(tools))
+                source = open_source(tools)
+                if source is not None:
+                    self._sources.append(source)
             gc.collect()
             gc.freeze()
             self._tick()

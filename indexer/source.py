@@ -58,8 +58,8 @@ class Source(Protocol):
         """Close its sockets, and end its threads."""
 
 
-OpenSource = Callable[[Tools], Source]
-"""Makes a source when the daemon has its state and its sockets' context.
+OpenSource = Callable[[Tools], Source | None]
+"""Makes a source when the daemon has its state and its sockets' context; None if there is none.
 
 Raises:
     IndexerError: if it cannot be made.

@@ -14,7 +14,7 @@ from ..feed import security
 from ..index import FILE
 from ..piwheels.log_relay import LogRelay
 from ..piwheels.snapshots import Snapshots
-from ..piwheels.status_feed import StatusFeed
+from ..piwheels.status_feed import StatusFeed, forget_farm
 from ..publish import Publisher
 from ..source import OpenSource, Source, Tools
 from ..writer_process import Options as WriterOptions
@@ -65,7 +65,8 @@ def run(
     """The daemon: follow change feeds, or a piwheels master, and publish what they change.
 
     Beside a master as it is: --log-queue and --log-forward take the place of its log queue,
-    --db-queue asks it for every package that was built, and for all others, slowly.
+    --db-queue asks it for every package that was built, and for all others, slowly;
+    --status-queue says which these are, and keeps the farm live.
 
     Stops on SIGTERM or Ctrl-C, after publishing what is pending.
     """
@@ -93,15 +94,20 @@ def run(
     if db_queue is not None:
         sources.append(open_snapshots)
     if status_queue is not None:
+        plain = security.Connecting(insecure=allow_insecure_tcp)  # piwheels knows no CURVE
+        for queue in filter(None, (status_queue, control_queue)):
+            security.endpoint("connect to", queue, plain)
         sources.append(
             lambda tools: StatusFeed(
-                tools, status_queue, control_queue, clock.now, clock.monotonic, ask_for
+                tools, status_queue, control_queue, clock.now, clock.monotonic, ask_for, plain
             )
         )
     elif control_queue is not None:
         raise UsageError(
             "run", "what --control-queue asks for comes on --status-queue", "give both"
         )
+    else:
+        sources.append(forget_farm)
     if log_queue is not None:
         binding = security.for_publisher([log_queue], None, None, False, ipc_mode, ipc_group)
         sources.append(lambda tools: LogRelay(tools, log_queue, log_forward, binding, clock.now))

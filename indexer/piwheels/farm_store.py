@@ -120,6 +120,8 @@ def write(connection: sqlite3.Connection, before: Rows, after: Rows) -> None:
     """
     changed = [row for number, row in after.slaves.items() if before.slaves.get(number) != row]
     gone = before.slaves.keys() - after.slaves.keys()
+    if before == after:
+        return
     with (
         database.explained("write the live farm to the index"),
         database.transaction(connection),

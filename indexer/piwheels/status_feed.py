@@ -62,6 +62,20 @@ def _ignore(package: str, version: str) -> None:
     pass
 
 
+def forget_farm(tools: Tools) -> None:
+    """Instead of a feed: what one told in former times is no longer so.
+
+    Raises:
+        StateError: if the index cannot be written, and that will not pass by itself.
+    """
+    try:
+        farm_store.clear(tools.connection)
+    except StateError as error:
+        if not error.passing:
+            raise
+        log.warning("%s", error)
+
+
 class _Line:
     """A socket that is opened anew when ZeroMQ has given its peer up.
 
