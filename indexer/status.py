@@ -10,6 +10,7 @@ from typing import Any
 from . import database, disk, index, lock, pending, state, times
 from .daemon import LIVE
 from .decode import FILE_FEED
+from .errors import PeerError
 from .journal import LEAST, JournalReader
 from .state import JOURNAL
 
@@ -27,8 +28,8 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
         now: for ages, microseconds since 1970.
 
     Returns:
-        serial, applied_serial, pending, feeds, quarantined, counts, lag, daemon, problems and
-        more; see the keys.
+        serial, applied_serial, pending, feeds, quarantined, counts, lag, daemon, farm, problems
+        and more; see the keys.
 
     Raises:
         StateError: if there is no state there, or it cannot be read.
@@ -60,6 +61,7 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
         "journal_bytes": journal_bytes,
         "sqlite_version": sqlite3.sqlite_version,
         "daemon": live,
+        "farm": live.pop("farm", None) if live is not None else None,
     }
     if (directory / index.FILE).exists():
         status |= _index(directory / index.FILE)
@@ -69,6 +71,36 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
     status["lag"] = status["to_apply"] + status["to_accept"]  # messages
     status["problems"] = _problems(status)
     return status
+
+
+def live_farm(directory: Path, now: times.Time) -> dict[str, Any]:
+    """The farm as the daemon sees it at this moment.
+
+    Args:
+        directory: of the state.
+        now: microseconds since 1970.
+
+    Returns:
+        at, master, slaves, finished, status_feed, problems.
+
+    Raises:
+        StateError: if there is no state there.
+        PeerError: if no daemon runs on it, or none that follows a master.
+    """
+    state.refuse_missing(directory, JOURNAL)
+    operation = f"show the farm of {directory}"
+    live = _live(directory, lock.holder(directory))
+    if live is None:
+        raise PeerError(operation, "no daemon runs there", "start it, with --status-queue")
+    if "farm" not in live:
+        raise PeerError(
+            operation,
+            "its daemon follows no master",
+            "give it --status-queue, the address of piw-master's status queue",
+        )
+    live["age_seconds"] = round((now - times.parse_rfc3339(live["at"])) / times.SECOND, 1)
+    farm: dict[str, Any] = live["farm"]
+    return {**farm, "status_feed": live["status_feed"], "problems": _daemon_problems(live)}
 
 
 def _index(path: Path) -> dict[str, Any]:
@@ -146,13 +178,7 @@ def _problems(status: dict[str, Any]) -> list[str]:
             " is taken any more; free some disk space (df -h)"
         )
     if live is not None:
-        if live["trouble"]:
-            problems.append(live["trouble"])
-        if live["age_seconds"] > STALE:
-            problems.append(
-                f"the daemon has not said how it stands for {live['age_seconds']:.0f} s: look at"
-                " its messages (journalctl -u piw-indexer), and whether the disk is full"
-            )
+        problems += _daemon_problems(live)
     for feed in status["feeds"]:
         if feed["broken"]:
             problems.append(f"feed {feed['feed']} is broken: {feed['broken']}")
@@ -163,5 +189,17 @@ def _problems(status: dict[str, Any]) -> list[str]:
     if status["quarantined"]:
         problems.append(
             f"{status['quarantined']} messages are in the quarantine: piw-indexer quarantine"
+        )
+    return problems
+
+
+def _daemon_problems(live: dict[str, Any]) -> list[str]:
+    problems = []
+    if live["trouble"]:
+        problems.append(live["trouble"])
+    if live["age_seconds"] > STALE:
+        problems.append(
+            f"the daemon has not said how it stands for {live['age_seconds']:.0f} s: look at"
+            " its messages (journalctl -u piw-indexer), and whether the disk is full"
         )
     return problems

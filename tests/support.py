@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -282,6 +283,22 @@ def eventually(condition: Callable[[], bool], why: Callable[[], object] = lambda
         if time.monotonic() > until:
             pytest.fail(f"waited in vain: {why()}")
         time.sleep(0.02)
+
+
+def read_until(screen: int, text: str | None) -> str:
+    """What appears on a terminal until `text` does; None: until nobody has it open any more."""
+    seen = b""
+    until = time.monotonic() + DEADLINE
+    while text is None or text.encode() not in seen:
+        if not select.select([screen], [], [], max(0.0, until - time.monotonic()))[0]:
+            pytest.fail(f"{text} does not appear: {seen.decode()}")
+        try:
+            seen += os.read(screen, 65_536)
+        except OSError:  # EIO: the other side is closed
+            if text is not None:
+                pytest.fail(f"{text} did not appear: {seen.decode()}")
+            break
+    return seen.decode(errors="replace")
 
 
 # Sites and feeds

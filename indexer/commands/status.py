@@ -10,7 +10,7 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from .. import clock, config
+from .. import clock, config, farm_screen
 from ..progress import console
 from ..status import gather
 
@@ -29,6 +29,8 @@ def status(state_dir: Path, as_json: bool) -> None:
     screen.print(_summary(found))
     if found["feeds"]:
         screen.print(_feeds(found["feeds"]))
+    if found["farm"] is not None and found["farm"]["slaves"]:
+        screen.print(farm_screen.slaves(found["farm"], screen.width if screen.is_terminal else 100))
     for problem in found["problems"]:
         screen.print(Text(f"! {problem}", style="red"))
     if not found["problems"]:
@@ -73,6 +75,8 @@ def _summary(found: dict[str, Any]) -> Table:
         "downloads",
         f"{found.get('downloads', 0):,} counted, {found['not_a_wheel']:,} of what is no wheel",
     )
+    if found["farm"] is not None:
+        row("farm", farm_screen.summary(found["farm"]))
     row("journal", f"{found['journal_bytes'] / 2**20:,.1f} MiB")
     return table
 

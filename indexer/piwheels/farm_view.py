@@ -23,6 +23,32 @@ MOST_SKEW = 60.0
 """Seconds that a slave's clock may be wrong."""
 
 
+_MODELS = {
+    0x00: "A", 0x01: "B", 0x02: "A+", 0x03: "B+", 0x04: "2B", 0x06: "CM1", 0x08: "3B",
+    0x09: "Zero", 0x0A: "CM3", 0x0C: "Zero W", 0x0D: "3B+", 0x0E: "3A+", 0x10: "CM3+", 0x11: "4B",
+    0x12: "Zero 2 W", 0x13: "400", 0x14: "CM4", 0x15: "CM4S", 0x17: "5", 0x18: "CM5",
+    0x19: "500", 0x1A: "CM5 Lite",
+}  # fmt: skip
+
+
+def board(revision: str) -> str:
+    """What machine a revision code stands for, `Pi 4B 1.5, 2 GiB`; the code if that is not known.
+
+    Source: new-style revision codes,
+    https://www.raspberrypi.com/documentation/computers/raspberry-pi.html#new-style-revision-codes
+    """
+    try:
+        code = int(revision, 16)
+    except ValueError:
+        return revision
+    model = _MODELS.get(code >> 4 & 0xFF)
+    if not 0 <= code < 2**32 or not code >> 23 & 1 or model is None:
+        return revision
+    memory = 256 << (code >> 20 & 7)
+    size = f"{memory} MiB" if memory < 1024 else f"{memory // 1024} GiB"
+    return f"Pi {model} 1.{code & 0xF}, {size}"
+
+
 def as_data(picture: Picture) -> dict[str, Any]:
     """The farm for JSON: times as RFC 3339, durations as float seconds, sizes in bytes.
 
@@ -46,6 +72,7 @@ def _master(master: MasterPicture) -> dict[str, Any]:
         "label": hello.label if hello else None,
         "os_name": hello.os_name if hello else None,
         "os_version": hello.os_version if hello else None,
+        "board": board(hello.board_revision) if hello else None,
         "board_revision": hello.board_revision if hello else None,
         "board_serial": hello.board_serial if hello else None,
         "started": times.to_rfc3339(hello.started) if hello else None,
@@ -76,6 +103,7 @@ def _slave(one: SlavePicture, now: Time) -> dict[str, Any]:
         "py_version": hello.native_py_version if hello else None,
         "os_name": hello.os_name if hello else None,
         "os_version": hello.os_version if hello else None,
+        "board": board(hello.board_revision) if hello else None,
         "board_revision": hello.board_revision if hello else None,
         "board_serial": hello.board_serial if hello else None,
         "build_timeout": hello.build_timeout if hello else None,

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import re
-import select
 import shlex
 import shutil
 import signal
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import COMMAND, DEADLINE, Process, environment, eventually, piw
+from ..support import COMMAND, DEADLINE, Process, environment, eventually, piw, read_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -192,10 +191,10 @@ def test_on_a_terminal(tmp_path: Path) -> None:
     )
     os.close(terminal)
     try:
-        drawn = _read_until(screen, "json/index.json")
-        drawn += _read_until(screen, "live")
+        drawn = read_until(screen, "json/index.json")
+        drawn += read_until(screen, "live")
         os.killpg(demo.pid, signal.SIGINT)  # as Ctrl-C does
-        drawn += _read_until(screen, None)
+        drawn += read_until(screen, None)
         assert demo.wait(DEADLINE) == 0, drawn
         assert_none_left(demo.pid)
     finally:
@@ -213,19 +212,3 @@ def test_on_a_terminal(tmp_path: Path) -> None:
     report = drawn[drawn.rindex(leave) :]
     assert report.index("interrupted") < report.index("Where it is")
     assert report.count("$ sqlite3 ") == 3
-
-
-def _read_until(screen: int, text: str | None) -> str:
-    """What appears on a terminal until `text` does; None: until nobody has it open any more."""
-    seen = b""
-    until = time.monotonic() + DEADLINE
-    while text is None or text.encode() not in seen:
-        if not select.select([screen], [], [], max(0.0, until - time.monotonic()))[0]:
-            pytest.fail(f"{text} does not appear: {seen.decode()}")
-        try:
-            seen += os.read(screen, 65_536)
-        except OSError:  # EIO: the other side is closed
-            if text is not None:
-                pytest.fail(f"{text} did not appear: {seen.decode()}")
-            break
-    return seen.decode(errors="replace")

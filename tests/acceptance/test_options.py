@@ -25,13 +25,16 @@ DESIGNED = {
     "rebuild": [],
     "check": ["fix"],
     "status": ["json"],
+    "farm": ["json"],
     "quarantine": ["retry"],
     "keys": [],
     "demo": [],
 }
 """Every command of DESIGN section 8 that there is so far, with the options that it names there."""
 
-NEED_STATE = ["run", "ingest", "write", "publish", "rebuild", "check", "status", "quarantine"]
+NEED_STATE = [
+    *("run", "ingest", "write", "publish", "rebuild", "check", "status", "farm", "quarantine")
+]
 NEED_OUTPUT = ["run", "ingest", "write", "rebuild", "check"]
 
 OPTIONS = [
@@ -92,6 +95,8 @@ VALUES = {
     "max-delay": "20",
     "counters-interval": "0",
     "as-of": "2026-11-20T12:00:00Z",
+    "status-queue": "ipc:///tmp/piw-status",
+    "control-queue": "tcp://master:5561",
     "feed": "master",
     "rate": "100.5",
     "fix": "yes",

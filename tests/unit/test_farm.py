@@ -427,6 +427,25 @@ def test_alerts(changes: dict[str, Any], alerts: list[str]) -> None:
     assert _alerts(**changes) == alerts
 
 
+@pytest.mark.parametrize(
+    ("revision", "machine"),
+    [
+        ("a020d3", "Pi 3B+ 1.3, 1 GiB"),
+        ("b03115", "Pi 4B 1.5, 2 GiB"),
+        ("d04170", "Pi 5 1.0, 8 GiB"),
+        ("902120", "Pi Zero 2 W 1.0, 512 MiB"),
+        ("0010", "0010"),
+        ("unknown", "unknown"),
+        ("", ""),
+        ("-a020d3", "-a020d3"),
+        ("f" * 20, "f" * 20),
+        ("a02fff", "a02fff"),
+    ],
+)
+def test_boards(revision: str, machine: str) -> None:
+    assert farm_view.board(revision) == machine
+
+
 def test_an_alert_of_silence(watched: Watched) -> None:
     watched.hear(watched.master.join())
     watched.wait(BUSY_TIMEOUT / 2 + 1)

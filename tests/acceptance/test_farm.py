@@ -1,0 +1,284 @@
+"""The live farm: a daemon that follows a master, and what `farm` and `status` say of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import sqlite3
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexer import times
+from indexer.clock import now
+
+from .. import captured, samples
+from ..master import Master as Database
+from ..master import farm as database
+from ..status_master import Master, frames
+from ..status_queue import StatusQueue
+from ..support import (
+    COMMAND,
+    DEADLINE,
+    Feed,
+    Process,
+    Site,
+    environment,
+    eventually,
+    read_until,
+)
+
+pytestmark = pytest.mark.acceptance
+
+CAPTURED = [one.frame for one in captured.STATUS]
+
+
+class Place:
+    """Where a master's queues are, and a daemon that follows them."""
+
+    def __init__(self, site: Site, sockets: Path, feed: Feed) -> None:
+        self.site, self._feed = site, feed
+        self.status = f"ipc://{sockets}/status"
+        self.control = f"ipc://{sockets}/control"
+
+    def daemon(self, *options: object) -> Process:
+        return self.site.daemon(self._feed, "--status-queue", self.status, *options)
+
+    def wait(self, condition: Any, *running: Process) -> None:
+        """Wait until the farm, as `status` shows it, meets a condition."""
+        self.site.wait(lambda found: found["farm"] is not None and condition(found), *running)
+
+    def farm(self) -> dict[str, Any]:
+        """What `farm --json` says."""
+        found: dict[str, Any] = json.loads(self.site.piw("farm", "--json").stdout)
+        return found
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        connection = sqlite3.connect(f"file:{self.site.state_dir}/index.db?mode=ro", uri=True)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def place(site: Site, sockets: Path, ipc: Feed) -> Place:
+    return Place(site, sockets, ipc)
+
+
+@pytest.fixture
+def queue(place: Place) -> Iterator[StatusQueue]:
+    with StatusQueue(place.status) as found:
+        yield found
+
+
+def present() -> Master:
+    """A master whose time is ours."""
+    return Master(times.to_datetime(now()))
+
+
+def labels(found: dict[str, Any]) -> list[str | None]:
+    return [one["label"] for one in found["farm"]["slaves"]]
+
+
+def test_the_captured_life_at_many_times_its_speed(place: Place, queue: StatusQueue) -> None:
+    with place.daemon() as daemon:
+        queue.wait_for_subscriber()
+        for number in range(0, len(CAPTURED), 20):
+            queue.say(*CAPTURED[number : number + 20])
+            time.sleep(0.02)  # a minute of it in half a second
+        place.wait(lambda found: len(found["farm"]["finished"]) == 16, daemon)
+        place.wait(lambda found: labels(found) == ["trixie-1", "bullseye-1"], daemon)
+        found = place.farm()
+        assert found["problems"] == []
+        assert found["status_feed"]["frames"] == len(CAPTURED)
+        assert found["status_feed"]["refused"] == 0
+        assert found["master"]["label"] == "vm"
+        assert found["master"]["stats"]["builds_last_hour"] == {"cp311": 7, "cp313": 4, "cp39": 4}
+        assert [one["doing"] for one in found["slaves"]] == ["idle", "idle"]
+        plain = place.site.piw("farm").stdout
+        assert re.search(r"^ +5  bullseye-1  cp39   idle ", plain, re.M)
+        assert plain.count("✓") == 12
+        assert plain.count("✗") == 4
+        status = place.site.piw("status").stdout
+        assert re.search(r"^farm +2 slaves: 2 idle *$", status, re.M)
+        assert "bullseye-1" in status
+        assert "All is well." in status
+        eventually(lambda: len(place.rows("SELECT * FROM slaves")) == 2)
+        assert place.rows("SELECT slave_id, label, doing FROM farm") == [
+            (4, "trixie-1", "idle"),
+            (5, "bullseye-1", "idle"),
+        ]
+        assert place.rows("SELECT label, packages_built FROM masters") == [("vm", 5)]
+        daemon.terminate()
+
+
+def test_builds_that_have_ended_are_asked_for(
+    place: Place, queue: StatusQueue, sockets: Path
+) -> None:
+    """Without anything else that would tell of them: the sweep sleeps."""
+    with (
+        Database(f"ipc://{sockets}/db", database()) as asked,
+        place.daemon("--db-queue", asked.address, "--sweep-pause", 100_000) as daemon,
+    ):
+        queue.wait_for_subscriber()
+        queue.say(*CAPTURED)
+        wanted = {"numpy", "rpi-gpio", "gpiozero", "cryptography", "twofold", "slowpoke"}
+        place.site.wait(lambda found: found["counts"].get("packages", 0) >= len(wanted), daemon)
+        projects = {data for name, data in asked.asked if name == "PROJDATA"}
+        assert wanted <= projects
+        place.site.wait(lambda found: found["pending"] == 0, daemon)
+        document = place.site.output_path / "project" / "numpy" / "json" / "index.json"
+        assert json.loads(document.read_bytes())["releases"]["2.3.4"]["files"]
+        daemon.terminate()
+
+
+def test_a_master_that_dies_and_comes_back(place: Place) -> None:
+    master = present()
+    with place.daemon() as daemon:
+        with StatusQueue(place.status) as queue:
+            queue.wait_for_subscriber()
+            queue.say(*frames([*master.hello(), *master.join("old"), *master.join("older")]))
+            place.wait(lambda found: labels(found) == ["old", "older"], daemon)
+        place.wait(lambda found: not found["daemon"]["status_feed"]["connected"], daemon)
+        master.now = times.to_datetime(now() + 2 * times.SECOND)
+        master.restart()
+        with StatusQueue(place.status) as queue:
+            queue.wait_for_subscriber()
+            queue.say(b"nonsense", *frames(master.join("new")), b"\xff\xff", b"nonsense")
+            place.wait(lambda found: labels(found) == ["new"], daemon)
+            place.wait(lambda found: found["daemon"]["status_feed"]["refused"] == 3, daemon)
+            # The same again is counted.
+            place.wait(lambda found: found["quarantined"] == 2, daemon)
+        listed = place.site.piw("quarantine").stdout
+        assert "status-queue" in listed
+        daemon.terminate()
+    assert "is not piwheels' CBOR" in place.site.piw("quarantine").stdout
+
+
+def test_the_master_is_asked_to_say_everything_again(place: Place) -> None:
+    master = present()
+    master.join("pi")
+    master.idle(1, ["numpy", "2.0"])
+    with (
+        StatusQueue(place.status, place.control) as queue,
+        place.daemon("--control-queue", place.control) as daemon,
+    ):
+        queue.wait_for_subscriber()
+        eventually(lambda: queue.asked() == ["HELLO"], lambda: daemon.output)
+        queue.say(*frames(master.hello()))
+        place.wait(lambda found: labels(found) == ["pi"], daemon)
+        daemon.terminate()
+
+
+@pytest.mark.parametrize("end", ["terminate", "kill"])
+def test_a_restart_of_the_daemon(place: Place, queue: StatusQueue, end: str) -> None:
+    """Who the slaves are is known again, without a hello."""
+    master = present()
+    with place.daemon() as daemon:
+        queue.wait_for_subscriber()
+        queue.say(*frames([*master.hello(), *master.join("pi"), *master.idle(1, ["a", "1"])]))
+        eventually(lambda: bool(place.rows("SELECT * FROM slaves WHERE doing = 'building'")))
+        getattr(daemon, end)()
+    assert place.rows("SELECT label, package FROM slaves") == [("pi", "a")]
+    with place.daemon() as daemon:
+        place.wait(lambda found: labels(found) == ["pi"], daemon)
+        queue.wait_for_subscriber()
+        queue.say(*frames(master.built(1)))
+        place.wait(lambda found: len(found["farm"]["finished"]) == 1, daemon)
+        daemon.terminate()
+
+
+def test_without_a_feed_the_farm_is_forgotten(place: Place, queue: StatusQueue, ipc: Feed) -> None:
+    with place.daemon() as daemon:
+        queue.wait_for_subscriber()
+        queue.say(*frames(present().join("pi")))
+        eventually(lambda: bool(place.rows("SELECT * FROM slaves")))
+        daemon.terminate()
+    with place.site.daemon(ipc) as daemon:
+        place.site.wait(lambda found: found["daemon"] is not None, daemon)
+        assert place.rows("SELECT * FROM farm") == place.rows("SELECT * FROM masters") == []
+        refused = place.site.piw("farm", status=4)
+        assert "its daemon follows no master" in refused.stderr
+        assert "--status-queue" in refused.stderr
+        daemon.terminate()
+
+
+def test_the_farm_is_no_part_of_what_is_checked(place: Place, queue: StatusQueue) -> None:
+    site = place.site
+    site.take(samples.set_abis("cp311"), samples.log_build(1, "numpy", "1.0", status=False))
+    with place.daemon() as daemon:
+        queue.wait_for_subscriber()
+        queue.say(*frames(present().join("pi")))
+        eventually(lambda: len(place.rows("SELECT * FROM farm")) == 2)
+        assert site.piw("check").stdout == "No differences.\n"
+        daemon.terminate()
+    assert site.piw("check").stdout == "No differences.\n"
+    site.piw("rebuild")
+    assert len(place.rows("SELECT * FROM farm")) == 1
+
+
+def test_what_cannot_be_shown(place: Place) -> None:
+    assert "there is no journal in it" in place.site.piw("farm", status=3).stderr
+    place.site.take(samples.new_package("numpy"))
+    refused = place.site.piw("farm", "--json", status=4)
+    assert "no daemon runs there" in refused.stderr
+    assert refused.stdout == ""
+    assert place.site.status()["farm"] is None
+
+
+def test_options_that_do_not_go_together(place: Place) -> None:
+    output = place.site.output
+    refused = place.site.piw("run", *output, "--control-queue", place.control, status=2)
+    assert "--status-queue" in refused.stderr
+    refused = place.site.piw("run", *output, "--status-queue", "tcp://203.0.113.1:5550", status=2)
+    assert "tcp beyond this machine" in refused.stderr
+    assert "--allow-insecure-tcp" in refused.stderr
+    refused = place.site.piw("run", *output, "--status-queue", "/tmp/piw-status", status=2)
+    assert "is no address" in refused.stderr
+
+
+def test_on_a_terminal(place: Place, queue: StatusQueue) -> None:
+    master = present()
+    with place.daemon() as daemon:
+        queue.wait_for_subscriber()
+        queue.say(*frames([*master.hello(), *master.join("pi"), *master.idle(1, ["numpy", "2.0"])]))
+        place.wait(lambda found: labels(found) == ["pi"], daemon)
+        screen, terminal = os.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        shown = subprocess.Popen(
+            [COMMAND, "farm", *map(str, place.site.state)],
+            env=environment(place.site.home, TERM="xterm-256color"),
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+        os.close(terminal)
+        try:
+            drawn = read_until(screen, "numpy")
+            queue.say(*frames(master.built(1)))
+            drawn += read_until(screen, "✗")
+            daemon.terminate()
+            drawn += read_until(screen, "no daemon runs there")
+            os.killpg(shown.pid, signal.SIGINT)  # as Ctrl-C does
+            drawn += read_until(screen, None)
+            assert shown.wait(DEADLINE) == 0, drawn
+        finally:
+            os.close(screen)
+            if shown.poll() is None:
+                os.killpg(shown.pid, signal.SIGKILL)
+            shown.wait()
+    assert "Traceback" not in drawn
+    for text in ("the master", "slaves", "latest builds", "Ctrl-C ends", "building"):
+        assert text in drawn
+    assert drawn.index("\x1b[?1049h") < drawn.index("the master") < drawn.rindex("\x1b[?1049l")
