@@ -30,7 +30,8 @@ INSTALLED_SOAK := $(VENV)/installed-soak-$(ID)
 SOAK ?= 1
 
 # command:package - what the tests start, and the Debian package that has it.
-TEST_COMMANDS := sqlite3:sqlite3 cc:gcc nginx:nginx-light apache2:apache2-bin
+TEST_COMMANDS := sqlite3:sqlite3 cc:gcc nginx:nginx-light apache2:apache2-bin \
+	pg_ctlcluster:postgresql
 
 # indexer.schema where mypy finds it; see [tool.mypy] in pyproject.toml.
 SCHEMA_LINK := build/mypy/indexer/schema

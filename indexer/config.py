@@ -222,6 +222,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "The master's database queue (its setting of that name), to ask for packages.",
     },
+    "dsn": {
+        "metavar": "DSN",
+        "default": None,
+        "help": "The database of the master, as postgresql:///piwheels; only read.",
+    },
+    "download-days": {
+        "type": click.IntRange(min=31),
+        "metavar": "DAYS",
+        "default": None,
+        "help": "Keep downloads by the hour for so many days, older ones in the sum. Default: all.",
+    },
     "pause": {
         "type": _SECONDS,
         "default": 0.02,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from . import tally
+from .postgres import Server, server
 from .support import Feed, Site, ipc_feed, tcp_feed
 
 
@@ -24,6 +25,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def site(tmp_path: Path) -> Site:
     """An empty state directory and output path."""
     return Site(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL of our own."""
+    with server() as found:
+        yield found
 
 
 @pytest.fixture

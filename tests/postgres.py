@@ -18,6 +18,7 @@ DEBIAN = Path("/usr/lib/postgresql")
 """Where Debian has the programs of the server, by version; they are not in PATH."""
 
 SUPERUSER = "admin"
+LAYOUT = Path(__file__).with_name("piwheels-layout.sql")
 
 
 def programs() -> Path | None:
@@ -74,6 +75,12 @@ class Server:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def piwheels(self) -> str:
+        """The name of a new database with piwheels' tables."""
+        name = self.new_database()
+        self.psql(name, LAYOUT.read_text())
+        return name
 
     def new_database(self) -> str:
         """The name of a new, empty database."""

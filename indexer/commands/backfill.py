@@ -1,4 +1,4 @@
-"""`piw-indexer backfill`: everything that a running master knows."""
+"""`piw-indexer backfill`: everything that a master knows, asked for or read from its database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import click
 from .. import clock, config
 from ..errors import UsageError
 from ..piwheels import backfill as backfills
+from ..piwheels import fill
 from ..piwheels.oracle import connected
+from ..piwheels.postgres import Source
 from ..progress import bar
 from ..state import State
 
@@ -19,21 +21,39 @@ from ..state import State
 @config.option("state-dir")
 @config.option("db-queue")
 @config.option("pause")
-def backfill(state_dir: Path, db_queue: str | None, pause: float) -> None:
-    """Take all packages and download counters that a running master knows.
+@config.option("dsn")
+@config.option("download-days")
+def backfill(
+    state_dir: Path,
+    db_queue: str | None,
+    pause: float,
+    dsn: str | None,
+    download_days: int | None,
+) -> None:
+    """Take all packages and download counters that a master knows.
 
-    Asks for one package at a time. One that was interrupted goes on where it stopped; what is
-    known already is not taken twice. Feeds that were broken are whole after it.
+    With --db-queue a running master is asked for one package at a time. With --dsn its database
+    is read, which is much faster and knows more: all builds, how long they took, and downloads by
+    the hour; both belong to the same moment, and nothing is written there.
+
+    One that was interrupted goes on where it stopped; what is known already is not taken twice.
+    Feeds that were broken are whole after it.
 
     While the daemon runs it holds the state; with --db-queue it does the same by itself, slowly.
     """
-    if db_queue is None:
+    if (db_queue is None) == (dsn is None):
         raise UsageError(
             "backfill",
-            "there is no --db-queue to ask",
+            "there is no --db-queue to ask, and no --dsn to read"
+            if dsn is None
+            else "there are a --db-queue and a --dsn: it cannot do both",
             "set db-queue = ipc:///tmp/piw-db in the master's configuration, restart it, and give"
-            " the same here",
+            " the same here; or give as --dsn the database of the master",
         )
+    if dsn is not None:
+        _from_database(state_dir, dsn, download_days)
+        return
+    assert db_queue is not None
     state = State(state_dir, "backfill", clock.now)
     try:
         with connected(db_queue, clock.monotonic) as oracle, bar("packages") as progress:
@@ -49,5 +69,28 @@ def backfill(state_dir: Path, db_queue: str | None, pause: float) -> None:
         click.echo(
             f"piw-indexer: {found.unusable} answers were unusable; `piw-indexer quarantine` shows"
             " why",
+            err=True,
+        )
+
+
+def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
+    source = Source(dsn, clock.now)
+    try:
+        state = State(state_dir, "backfill", clock.now)
+        try:
+            with bar("packages") as progress:
+                found = fill.fill(state, source, days, progress)
+        finally:
+            state.close()
+    finally:
+        source.close()
+    click.echo(
+        f"{found.packages:,} packages read, {found.taken:,} were different and taken with"
+        f" {found.builds:,} builds, {found.deleted:,} are gone, {found.counters:,} counters taken"
+    )
+    if found.refused:
+        click.echo(
+            f"piw-indexer: {found.refused} rows are no valid messages and were not taken;"
+            " `piw-indexer quarantine` shows why",
             err=True,
         )

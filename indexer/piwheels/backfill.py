@@ -154,7 +154,7 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
         PeerError: if the master does not answer; what it told so far is kept.
         JournalError: if it could not be journaled.
     """
-    record = _Record(state.directory / RECORD)
+    record = Record(state.directory / RECORD)
     broken = [feed.feed for feed in state.journal.feeds() if feed.broken]
     abis = compare.set_abis(state.connection)
     if abis != asker.abis(abis).data:
@@ -216,7 +216,7 @@ def _take_counters(state: State, asker: Asker) -> int:
     return counted
 
 
-class _Record:
+class Record:
     """How far a backfill got; if it is lost, packages are asked for again."""
 
     def __init__(self, path: Path) -> None:

@@ -14,13 +14,15 @@ from .. import decode
 from ..errors import DecodeError
 from ..messages import Message
 from ..schema import piwheels as schema
-from ..times import DAY, HOUR, WINDOW_DAYS, Time, to_rfc3339
+from ..times import DAY, EARLIEST, HOUR, LATEST, WINDOW_DAYS, Time, to_rfc3339
 
 
 def _kept(value: Any) -> Time:
-    """A time that the schemas of piwheels have read already."""
+    """A time that was read already: microseconds since 1970."""
     if type(value) is not int:
         raise Invalid("expected a time")
+    if not EARLIEST <= value <= LATEST:
+        raise Invalid("lies outside the years 1 to 9999 UTC")
     return value
 
 

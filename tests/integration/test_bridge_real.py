@@ -26,7 +26,7 @@ from indexer.piwheels.master import Master
 from indexer.piwheels.outbox import Outbox
 from indexer.state import State
 
-from ..postgres import Server, server
+from ..postgres import Server
 from ..support import Feed, eventually
 from .bridged import build, download
 
@@ -72,16 +72,10 @@ CREATE TRIGGER note AFTER UPDATE OF description ON packages FOR EACH ROW EXECUTE
 """Notes in which order the rows of packages were described; a row is locked until the commit."""
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Server]:
-    pytest.importorskip("piwheels.master", reason="piwheels is not installed")
-    with server() as found:
-        yield found
-
-
 @pytest.fixture
 def dsn(postgres: Server) -> str:
     """A database with piwheels' own layout, made by piwheels itself."""
+    pytest.importorskip("piwheels.master", reason="piwheels is not installed")
     from piwheels import initdb  # type: ignore[import-not-found,unused-ignore]
 
     name = postgres.new_database()

@@ -46,7 +46,7 @@ PICTURE = (
     (
         "a piwheels that runs",
         "piwheels.translate piwheels.compare piwheels.oracle piwheels.snapshots piwheels.log_relay"
-        " piwheels.backfill piwheels.site piwheels.status_feed",
+        " piwheels.backfill piwheels.site piwheels.status_feed piwheels.postgres piwheels.fill",
     ),
     ("processes", "writer_process check"),
     ("the daemon", "daemon"),
@@ -103,6 +103,7 @@ ONLY = {
     " feed.subscriber piwheels.log_relay piwheels.oracle piwheels.snapshots"
     " piwheels.status_feed",
     "time": "clock",
+    "psycopg": "piwheels.postgres",
     "fcntl": "lock",
     "click": "cli config commands.*",
     "voluptuous": "decode piwheels.cbor piwheels.site piwheels.translate schema.messages"

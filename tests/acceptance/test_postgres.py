@@ -1,0 +1,88 @@
+"""`piw-indexer backfill --dsn`: an index from the database of a piwheels, in a real PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from indexer.lock import Lock
+
+from ..postgres import Server
+from ..support import Site
+
+pytestmark = pytest.mark.acceptance
+
+CONTENT = """
+INSERT INTO build_abis VALUES ('cp311', '');
+INSERT INTO packages VALUES ('numpy', '', 'Arrays');
+INSERT INTO package_names VALUES ('numpy', 'NumPy', '2026-11-20');
+INSERT INTO versions VALUES ('numpy', '2.2.6', '2026-11-20 12:00:00');
+INSERT INTO builds (build_id, package, version, built_by, duration, abi_tag)
+    VALUES (12345, 'numpy', '2.2.6', 1, '00:01:01.5', 'cp311');
+INSERT INTO downloads (filename, accessed_by, accessed_at)
+    SELECT 'numpy-2.2.6-cp311-cp311-linux_armv7l.whl', '203.0.113.77', '2026-11-20 12:00:00'
+    FROM generate_series(1, 7);
+"""
+
+
+@pytest.fixture
+def dsn(postgres: Server) -> str:
+    name = postgres.piwheels()
+    postgres.psql(name, CONTENT)
+    return postgres.url(name)
+
+
+def test_backfill_from_a_database(site: Site, dsn: str) -> None:
+    result = site.piw("backfill", "--dsn", dsn)
+    assert result.stderr == ""
+    assert result.stdout == (
+        "1 packages read, 1 were different and taken with 1 builds, 0 are gone, 1 counters taken\n"
+    )
+    site.piw("write", "--as-of", "2026-11-20T13:00:00Z")
+    assert (site.output_path / "packages.json").read_bytes() == b'[["numpy",7,7]]'
+    path = site.output_path / "project" / "numpy" / "json" / "index.json"
+    abis = json.loads(path.read_bytes())["releases"]["2.2.6"]["abis"]
+    assert abis["cp311"] == {
+        "status": "error",
+        "build_id": 12345,
+        "duration": 61.5,
+        "log_url": "/logs/0000/0001/2345.txt.gz",
+    }
+    again = site.piw("backfill", settings={"PIW_INDEXER_DSN": dsn})
+    assert again.stdout.startswith("1 packages read, 0 were different")
+    site.piw("check")
+
+
+def test_addresses_are_never_stored(site: Site, dsn: str) -> None:
+    site.piw("backfill", "--dsn", dsn)
+    for path in site.state_dir.rglob("*"):
+        if path.is_file():
+            assert b"203.0.113.77" not in path.read_bytes()
+
+
+def test_how_it_ends(site: Site, postgres: Server, dsn: str) -> None:
+    def refused(*options: object, status: int) -> str:
+        result = site.piw("backfill", *options, status=status)
+        assert result.stderr.startswith("piw-indexer: cannot ")
+        assert "\n  what to do: " in result.stderr
+        return result.stderr
+
+    assert "no --db-queue to ask, and no --dsn to read" in refused(status=2)
+    both = ["--dsn", dsn, "--db-queue", "ipc:///nowhere/db"]
+    assert "it cannot do both" in refused(*both, status=2)
+    assert "not of piwheels" in refused("--dsn", postgres.url("postgres"), status=2)
+    assert "does not exist" in refused("--dsn", postgres.url("nowhere"), status=4)
+    secret = refused("--dsn", "postgresql://me:secret@/x?host=/nowhere", status=4)
+    assert "secret" not in secret
+    assert not (site.state_dir / "index.db").exists()
+    lock = Lock(site.state_dir, "run")
+    assert "locked by piw-indexer run" in refused("--dsn", dsn, status=3)
+    lock.release()
+
+
+def test_rows_that_are_refused(site: Site, postgres: Server, dsn: str) -> None:
+    postgres.psql(dsn.partition("?")[0].rpartition("/")[2], "INSERT INTO packages VALUES ('Odd')")
+    result = site.piw("backfill", "--dsn", dsn)
+    assert "1 rows are no valid messages" in result.stderr
+    assert "'Odd' is not a canonical package name" in site.piw("quarantine").stdout
