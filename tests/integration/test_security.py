@@ -423,6 +423,8 @@ def test_one_kind_of_key_is_not_taken_for_the_other(tmp_path: Path) -> None:
         f"private {OURS.private.decode()} x\n",
         f"private {OURS.private.decode()}\nprivate x\n",
     ],
+    # The keys are others every time, and a test has one name.
+    ids=["empty", "comment", "bare", "short", "tildes", "hashes", "public", "more", "second"],
 )
 def test_file_without_a_private_key(text: str, tmp_path: Path) -> None:
     file = tmp_path / "x.key"
