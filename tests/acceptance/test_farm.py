@@ -125,20 +125,27 @@ def test_the_captured_life_at_many_times_its_speed(place: Place, queue: StatusQu
 def test_builds_that_have_ended_are_asked_for(
     place: Place, queue: StatusQueue, sockets: Path
 ) -> None:
-    """Without anything else that would tell of them: the sweep sleeps."""
+    """At once, and not when it is their turn in the sweep over all packages."""
     with (
         Database(f"ipc://{sockets}/db", database()) as asked,
-        place.daemon("--db-queue", asked.address, "--sweep-pause", 100_000) as daemon,
+        place.daemon("--db-queue", asked.address, "--sweep-pause", 2) as daemon,
     ):
+
+        def packages() -> list[Any]:
+            return [data for name, data in asked.asked if name == "PROJDATA"]
+
         queue.wait_for_subscriber()
-        queue.say(*CAPTURED)
-        wanted = {"numpy", "rpi-gpio", "gpiozero", "cryptography", "twofold", "slowpoke"}
-        place.site.wait(lambda found: found["counts"].get("packages", 0) >= len(wanted), daemon)
-        projects = {data for name, data in asked.asked if name == "PROJDATA"}
-        assert wanted <= projects
-        place.site.wait(lambda found: found["pending"] == 0, daemon)
-        document = place.site.output_path / "project" / "numpy" / "json" / "index.json"
-        assert json.loads(document.read_bytes())["releases"]["2.3.4"]["files"]
+        eventually(lambda: len(packages()) == 7, lambda: (packages(), daemon.output))
+        master = present()
+        queue.say(*frames(master.join()))
+        for count in range(7, 12):
+            last = packages()[-1]
+            queue.say(*frames([*master.idle(1, [last, "1.0"]), *master.built(1)]))
+            eventually(lambda: len(packages()) > count, lambda: (packages(), daemon.output))  # noqa: B023
+            if packages()[count] == last:
+                break  # else it was too late this time
+        else:
+            pytest.fail(f"never at once: {packages()}")
         daemon.terminate()
 
 
