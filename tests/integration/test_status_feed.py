@@ -274,6 +274,9 @@ def test_nonsense_without_end_is_counted(address: str, ours: Ours) -> None:
         ours.later(status_feed.REMEMBERED + 1)
         ours.told(queue, Master().stats())
         assert ours.feed.trouble == ""
+        queue.say(*[b"again%d" % number for number in range(20)])
+        ours.hear(20)
+        assert ours.feed.trouble.startswith("15 messages of "), "those before are forgotten"
 
 
 def test_a_frame_of_any_size(address: str, ours: Ours) -> None:
