@@ -42,15 +42,6 @@ class Batch(NamedTuple):
     broken: list[tuple[str, int]]
 
 
-def record(row: Row, feed_id: int | None, feed_serial: int | None) -> tuple[object, ...]:
-    """A row of the table `messages`."""
-    serial, (name, at, data) = row
-    package = messages.package_of(data)
-    packed = encode.to_journal(row.message)
-    checksum = encode.checksum(serial, at, name, package, feed_id, feed_serial, packed)
-    return serial, at, name, package, feed_id, feed_serial, packed, checksum
-
-
 def prepare(
     entries: Sequence[Entry],
     seen: set[int],
@@ -73,6 +64,7 @@ def prepare(
     """
     batch = Batch([], [], [], [], {}, {}, [])
     rows, inserts, identities, refusals, new_feeds, positions, broken = batch
+    pack, checksum, package_of = encode.to_journal, encode.checksum, messages.package_of
     for entry in entries:
         position = entry.position
         feed_id = feed_serial = None
@@ -98,9 +90,22 @@ def prepare(
                 seen.add(digest)
                 identities.append((digest,))
             serial += 1
-            row = Row(serial, entry.message)
-            rows.append(row)
-            inserts.append(record(row, feed_id, feed_serial))
+            message = entry.message
+            rows.append(Row(serial, message))
+            name, at, data = message
+            packed = pack(message)
+            inserts.append(
+                (
+                    serial,
+                    at,
+                    name,
+                    package_of(data),
+                    feed_id,
+                    feed_serial,
+                    packed,
+                    checksum(serial, at, name, packed),
+                )
+            )
         elif type(entry) is Lost:
             assert feed_id is not None
             broken.append((entry.why, feed_id))

@@ -109,8 +109,8 @@ def _select(connection: sqlite3.Connection) -> str:
 
 
 def _unchanged(row: tuple[Any, ...]) -> bool:
-    *written, checksum = row
-    return checksum is None or checksum == encode.checksum(*written)
+    serial, at, msg, _, _, _, data, checksum = row
+    return checksum is None or checksum == encode.checksum(serial, at, msg, data)
 
 
 class Month:

@@ -352,9 +352,12 @@ class Journal(JournalReader):
                 )
                 if done.fetchone() is not None:
                     return None
-        row = Row(self.serial + 1, message)
+        made = batch.prepare(
+            [Accepted(None, message)], set(), {}, {}, self.serial, self._quarantine_id, self._clock
+        )
+        [row] = made.rows
         with explained(self._writer_path, writing=True), database.transaction(writer):
-            writer.execute(batch.INSERT, batch.record(row, None, None))
+            writer.executemany(batch.INSERT, made.inserts)
             writer.execute("INSERT INTO retries VALUES (?, ?)", (quarantine_id, row.serial))
         self.serial = row.serial
         return row

@@ -19,8 +19,8 @@ from .errors import JournalError, NewerDatabaseError, StateError, UnfinishedErro
 from .messages import Message
 from .schema import journal as schema
 
-_UNCHECKED = "SELECT serial, at, msg, package, feed_id, feed_serial, data, NULL"
-_CHECKED = "SELECT serial, at, msg, package, feed_id, feed_serial, data, checksum"
+_UNCHECKED = "SELECT serial, at, msg, data, NULL"
+_CHECKED = "SELECT serial, at, msg, data, checksum"
 
 _MONTH = re.compile(r"\d{4}-\d\d\.db", re.ASCII)
 
@@ -243,22 +243,18 @@ class JournalReader:
                 " ORDER BY serial LIMIT ?",
                 (after, limit),
             ).fetchall()
-        decode, checksum = encode.from_journal, encode.checksum
-        rows = []
-        serial = after
+        decode = encode.from_journal
         try:
-            for serial, at, msg, package, feed_id, feed_serial, data, expected in found:
-                if expected is not None:
-                    if expected != checksum(serial, at, msg, package, feed_id, feed_serial, data):
-                        raise ValueError("its checksum is wrong")
-                rows.append(Row(serial, decode(msg, at, data)))
+            changed = encode.first_changed(found)
+            if changed is not None:
+                raise ValueError(f"the checksum of message {changed} is wrong")
+            return [Row(serial, decode(msg, at, data)) for serial, at, msg, data, _ in found]
         except Exception as error:
             raise JournalError(
                 f"read the journal's {month.path.name}",
-                f"message {serial} is damaged: {error}",
+                f"a message after serial {after} is damaged: {error}",
                 restore_hint(month.path),
             ) from error
-        return rows
 
     def batches(self, after: int, size: int = 5000) -> Iterator[list[Row]]:
         """All messages after serial `after`, in order, `size` at a time."""

@@ -309,7 +309,8 @@ def _replace(
 
     def checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
         """The row with its checksum as it is now."""
-        return (*row[:7], encode.checksum(*row[:7]))
+        serial, at, msg, _, _, _, data, _ = row
+        return (*row[:7], encode.checksum(serial, at, msg, data))
 
     unfinished = path.with_suffix(".new")
     with database.explained(f"replace the journal's {path.name}", JournalError, beside=path.parent):

@@ -74,6 +74,7 @@ def test_killed(stream: Stream, site: Site, shim: Shim, wrong: WrongClock) -> No
             status = victim.wait()
         assert status in (0, -signal.SIGKILL), victim.output
         killed += status == -signal.SIGKILL
+        assert "what to do" not in site.piw("status").stdout, plan  # readers can read
         site.piw("ingest", "--write", *stream.parts, "--as-of", AS_OF, settings=wrong.settings())
         stream.check(site)
         assert len(months(site)) == 2, plan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgpack
 import pytest
 
@@ -140,3 +142,23 @@ def test_bytes_of_an_old_journal_are_still_read() -> None:
             ),
         ),
     )
+
+
+def test_a_checksum_depends_on_all_of_a_message() -> None:
+    """Every single bit of its serial, time and data, and its name."""
+    whole = 123_456, 1_763_640_000_000_000, "DELVER", b"a\x93 few bytes"
+    serial, at, name, data = whole
+    changed = [(serial ^ 1 << bit, at, name, data) for bit in range(40)]
+    changed += [(serial, at ^ 1 << bit, name, data) for bit in range(63)]
+    changed += [
+        (serial, at, other, data) for other in (*messages.BY_NAME, "EELVER") if other != name
+    ]
+    for place, bit in itertools.product(range(len(data)), range(8)):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << bit
+        changed.append((serial, at, name, bytes(flipped)))
+    found = encode.checksum(*whole)
+    assert encode.first_changed([(*whole, found), (*whole, None)]) is None
+    for one in changed:
+        assert encode.checksum(*one) != found
+        assert encode.first_changed([(*whole, found), (*one, found)]) == one[0]
