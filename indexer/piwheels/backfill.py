@@ -117,6 +117,8 @@ class Asker:
             if self._oracle.request("PKGEXISTS", package):
                 raise
             return None
+        if translate.is_unknown(project):
+            return None
         spellings = self._oracle.request("GETPKGNAMES", package)
         try:
             return translate.snapshot(package, project, spellings, self.clock())

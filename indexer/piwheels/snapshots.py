@@ -232,6 +232,10 @@ class Snapshots:
             self._doubtful.pop(package, None)
             self._due[package] = None
             return
+        if translate.is_unknown(project.data):
+            self._doubtful.pop(package, None)
+            self._next_list = 0.0  # which tells whether it has gone
+            return
         message = translate.snapshot(package, project.data, spellings.data, self._clock())
         if not self._news(message):
             self._doubtful.pop(package, None)

@@ -64,6 +64,11 @@ def download(data: Any, at: Time) -> Message:
     return message("LOGDOWNLOAD", at, fields)
 
 
+def is_unknown(project: Any) -> bool:
+    """Whether an answer to PROJDATA says that there is no such package."""
+    return isinstance(project, dict) and project.get("name", "") is None
+
+
 def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
     """The SNAPSHOT of a package: the answers to PROJDATA and GETPKGNAMES.
 

@@ -172,6 +172,7 @@ def test_reconcile_tells_what_differs_and_mends_it(site: Site, master: Master) -
         samples.message("DELPKG", package="empty"),
         samples.new_package("unheard-of"),
     )
+    master.put("PROJDATA", "unheard-of", {"name": None, "description": None, "releases": {}})
     before = serial(site)
     found = site.piw("reconcile", *queue, status=1).stdout
     assert "numpy: " in found
