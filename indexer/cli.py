@@ -30,6 +30,7 @@ from .commands import (
     rebuild,
     reconcile,
     run,
+    show,
     status,
     write,
 )
@@ -86,6 +87,7 @@ for _command in (
     import_site.import_site,
     status.status,
     farm.farm,
+    show.show,
     quarantine.quarantine,
     keys.keys,
     demo.demo,

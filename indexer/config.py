@@ -267,7 +267,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 FLAGS: dict[str, str] = {
     "write": "Publish what changed, too.",
-    "all": "Everything, not only what waits.",
+    "all": "Everything, not only a part of it.",
     "fix": "Make the index anew if it differs, and write the documents that differ.",
     "exit": "Leave when the file is sent and nobody asks for a replay any more.",
     "json": "For programs.",

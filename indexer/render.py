@@ -30,6 +30,11 @@ def _version_order(version: str) -> tuple[int, Any, str]:
         return 0, version, version
 
 
+def same_version(one: str, other: str) -> bool:
+    """True if two versions are the same text, or compare equal, as `1.0` and `1.0.0`."""
+    return _version_order(one)[:2] == _version_order(other)[:2]
+
+
 def log_url(build_id: int) -> str:
     """Where the log of a build is: its number in base 10,000."""
     high, low = divmod(build_id, 10_000)

@@ -26,6 +26,7 @@ DESIGNED = {
     "check": ["fix"],
     "status": ["json"],
     "farm": ["json"],
+    "show": ["json"],
     "quarantine": ["retry"],
     "keys": [],
     "demo": [],
@@ -33,7 +34,18 @@ DESIGNED = {
 """Every command of DESIGN section 8 that there is so far, with the options that it names there."""
 
 NEED_STATE = [
-    *("run", "ingest", "write", "publish", "rebuild", "check", "status", "farm", "quarantine")
+    *(
+        "run",
+        "ingest",
+        "write",
+        "publish",
+        "rebuild",
+        "check",
+        "status",
+        "farm",
+        "show",
+        "quarantine",
+    )
 ]
 NEED_OUTPUT = ["run", "ingest", "write", "rebuild", "check"]
 

@@ -1,0 +1,60 @@
+"""`piw-indexer show`: how the versions of a package stand on every ABI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import orjson
+
+from .. import config, index, lookup, project_screen
+from ..progress import console
+
+
+@click.command()
+@click.argument("package")
+@click.argument("version", required=False)
+@config.configuration
+@config.option("state-dir")
+@config.option("site-url")
+@config.flag("all")
+@config.flag("json")
+def show(
+    package: str,
+    version: str | None,
+    state_dir: Path,
+    site_url: str,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """The build matrix of a package; with a VERSION its builds and files.
+
+    Any spelling of the name will do. A terminal shows the newest 20 versions, unless --all.
+    """
+    connection = index.open_reader(state_dir / index.FILE)
+    try:
+        known = lookup.package_of(connection, package)
+        found = known and lookup.document(connection, known, site_url.rstrip("/"))
+        if not found:
+            close = lookup.close_to(connection, package)
+            raise lookup.unknown(f"show {package}", package, close)
+    finally:
+        connection.close()
+    versions = list(found["releases"])
+    one = None
+    if version is not None:
+        one = lookup.version_of(versions, version)
+        if one is None:
+            raise lookup.unknown_version(found["package"], version, versions)
+    if as_json:
+        if one is not None:
+            for part in ("releases", "builds"):
+                found[part] = {one: found[part][one]}
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        return
+    screen = console()
+    if one is not None:
+        screen.print(project_screen.details(found, one, signs=screen.is_terminal))
+        return
+    limit = None if everything or not screen.is_terminal else project_screen.FIRST
+    screen.print(project_screen.matrix(found, limit, signs=screen.is_terminal))

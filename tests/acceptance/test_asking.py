@@ -1,0 +1,169 @@
+"""`show`: what an administrator asks about one package, and that it says what is published."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .. import samples
+from ..support import COMMAND, Site, environment, read_until
+
+pytestmark = pytest.mark.acceptance
+
+LATER = "2026-11-21T12:00:00+00:00"
+HISTORY = [
+    samples.set_abis("cp39", "cp311", "cp313", preinstalled={"cp311": ["libc6"]}),
+    samples.new_package("zope-interface", description="Interfaces for Python"),
+    samples.new_name("zope-interface", "zope.interface"),
+    samples.new_version("zope-interface", "5.0", "2026-01-02T03:04:05Z"),
+    samples.new_version("zope-interface", "10.0", "2026-02-02T03:04:05Z"),
+    samples.new_version("zope-interface", "11.0rc1", "2026-03-02T03:04:05Z"),
+    samples.log_build(70001, "zope-interface", "10.0", abi_tag="cp39", status=False, slave_id=4),
+    samples.log_build(70002, "zope-interface", "10.0", abi_tag="cp311", status=False),
+    samples.log_build(
+        70003,
+        "zope-interface",
+        "10.0",
+        {
+            **samples.file("zope_interface-10.0-cp311-cp311-linux_armv7l.whl"),
+            "requires_python": ">=3.9",
+            "filesize": 5_483_371,
+            "dependencies": {"apt": ["libc6", "libopenblas0"], "pip": ["idna"]},
+        },
+        duration=1042.5,
+        slave_id=7,
+        at=LATER,
+    ),
+    samples.message("YANKVER", package="zope-interface", version="5.0"),
+    samples.message("SKIPVER", package="zope-interface", version="11.0rc1", reason="too large"),
+    samples.log_download("zope_interface-10.0-cp311-cp311-linux_armv7l.whl", LATER),
+    samples.new_package("numpy"),
+    samples.new_package("old-thing"),
+    samples.message("DELPKG", LATER, package="old-thing"),
+]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A site with two packages and one that was deleted; nobody changes it."""
+    site = Site(tmp_path_factory.mktemp("asked"))
+    site.take(*HISTORY)
+    return site
+
+
+def published(site: Site, package: str) -> Any:
+    return json.loads((site.output_path / "project" / package / "json/index.json").read_bytes())
+
+
+def on_a_terminal(site: Site, *arguments: object, columns: int = 80) -> str:
+    """What a command shows on a terminal, to its end."""
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, *map(str, arguments), *map(str, site.state)],
+        env=environment(site.home, TERM="xterm", COLUMNS=str(columns)),
+        stdin=secondary,
+        stdout=secondary,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(secondary)
+    seen = read_until(primary, None)
+    os.close(primary)
+    assert process.wait() == 0
+    return seen
+
+
+def lines(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def test_the_matrix_of_a_package(asked: Site) -> None:
+    shown = lines(asked.piw("show", "zope-interface").stdout)
+    assert shown[0] == ["zope.interface", *"Interfaces for Python".split()]
+    assert shown[1] == "1 downloads in the last 30 days, 1 ever".split()
+    assert shown[2:4] == [
+        ["https://pypi.org/project/zope-interface"],
+        ["https://www.piwheels.org/project/zope-interface"],
+    ]
+    assert shown[5:] == [
+        ["version", "released", "cp39", "cp311", "cp313", "files"],
+        "11.0rc1 2026-03-02 skip skip skip prerelease, skipped: too large".split(),
+        "10.0 2026-02-02 fail success pending 1".split(),
+        "5.0 2026-01-02 pending pending pending yanked".split(),
+    ]
+
+
+def test_a_terminal_has_signs_and_a_legend(asked: Site) -> None:
+    shown = on_a_terminal(asked, "show", "zope-interface")
+    assert "\x1b[" in shown
+    for sign, status in zip("✓✗!…–", "success fail error pending skip".split(), strict=True):
+        assert sign in shown
+        assert status in shown.splitlines()[-1]
+
+
+def test_a_terminal_shows_the_newest_versions(site: Site) -> None:
+    site.take(
+        samples.set_abis("cp311"),
+        *(samples.new_version("numpy", f"1.{number}") for number in range(25)),
+    )
+    shown = on_a_terminal(site, "show", "numpy")
+    assert "and 5 older versions: --all shows them" in shown
+    assert "1.5 " in shown
+    assert "1.4 " not in shown
+    assert "1.4 " in on_a_terminal(site, "show", "numpy", "--all")
+    assert "1.4 " in site.piw("show", "numpy").stdout
+
+
+@pytest.mark.parametrize("spelling", ["zope.interface", "Zope_Interface", "zope-interface"])
+def test_any_spelling_will_do_and_programs_get_the_document(spelling: str, asked: Site) -> None:
+    shown = json.loads(asked.piw("show", spelling, "--json").stdout)
+    document = published(asked, "zope-interface")
+    assert {key: shown[key] for key in document} == document
+    assert list(shown["releases"]) == list(document["releases"])
+    assert (shown["downloads_recent"], shown["downloads_all"]) == (1, 1)
+
+
+def test_a_version_in_detail(asked: Site) -> None:
+    shown = asked.piw("show", "zope-interface", "10.0").stdout
+    rows = lines(shown)
+    log = "/logs/0000/0007/0003.txt.gz"
+    assert [*"cp311 success 70003 1042.5 7 2026-11-21 12:00".split(), log] in rows
+    assert ["cp313", "pending"] in rows
+    assert (
+        "cp311 fail 70002 1.5 1 2026-11-20 12:00".split()
+        == rows[next(number for number, row in enumerate(rows) if row[:1] == ["other"]) + 1][:-1]
+    )
+    file = published(asked, "zope-interface")["releases"]["10.0"]["files"]
+    for value in (*file, "5,483,371 bytes", samples.HASH, ">=3.9", " libopenblas0\n", " idna\n"):
+        assert value in shown
+    equal = json.loads(asked.piw("show", "zope-interface", "10", "--json").stdout)
+    assert list(equal["releases"]) == ["10.0"]
+    assert [one["build_id"] for one in equal["builds"]["10.0"]] == [70003, 70002, 70001]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["numpi"], ["numpi", "did you mean numpy?"]),
+        (["zopeinterface"], ["did you mean zope-interface?"]),
+        (["nothing-like-it"], ["no package", "what to do"]),
+        (["zope-interface", "10.1"], ["no such version", "did you mean 10.0"]),
+        (["zope-interface", "xyz"], ["the newest is 11.0rc1"]),
+        (["../../etc/passwd"], ["no package"]),
+        ([""], ["no package"]),
+    ],
+)
+def test_what_there_is_not(arguments: list[str], says: list[str], asked: Site) -> None:
+    result = asked.piw("show", *arguments, status=2)
+    assert result.stdout == ""
+    for part in says:
+        assert part in result.stderr
+
+
+def test_no_state(tmp_path: Path) -> None:
+    assert "does not exist" in Site(tmp_path).piw("show", "numpy", status=3).stderr
