@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from . import database, directories, index, lock
 from .errors import JournalError, StateError
+from .journal_log import event
 from .journal_reader import JournalReader
 from .schema import index as schema
 
@@ -245,7 +246,12 @@ def set_aside(checkpoints: list[Checkpoint]) -> None:
     """
     for one in checkpoints:
         aside = one.path.with_suffix(".unused")
-        log.warning("the checkpoint %s is of no use any more; it is %s now", one.path, aside.name)
+        log.warning(
+            "the checkpoint %s is of no use any more; it is %s now",
+            one.path,
+            aside.name,
+            extra=event("checkpoint-unused", path=aside, serial=one.serial),
+        )
         with database.explained(f"rename the checkpoint {one.path}"):
             os.rename(one.path, aside)
             directories.sync(one.path.parent)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from . import __version__, config
+from . import __version__, config, journal_log
 from .commands import (
     backfill,
     backup,
@@ -35,6 +35,8 @@ from .commands import (
     write,
 )
 from .errors import IndexerError
+
+log = logging.getLogger(__name__)
 
 
 class _ReaderLeftError(Exception):
@@ -68,8 +70,7 @@ def piw_indexer(verbose: bool, quiet: bool) -> None:
     """
     # Documents are there to be read.
     click.get_current_context().meta[config.UMASK] = os.umask(0o022)
-    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="piw-indexer: %(message)s", stream=sys.stderr)
+    journal_log.set_up(logging.ERROR if quiet else logging.DEBUG if verbose else None)
 
 
 for _command in (
@@ -103,7 +104,10 @@ def main(arguments: list[str] | None = None) -> Any:
         error.show()
         sys.exit(error.exit_code)
     except IndexerError as error:
-        click.echo(f"piw-indexer: {error}", err=True)
+        if journal_log.logs_to_journal():
+            log.critical("%s", error, extra=journal_log.event("failed", status=error.exit_status))
+        else:
+            click.echo(f"piw-indexer: {error}", err=True)
         sys.exit(error.exit_status)
     except (click.Abort, KeyboardInterrupt):
         click.echo("piw-indexer: interrupted", err=True)

@@ -19,11 +19,12 @@ from typing import Any
 
 import zmq
 
-from . import clock, database, disk, index, pending, times
+from . import __version__, clock, database, disk, index, pending, times
 from .errors import StateError
 from .feed.security import Connecting
 from .feed.subscriber import Subscriber
-from .journal import LEAST, Entry, Row
+from .journal import LEAST, Entry, Refused, Row
+from .journal_log import NOTICE, event
 from .notify import Notifier
 from .source import OpenSource, Source, Tools
 from .state import State
@@ -40,6 +41,9 @@ MOST_MESSAGES = 10_000
 
 LONGEST_BATCH = 0.05
 """Seconds of receiving before a commit."""
+
+TELL_EVERY = 60.0
+"""Seconds between two words about refused messages: never one a message."""
 
 LONGEST_BACKOFF = 30.0
 _BLOCK = 4096
@@ -84,6 +88,8 @@ class Daemon:
         self._stop = False
         self._started = clock.now()
         self._accepted = 0
+        self._refused = self._untold = 0  # messages; and those that the log does not tell of yet
+        self._next_told = 0.0
         self._rate = 0.0
         self._trouble = ""  # why intake waits
         self._index_trouble = ""  # why the writer's reports wait
@@ -110,6 +116,12 @@ class Daemon:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        log.info(
+            "started: version %s, state directory %s",
+            __version__,
+            self._options.state_dir,
+            extra=event("started", version=__version__, path=self._options.state_dir),
+        )
         self._notifier.tell(STATUS="catching up with the journal")
         try:
             self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
@@ -121,12 +133,31 @@ class Daemon:
                 self._follow()
             finally:
                 self._writer.stop()
+            log.info(
+                "stopped: serial %d, %d messages accepted, %d refused, %d documents written",
+                self._state.journal.serial,
+                self._accepted,
+                self._refused,
+                self._writer.written,
+                extra=event(
+                    "stopped",
+                    serial=self._state.journal.serial,
+                    accepted=self._accepted,
+                    refused=self._refused,
+                    written=self._writer.written,
+                ),
+            )
         finally:
             self._state.close()
             try:
                 self._live_path.unlink(missing_ok=True)
             except OSError as error:
-                log.warning("cannot remove %s: %s", self._live_path, error.strerror)
+                log.warning(
+                    "cannot remove %s: %s",
+                    self._live_path,
+                    error.strerror,
+                    extra=event("live-not-removed", path=self._live_path),
+                )
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stop = True
@@ -167,7 +198,9 @@ class Daemon:
             gc.collect()
             gc.freeze()
             self._tick()
-            log.info("ready: serial %d", journal.serial)
+            log.info(
+                "ready: serial %d", journal.serial, extra=event("ready", serial=journal.serial)
+            )
             self._notifier.tell(READY=1)
             while not self._stop:
                 self._step()
@@ -237,12 +270,40 @@ class Daemon:
             # After trouble it may be what an earlier try has journaled that was applied.
             self._writer.wake()
         if self._trouble:
-            log.warning("intake goes on")
+            log.log(
+                NOTICE,
+                "intake goes on",
+                extra=event("intake-goes-on", serial=self._state.journal.serial),
+            )
             self._trouble = ""
         self._accepted += len(rows)
+        self._tell_refused([one for one in entries if isinstance(one, Refused)])
         if rows:
             for source in self._sources:
                 source.accepted(rows)
+
+    def _tell_refused(self, refusals: Sequence[Refused]) -> None:
+        """Say that messages were quarantined, but not more often than once a minute."""
+        self._refused += len(refusals)
+        self._untold += len(refusals)
+        now = clock.monotonic()
+        if not refusals or now < self._next_told:
+            return
+        last = refusals[-1]
+        log.warning(
+            "refused %d messages, the last of %s: %s; `piw-indexer quarantine` lists them",
+            self._untold,
+            last.source,
+            last.error,
+            extra=event(
+                "message-quarantined",
+                messages=self._untold,
+                source=last.source,
+                feed=last.position and last.position.feed,
+                feed_serial=last.position and last.position.serial,
+            ),
+        )
+        self._untold, self._next_told = 0, now + TELL_EVERY
 
     def _handle_writer(self) -> None:
         """Act on the writer's reports; with a full disk, later."""
@@ -253,7 +314,7 @@ class Daemon:
                 raise
             self._state.be_brief()
             if not self._index_trouble:
-                log.error("%s\n  it is tried again", error)
+                log.error("%s\n  it is tried again", error, extra=event("index-unwritable"))
             self._index_trouble = str(error)
         else:
             self._index_trouble = ""
@@ -265,7 +326,12 @@ class Daemon:
         except StateError as error:
             if not error.passing:
                 raise
-            log.error("%s\n  intake waits; it is tried again in %.0f s", error, wait)
+            log.error(
+                "%s\n  intake waits; it is tried again in %.0f s",
+                error,
+                wait,
+                extra=event("intake-waits"),
+            )
             self._trouble = str(error)
             return None
 
@@ -316,7 +382,12 @@ class Daemon:
                 file.truncate()
         except OSError:
             if not self._trouble:
-                log.warning("cannot write %s: %s", self._live_path, error.strerror)
+                log.warning(
+                    "cannot write %s: %s",
+                    self._live_path,
+                    error.strerror,
+                    extra=event("live-unwritable", path=self._live_path),
+                )
 
     @property
     def _live_path(self) -> Path:

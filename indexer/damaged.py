@@ -13,6 +13,7 @@ from typing import Any
 
 from . import database, encode
 from .errors import StateError, UnfinishedError
+from .journal_log import event
 from .journal_reader import Span, lost_of, refuse_unreadable
 from .schema import journal as schema
 
@@ -176,7 +177,7 @@ def table(path: Path, name: str) -> list[tuple[Any, ...]]:
         for row in connection.execute(f"SELECT * FROM {name}"):
             found.append(row)
     except sqlite3.Error as error:
-        log.info("%s of %s: %s", name, path, error)
+        log.debug("%s of %s: %s", name, path, error, extra=event("table-unreadable", path=path))
     finally:
         connection.close()
     return found
@@ -204,7 +205,13 @@ def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, 
                         yield row
                 return
             except sqlite3.Error as error:
-                log.info("%s, after serial %d: %s", path, after, error)
+                log.debug(
+                    "%s, after serial %d: %s",
+                    path,
+                    after,
+                    error,
+                    extra=event("month-unreadable", path=path, serial=after),
+                )
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF in _HOPELESS:
                     return
             for serial in range(after + 1, min(after + _BLOCK, last) + 1):
@@ -234,6 +241,6 @@ def _sound(row: tuple[Any, ...]) -> bool:
             raise ValueError("its checksum is wrong")
         encode.from_journal(msg, at, data)
     except Exception as error:  # noqa: BLE001 - whatever damaged bytes lead to
-        log.info("message %d: %r", serial, error)
+        log.debug("message %d: %r", serial, error, extra=event("message-damaged", serial=serial))
         return False
     return True

@@ -20,6 +20,7 @@ from . import checkpoint, damaged, database, directories, encode, index
 from .decode import FILE_FEED
 from .errors import IndexerError, JournalError
 from .journal import roll_back
+from .journal_log import event
 from .journal_reader import Span, lost_of, month_files
 from .schema import journal as schema
 
@@ -82,7 +83,7 @@ def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salv
     except JournalError as error:
         if error.passing:
             raise
-        log.info("%s", error)
+        log.info("%s", error, extra=event("not-rolled-back", path=directory))
     months = [damaged.Month(path) for path in month_files(directory)]
     ids = {month.meta["journal_id"] for month in months if month.meta}
     if not months:

@@ -15,6 +15,7 @@ from pathlib import Path
 from . import apply, checkpoint, database, directories, index, journal, pending, salvage
 from .clock import Clock
 from .errors import NewerDatabaseError, StateError
+from .journal_log import event
 from .lock import Lock
 from .messages import Message
 from .schema.index import migrations
@@ -102,7 +103,12 @@ class State:
         why = "it was asked for" if self._rebuild else self._index_fault()
         if why:
             if not self._rebuild:
-                log.warning("making the index %s anew from the journal: %s", path, why)
+                log.warning(
+                    "making the index %s anew from the journal: %s",
+                    path,
+                    why,
+                    extra=event("index-made-anew", path=path),
+                )
             rebuild_index(self.directory, self.journal, progress)
             checkpoint.set_aside(checkpoint.beyond(self.directory, self.journal.serial))
         return index.open_index(path)
@@ -172,7 +178,11 @@ class State:
         total = self.journal.serial - applied
         if not total:
             return
-        log.info("applying %d messages of the journal to the index", total)
+        log.info(
+            "applying %d messages of the journal to the index",
+            total,
+            extra=event("catching-up", serial=applied, messages=total),
+        )
         done = 0
         self.journal.look_at_room()
         self._save_space()

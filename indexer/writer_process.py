@@ -22,8 +22,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from . import clock, counters, database, index, pending, process, times, writer
+from . import clock, counters, database, index, journal_log, pending, process, times, writer
 from .errors import IndexerError, PublishError, StateError
+from .journal_log import NOTICE, event
 from .publish import Publisher
 
 log = logging.getLogger(__name__)
@@ -229,14 +230,14 @@ def _main(pipe: Connection, options: Options, parent: int) -> None:
     for number in _DEAF:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
-    logging.basicConfig(level=options.log_level, format="%(levelname)s: %(message)s")
+    journal_log.set_up(options.log_level)
     process.end_with(parent)
     try:
         _WriterLoop(pipe, options).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the daemon is gone
     except IndexerError as error:
-        log.critical("%s", error)
+        log.critical("%s", error, extra=event("writer-ended"))
         raise SystemExit(error.exit_status) from None
 
 
@@ -407,6 +408,8 @@ class _WriterLoop:
     def _back_off(self, failure: PublishError | None) -> None:
         """Leave the disk alone for a while, or, without a failure, no longer."""
         if failure is None:
+            if self._backoff:
+                log.log(NOTICE, "publishing goes on", extra=event("publishing-goes-on"))
             self._backoff = 0.0
             return
         self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 1.0)
@@ -417,7 +420,7 @@ class _WriterLoop:
         text = str(failure)
         if clock.monotonic() - self._failures.get(failure.cause, -60.0) >= 60.0:
             self._failures = {failure.cause: clock.monotonic()}
-            log.error("%s", text)
+            log.error("%s", text, extra=event("publishing-fails"))
         self._pipe.send(("failed", text))
 
     # Counters

@@ -9,6 +9,7 @@ import click
 
 from .. import config
 from ..feed import curve
+from ..journal_log import event
 
 log = logging.getLogger(__name__)
 
@@ -30,5 +31,10 @@ def keys(file: Path, show: bool) -> None:
     else:
         pair = curve.make()
         curve.write(file, pair)
-        log.info("%s is the private key, %s the public one", private, public)
+        log.info(
+            "%s is the private key, %s the public one",
+            private,
+            public,
+            extra=event("keys-made", path=private),
+        )
     click.echo(pair.public.decode())

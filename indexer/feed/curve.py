@@ -18,6 +18,7 @@ import zmq
 from zmq.utils import z85
 
 from ..errors import UsageError
+from ..journal_log import event
 
 log = logging.getLogger(__name__)
 
@@ -214,9 +215,17 @@ class KeyList(Mapping[bytes, str]):
         try:
             self._keys = read_list(self._path)
         except UsageError as error:
-            log.error("%s\n  until then, those may subscribe who could before", error)
+            log.error(
+                "%s\n  until then, those may subscribe who could before",
+                error,
+                extra=event("keys-unreadable", path=self._path),
+            )
         else:
-            log.info("%d keys may subscribe now", len(self._keys))
+            log.info(
+                "%d keys may subscribe now",
+                len(self._keys),
+                extra=event("keys-read", path=self._path, keys=len(self._keys)),
+            )
 
     def __getitem__(self, key: bytes) -> str:
         self.refresh()

@@ -12,6 +12,7 @@ from typing import Any
 import zmq
 
 from ..errors import PeerError
+from ..journal_log import NOTICE, event
 from . import sockets
 from .security import Connecting
 from .sockets import Handshakes
@@ -110,7 +111,12 @@ class Peer:
         if all(one.succeeded for one in self._handshakes.values()):
             self._failing_since = self._apart_since = None
             if self.trouble:
-                log.warning("the publisher at %s lets us in again", self._changes_queue)
+                log.log(
+                    NOTICE,
+                    "the publisher at %s lets us in again",
+                    self._changes_queue,
+                    extra=event("publisher-lets-in", address=self._changes_queue),
+                )
                 self.trouble = self._refused = ""
             return False
         if self._apart_since is None:
@@ -126,7 +132,9 @@ class Peer:
                 self._refused = self._refused or str(self._estranged(True))
             trouble = self._refused or str(self._estranged(False))
             if trouble != self.trouble:
-                log.error("%s", trouble)
+                log.error(
+                    "%s", trouble, extra=event("publisher-refuses", address=self._changes_queue)
+                )
                 self.trouble = trouble
         given_up = failed or any(one.given_up for one in self._handshakes.values())
         if now >= self._next_open and (given_up or now - self._apart_since >= OPEN_AGAIN):
@@ -145,6 +153,7 @@ class Peer:
                     " connected anew",
                     self._changes_queue,
                     sockets.MAX_MESSAGE // 2**20,
+                    extra=event("publisher-breaks-protocol", address=self._changes_queue),
                 )
             self._close(self.changes)
             self.changes = self._open(zmq.SUB, self._changes_queue)

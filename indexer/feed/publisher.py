@@ -16,12 +16,16 @@ from .. import decode, encode, times
 from ..clock import Clock
 from ..errors import DecodeError
 from ..journal import Entry, Journal, Row
+from ..journal_log import event
 from ..lock import Lock
 from ..messages import Position
 from . import sockets
 from .security import LOCAL_BINDING, Binding, Gatekeeper
 
 log = logging.getLogger(__name__)
+
+COMPLAIN_EVERY = 60 * times.SECOND
+"""Between two complaints of requests that are none."""
 
 HEARTBEAT_EVERY = times.SECOND
 """Microseconds between heartbeats."""
@@ -157,6 +161,7 @@ class FeedPublisher:
         self._endpoint = endpoint
         self._next_heartbeat = 0
         self.last_request = 0
+        self._complained = -COMPLAIN_EVERY
         """When somebody last asked for a replay, microseconds since 1970."""
 
     @property
@@ -209,7 +214,9 @@ class FeedPublisher:
         try:
             request = decode.replay_request(payload)
         except DecodeError as error:
-            log.warning("refused a replay request: %s", error)
+            if self._clock() - self._complained >= COMPLAIN_EVERY:
+                self._complained = self._clock()
+                log.warning("refused a replay request: %s", error, extra=event("replay-refused"))
             return
         first = self.spool.first
         send = self._endpoint.replay.send_multipart

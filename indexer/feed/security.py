@@ -22,6 +22,7 @@ from zmq.utils import z85
 from .. import times
 from ..clock import Clock
 from ..errors import UsageError
+from ..journal_log import event
 from . import curve
 from .curve import KeyPair
 
@@ -283,7 +284,13 @@ class Gatekeeper:
         key = z85.encode(credentials[0])
         whose = self._allowed.get(key)
         if whose is not None:
-            log.info("%s connects with the key %s %s", address, key.decode(), whose)
+            log.info(
+                "%s connects with the key %s %s",
+                address,
+                key.decode(),
+                whose,
+                extra=event("subscriber-connects", address=address),
+            )
             return key
         self._refused(address, key)
         return None
@@ -299,6 +306,7 @@ class Gatekeeper:
             address,
             key.decode(),
             f" ({self._unreported} more were refused meanwhile)" if self._unreported else "",
+            extra=event("subscriber-refused", address=address),
         )
         self._reported = now
         self._unreported = 0

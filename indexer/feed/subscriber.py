@@ -18,6 +18,7 @@ from ..clock import Clock
 from ..decode import End, Gone, Published
 from ..errors import DecodeError
 from ..journal import Accepted, Entry, Lost
+from ..journal_log import NOTICE, event
 from ..messages import Position
 from ..quarantine import refused
 from .peer import LONGEST_WAIT, Peer
@@ -35,6 +36,9 @@ MOST_FEEDS = 64
 REPLAY_LIMIT = 1000
 ANSWER_WITHIN = 2.0
 """Seconds of silence until a request for a replay is made again."""
+
+SILENT_AFTER = 10 * times.SECOND
+"""A publisher says something every second."""
 
 TRIES = 3
 """Answers without the message that was asked for, or broken off at it, until it is given up."""
@@ -58,6 +62,18 @@ class FeedState:
     heard: times.Time = 0
     early: dict[int, tuple[Published, bytes, int]] = field(default_factory=dict)  # and its size
     behind: int = 0  # heartbeats in a row that say less than we have
+    hole: int = 0  # the serial before the hole that was told of
+    holed: bool = False  # whether a hole was told of, and is not filled yet
+    silent: bool = False  # whether it was told that nothing is heard
+
+
+def _say_broken(state: FeedState, why: str) -> None:
+    log.error(
+        "feed %s is broken: %s",
+        state.feed,
+        why,
+        extra=event("feed-broken", feed=state.feed, epoch=state.epoch, serial=state.serial),
+    )
 
 
 class Subscriber:
@@ -178,6 +194,19 @@ class Subscriber:
             state.epoch = self._known_epoch(position.feed)
             if state.epoch is not None:
                 state.serial = self._position(position.feed, state.epoch)
+            log.info(
+                "feed %s is heard at %s; known up to serial %d",
+                state.feed,
+                self.changes_queue,
+                state.serial,
+                extra=event(
+                    "feed-heard",
+                    feed=state.feed,
+                    serial=state.serial,
+                    epoch=position.epoch,
+                    address=self.changes_queue,
+                ),
+            )
         state.heard = received
         if position.epoch != state.epoch:
             self._new_epoch(state, position.epoch)
@@ -190,18 +219,20 @@ class Subscriber:
                 "feed %s goes back to epoch %d: are there two publishers of that name?",
                 state.feed,
                 epoch,
+                extra=event("feed-epoch-back", feed=state.feed, epoch=epoch),
             )
         elif state.epoch is not None:
             why = (
                 f"its publisher has a new spool (epoch {epoch} after {state.epoch}): "
                 f"what the old one held after serial {state.serial} may be lost"
             )
-            log.error("feed %s is broken: %s", state.feed, why)
+            _say_broken(state, why)
             self._entries.append(Lost(Position(state.feed, epoch, 0), why))
         state.epoch = epoch
         state.serial = known
         state.published = 0
         state.behind = 0
+        state.holed = False
         for serial in list(state.early):
             self._take_early(state, serial)
         if self._asked is state:
@@ -267,7 +298,7 @@ class Subscriber:
                     f"its publisher's spool went back to serial {position.serial}, "
                     f"{state.serial} was accepted already: what it publishes is taken for known"
                 )
-                log.error("feed %s is broken: %s", state.feed, why)
+                _say_broken(state, why)
                 assert state.epoch is not None
                 lost = Position(state.feed, state.epoch, state.serial)
                 self._entries.append(Lost(lost, why))
@@ -294,6 +325,14 @@ class Subscriber:
         except zmq.Again:
             self._next_request = now + 0.1  # not connected yet
             return
+        if not state.holed:
+            state.holed, state.hole = True, state.serial
+            log.info(
+                "feed %s: messages after serial %d are missing, and asked for",
+                state.feed,
+                state.serial,
+                extra=event("hole-noticed", feed=state.feed, serial=state.serial),
+            )
         self._asked = state
         self._asked_at = state.serial
         self._deadline = now + ANSWER_WITHIN
@@ -335,6 +374,25 @@ class Subscriber:
                 self._lose(state, until, "its publisher does not replay them")
         if state.published > state.serial:
             self._ask(state)
+        else:
+            self._tell_filled(state)
+
+    def _tell_filled(self, state: FeedState) -> None:
+        if not state.holed or state.published > state.serial:
+            return
+        state.holed = False
+        log.info(
+            "feed %s: the messages %d to %d have come",
+            state.feed,
+            state.hole + 1,
+            state.serial,
+            extra=event(
+                "hole-filled",
+                feed=state.feed,
+                serial=state.serial,
+                messages=state.serial - state.hole,
+            ),
+        )
 
     def _gone(self, state: FeedState, gone: Gone) -> None:
         self._fruitless = 0
@@ -349,9 +407,10 @@ class Subscriber:
         """Give up the messages up to serial `last` and go on after them."""
         assert state.epoch is not None
         why = f"messages {state.serial + 1} to {last} are lost: {why}"
-        log.error("feed %s is broken: %s", state.feed, why)
+        _say_broken(state, why)
         self._entries.append(Lost(Position(state.feed, state.epoch, last), why))
         state.serial = last
+        state.holed = False  # what is missing after it is another hole
         for serial in [early for early in state.early if early <= last]:
             self._take_early(state, serial)
         self._hand_on_early(state)
@@ -359,6 +418,7 @@ class Subscriber:
     def tick(self) -> None:
         """Look after time-outs; call it about once a second."""
         now = self._monotonic()
+        self._listen()
         self._peer.look()
         if self._asked is not None and self._peer.replay_broken_off:
             self._note_break(self._asked)
@@ -371,6 +431,7 @@ class Subscriber:
                     "the publisher of feed %s does not answer at %s; it is asked again",
                     state.feed,
                     self.replay_queue,
+                    extra=event("replay-silent", feed=state.feed, address=self.replay_queue),
                 )
             self._next_request = now + min(LONGEST_WAIT, self._silences)
             self._silences += 1
@@ -379,6 +440,31 @@ class Subscriber:
             for state in self.feeds.values():
                 if state.published > state.serial:
                     self._ask(state)
+
+    def _listen(self) -> None:
+        """Say once that a publisher has fallen silent, and that it is back."""
+        now = self._clock()
+        for state in self.feeds.values():
+            self._tell_filled(state)
+            silent = now - state.heard >= SILENT_AFTER
+            if silent == state.silent:
+                continue
+            state.silent = silent
+            if silent:
+                log.warning(
+                    "feed %s is silent: nothing came from %s since %s",
+                    state.feed,
+                    self.changes_queue,
+                    times.to_rfc3339(state.heard),
+                    extra=event("feed-silent", feed=state.feed, address=self.changes_queue),
+                )
+            else:
+                log.log(
+                    NOTICE,
+                    "feed %s is back",
+                    state.feed,
+                    extra=event("feed-back", feed=state.feed, serial=state.serial),
+                )
 
     def _note_break(self, state: FeedState) -> None:
         """A replay was broken off: what it broke off at again and again cannot be had."""

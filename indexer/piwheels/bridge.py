@@ -25,6 +25,7 @@ from ..decode import Encoding
 from ..errors import DecodeError, JournalError, StateError
 from ..feed.publisher import Endpoint, FeedPublisher
 from ..journal import Accepted, Entry, Refused
+from ..journal_log import NOTICE, event
 from ..schema import piwheels as schema
 from .marks import Marks
 from .outbox import Gap, Item, Outbox
@@ -156,6 +157,7 @@ class Bridge(threading.Thread):
             "  what to do: let every subscriber backfill",
             why,
             old,
+            extra=event("changes-missing", path=old),
         )
 
     def _close(self) -> None:
@@ -181,6 +183,7 @@ class Bridge(threading.Thread):
                 "  what happens: with the next bridge the feed has a new epoch",
                 missing,
                 self._spool,
+                extra=event("changes-unpublished", messages=missing, path=self._spool),
             )
         self._close()
         self._endpoint.close(linger=2.0)
@@ -274,6 +277,7 @@ class Bridge(threading.Thread):
                 " and those that follow",
                 item.name,
                 error,
+                extra=event("change-refused", message=item.name),
             )
         raw = json.dumps({**envelope, "at": times.to_rfc3339(item.at)}, default=_in_words)
         return Refused(None, SOURCE, "json", error, raw.encode())
@@ -291,6 +295,7 @@ class Bridge(threading.Thread):
                 " is tried again until they are in the feed",
                 error if isinstance(error, StateError) else f"the bridge failed: {error!r}",
                 exc_info=None if isinstance(error, StateError) else error,
+                extra=event("spool-failing", path=self._spool),
             )
         self._next_try = clock.monotonic() + self._wait
         self._wait = min(LONGEST_WAIT, 2 * self._wait)
@@ -299,7 +304,12 @@ class Bridge(threading.Thread):
         self._wait = FIRST_WAIT
         if self._trouble:
             self._trouble = False
-            log.warning("the spool %s can be written again", self._spool)
+            log.log(
+                NOTICE,
+                "the spool %s can be written again",
+                self._spool,
+                extra=event("spool-working", path=self._spool),
+            )
 
 
 def _in_words(value: object) -> str:

@@ -20,6 +20,7 @@ from ..clock import Clock
 from ..errors import DecodeError, UsageError
 from ..feed import security, sockets
 from ..journal import Accepted, Entry, Identity, Row
+from ..journal_log import event
 from ..messages import Message
 from ..quarantine import refused
 from ..schema.piwheels import OTHER_LOGS
@@ -232,7 +233,7 @@ class LogRelay:
         """Say once that entries are lost."""
         lost = self._ours.lost + self._theirs.lost
         if lost and not self._said:
-            log.error("%s", self.trouble)
+            log.error("%s", self.trouble, extra=event("downloads-lost", messages=lost))
         self._said = lost
 
     def live(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 from .. import directories
+from ..journal_log import event
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class Marks:
             " it, changes that are lost when the master is killed go unnoticed",
             FILE,
             error.strerror or error,
+            extra=event("marks-unwritable"),
         )
         if self._descriptor is not None:
             os.close(self._descriptor)

@@ -21,6 +21,7 @@ from typing import Any
 import cbor2
 
 from ..errors import UsageError
+from ..journal_log import event
 from .changes import CHANGES, DOWNLOAD, OTHERS, STATES, TESTED_WITH, Change
 from .outbox import Outbox
 
@@ -63,6 +64,7 @@ class Master:
                 " matters",
                 self.version,
                 TESTED_WITH,
+                extra=event("piwheels-untested", version=self.version),
             )
 
     # What it looks like
@@ -228,7 +230,11 @@ class BuildAbis(threading.Thread):
             except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
                 if not told:
                     told = True
-                    log.error("cannot read the build ABIs; it is tried again: %s", error)
+                    log.error(
+                        "cannot read the build ABIs; it is tried again: %s",
+                        error,
+                        extra=event("abis-unreadable"),
+                    )
             else:
                 told = False
                 if found != known:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ..clock import Clock
 from ..entries import Entry, Refused
 from ..errors import DecodeError, IndexerError, PeerError, UsageError
+from ..journal_log import event
 from ..messages import Downloads, Message
 from ..names import MAX_NAME, is_canonical
 from ..schema.messages import MAX_COUNT
@@ -157,6 +158,7 @@ class Source:
                 "the database is of piwheels %s; %s was tested, and what is read looks the same",
                 version,
                 TESTED_WITH,
+                extra=event("piwheels-untested", version=version),
             )
 
     def _failed(self, error: Exception, operation: str) -> IndexerError:

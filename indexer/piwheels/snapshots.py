@@ -16,6 +16,7 @@ from .. import index, names
 from ..clock import Clock
 from ..errors import DecodeError, PeerError
 from ..journal import Accepted, Entry, Row
+from ..journal_log import NOTICE, event
 from ..messages import Message, package_of
 from ..quarantine import refused
 from ..schema.piwheels import NAMES, NO_DATA
@@ -193,7 +194,12 @@ class Snapshots:
         self._steps = iter(())
         self._next = self._monotonic() + max(self._pause, 1.0)
         if answer.name == "PROJDATA":
-            log.info("the master does not tell of %s: %s", self._package, answer.error)
+            log.debug(
+                "the master does not tell of %s: %s",
+                self._package,
+                answer.error,
+                extra=event("package-not-told", package=self._package),
+            )
             self._next_list = 0.0  # which tells whether it has gone
             self._package = ""
         else:
@@ -261,7 +267,12 @@ class Snapshots:
     def _news(self, message: Message) -> bool:
         different = self._comparer.differences(message)
         if different:
-            log.info("%s: %s", message.data.package, "; ".join(different[:3]))
+            log.debug(
+                "%s: %s",
+                message.data.package,
+                "; ".join(different[:3]),
+                extra=event("snapshot-differs", package=message.data.package),
+            )
         return bool(different)
 
     def _fail(self, trouble: str) -> None:
@@ -274,12 +285,21 @@ class Snapshots:
         self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 1.0)
         self._next = self._monotonic() + self._backoff
         if not self.trouble:
-            log.warning("%s; it is asked again", trouble)
+            log.warning(
+                "%s; it is asked again",
+                trouble,
+                extra=event("master-silent", address=self._oracle.address),
+            )
         self.trouble = trouble
 
     def _recover(self) -> None:
         if self.trouble:
-            log.warning("the master at %s answers again", self._oracle.address)
+            log.log(
+                NOTICE,
+                "the master at %s answers again",
+                self._oracle.address,
+                extra=event("master-answers", address=self._oracle.address),
+            )
         self.trouble = ""
         self._backoff = 0.0
 

@@ -21,6 +21,7 @@ from ..feed import sockets
 from ..feed.security import LOCAL_CONNECTING, Connecting
 from ..feed.sockets import Handshakes
 from ..journal import Entry, Row
+from ..journal_log import event
 from ..quarantine import refused
 from ..source import Tools
 from . import cbor, farm_store, farm_view, status_messages
@@ -73,7 +74,7 @@ def forget_farm(tools: Tools) -> None:
     except StateError as error:
         if not error.passing:
             raise
-        log.warning("%s", error)
+        log.warning("%s", error, extra=event("farm-not-forgotten"))
 
 
 class _Line:
@@ -286,7 +287,12 @@ class StatusFeed:
         if self._kept < 1:
             now = self._monotonic()
             if now - self._last_drop >= REMEMBERED:
-                log.warning("%s speaks more nonsense than is kept: %s", self.status_queue, error)
+                log.warning(
+                    "%s speaks more nonsense than is kept: %s",
+                    self.status_queue,
+                    error,
+                    extra=event("status-feed-nonsense", address=self.status_queue),
+                )
                 self._dropped = 0
             self._dropped += 1
             self._last_drop, self._last_fault = now, str(error)
@@ -299,9 +305,17 @@ class StatusFeed:
         if self._status.look(now):
             # The master there may be another one than before.
             self._heard_here, self._hello_wanted = False, True
-            log.info("the master at %s is there", self.status_queue)
+            log.info(
+                "the master at %s is there",
+                self.status_queue,
+                extra=event("master-there", address=self.status_queue),
+            )
         elif was_there and not self._status.connected:
-            log.warning("the master at %s is gone", self.status_queue)
+            log.warning(
+                "the master at %s is gone",
+                self.status_queue,
+                extra=event("master-gone", address=self.status_queue),
+            )
         if self._control is not None:
             self._control.look(now)
 
@@ -336,7 +350,7 @@ class StatusFeed:
             if not error.passing:
                 raise
             if not self._store_trouble:
-                log.error("%s\n  it is tried again", error)
+                log.error("%s\n  it is tried again", error, extra=event("farm-not-stored"))
             self._store_trouble = str(error)
         else:
             self._stored, self._store_trouble = rows, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -277,10 +278,16 @@ def test_live_messages_wait_for_the_hole_to_be_filled(
     follow(follower, publisher, packages(6))
 
 
-def test_large_hole_is_filled_by_parts(follower: Follower, publisher: FakePublisher) -> None:
+def test_large_hole_is_filled_by_parts(
+    follower: Follower, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     publisher.keep(*range(1, 2501))
     publisher.heartbeat(2500)
     follow(follower, publisher, packages(2500))
+    pump(follower, publisher, lambda: "2500 have come" in caplog.text)
+    told = [vars(record)["piw_event"] for record in caplog.records]
+    assert told == ["feed-heard", "hole-noticed", "hole-filled"], "one each, however large it is"
     assert [request["after"] for request in publisher.requests] == [0, 1000, 2000]
     assert {request["limit"] for request in publisher.requests} == {REPLAY_LIMIT}
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 PICTURE = (
     (
         "what everything may use",
-        "errors times clock names directories disk notify process progress",
+        "errors times clock names directories disk notify process progress journal_log",
     ),
     (
         "what is stored and sent",
