@@ -31,12 +31,12 @@ SOAK ?= 1
 
 # command:package - what the tests start, and the Debian package that has it.
 TEST_COMMANDS := sqlite3:sqlite3 cc:gcc nginx:nginx-light apache2:apache2-bin \
-	pg_ctlcluster:postgresql
+	pg_ctlcluster:postgresql mandoc:mandoc
 
 # indexer.schema where mypy finds it; see [tool.mypy] in pyproject.toml.
 SCHEMA_LINK := build/mypy/indexer/schema
 
-.PHONY: help run test soak lint bench clean debian-packages
+.PHONY: help run test soak lint docs bench clean debian-packages
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -55,6 +55,10 @@ lint: $(INSTALLED_DEV) $(SCHEMA_LINK)  ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.manual --check
+
+docs: $(INSTALLED_DEV)  ## make docs/commands.md and the man pages from the commands
+	$(BIN)/python -m tests.manual
 
 bench: $(INSTALLED_DEV)  ## measure the speeds that the design promises
 	$(BIN)/python -m tests.bench $(ARGS)
