@@ -31,7 +31,7 @@ SOAK ?= 1
 
 # command:package - what the tests start, and the Debian package that has it.
 TEST_COMMANDS := sqlite3:sqlite3 cc:gcc nginx:nginx-light apache2:apache2-bin \
-	pg_ctlcluster:postgresql mandoc:mandoc
+	pg_ctlcluster:postgresql mandoc:mandoc systemd-analyze:systemd
 
 # indexer.schema where mypy finds it; see [tool.mypy] in pyproject.toml.
 SCHEMA_LINK := build/mypy/indexer/schema

@@ -24,6 +24,7 @@ from .commands import (
     farm,
     import_site,
     ingest,
+    install,
     keys,
     publish,
     quarantine,
@@ -91,6 +92,7 @@ for _command in (
     show.show,
     quarantine.quarantine,
     keys.keys,
+    install.install,
     demo.demo,
 ):
     piw_indexer.add_command(_command)

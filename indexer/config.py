@@ -19,8 +19,18 @@ import click
 from . import times
 from .errors import UsageError
 
-FILES = ("/etc/piwheels.conf", "/usr/local/etc/piwheels.conf", "~/.config/piwheels/piwheels.conf")
-"""piwheels' own configuration files; a later one counts before an earlier one."""
+PIWHEELS_FILES = (
+    "/etc/piwheels.conf",
+    "/usr/local/etc/piwheels.conf",
+    "~/.config/piwheels/piwheels.conf",
+)
+"""piwheels' own configuration files."""
+
+OURS = "/etc/piw-indexer.conf"
+"""The one that `install` writes."""
+
+FILES = (*PIWHEELS_FILES, OURS)
+"""Configuration files; a later one counts before an earlier one."""
 
 SECTION = "indexer"
 PREFIX = "PIW_INDEXER_"
@@ -257,6 +267,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "The name of the feed. Default: the name of this machine.",
     },
+    "user": {
+        "metavar": "USER",
+        "default": None,
+        "help": "Who runs the daemon. Default: piwheels, if there is one, else piw-indexer.",
+    },
+    "root": {
+        "type": _DIRECTORY,
+        "metavar": "DIR",
+        "default": None,
+        "help": "Look and write below this directory, as if it were the root of the file system.",
+    },
     "rate": {
         "type": RateType(),
         "default": None,
@@ -277,6 +298,8 @@ FLAGS: dict[str, str] = {
     " read the feed, and may forge it.",
     "no-downloads": "Do not publish downloads: the daemon has them from somewhere else.",
     "show": "Show the public key of the pair that is there, make none.",
+    "dry-run": "Only show what would be done.",
+    "remove": "Take away what was written and not edited since.",
     "spool": "Of the publisher's spool, not of the journal.",
 }
 """Every switch, and its help."""

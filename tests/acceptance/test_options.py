@@ -30,6 +30,7 @@ DESIGNED = {
     "quarantine": ["retry"],
     "keys": [],
     "demo": [],
+    "install": ["dry-run", "root", "user", "remove"],
 }
 """Every command of DESIGN section 8 that there is so far, with the options that it names there."""
 
@@ -64,7 +65,7 @@ def test_commands_are_those_of_the_design() -> None:
         assert have.issuperset(options), command
         assert ("state-dir" in have) >= (command in NEED_STATE), command
         assert ("output-path" in have) >= (command in NEED_OUTPUT), command
-        assert {"configuration", "c"} <= have or command == "demo"
+        assert {"configuration", "c"} <= have or command in ("demo", "install")
 
 
 def test_help_lists_every_command(tmp_path: Path) -> None:

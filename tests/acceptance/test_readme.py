@@ -91,7 +91,18 @@ def test_every_command_is_there_and_no_other() -> None:
     assert [quoted(row[0])[0].split()[0] for row in table("command")] == [
         *("run", "ingest", "write", "publish", "bridge"),
         *("backfill", "reconcile", "import-site", "rebuild"),
-        *("check", "checkpoint", "backup", "status", "farm", "show", "quarantine", "keys", "demo"),
+        *(
+            "check",
+            "checkpoint",
+            "backup",
+            "status",
+            "farm",
+            "show",
+            "quarantine",
+            "install",
+            "keys",
+            "demo",
+        ),
     ]
     assert {quoted(row[0])[0].split()[0] for row in table("command")} == set(COMMANDS)
 

@@ -51,14 +51,15 @@ PICTURE = (
     ("processes", "writer_process check"),
     ("the daemon", "daemon"),
     ("what is shown of it", "status farm_screen lookup project_screen"),
+    ("a service of systemd", "installation"),
     ("a farm to look at", "simulation demo_screen demo"),
     ("what others build on", "commands commands.write"),
     (
         "the commands",
         "commands.backfill commands.backup commands.bridge commands.check commands.checkpoint"
-        " commands.demo commands.farm commands.import_site commands.ingest commands.keys"
-        " commands.publish commands.quarantine commands.rebuild commands.reconcile commands.run"
-        " commands.show commands.status",
+        " commands.demo commands.farm commands.import_site commands.ingest commands.install"
+        " commands.keys commands.publish commands.quarantine commands.rebuild commands.reconcile"
+        " commands.run commands.show commands.status",
     ),
     ("the command line", "cli __main__"),
 )

@@ -1,0 +1,212 @@
+"""`piw-indexer install`: units and a configuration for this machine."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from .. import config, installation
+from ..errors import UsageError
+from ..installation import Machine
+
+_START = (
+    "systemctl daemon-reload",
+    "systemctl enable --now piw-indexer.service piw-indexer-check.timer",
+)
+_STOP = "systemctl disable --now piw-indexer.service piw-indexer-check.timer"
+
+
+@click.command()
+@config.option("output-path")
+@config.option("user")
+@config.option("root")
+@config.flag("dry-run")
+@config.flag("remove")
+def install(
+    output_path: Path, user: str | None, root: Path | None, dry_run: bool, remove: bool
+) -> None:
+    """Write systemd units and a commented configuration for what is found on this machine.
+
+    A file that was edited is kept, and the new text is laid beside it as FILE.new; so change units
+    by drop-ins (systemctl edit). Nothing is started: the commands for that are printed.
+    --remove takes away what it wrote, and leaves the state and the documents.
+    """
+    base = root or Path("/")
+    if remove:
+        _remove(base, dry_run)
+        return
+    source = click.get_current_context().get_parameter_source("output_path")
+    given = source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    machine = _machine(base, output_path if given else None, user)
+    texts = installation.files(machine)
+    for path, text in texts.items():
+        _lay(_below(base, path), path, text, dry_run)
+    helpers = [
+        (tool, *arguments, path)
+        for tool, arguments, path in (
+            ("systemd-sysusers", (), installation.SYSUSERS),
+            ("systemd-tmpfiles", ("--create",), installation.TMPFILES),
+        )
+        if path in texts
+    ]
+    for helper in helpers:
+        if dry_run or root is not None:
+            click.echo(f"{'would run' if dry_run else 'to be run there'}: {' '.join(helper)}")
+        else:
+            _run(helper)
+    if root is None:
+        for program in (machine.command, Path(sys.executable).resolve()):
+            closed = _closed(program)
+            if closed is not None:
+                click.echo(
+                    f"piw-indexer: {machine.user} cannot start {program}: {closed} is not open to"
+                    " everybody; install piw-indexer below /opt, as docs/install.md has it",
+                    err=True,
+                )
+    click.echo("To start it:" if not dry_run else "Nothing was written. To start it, after that:")
+    for line in _START:
+        click.echo(f"  {line}")
+
+
+def _below(base: Path, path: str) -> Path:
+    return base / path.lstrip("/")
+
+
+def _machine(base: Path, output_path: Path | None, user: str | None) -> Machine:
+    """What there is below `base`."""
+    homes = _homes(base)
+    name = user or (
+        installation.MASTERS_USER if installation.MASTERS_USER in homes else installation.USER
+    )
+    if name not in homes and name != installation.USER:
+        raise UsageError(
+            f"install for the user {name}", "there is no such user", "make it, or leave --user out"
+        )
+    theirs = []
+    for file in config.PIWHEELS_FILES:
+        if not file.startswith("~"):
+            theirs.append(_below(base, file))
+        elif name in homes:
+            theirs.append(_below(base, homes[name] + file[1:]))
+    piwheels = installation.piwheels_settings(theirs, base)
+    chosen = output_path
+    for path in (*theirs, _below(base, installation.CONFIGURATION)):
+        if output_path is None and path.is_file():
+            chosen = config.read_file(path).get("output_path", chosen)
+    command = Path(sys.prefix) / "bin" / "piw-indexer"
+    if not command.is_file():
+        command = Path(sys.argv[0]).absolute()
+    sockets = {
+        f"ipc:///tmp/{path.name}" for path in _below(base, "/tmp").glob("piw-*") if path.is_socket()
+    }
+    return Machine(
+        command=command,
+        user=name,
+        output_path=(chosen or installation.OUTPUT_PATH).absolute(),
+        piwheels=piwheels,
+        sockets=frozenset(sockets),
+        systemd=_systemd() if base == Path("/") else 0,
+    )
+
+
+def _homes(base: Path) -> dict[str, str]:
+    """The users and their homes; for another root, those of its passwd."""
+    if base == Path("/"):
+        return {one.pw_name: one.pw_dir for one in pwd.getpwall()}
+    text = installation.read(base / "etc" / "passwd") or ""
+    return {
+        fields[0]: fields[5] for line in text.splitlines() if len(fields := line.split(":")) == 7
+    }
+
+
+def _systemd() -> int:
+    """The version of systemd; 0 if there is none."""
+    try:
+        done = subprocess.run(
+            ["systemctl", "--version"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+    match = re.match(r"systemd (\d+)", done.stdout)
+    return int(match[1]) if match else 0
+
+
+def _closed(path: Path) -> Path | None:
+    """The first directory on the way to it that not everybody may pass."""
+    for directory in reversed(path.parents):
+        if not os.stat(directory).st_mode & 0o001:
+            return directory
+    return None
+
+
+def _lay(target: Path, path: str, text: str, dry_run: bool) -> None:
+    """Write a file, unless somebody has edited the one that is there."""
+    there = installation.read(target)
+    if there is not None and installation.same(there, text):
+        click.echo(f"{path}: as it should be")
+        return
+    kept = there is not None and not installation.untouched(there)
+    aim = target.with_name(f"{target.name}.new") if kept else target
+    shown = f"{path}.new" if kept else path
+    what = "kept, it was edited; the new text is beside it" if kept else "written"
+    if dry_run:
+        click.echo(f"{path}: would be {what}: {shown}" if kept else f"{path}: would be {what}")
+        lines = text.splitlines()
+        if there is not None:
+            lines = [
+                line.rstrip("\n")
+                for line in difflib.unified_diff(
+                    there.splitlines(), lines, path, shown, lineterm=""
+                )
+            ]
+        for line in lines:
+            click.echo(f"    {line}".rstrip())
+        return
+    installation.put(aim, text)
+    click.echo(f"{path}: {what}" + (f": {shown}" if kept else ""))
+
+
+def _run(helper: tuple[str, ...]) -> None:
+    tool = helper[0]
+    line = " ".join(helper)
+    if shutil.which(tool) is None:
+        click.echo(f"piw-indexer: there is no {tool}; do by hand what {helper[-1]} says", err=True)
+        return
+    done = subprocess.run(helper, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UsageError(f"run {line}", done.stderr.strip(), "run it by hand, then install again")
+
+
+def _remove(base: Path, dry_run: bool) -> None:
+    """Take away what was written and not edited since."""
+    units = _below(base, installation.UNIT_DIRECTORY)
+    wanted = [
+        path.name for path in units.glob("*.wants/piw-indexer*") if path.name in installation.UNITS
+    ]
+    if wanted:
+        raise UsageError(
+            "remove the units", f"{' and '.join(sorted(wanted))} would still be started", _STOP
+        )
+    for path in installation.EVERY_FILE:
+        target = _below(base, path)
+        there = installation.read(target)
+        if there is None:
+            continue
+        if not installation.untouched(there):
+            click.echo(f"{path}: kept, it was edited")
+        elif dry_run:
+            click.echo(f"{path}: would be removed")
+        else:
+            installation.take_away(target)
+            click.echo(f"{path}: removed")
+    click.echo("State (/var/lib/piw-indexer), documents and the user stay. Then:")
+    click.echo(f"  {_START[0]}")

@@ -1,0 +1,1 @@
+"""Units, and what belongs to them, as `piw-indexer install` writes them."""

@@ -1,0 +1,309 @@
+"""`piw-indexer install`: what it writes, what systemd says of it, and what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from indexer import config, installation
+
+from ..support import COMMAND, REPOSITORY, contents, environment, piw
+
+pytestmark = pytest.mark.acceptance
+
+UNITS = REPOSITORY / "systemd"
+SERVICES = [name for name in installation.UNITS if name.endswith(".service")]
+PASSWD = "root:x:0:0:root:/root:/bin/bash\n"
+PIWHEELS = "piwheels:x:999:999::/home/piwheels:/bin/bash\n"
+MOST_EXPOSED = 2.0
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A machine without piwheels."""
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc" / "passwd").write_text(PASSWD)
+    return root
+
+
+@pytest.fixture
+def master(root: Path) -> Iterator[Path]:
+    """A machine with a master that runs."""
+    (root / "etc" / "passwd").write_text(PASSWD + PIWHEELS)
+    (root / "tmp").mkdir()
+    (root / "etc" / "piwheels.conf").write_text(
+        "[master]\n"
+        "status-queue = ipc:///tmp/piw-first\n"
+        "output-path = /var/www/html\n"
+        "debug\n"
+        "[slave]\n"
+        "db-queue: ipc:///tmp/piw-db ; not inproc\n"
+        "status-queue = ipc:///tmp/piw-status\n"
+        "log-queue=ipc:///tmp/piw-master-logger\n"
+    )
+    # Bound by a short relative name: the path of a socket has but 107 bytes.
+    directory = os.open(root / "tmp", os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as status:
+        status.bind(f"/proc/self/fd/{directory}/piw-status")
+        os.close(directory)
+        yield root
+
+
+def install(root: Path, *arguments: object, status: int = 0) -> str:
+    result = piw("install", "--root", root, *arguments, home=root.parent, status=status)
+    return result.stdout if not status else result.stderr
+
+
+def text(root: Path, path: str) -> str:
+    return (root / path.lstrip("/")).read_text()
+
+
+def unit(root: Path, name: str = "piw-indexer.service") -> str:
+    return text(root, f"{installation.UNIT_DIRECTORY}/{name}")
+
+
+def systemd_analyze(*arguments: object) -> str:
+    done = subprocess.run(
+        ["systemd-analyze", *map(str, arguments)],
+        env=environment(Path("/nonexistent")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+def exposure(path: Path) -> float:
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", systemd_analyze_security(path))
+    assert found is not None
+    return float(found[1])
+
+
+def systemd_analyze_security(path: Path) -> str:
+    return systemd_analyze("security", "--offline=yes", "--no-pager", path)
+
+
+# systemd's own judgement
+
+
+def test_units_in_the_repository_are_clean() -> None:
+    assert {path.name for path in UNITS.glob("*.*r*")} >= set(installation.UNITS)
+    for name in installation.UNITS:
+        said = systemd_analyze("verify", UNITS / name).splitlines()
+        # Where the command is not installed, that is all there is to say.
+        assert {line.partition(": ")[2] for line in said} <= {
+            "Command /usr/local/bin/piw-indexer is not executable: No such file or directory"
+        }
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_in_the_repository_are_hardened(name: str) -> None:
+    assert exposure(UNITS / name) <= MOST_EXPOSED
+
+
+def test_units_are_clean_and_hardened_as_installed(root: Path) -> None:
+    install(root, "--output-path", "/srv/a site")
+    for name in installation.UNITS:
+        path = root / "etc" / "systemd" / "system" / name
+        assert systemd_analyze("verify", path) == "", name
+        if name in SERVICES:
+            assert exposure(path) <= MOST_EXPOSED
+
+
+def test_verify_finds_what_it_should(root: Path) -> None:
+    """The test above can fail."""
+    install(root)
+    path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
+    path.write_text(path.read_text().replace("ProtectClock=yes", "ProtectCloak=yes"))
+    assert "ProtectCloak" in systemd_analyze("verify", path)
+
+
+def test_units_are_of_one_kind() -> None:
+    """What the check may not do the daemon may not, but for what its work needs."""
+    daemon, check = ((UNITS / name).read_text().splitlines() for name in SERVICES)
+    hardening = [
+        line for line in check if re.match(r"(Protect|Restrict|Private|Capab|NoNew|Memory)", line)
+    ]
+    assert set(hardening) - set(daemon) == {"PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX"}
+
+
+# What it finds
+
+
+def test_a_machine_without_piwheels(root: Path) -> None:
+    said = install(root)
+    assert "systemctl enable --now piw-indexer.service piw-indexer-check.timer" in said
+    assert f"ExecStart={COMMAND} run -c /etc/piw-indexer.conf\n" in unit(root)
+    assert f"ExecStart={COMMAND} check -c /etc/piw-indexer.conf\n" in unit(root, SERVICES[1])
+    for name in SERVICES:
+        assert "\nUser=piw-indexer\n" in unit(root, name)
+        assert "\nReadWritePaths=-/srv/piw-indexer\n" in unit(root, name)
+    assert "\nu piw-indexer " in text(root, installation.SYSUSERS)
+    assert "\nd /srv/piw-indexer 0755 piw-indexer" in text(root, installation.TMPFILES)
+    found = config.read_file(root / "etc" / "piw-indexer.conf")
+    assert found == {"output_path": Path("/srv/piw-indexer")}
+    assert "No piwheels was found" in text(root, installation.CONFIGURATION)
+
+
+def test_a_machine_with_a_master(master: Path) -> None:
+    install(master)
+    assert "\nUser=piwheels\n" in unit(master)
+    assert not (master / installation.SYSUSERS.lstrip("/")).exists()
+    found = config.read_file(master / "etc" / "piw-indexer.conf")
+    assert found == {
+        "output_path": Path("/srv/piw-indexer"),
+        "status_queue": "ipc:///tmp/piw-status",  # the last line of a name, not the first
+        "db_queue": "ipc:///tmp/piw-db",
+    }
+    said = text(master, installation.CONFIGURATION)
+    assert "/var/www/html (/etc/piwheels.conf, line 3)" in said
+    assert "from /etc/piwheels.conf, line 7; its socket is there" in said
+    assert "#log-forward = ipc:///tmp/piw-master-logger\n" in said
+    commented = re.sub(r"^#([a-z-]+ = )", r"\1", said, flags=re.M)
+    (master / "all.conf").write_text(commented)
+    assert len(config.read_file(master / "all.conf")) > 7, "what is commented out is valid, too"
+
+
+def test_a_master_that_does_not_run_and_lets_nobody_ask(master: Path) -> None:
+    (master / "tmp" / "piw-status").unlink()
+    (master / "etc" / "piwheels.conf").write_text("output-path = /var/www\n")
+    install(master)
+    found = config.read_file(master / "etc" / "piw-indexer.conf")
+    assert found["status_queue"] == "ipc:///tmp/piw-status"
+    assert "db_queue" not in found
+    assert "is the master running?" in text(master, installation.CONFIGURATION)
+
+
+def test_what_is_said_counts_before_what_is_found(master: Path) -> None:
+    home = master / "home" / "piwheels" / ".config" / "piwheels"
+    home.mkdir(parents=True)
+    (home / "piwheels.conf").write_text("[indexer]\noutput-path = /srv/first\n")
+    install(master)
+    assert "\nReadWritePaths=-/srv/first\n" in unit(master)
+    install(master, "--output-path", "/var/www", "--user", "root")
+    assert "\nReadWritePaths=-/var/www\n" in unit(master)
+    assert "\nUser=root\n" in unit(master)
+    assert "no such user" in install(master, "--user", "nobody-here", status=2)
+
+
+def test_the_unit_follows_the_configuration(root: Path) -> None:
+    install(root)
+    path = root / "etc" / "piw-indexer.conf"
+    path.write_text(path.read_text().replace("/srv/piw-indexer", "/srv/elsewhere"))
+    assert "/etc/piw-indexer.conf: kept, it was edited" in install(root)
+    assert "\nReadWritePaths=-/srv/elsewhere\n" in unit(root)
+
+
+# What it leaves alone
+
+
+def test_dry_run_shows_all_and_touches_nothing(root: Path) -> None:
+    before = contents(root)
+    said = install(root, "--dry-run")
+    assert contents(root) == before
+    assert "/etc/piw-indexer.conf: would be written" in said
+    assert "    output-path = /srv/piw-indexer\n" in said
+    assert "would run: systemd-sysusers /etc/sysusers.d/piw-indexer.conf" in said
+    install(root)
+    before = contents(root)
+    assert "would be written" not in install(root, "--dry-run")
+    said = install(root, "--dry-run", "--output-path", "/var/www")
+    assert "    -ReadWritePaths=-/srv/piw-indexer\n    +ReadWritePaths=-/var/www\n" in said
+    assert contents(root) == before
+
+
+def test_again_changes_nothing(root: Path) -> None:
+    install(root)
+    before = contents(root)
+    said = install(root)
+    assert said.count(": as it should be\n") == len(before) - 1
+    assert contents(root) == before
+
+
+def test_what_was_edited_is_kept(root: Path) -> None:
+    install(root)
+    path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
+    path.write_text(path.read_text().replace("MemoryMax=1G", "MemoryMax=2G"))
+    edited = path.read_text()
+    assert ": kept, it was edited" in install(root)
+    assert path.read_text() == edited
+    assert "\nMemoryMax=1G\n" in path.with_name("piw-indexer.service.new").read_text()
+
+
+def test_an_older_version_is_replaced_unless_it_was_edited(root: Path) -> None:
+    install(root)
+    path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
+    written = path.read_text()
+    older = installation.marked("[Service]\nMemoryMax=12M\n").replace(" install` ", " install` 0.")
+    path.write_text(older)
+    install(root)
+    assert path.read_text() == written
+    path.write_text(older.replace("12M", "13M"))
+    install(root)
+    assert "13M" in path.read_text()
+
+
+def test_the_way_back(root: Path) -> None:
+    before = contents(root)
+    install(root)
+    install(root, "--remove", "--dry-run")
+    wants = root / "etc" / "systemd" / "system" / "multi-user.target.wants"
+    wants.mkdir()
+    (wants / "piw-indexer.service").symlink_to("/etc/systemd/system/piw-indexer.service")
+    assert "systemctl disable --now" in install(root, "--remove", status=2)
+    shutil.rmtree(wants)
+    state = root / "var" / "lib" / "piw-indexer"
+    state.mkdir(parents=True)
+    path = root / "etc" / "piw-indexer.conf"
+    path.write_text(path.read_text() + "settle = 2\n")
+    said = install(root, "--remove")
+    assert "/etc/piw-indexer.conf: kept, it was edited" in said
+    assert state.is_dir()
+    left = contents(root)
+    assert left.keys() - before.keys() == {"etc/piw-indexer.conf"}
+
+
+def test_who_may_not_write_is_told(root: Path) -> None:
+    (root / "etc" / "systemd").write_text("in the way")
+    said = install(root, status=2)
+    assert "/etc/systemd/system/piw-indexer.service" in said
+    assert "--dry-run" in said
+
+
+# From a checkout
+
+
+def test_pip_installs_a_checkout(root: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("indexer", "schema", "systemd"):
+        shutil.copytree(
+            REPOSITORY / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, checkout)
+    venv = tmp_path / "opt"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run([venv / "bin" / "pip", "install", "--quiet", checkout], check=True)
+    done = subprocess.run(
+        [venv / "bin" / "piw-indexer", "install", "--root", root],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert f"ExecStart={venv}/bin/piw-indexer run" in unit(root)
+    path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
+    assert systemd_analyze("verify", path) == ""
