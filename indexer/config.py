@@ -292,6 +292,7 @@ FLAGS: dict[str, str] = {
     "fix": "Make the index anew if it differs, and write the documents that differ.",
     "exit": "Leave when the file is sent and nobody asks for a replay any more.",
     "json": "For programs.",
+    "monitor": "One line and an exit status, for Nagios, Icinga and the like.",
     "retry": "Try to accept them again; without IDs, all.",
     "salvage": "Go on with what can be read of a damaged journal; the rest is lost.",
     "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: whoever is on the network may"

@@ -22,12 +22,13 @@ import zmq
 from . import __version__, clock, database, disk, index, pending, times
 from .errors import StateError
 from .feed.security import Connecting
-from .feed.subscriber import Subscriber
+from .feed.subscriber import FeedState, Subscriber
 from .journal import LEAST, Entry, Refused, Row
 from .journal_log import NOTICE, event
 from .notify import Notifier
 from .source import OpenSource, Source, Tools
 from .state import State
+from .waiting import Waiting
 from .writer_process import Options as WriterOptions
 from .writer_process import WriterHandle
 
@@ -95,6 +96,9 @@ class Daemon:
         self._index_trouble = ""  # why the writer's reports wait
         self._reading_trouble = ""  # why it is not known how far the index is
         self._applied = self._pending = 0
+        self._oldest_serial: int | None = None  # of the marks
+        self._applied_since = Waiting()
+        self._published_since: dict[str, Waiting] = {}  # by feed
         self._last_tick = clock.monotonic()
         self._last_accepted = 0
         self._subscribers: list[Subscriber] = []
@@ -400,6 +404,7 @@ class Daemon:
             with database.explained(f"read the index {self._state.index_path}"):
                 self._applied = index.applied_serial(connection)
                 self._pending = pending.count(connection)
+                self._oldest_serial = pending.oldest(connection)
         except StateError as error:
             if not error.passing:
                 raise
@@ -407,14 +412,28 @@ class Daemon:
         else:
             self._reading_trouble = ""
 
+    def _lag_seconds(self, feed: FeedState, now: float) -> float:
+        """For how long the oldest message that we have not accepted has been published."""
+        since = self._published_since.setdefault(feed.feed, Waiting())
+        since.note(feed.published, now)
+        return round(since.seconds(feed.serial + 1, now), 1)
+
     def _live(self) -> dict[str, Any]:
         """How the daemon stands, for `status`."""
         writer = self._writer
         published = writer.last_published
         counters = writer.counters_published
         subscribers = self._subscribers
-        troubles = [one.trouble for one in subscribers]
-        troubles += [one.trouble for one in self._sources]
+        now = clock.monotonic()
+        self._applied_since.note(self._applied, now)
+        oldest = self._oldest_serial
+        troubles = [
+            ("intake-waiting", self._trouble),
+            ("index-failing", self._index_trouble or self._reading_trouble),
+            ("writer-failing", writer.failure),
+            *(("feed-refused", one.trouble) for one in subscribers),
+            *(("source-failing", one.trouble) for one in self._sources),
+        ]
         live: dict[str, Any] = {
             "pid": os.getpid(),
             "at": times.to_rfc3339(clock.now()),
@@ -422,13 +441,15 @@ class Daemon:
             "serial": self._state.journal.serial,
             "applied_serial": self._applied,
             "pending": self._pending,
+            "oldest_pending_serial": oldest,
+            "oldest_pending_seconds": None
+            if oldest is None
+            else round(self._applied_since.seconds(oldest, now), 1),
             "accepted": self._accepted,
             "rate": round(self._rate, 1),
-            "trouble": self._trouble
-            or self._index_trouble
-            or self._reading_trouble
-            or writer.failure
-            or "\n".join(filter(None, troubles)),
+            "trouble": next((text for _, text in troubles[:3] if text), "")
+            or "\n".join(text for _, text in troubles[3:] if text),
+            "troubles": [{"id": kind, "text": text} for kind, text in troubles if text],
             "written": writer.written,
             "recently_published": writer.recent,
             "last_published": times.to_rfc3339(published[1]) if published else None,
@@ -440,6 +461,7 @@ class Daemon:
                     "serial": state.serial,
                     "published": state.published,
                     "lag": max(0, state.published - state.serial),
+                    "lag_seconds": self._lag_seconds(state, now),
                     "heard": times.to_rfc3339(state.heard),
                     "filling": subscriber.filling,
                     "changes_queue": subscriber.changes_queue,
@@ -449,6 +471,7 @@ class Daemon:
                 for state in subscriber.feeds.values()
             ],
             "queues": [list(pair) for pair in self._options.feeds],
+            "output_path": str(self._options.writer.output_path),
         }
         for source in self._sources:
             live |= source.live()

@@ -5,17 +5,16 @@ Pure: a `Picture` in, something that rich can print out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from . import times
+from .screen_parts import Bar, Spark, panel
 
 PHASES = {
     "starting": "the daemon starts",
@@ -26,7 +25,6 @@ PHASES = {
     "interrupted": "interrupted",
 }
 
-_COLUMNS = "▁▂▃▄▅▆▇█"
 _FIXED = 11  # lines of the screen that are always there
 
 
@@ -161,44 +159,10 @@ def _river(picture: Picture) -> Panel:
         lag = Text(picture.trouble.splitlines()[0], style="bold red")
     speed.add_row(
         Text.assemble((f"{picture.rate:7,.0f}", "bold"), (" messages/s", "dim")),
-        _Spark(picture.rates),
+        Spark(picture.rates),
         lag,
     )
-    return _panel("the river", Group(stages, Text(""), speed))
-
-
-class _Spark:
-    """The rates as little columns, the latest at the right, as many as there is room for."""
-
-    def __init__(self, rates: Sequence[float]) -> None:
-        self._rates = rates
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = self._rates[-options.max_width :]
-        most = max(shown, default=0.0) or 1.0
-        columns = (_COLUMNS[round(rate / most * (len(_COLUMNS) - 1))] for rate in shown)
-        yield Text("".join(columns), style="cyan", justify="right")
-
-
-class _Bar:
-    """A bar with parts of several colours.
-
-    Args:
-        most: what fills the whole width.
-        parts: (number, style), from the left.
-    """
-
-    def __init__(self, most: float, *parts: tuple[float, str]) -> None:
-        self._most = most or 1
-        self._parts = parts
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        bar = Text(no_wrap=True, overflow="crop")
-        total = 0.0
-        for number, style in self._parts:
-            total += number
-            bar.append("▄" * (round(total / self._most * options.max_width) - len(bar)), style)
-        yield bar
+    return panel("the river", Group(stages, Text(""), speed))
 
 
 def _farm(picture: Picture, rows: int) -> Panel:
@@ -224,13 +188,13 @@ def _farm(picture: Picture, rows: int) -> Panel:
                 Text(name, style),
                 f"{builds:,}",
                 Text(f"{failed:,}", "red"),
-                _Bar(most, (builds - failed, "green"), (failed, "red")),
+                Bar(most, (builds - failed, "green"), (failed, "red")),
             )
     counts = Text.assemble(
         (f"{details.packages:,}", "bold"), (" packages   ", "dim"),
         (f"{details.downloads:,}", "bold"), (" downloads", "dim"),
     )  # fmt: skip
-    return _panel("the farm", Group(when, counts, table), rows)
+    return panel("the farm", Group(when, counts, table), rows)
 
 
 def _top(picture: Picture, rows: int) -> Panel:
@@ -244,9 +208,9 @@ def _top(picture: Picture, rows: int) -> Panel:
         table.add_row(
             Text(package),
             Text(f"{count:,}", "bold"),
-            _Bar(most, (count, "cyan")),
+            Bar(most, (count, "cyan")),
         )
-    return _panel("downloads, last 30 days", table, rows)
+    return panel("downloads, last 30 days", table, rows)
 
 
 def _builds(picture: Picture, rows: int) -> Panel:
@@ -263,7 +227,7 @@ def _builds(picture: Picture, rows: int) -> Panel:
             Text(abi_tag, "cyan"),
             Text(f"{duration:,.0f} s", "dim"),
         )
-    return _panel("latest builds", table, rows)
+    return panel("latest builds", table, rows)
 
 
 def _published(picture: Picture, rows: int) -> Panel:
@@ -271,18 +235,7 @@ def _published(picture: Picture, rows: int) -> Panel:
     table.add_column(no_wrap=True, overflow="ellipsis")
     for name in picture.recent[:rows]:
         table.add_row(Text.assemble(("project/", "dim"), name, ("/json/index.json", "dim")))
-    return _panel("just published", table, rows)
-
-
-def _panel(title: str, content: RenderableType, rows: int | None = None) -> Panel:
-    return Panel(
-        content,
-        title=Text(title, "bold"),
-        title_align="left",
-        border_style="dim",
-        box=box.ROUNDED,
-        height=None if rows is None else rows + 2,
-    )
+    return panel("just published", table, rows)
 
 
 def _clock(farm_time: times.Time) -> str:

@@ -32,13 +32,18 @@ def room(path: Path) -> int | None:
     Returns:
         None if it does not say; a quota is not seen.
     """
+    return sizes(path)[0]
+
+
+def sizes(path: Path) -> tuple[int, int] | tuple[None, None]:
+    """Likewise, and how many bytes the file system has in all."""
     try:
         status = os.statvfs(path)
     except OSError:
-        return None
+        return None, None
     if not status.f_blocks:  # some that are not of this machine know no sizes
-        return None
-    return status.f_bavail * status.f_frsize
+        return None, None
+    return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
 
 def fault(directory: Path) -> int:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from . import times
+from .screen_parts import panel, size, span
 
 Farm = dict[str, Any]
 Slave = dict[str, Any]
@@ -32,7 +31,6 @@ DOING = {
 
 _OUTCOMES = {"success": ("✓", "green"), "fail": ("✗", "bold red"), "unknown": ("?", "yellow")}
 _GAP = 2  # between two columns
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def summary(farm: Farm) -> str:
@@ -109,9 +107,9 @@ def frame(farm: Farm, note: str, width: int, height: int) -> RenderableType:
     rows = max(3, height - 9 - len(farm["slaves"]) - 3)
     return Group(
         _head(farm, note),
-        _panel("the master", _master(farm)),
-        _panel("slaves", slaves(farm, width - 4) if farm["slaves"] else Text("none", "dim")),
-        _panel("latest builds", finished(farm, rows, expand=True)),
+        panel("the master", _master(farm)),
+        panel("slaves", slaves(farm, width - 4) if farm["slaves"] else Text("none", "dim")),
+        panel("latest builds", finished(farm, rows, expand=True)),
     )
 
 
@@ -140,7 +138,7 @@ def finished(farm: Farm, rows: int, *, expand: bool = False) -> Table:
         sign, style = _OUTCOMES[one["outcome"]]
         duration = ""
         if one["began"] is not None and one["outcome"] != "unknown":
-            duration = _span(_seconds(one["began"], one["ended"]))
+            duration = span(_seconds(one["began"], one["ended"]))
         table.add_row(
             Text.assemble((sign, style), " ", one["package"], (f" {one['version']}", "dim")),
             Text(one["abi_tag"], "cyan"),
@@ -189,7 +187,7 @@ def _master(farm: Farm) -> Table:
             (
                 "packages",
                 f"{stats['packages_built']:,} built, {stats['files_count']:,} files,"
-                f" {_size(stats['builds_size'])}",
+                f" {size(stats['builds_size'])}",
             ),
         ):
             table.add_row(Text(name, "dim"), Text(text))
@@ -202,8 +200,8 @@ def _machine(stats: dict[str, Any]) -> str:
     parts = [f"load {stats['load_average']:.2f}"]
     if stats["cpu_temp"]:
         parts.append(f"{stats['cpu_temp']:.0f} °C")
-    parts.append(f"memory {_size(stats['mem_free'])} free of {_size(stats['mem_size'])}")
-    parts.append(f"disk {_size(stats['disk_free'])} free of {_size(stats['disk_size'])}")
+    parts.append(f"memory {size(stats['mem_free'])} free of {size(stats['mem_size'])}")
+    parts.append(f"disk {size(stats['disk_free'])} free of {size(stats['disk_size'])}")
     return ", ".join(parts)
 
 
@@ -240,7 +238,7 @@ def _temperature(stats: dict[str, Any]) -> str:
 
 
 def _free(what: str) -> Callable[[dict[str, Any]], str]:
-    return lambda stats: _size(stats[f"{what}_free"])
+    return lambda stats: size(stats[f"{what}_free"])
 
 
 def _skew(one: Slave, now: str) -> Text:
@@ -249,7 +247,7 @@ def _skew(one: Slave, now: str) -> Text:
         return Text("?", "dim")
     if abs(skew) < 1:
         return Text("right", "dim")
-    return Text(f"{_span(abs(skew))} {'slow' if skew > 0 else 'fast'}")
+    return Text(f"{span(abs(skew))} {'slow' if skew > 0 else 'fast'}")
 
 
 def _system(one: Slave, now: str) -> Text:
@@ -282,37 +280,4 @@ def _seconds(begin: str, end: str) -> float:
 
 
 def _age(since: str, now: str) -> str:
-    return _span(max(0.0, _seconds(since, now)))
-
-
-def _span(seconds: float) -> str:
-    """A duration in at most two units: `8 s`, `2 min 5 s`, `3 h 20 min`, `4 d 3 h`."""
-    left = round(seconds)
-    if left < 60:
-        return f"{left} s"
-    for larger, smaller, name, part in ((60, 1, "min", "s"), (3600, 60, "h", "min")):
-        if left < larger * (60 if name == "min" else 24):
-            return _two(left // larger, name, left % larger // smaller, part)
-    return _two(left // 86400, "d", left % 86400 // 3600, "h")
-
-
-def _two(one: int, name: str, other: int, part: str) -> str:
-    return f"{one:,} {name} {other} {part}" if other else f"{one:,} {name}"
-
-
-def _size(size: float) -> str:
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
-
-
-def _panel(title: str, content: RenderableType) -> Panel:
-    return Panel(
-        content,
-        title=Text(title, "bold"),
-        title_align="left",
-        border_style="dim",
-        box=box.ROUNDED,
-    )
+    return span(max(0.0, _seconds(since, now)))

@@ -63,3 +63,9 @@ def names(connection: sqlite3.Connection) -> Iterable[str]:
 def count(connection: sqlite3.Connection) -> int:
     """How many names are marked."""
     return int(connection.execute("SELECT count(*) FROM rewrites_pending").fetchone()[0])
+
+
+def oldest(connection: sqlite3.Connection) -> int | None:
+    """The lowest serial of a mark; None if nothing is marked."""
+    found: int | None = connection.execute("SELECT min(serial) FROM rewrites_pending").fetchone()[0]
+    return found

@@ -7,29 +7,41 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from . import database, disk, index, lock, pending, state, times
+from . import __version__, database, disk, index, lock, notes, pending, sqlite_bug, state, times
 from .daemon import LIVE
 from .decode import FILE_FEED
-from .errors import PeerError
+from .errors import NewerDatabaseError, PeerError, StateError
 from .journal import LEAST, JournalReader
+from .problems import Alert, alert, explained, is_well, sentences
 from .state import JOURNAL
 
 STALE = 10.0
 """Seconds without a word of the daemon, or of a feed, until `status` wonders."""
 
+LATE = 60.0
+"""Seconds that published messages may wait until it is worth a word."""
+
+STUCK = 300.0
+"""Seconds that a package may wait to be written."""
+
+LITTLE = 2**30
+"""Bytes of a file system below which somebody should make room."""
+
 COUNTED = ("packages", "versions", "builds", "files", "download_counts")
 
+_DAEMON = "piw-indexer run (pid "
 
-def gather(directory: Path, now: times.Time) -> dict[str, Any]:
+
+def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[str, Any]:
     """Everything that `status` shows.
 
     Args:
         directory: of the state.
         now: for ages, microseconds since 1970.
+        counting: whether to count the rows of the index, which reads much of a large one.
 
     Returns:
-        serial, applied_serial, pending, feeds, quarantined, counts, lag, daemon, farm, problems
-        and more; see the keys.
+        What schema/status.schema.json describes.
 
     Raises:
         StateError: if there is no state there, or it cannot be read.
@@ -44,33 +56,61 @@ def gather(directory: Path, now: times.Time) -> dict[str, Any]:
         serial = reader.last_serial()
         feeds = _feeds(reader, live, now)
         quarantined = reader.quarantined()
-        journal_bytes = sum(path.stat().st_size for path in reader.months)
+        months = [{"month": path.stem, "bytes": path.stat().st_size} for path in reader.months]
     finally:
         reader.close()
     status: dict[str, Any] = {
+        "version": __version__,
+        "at": times.to_rfc3339(now),
+        "well": False,
+        "alerts": [],
         "state_dir": str(directory),
         "held_by": held_by,
         "serial": serial,
         "applied_serial": 0,
         "pending": 0,
+        "oldest_pending_serial": None,
+        "oldest_pending_seconds": live.get("oldest_pending_seconds") if live else None,
         "quarantined": quarantined,
         "feeds": [feed for feed in feeds if not feed["feed"].startswith(FILE_FEED)],
         "files_ingested": sum(feed["feed"].startswith(FILE_FEED) for feed in feeds),
         "counts": {},
         "not_a_wheel": 0,
-        "journal_bytes": journal_bytes,
+        "journal_bytes": sum(month["bytes"] for month in months),
+        "journal_months": months,
+        # Of a month that is over; the present one is not.
+        "journal_bytes_a_month": months[-2]["bytes"] if len(months) > 1 else None,
         "sqlite_version": sqlite3.sqlite_version,
+        "sqlite_wal_reset_bug": sqlite_bug.has_wal_reset_bug(sqlite3.sqlite_version_info),
+        "last_check": notes.read(directory / notes.CHECK),
+        "last_backup": notes.read(directory / notes.BACKUP),
         "daemon": live,
         "farm": live.pop("farm", None) if live is not None else None,
     }
     if (directory / index.FILE).exists():
-        status |= _index(directory / index.FILE)
-    status["disk_free_bytes"] = disk.room(directory)
+        status |= _index(directory / index.FILE, counting)
+    status["disk_free_bytes"], status["disk_bytes"] = disk.sizes(directory)
+    status["output_path"] = live.get("output_path") if live else None
+    status["output_disk_free_bytes"], status["output_disk_bytes"] = (
+        disk.sizes(Path(status["output_path"])) if status["output_path"] else (None, None)
+    )
     status["to_apply"] = max(0, serial - status["applied_serial"])
     status["to_accept"] = sum(feed["lag"] or 0 for feed in status["feeds"])
     status["lag"] = status["to_apply"] + status["to_accept"]  # messages
-    status["problems"] = _problems(status)
+    status["lag_seconds"] = max(
+        (feed["lag_seconds"] or 0.0 for feed in status["feeds"]), default=0.0
+    )
+    alerts = _alerts(status)
+    status["alerts"] = [one.as_data() for one in alerts]
+    status["well"] = is_well(alerts)
+    status["problems"] = sentences(alerts)
     return status
+
+
+def unreadable(error: StateError) -> Alert:
+    """What it means that `gather` raised this."""
+    kind = "database-newer" if isinstance(error, NewerDatabaseError) else "state-unreadable"
+    return alert(kind, f"cannot {error.operation}: {error.cause}", error.remedy)
 
 
 def live_farm(directory: Path, now: times.Time) -> dict[str, Any]:
@@ -100,29 +140,38 @@ def live_farm(directory: Path, now: times.Time) -> dict[str, Any]:
         )
     live["age_seconds"] = round((now - times.parse_rfc3339(live["at"])) / times.SECOND, 1)
     farm: dict[str, Any] = live["farm"]
-    return {**farm, "status_feed": live["status_feed"], "problems": _daemon_problems(live)}
+    alerts = sentences(_daemon_alerts(live))
+    return {**farm, "status_feed": live["status_feed"], "problems": alerts}
 
 
-def _index(path: Path) -> dict[str, Any]:
+def _index(path: Path, counting: bool) -> dict[str, Any]:
     connection = index.open_reader(path)
     try:
         if not database.has_tables(connection):
             return {}  # whoever began it was killed; the next one goes on
         with database.explained(f"read {path}"), database.snapshot(connection):
-            return {
+            found = {
                 "applied_serial": index.applied_serial(connection),
                 "pending": pending.count(connection),
-                "counts": {
-                    table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                    for table in COUNTED
-                },
-                "downloads": connection.execute(
-                    "SELECT CAST(total(downloads_all) AS INTEGER) FROM download_counts"
-                ).fetchone()[0],
+                "oldest_pending_serial": pending.oldest(connection),
                 "not_a_wheel": index.get(connection, "no_wheels", 0),
             }
+            return {**found, **_counts(connection)} if counting else found
     finally:
         connection.close()
+
+
+def _counts(connection: sqlite3.Connection) -> dict[str, Any]:
+    """How many rows there are; 0.3 s for ten million versions in memory, more from a disk."""
+    return {
+        "counts": {
+            table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in COUNTED
+        },
+        "downloads": connection.execute(
+            "SELECT CAST(total(downloads_all) AS INTEGER) FROM download_counts"
+        ).fetchone()[0],
+    }
 
 
 def _live(directory: Path, held_by: str) -> dict[str, Any] | None:
@@ -150,6 +199,8 @@ def _feeds(
             "broken": broken or (before["broken"] if before else None),
             "published": None,
             "lag": None,
+            "lag_seconds": None,
+            "filling": False,
             "silent_seconds": None,
         }
     for known in live["feeds"] if live else ():
@@ -162,44 +213,152 @@ def _feeds(
             "epoch": known["epoch"],
             "published": known["published"],
             "lag": max(0, known["published"] - found["serial"]),
+            "lag_seconds": known.get("lag_seconds"),
+            "filling": known["filling"],
             "silent_seconds": round((now - heard) / times.SECOND, 1),
         }
     return list(newest.values())
 
 
-def _problems(status: dict[str, Any]) -> list[str]:
-    """What is not well, each in one sentence; empty if all is well."""
-    problems = []
-    live = status["daemon"]
-    free = status["disk_free_bytes"]
-    if free is not None and free < LEAST:
-        problems.append(
-            f"the file system of {status['state_dir']} has only {free // 1024} KiB left: nothing"
-            " is taken any more; free some disk space (df -h)"
-        )
-    if live is not None:
-        problems += _daemon_problems(live)
+def _alerts(status: dict[str, Any]) -> list[Alert]:
+    """What is not well, the worst first; empty if all is well."""
+    found = [*_holder_alerts(status), *_disk_alerts(status)]
+    if status["daemon"] is not None:
+        found += _daemon_alerts(status["daemon"])
     for feed in status["feeds"]:
-        if feed["broken"]:
-            problems.append(f"feed {feed['feed']} is broken: {feed['broken']}")
-        if feed.get("silent_seconds") and feed["silent_seconds"] > STALE:
-            problems.append(
-                f"feed {feed['feed']} has been silent for {feed['silent_seconds']:.0f} s"
-            )
+        found += _feed_alerts(feed)
+    found += _index_alerts(status)
     if status["quarantined"]:
-        problems.append(
-            f"{status['quarantined']} messages are in the quarantine: piw-indexer quarantine"
+        found.append(alert("quarantine", f"{status['quarantined']} messages are in the quarantine"))
+    checked = status["last_check"]
+    if checked is not None and checked.get("finished") and checked.get("differences"):
+        found.append(
+            alert(
+                "check-differences",
+                f"the check of {checked.get('at')} found {checked['differences']} differences",
+            )
         )
-    return problems
+    if status["sqlite_wal_reset_bug"]:
+        found.append(
+            alert(
+                "sqlite-wal-reset",
+                f"SQLite {status['sqlite_version']} can corrupt a database that two connections"
+                " write or checkpoint at once",
+            )
+        )
+    rank = {"critical": 0, "warning": 1, "notice": 2}
+    return sorted(found, key=lambda one: rank[one.kind.severity])
 
 
-def _daemon_problems(live: dict[str, Any]) -> list[str]:
-    problems = []
-    if live["trouble"]:
-        problems.append(live["trouble"])
-    if live["age_seconds"] > STALE:
-        problems.append(
-            f"the daemon has not said how it stands for {live['age_seconds']:.0f} s: look at"
-            " its messages (journalctl -u piw-indexer), and whether the disk is full"
+def _holder_alerts(status: dict[str, Any]) -> list[Alert]:
+    held_by = status["held_by"]
+    if status["daemon"] is not None:
+        return []
+    if held_by.startswith(_DAEMON):
+        return [
+            alert(
+                "daemon-starting",
+                f"the daemon is starting: {status['serial'] - status['applied_serial']:,}"
+                " messages of the journal are still to be applied",
+            )
+        ]
+    beside = f"; {held_by} holds the state" if held_by else ""
+    return [alert("daemon-not-running", f"no daemon runs{beside}")]
+
+
+def _disk_alerts(status: dict[str, Any]) -> list[Alert]:
+    found = []
+    free = status["disk_free_bytes"]
+    if free is not None:
+        enough = max(LITTLE, 2 * (status["journal_bytes_a_month"] or 0))
+        where = f"the file system of {status['state_dir']}"
+        if free < LEAST:
+            found.append(
+                alert(
+                    "disk-full",
+                    f"{where} has only {free // 1024} KiB left: nothing is taken any more",
+                )
+            )
+        elif free < enough:
+            found.append(alert("state-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left"))
+    free = status["output_disk_free_bytes"]
+    if free is not None and free < LITTLE:
+        found.append(
+            alert(
+                "output-disk-low",
+                f"the file system of {status['output_path']} has only {free / 2**20:,.0f} MiB left",
+            )
         )
-    return problems
+    return found
+
+
+def _daemon_alerts(live: dict[str, Any]) -> list[Alert]:
+    found = [explained(one["id"], one["text"]) for one in live.get("troubles", ())]
+    age = live["age_seconds"]
+    if age > STALE:
+        found.append(
+            alert("daemon-silent", f"the daemon has not said how it stands for {age:.0f} s")
+        )
+    elif age < -STALE:
+        found.append(
+            alert(
+                "clock-jump",
+                f"what the daemon said last is {-age:.0f} s in the future: the clock was set back",
+            )
+        )
+    # Beside a master that is followed in other ways, nobody may publish a change feed.
+    elsewhere = live.keys() & {"status_feed", "db_queue", "log_queue"}
+    running = times.parse_rfc3339(live["at"]) - times.parse_rfc3339(live["started"])
+    if running > STALE * times.SECOND and not elsewhere:
+        heard = {feed["changes_queue"] for feed in live["feeds"]}
+        refused = any(one["id"] == "feed-refused" for one in live.get("troubles", ()))
+        found += [
+            alert("feed-never-heard", f"nobody has been heard at {changes} yet")
+            for changes, _ in live["queues"]
+            if changes not in heard and not refused
+        ]
+    return found
+
+
+def _feed_alerts(feed: dict[str, Any]) -> list[Alert]:
+    found = []
+    name = feed["feed"]
+    if feed["broken"]:
+        found.append(alert("feed-broken", f"feed {name} is broken: {feed['broken']}"))
+    silent = feed["silent_seconds"]
+    if silent is not None and silent > STALE:
+        found.append(alert("feed-silent", f"feed {name} has been silent for {silent:.0f} s"))
+    late = feed["lag_seconds"] or 0.0
+    if feed["filling"] and late > STALE:
+        found.append(
+            alert("feed-filling", f"a hole in feed {name} is being filled for {late:.0f} s")
+        )
+    elif late > LATE:
+        found.append(
+            alert(
+                "feed-behind",
+                f"feed {name} is {feed['lag']:,} messages behind, for {late:.0f} s",
+            )
+        )
+    return found
+
+
+def _index_alerts(status: dict[str, Any]) -> list[Alert]:
+    found = []
+    if status["to_apply"] and not status["held_by"]:
+        found.append(
+            alert(
+                "index-behind",
+                f"{status['to_apply']:,} messages of the journal are not in the index",
+            )
+        )
+    waiting = status["oldest_pending_seconds"] or 0.0
+    if waiting > STUCK:
+        found.append(
+            alert(
+                "writer-stuck",
+                f"{status['pending']:,} documents are waiting to be written, the oldest for"
+                f" {waiting:.0f} s",
+            )
+        )
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .. import backup as backups
-from .. import config
+from .. import clock, config, notes, times
 from ..progress import bar
 from ..state import JOURNAL, SPOOL
 
@@ -26,6 +26,14 @@ def backup(directory: Path, state_dir: Path) -> None:
     with bar("copying") as progress:
         done = backups.backup(state_dir, JOURNAL, SPOOL, directory, progress)
     if done.journal is not None:
+        notes.leave(
+            state_dir / notes.BACKUP,
+            {
+                "at": times.to_rfc3339(clock.now()),
+                "directory": str(directory.resolve()),
+                "serial": done.journal.last,
+            },
+        )
         kept = done.checkpoint
         also = f", and a checkpoint at serial {kept.serial}" if kept is not None else ""
         click.echo(f"{directory}: {_said(done.journal)}{also}")

@@ -125,7 +125,10 @@ def test_status_for_programs(filled: Site) -> None:
         "files": status["counts"]["files"],
         "download_counts": 1,
     }
-    assert "All is well." in filled.piw("status").stdout
+    assert not status["well"], "no daemon runs"
+    lines = filled.piw("status").stdout.splitlines()
+    assert lines[0].strip() == "✗ Not well: 1 critical."
+    assert lines[1].startswith("✗ daemon-not-running")
 
 
 def test_download_of_no_wheel_shows_in_status(site: Site) -> None:

@@ -24,7 +24,7 @@ DESIGNED = {
     "publish": ["changes-queue", "replay-queue", "rate", "exit", "state-dir"],
     "rebuild": [],
     "check": ["fix"],
-    "status": ["json"],
+    "status": ["json", "monitor"],
     "farm": ["json"],
     "show": ["json"],
     "quarantine": ["retry"],
@@ -117,6 +117,7 @@ VALUES = {
     "all": "true",
     "exit": "false",
     "json": "on",
+    "monitor": "on",
     "retry": "off",
     "spool": "1",
 }

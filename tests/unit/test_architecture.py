@@ -16,7 +16,8 @@ pytestmark = pytest.mark.unit
 PICTURE = (
     (
         "what everything may use",
-        "errors times clock names directories disk notify process progress journal_log",
+        "errors times clock names directories disk notify process progress journal_log notes"
+        " waiting problems sqlite_bug screen_parts",
     ),
     (
         "what is stored and sent",
@@ -50,7 +51,10 @@ PICTURE = (
     ),
     ("processes", "writer_process check"),
     ("the daemon", "daemon"),
-    ("what is shown of it", "status farm_screen lookup project_screen"),
+    (
+        "what is shown of it",
+        "status monitor farm_screen status_screen lookup project_screen",
+    ),
     ("a service of systemd", "installation"),
     ("a farm to look at", "simulation demo_screen demo"),
     ("what others build on", "commands commands.write"),

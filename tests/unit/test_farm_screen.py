@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from indexer import farm_screen
+from indexer import farm_screen, screen_parts
 from indexer.piwheels import farm_view
 from indexer.piwheels.farm_picture import EMPTY
 
@@ -142,7 +142,7 @@ def test_plain_tables() -> None:
     ],
 )
 def test_spans(seconds: float, text: str) -> None:
-    assert farm_screen._span(seconds) == text
+    assert screen_parts.span(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_spans(seconds: float, text: str) -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (10 * 2**20, "10 MiB"), (2**62, "4.0 EiB")],
 )
 def test_sizes(size: int, text: str) -> None:
-    assert farm_screen._size(size) == text
+    assert screen_parts.size(size) == text

@@ -1,0 +1,33 @@
+"""Small notes in the state directory: what a command did last, for `status` to show."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+CHECK = "check.json"
+BACKUP = "backup.json"
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """What another process noted; None if there is nothing that can be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def leave(path: Path, content: dict[str, Any]) -> None:
+    """Leave a note. It is only good to know: that it cannot be written is no error."""
+    temporary = Path(f"{path}.new")
+    try:
+        temporary.write_text(json.dumps(content))
+        os.replace(temporary, path)
+    except OSError as error:
+        log.info("cannot write %s: %s", path, error.strerror)

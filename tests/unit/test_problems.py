@@ -1,0 +1,289 @@
+"""What `status` may say: every kind of problem, how bad it is, and what monitoring hears of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from indexer import monitor, problems, status, status_screen
+from indexer.errors import NewerDatabaseError, StateError
+from indexer.problems import KINDS, alert, explained
+from indexer.sqlite_bug import has_wal_reset_bug
+from indexer.waiting import Waiting
+
+from .test_farm_screen import printed
+
+pytestmark = pytest.mark.unit
+
+NOW = "2026-11-26T12:00:00+00:00"
+GIB = 2**30
+
+
+def feed(**more: Any) -> dict[str, Any]:
+    return {
+        "feed": "master", "epoch": 1, "serial": 10, "broken": None, "published": 10, "lag": 0,
+        "lag_seconds": 0.0, "filling": False, "silent_seconds": 0.5, **more,
+    }  # fmt: skip
+
+
+def daemon(**more: Any) -> dict[str, Any]:
+    return {
+        "at": NOW, "started": "2026-11-26T11:00:00+00:00", "age_seconds": 0.5, "troubles": [],
+        "feeds": [{"changes_queue": "ipc:///a"}], "queues": [["ipc:///a", "ipc:///b"]],
+        "rate": 1.0, "written": 3, "last_published": NOW, "counters_published": None, **more,
+    }  # fmt: skip
+
+
+def found(**more: Any) -> dict[str, Any]:
+    """What `gather` says of a state that is well."""
+    return {
+        "version": "1", "at": NOW, "state_dir": "/state", "held_by": "piw-indexer run (pid 7)",
+        "serial": 10, "applied_serial": 10, "to_apply": 0, "lag": 0, "lag_seconds": 0.0,
+        "pending": 0, "oldest_pending_seconds": None, "quarantined": 0, "feeds": [feed()],
+        "counts": {}, "not_a_wheel": 0, "journal_bytes": 4096, "journal_bytes_a_month": None,
+        "sqlite_version": "3.51.3", "sqlite_wal_reset_bug": False, "last_check": None,
+        "last_backup": None, "disk_free_bytes": 9 * GIB, "output_path": "/www",
+        "output_disk_free_bytes": 9 * GIB, "daemon": daemon(), "farm": None, **more,
+    }  # fmt: skip
+
+
+def trouble(kind: str) -> dict[str, Any]:
+    text = "cannot do it: because\n  what to do: the very thing"
+    return {"daemon": daemon(troubles=[{"id": kind, "text": text}])}
+
+
+CASES = [
+    ("daemon-not-running", {"daemon": None, "held_by": ""}),
+    ("daemon-not-running", {"daemon": None, "held_by": "piw-indexer ingest (pid 3)"}),
+    ("daemon-starting", {"daemon": None, "to_apply": 7}),
+    ("daemon-silent", {"daemon": daemon(age_seconds=11.0)}),
+    ("clock-jump", {"daemon": daemon(age_seconds=-3600.0)}),
+    ("disk-full", {"disk_free_bytes": 100_000}),
+    ("state-disk-low", {"disk_free_bytes": GIB - 1}),
+    ("state-disk-low", {"disk_free_bytes": 5 * GIB, "journal_bytes_a_month": 3 * GIB}),
+    ("output-disk-low", {"output_disk_free_bytes": GIB - 1}),
+    ("feed-broken", {"feeds": [feed(broken="a new spool")]}),
+    ("feed-silent", {"feeds": [feed(silent_seconds=11.0)]}),
+    ("feed-behind", {"feeds": [feed(lag=5, lag_seconds=61.0)]}),
+    ("feed-filling", {"feeds": [feed(lag=5, lag_seconds=11.0, filling=True)]}),
+    ("feed-never-heard", {"daemon": daemon(feeds=[])}),
+    ("writer-stuck", {"pending": 1, "oldest_pending_seconds": 301.0}),
+    ("quarantine", {"quarantined": 2}),
+    ("check-differences", {"last_check": {"at": NOW, "finished": True, "differences": 3}}),
+    ("sqlite-wal-reset", {"sqlite_wal_reset_bug": True}),
+    *[
+        (kind, trouble(kind))
+        for kind in (
+            *("intake-waiting", "index-failing", "writer-failing", "feed-refused"),
+            "source-failing",
+        )
+    ],
+]
+
+
+def alerts(**more: Any) -> list[problems.Alert]:
+    return status._alerts(found(**more))
+
+
+def test_nothing_is_wrong() -> None:
+    assert alerts() == []
+
+
+@pytest.mark.parametrize(("kind", "more"), CASES, ids=[kind for kind, _ in CASES])
+def test_what_is_wrong_is_said_and_nothing_else(kind: str, more: dict[str, Any]) -> None:
+    [one] = alerts(**more)
+    assert one.kind is KINDS[kind]
+    assert one.what
+    assert one.remedy
+    assert problems.is_well([one]) == (one.kind.severity == problems.NOTICE)
+
+
+def test_every_kind_is_shown_by_a_case() -> None:
+    shown = {kind for kind, _ in CASES}
+    # Without the daemon the index may be behind, too; the others are errors of `gather`.
+    assert {one.kind.id for one in alerts(daemon=None, held_by="", to_apply=3)} - shown == {
+        "index-behind"
+    }
+    assert set(KINDS) - shown == {"index-behind", "state-unreadable", "database-newer"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"feeds": [feed(lag=5, lag_seconds=59.0)]},
+        {"feeds": [feed(lag=5, lag_seconds=9.0, filling=True)]},
+        {"feeds": [feed(silent_seconds=9.0)]},
+        {"feeds": [feed(silent_seconds=None, lag=None, lag_seconds=None)]},
+        {"daemon": daemon(feeds=[], started="2026-11-26T11:59:55+00:00")},
+        {"daemon": daemon(feeds=[], db_queue={"asked": 1, "taken": 0, "due": 0})},
+        {"pending": 1, "oldest_pending_seconds": 299.0},
+        {"disk_free_bytes": None, "output_disk_free_bytes": None},
+        {"last_check": {"at": NOW, "finished": False, "differences": 3}},
+        {"last_check": {"nonsense": 1}},
+        {"daemon": daemon(age_seconds=-5.0)},
+    ],
+)
+def test_what_is_no_problem_yet(more: dict[str, Any]) -> None:
+    assert alerts(**more) == []
+
+
+def test_the_worst_is_said_first() -> None:
+    ranks = [
+        one.kind.severity
+        for one in alerts(
+            quarantined=1, sqlite_wal_reset_bug=True, feeds=[feed(broken="x")], daemon=daemon()
+        )
+    ]
+    assert ranks == ["critical", "warning", "notice"]
+
+
+def test_kinds_can_be_relied_on() -> None:
+    for name, kind in KINDS.items():
+        assert name == kind.id
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", name)
+        assert kind.severity in (problems.CRITICAL, problems.WARNING, problems.NOTICE)
+        assert kind.means.endswith(".")
+        assert not kind.remedy.endswith(".")
+
+
+def test_an_error_brings_its_own_remedy() -> None:
+    one = explained("writer-failing", "cannot write /x: full\n  what to do: free some")
+    assert (one.what, one.remedy) == ("cannot write /x: full", "free some")
+    assert problems.sentences([one]) == ["cannot write /x: full\n  what to do: free some"]
+    assert explained("writer-failing", "it failed").remedy == KINDS["writer-failing"].remedy
+
+
+def test_sentences_are_those_of_before_there_were_alerts() -> None:
+    shown = [alert(kind, "something") for kind in KINDS]
+    left_out = len(shown) - len(problems.sentences(shown))
+    assert left_out == 5
+    assert problems.sentences([alert("daemon-not-running", "no daemon runs")]) == []
+
+
+# Monitoring
+
+
+def judged(**more: Any) -> tuple[str, int]:
+    state = found(**more)
+    return monitor.line({**state, "alerts": [one.as_data() for one in status._alerts(state)]})
+
+
+def test_monitoring_of_what_is_well() -> None:
+    line, code = judged(sqlite_wal_reset_bug=True)
+    assert code == 0
+    assert line.startswith("PIW-INDEXER OK - serial 10, 0 behind | serial=10c lag=0 ")
+    assert f"disk_free={9 * GIB}B" in line
+    assert "oldest_pending" not in line, "what is not known is left out"
+
+
+def test_monitoring_tells_the_worst() -> None:
+    line, code = judged(quarantined=2)
+    assert (code, line.partition(" | ")[0]) == (
+        1,
+        "PIW-INDEXER WARNING - 2 messages are in the quarantine",
+    )
+    line, code = judged(quarantined=2, feeds=[feed(broken="lost | and\ngone")])
+    assert code == 2
+    assert line.partition(" | ")[0] == (
+        "PIW-INDEXER CRITICAL - feed master is broken: lost / and gone;"
+        " 2 messages are in the quarantine"
+    )
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (StateError("read x", "it is gone"), "state-unreadable"),
+        (NewerDatabaseError("open x", "it is newer", "install that"), "database-newer"),
+    ],
+)
+def test_what_cannot_be_read_is_unknown(error: StateError, kind: str) -> None:
+    line, code = monitor.unknown(error)
+    assert code == 3
+    assert line == f"PIW-INDEXER UNKNOWN - cannot {error.operation}: {error.cause}"
+    assert status.unreadable(error).kind.id == kind
+
+
+def test_plugin_output_has_the_form_of_the_guidelines() -> None:
+    line, _ = judged(oldest_pending_seconds=1.5, pending=1)
+    data = line.partition(" | ")[2].split()
+    assert data
+    for one in data:
+        assert re.fullmatch(r"[a-z_]+=-?[0-9.]+(s|B|c)?", one), one
+
+
+# The screen
+
+
+def screen(**more: Any) -> str:
+    state = found(**more)
+    shown = {**state, "alerts": [one.as_data() for one in status._alerts(state)]}
+    return printed(status_screen.screen(shown, 80), 80)
+
+
+def test_the_verdict_comes_first() -> None:
+    assert screen().splitlines()[0].strip() == "✓ All is well."
+    lines = screen(quarantined=2, feeds=[feed(broken="lost")]).splitlines()
+    assert lines[0].strip() == "✗ Not well: 1 critical, 1 warning."
+    assert lines[1].startswith("✗ feed-broken  feed master is broken: lost")
+    assert lines[2].startswith("  what to do: take it from the master again")
+    assert any(line.startswith("! quarantine  2 messages") for line in lines)
+
+
+def test_a_notice_stands_below_and_leaves_all_well() -> None:
+    lines = screen(sqlite_wal_reset_bug=True, sqlite_version="3.40.1").splitlines()
+    assert lines[0].strip() == "✓ All is well."
+    assert any("sqlite3 -readonly" in line for line in lines[5:])
+
+
+def test_what_was_never_done() -> None:
+    text = screen()
+    assert re.search(r"^last check +never *$", text, re.M)
+    assert re.search(r"^last backup +never *$", text, re.M)
+    text = screen(
+        last_check={"at": "2026-11-26T11:00:00+00:00", "finished": True, "differences": 0},
+        last_backup={"at": "nonsense"},
+    )
+    assert re.search(r"^last check +1 h ago, no differences *$", text, re.M)
+    assert re.search(r"^last backup +never *$", text, re.M)
+
+
+# What it is made of
+
+
+@pytest.mark.parametrize(
+    ("version", "has"),
+    [
+        ((3, 6, 23), False), ((3, 7, 0), True), ((3, 40, 1), True), ((3, 44, 5), True),
+        ((3, 44, 6), False), ((3, 45, 0), True), ((3, 46, 1), True), ((3, 50, 6), True),
+        ((3, 50, 7), False), ((3, 51, 0), True), ((3, 51, 2), True), ((3, 51, 3), False),
+        ((3, 52, 0), False), ((3, 53, 0), False), ((4, 0, 0), False),
+    ],
+)  # fmt: skip
+def test_versions_of_sqlite(version: tuple[int, ...], has: bool) -> None:
+    assert has_wal_reset_bug(version) == has
+
+
+def test_waiting() -> None:
+    waiting = Waiting()
+    assert waiting.seconds(1, 0.0) == 0.0
+    waiting.note(5, 10.0)
+    waiting.note(5, 11.0)
+    waiting.note(8, 12.0)
+    assert waiting.seconds(3, 13.0) == 3.0, "since it was at 5"
+    assert waiting.seconds(6, 13.0) == 1.0, "since it was at 8"
+    assert waiting.seconds(9, 13.0) == 0.0, "it is not there yet"
+    waiting.note(2, 20.0)
+    assert waiting.seconds(1, 21.0) == 1.0, "it began anew"
+
+
+def test_waiting_for_days_stays_small() -> None:
+    waiting = Waiting()
+    for second in range(100_000):
+        waiting.note(second, float(second))
+    assert len(waiting._seen) <= 601
+    assert waiting.seconds(0, 100_000.0) == 100_000.0
+    assert waiting.seconds(99_999, 100_000.0) == 1.0
