@@ -1,11 +1,13 @@
-"""What `make docs` makes of the commands: docs/commands.md and the man pages in docs/man.
+"""What `make docs` makes: docs/commands.md, the man pages in docs/man, and tables of fields.
 
-Both say what `--help` says, and where else an option can be set. They are made at the
+The first two say what `--help` says, and where else an option can be set; the tables, in
+docs/messages.md and docs/documents.md, say what the JSON Schemas say. They are made at the
 developer's and committed: who installs needs no tool for them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,9 +18,13 @@ import click
 from indexer import __version__, config
 from indexer.cli import piw_indexer
 
+from .json_schemas import SCHEMAS
 from .support import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
+FILLED = ("messages.md", "documents.md")
+"""Written by hand, but for tables."""
+
 COMMANDS = dict(sorted(piw_indexer.commands.items()))
 NOT_CONFIGURED = ("demo",)
 """Commands that read no configuration file."""
@@ -307,10 +313,104 @@ def man_pages() -> dict[str, str]:
     }
 
 
+# Fields, from the JSON Schemas
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """The type of a value in a word or two."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "anyOf" in schema:
+        return " or ".join(map(_kind, schema["anyOf"]))
+    kind = schema.get("type", "")
+    if kind == "object" and "propertyNames" in schema:
+        inner = _kind(schema["additionalProperties"])
+        return f"{{{_kind(schema['propertyNames'])}: {inner}}}"
+    if kind == "array":
+        return f"[{_kind(schema['items'])}]"
+    names = {"string": "text", "object": "map"}
+    kinds: list[str] = kind if isinstance(kind, list) else [kind]
+    return " or ".join(names.get(one, one) for one in kinds) or "text"
+
+
+def _about(schema: dict[str, Any]) -> str:
+    found = str(schema.get("description", ""))
+    if "default" in schema:
+        found += f" Default: `{json.dumps(schema['default'])}`."
+    if "examples" in schema:
+        found += " As " + ", ".join(f"`{one}`" for one in schema["examples"]) + "."
+    return _cell(found.strip())
+
+
+def _fields(schema: dict[str, Any], defined: dict[str, Any]) -> list[str]:
+    """The table of a map's fields."""
+    optional = schema["properties"].keys() - set(schema["required"])
+    lines = ["| field | type | is |", "|---|---|---|"]
+    for name, field in schema["properties"].items():
+        about = _about(field) or _about(defined.get(_kind(field), {}))
+        prefix = "Optional. " if name in optional else ""
+        lines.append(f"| `{name}` | {_cell(_kind(field))} | {prefix}{about} |")
+    return lines
+
+
+def _described(schema: dict[str, Any], title: str, defined: dict[str, Any]) -> list[str]:
+    return [title, "", _about(schema), "", *_fields(schema, defined), ""]
+
+
+def fields(part: str) -> str:
+    """What stands in the docs between `<!-- fields: PART -->` and `<!-- end -->`."""
+    message, change, project = (SCHEMAS[name] for name in ("message", "change", "project"))
+    names = message["properties"]["msg"]["enum"]
+    parts = {name: one for name, one in message["$defs"].items() if name not in names}
+    lines: list[str] = []
+    if part == "messages":
+        for name in names:
+            lines += _described(message["$defs"][name], f"### {name}", parts)
+    elif part == "parts":
+        for name, one in parts.items():
+            if "properties" in one:
+                lines += _described(one, f"#### {name}", parts)
+    elif part == "kinds":
+        lines = ["| kind | is |", "|---|---|"]
+        for name, one in parts.items():
+            if "properties" not in one:
+                values = ", ".join(
+                    f"`{value or json.dumps(value)}`" for value in one.get("enum", ())
+                )
+                lines.append(
+                    f"| {name} | {_about(one)}{' One of ' + values + '.' if values else ''} |"
+                )
+    elif part == "change":
+        for name, one in change["$defs"].items():
+            lines += [f"### On the wire: {name}", "", _about(one), ""]
+            (only, *others) = one["properties"].items()
+            if not others and "properties" in only[1]:
+                lines += [f"A map `{only[0]}` of:", ""]
+                one = only[1]
+            lines += [*_fields(one, parts), ""]
+            if name == "message":
+                lines += ["And the fields of [a message](#a-message).", ""]
+    else:
+        lines = [*_fields(project, project["$defs"]), ""]
+        for name in ("release", "build", "file"):
+            lines += _described(project["$defs"][name], f"### {name}", project["$defs"])
+    return "\n".join(lines).strip()
+
+
+_FIELDS = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def filled(name: str) -> str:
+    """A document written by hand, with the tables of fields as the schemas have them."""
+    text = (REPOSITORY / "docs" / name).read_text()
+    return _FIELDS.sub(lambda found: f"{found[1]}\n{fields(found[2])}\n\n{found[3]}", text)
+
+
 def made() -> dict[str, str]:
     """Every file that is made, by its path below docs/."""
     return {
         "commands.md": commands_md(),
+        **{name: filled(name) for name in FILLED},
         **{f"man/{name}": text for name, text in man_pages().items()},
     }
 
@@ -319,8 +419,7 @@ def outdated() -> list[str]:
     """The files that are not as they are made, or not made at all any more."""
     pages = made()
     there = {path.relative_to(DOCS).as_posix() for path in (DOCS / "man").glob("*")}
-    if (DOCS / "commands.md").is_file():
-        there.add("commands.md")
+    there |= {name for name in ("commands.md", *FILLED) if (DOCS / name).is_file()}
     return sorted(
         name
         for name in pages.keys() | there
