@@ -278,6 +278,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "Look and write below this directory, as if it were the root of the file system.",
     },
+    "since": {
+        "type": TimeType(),
+        "default": None,
+        "help": "Only what happened since then, RFC 3339. Default: all.",
+    },
+    "limit": {
+        "type": click.IntRange(min=1),
+        "metavar": "NUMBER",
+        "default": None,
+        "help": "Only the last so many. Default: all.",
+    },
     "rate": {
         "type": RateType(),
         "default": None,
@@ -298,6 +309,7 @@ FLAGS: dict[str, str] = {
     "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: whoever is on the network may"
     " read the feed, and may forge it.",
     "no-downloads": "Do not publish downloads: the daemon has them from somewhere else.",
+    "with-downloads": "The downloads of every day, too.",
     "show": "Show the public key of the pair that is there, make none.",
     "dry-run": "Only show what would be done.",
     "remove": "Take away what was written and not edited since.",

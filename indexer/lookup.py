@@ -48,7 +48,7 @@ def unknown(operation: str, given: str, close: list[str]) -> UsageError:
     return UsageError(
         operation,
         f"the index has no package {given!r}",
-        f"{meant}Any spelling of the name will do; see the table packages of the index",
+        f"{meant}Any spelling will do; `piw-indexer explain` says whether there ever was one",
     )
 
 

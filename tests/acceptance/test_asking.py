@@ -1,11 +1,13 @@
-"""`show`: what an administrator asks about one package, and that it says what is published."""
+"""What an administrator asks about one package, and that it is what was published."""
 
 from __future__ import annotations
 
 import json
 import os
 import pty
+import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ HISTORY = [
     samples.new_package("numpy"),
     samples.new_package("old-thing"),
     samples.message("DELPKG", LATER, package="old-thing"),
+    samples.new_version("zope-interface", "../etc"),
 ]
 
 
@@ -167,3 +170,128 @@ def test_what_there_is_not(arguments: list[str], says: list[str], asked: Site) -
 
 def test_no_state(tmp_path: Path) -> None:
     assert "does not exist" in Site(tmp_path).piw("show", "numpy", status=3).stderr
+
+
+def test_the_history_of_a_package(asked: Site) -> None:
+    told = asked.piw("history", "Zope.Interface").stdout.splitlines()
+    when = "2026-11-20 12:00:00"
+    assert [line.partition("  (serial")[0] for line in told if "quarantine" not in line] == [
+        f"{when}  {words}"
+        for words in (
+            "every package: the build ABIs are cp39, cp311, cp313",
+            "the package appears",
+            "its name is spelled zope.interface",
+            "version 5.0 appears, released 2026-01-02 03:04:05",
+            "version 10.0 appears, released 2026-02-02 03:04:05",
+            "version 11.0rc1 appears, released 2026-03-02 03:04:05",
+            "build 70001 of 10.0 on cp39 by slave 4: failed, 1.5 s, 0 files",
+            "build 70002 of 10.0 on cp311 by slave 1: failed, 1.5 s, 0 files",
+            "version 5.0 is yanked",
+            "version 11.0rc1 is skipped: too large",
+        )
+    ] + ["2026-11-21 12:00:00  build 70003 of 10.0 on cp311 by slave 7: success, 1042.5 s, 1 file"]
+    assert re.search(r"\(serial 2, file [0-9a-f]{12} line 2\)$", told[1])
+    (refused,) = [line for line in told if "quarantine" in line]
+    assert "refused, number 1 in the quarantine: data.version" in refused
+
+
+def test_a_part_of_the_history_for_programs(asked: Site) -> None:
+    told = [
+        json.loads(line)
+        for line in asked.piw(
+            "history", "zope-interface", "--json", "--with-downloads", "--since", LATER
+        ).stdout.splitlines()
+    ]
+    assert [one["what"] for one in told[:2]] == ["DOWNLOADED", "LOGBUILD"]
+    assert told[0]["data"] == {"downloads": 1}
+    assert told[0]["at"] == "2026-11-21T00:00:00+00:00"
+    assert told[1]["data"]["files"][0]["filesize"] == 5_483_371
+    assert told[1]["serial"] == 9
+    last = asked.piw("history", "zope-interface", "--limit", "2", "--json").stdout.splitlines()
+    assert [json.loads(line)["what"] for line in last] == ["LOGBUILD", "REFUSED"]
+
+
+def test_the_history_of_what_is_gone_and_of_what_never_was(asked: Site) -> None:
+    assert "the package is deleted" in asked.piw("history", "old-thing").stdout
+    assert "did you mean numpy?" in asked.piw("history", "numpi", status=2).stderr
+    result = asked.piw("history", "numpy", "--since", "2030-01-01T00:00:00Z")
+    assert "Nothing happened to numpy since 2030-01-01" in result.stderr
+
+
+def explained(site: Site, package: str) -> Any:
+    return json.loads(site.piw("explain", package, "--json").stdout)
+
+
+def test_explain_a_package_that_is_well(asked: Site) -> None:
+    text = asked.piw("explain", "zope.interface").stdout
+    for part in (
+        "3 versions, 3 builds, 1 files",
+        "zope.interface, its link is right",
+        "2026-11-20 12:00:00  version 11.0rc1 is skipped",
+        "(serial 11, file ",
+        "in the quarantine: data.version",
+        "1 in the last 30 days, 1 ever",
+    ):
+        assert part in text
+    assert text.endswith("\nzope-interface is published as the index has it.\n")
+
+
+def test_explain_what_is_no_package(asked: Site) -> None:
+    gone = explained(asked, "old-thing")
+    assert gone["deleted"]["msg"] == "DELPKG"
+    assert "was deleted 2026-11-21 12:00:00 (serial 15, file " in gone["verdict"]
+    never = explained(asked, "numpi")
+    assert never["verdict"] == "numpi was never seen here."
+    assert never["remedy"] == "did you mean numpy?"
+    assert explained(asked, "../../etc")["document"] is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "verdict"),
+    [
+        (lambda text: text.replace("Arrays", "Rays"), 'summary is "Rays", and should be "Arrays"'),
+        (lambda text: text.replace("cp311", "cp312"), "it lacks releases 1.0 abis cp311"),
+        (lambda text: text.replace('"yanked":false', '"yanked":true'), "1.0 yanked is true, and"),
+        (lambda text: text[1:], "it is no JSON"),
+        (lambda text: None, "it is not there"),
+    ],
+)
+def test_explain_a_document_that_is_wrong(
+    spoil: Callable[[str], str | None], verdict: str, site: Site
+) -> None:
+    site.take(
+        samples.set_abis("cp311"),
+        samples.new_package("numpy", description="Arrays"),
+        samples.new_version("numpy", "1.0"),
+    )
+    path = site.output_path / "project" / "numpy" / "json" / "index.json"
+    spoiled = spoil(path.read_text())
+    path.unlink() if spoiled is None else path.write_text(spoiled)
+    found = explained(site, "numpy")
+    assert verdict in found["verdict"]
+    assert "check --fix" in found["remedy"]
+
+
+def test_explain_an_alias_and_counters(site: Site) -> None:
+    site.take(samples.new_package("numpy"), samples.new_name("numpy", "NumPy"))
+    (site.output_path / "project" / "NumPy").unlink()
+    assert "its alias NumPy: it is not there" in explained(site, "NumPy")["verdict"]
+    site.piw("check", "--fix", status=None)
+    assert explained(site, "numpy")["verdict"] == "numpy is published as the index has it."
+    (site.output_path / "packages.json").write_text('[["numpy",1,2]]')
+    assert "packages.json has other counters" in explained(site, "numpy")["verdict"]
+
+
+def test_explain_what_is_pending(site: Site) -> None:
+    site.take(samples.new_package("numpy"))
+    site.take(samples.new_version("numpy", "1.0"), samples.new_package("idna"), write=False)
+    found = explained(site, "numpy")
+    assert (found["pending"]["serial"], found["pending"]["since"]) == (2, "2026-11-20 12:00:00")
+    assert "no daemon runs" in found["pending"]["waits"]
+    assert "will be written again" in found["verdict"]
+    assert "piw-indexer write" in found["remedy"]
+    assert found["document"]["difference"] == "it lacks releases 1.0"
+    site.piw("write")
+    assert explained(site, "numpy")["pending"] is None
+    site.take(samples.message("DELPKG", package="idna"), write=False)
+    assert "is gone, and what is published of it will go" in explained(site, "idna")["verdict"]

@@ -27,6 +27,8 @@ DESIGNED = {
     "status": ["json", "monitor"],
     "farm": ["json"],
     "show": ["json"],
+    "history": ["json"],
+    "explain": ["json", "output-path", "site-url"],
     "quarantine": ["retry"],
     "keys": [],
     "demo": [],
@@ -45,10 +47,12 @@ NEED_STATE = [
         "status",
         "farm",
         "show",
+        "history",
+        "explain",
         "quarantine",
     )
 ]
-NEED_OUTPUT = ["run", "ingest", "write", "rebuild", "check"]
+NEED_OUTPUT = ["run", "ingest", "write", "rebuild", "check", "explain"]
 
 OPTIONS = [
     (command, option)

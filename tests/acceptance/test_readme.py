@@ -98,6 +98,8 @@ def test_every_command_is_there_and_no_other() -> None:
             "status",
             "farm",
             "show",
+            "history",
+            "explain",
             "quarantine",
             "install",
             "keys",

@@ -53,7 +53,7 @@ PICTURE = (
     ("the daemon", "daemon"),
     (
         "what is shown of it",
-        "status monitor farm_screen status_screen lookup project_screen",
+        "status monitor farm_screen status_screen lookup project_screen history explain",
     ),
     ("a service of systemd", "installation"),
     ("a farm to look at", "simulation demo_screen demo"),
@@ -61,7 +61,8 @@ PICTURE = (
     (
         "the commands",
         "commands.backfill commands.backup commands.bridge commands.check commands.checkpoint"
-        " commands.demo commands.farm commands.import_site commands.ingest commands.install"
+        " commands.demo commands.explain commands.farm commands.history commands.import_site"
+        " commands.ingest commands.install"
         " commands.keys commands.publish commands.quarantine commands.rebuild commands.reconcile"
         " commands.run commands.show commands.status",
     ),

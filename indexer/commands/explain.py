@@ -1,0 +1,85 @@
+"""`piw-indexer explain`: how a package stands, whether that is right, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.table import Table
+from rich.text import Text
+
+from .. import clock, config
+from ..explain import explain as gather
+from ..progress import console
+from ..state import JOURNAL, refuse_missing
+
+
+@click.command()
+@click.argument("package")
+@config.configuration
+@config.option("state-dir")
+@config.option("output-path")
+@config.option("site-url")
+@config.flag("json")
+def explain(package: str, state_dir: Path, output_path: Path, site_url: str, as_json: bool) -> None:
+    """What the index knows of a package, what is published, what is pending, and why.
+
+    Ends with a verdict, and what to do.
+    """
+    refuse_missing(state_dir, JOURNAL)
+    found = gather(state_dir, output_path, site_url.rstrip("/"), package, clock.now())
+    if as_json:
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        return
+    screen = console()
+    screen.print(_facts(found))
+    well = found["verdict"].endswith("as the index has it.")
+    screen.print(Text(f"\n{found['verdict']}", style="bold green" if well else "bold yellow"))
+    if found["remedy"]:
+        screen.print(Text(f"  what to do: {found['remedy']}"))
+
+
+def _facts(found: dict[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+
+    def row(name: str, value: object) -> None:
+        table.add_row(Text(name, style="bold"), Text(str(value), overflow="fold"))
+
+    row("package", found["package"])
+    if found["known"]:
+        row("shown as", found["name"])
+        if found["skip"]:
+            row("skipped", found["skip"])
+        counts = found["counts"]
+        row("index has", ", ".join(f"{number:,} {part}" for part, number in counts.items()))
+        for alias in found["aliases"]:
+            row("alias", f"{alias}, {found['links'][alias] or 'its link is right'}")
+    else:
+        row("index has", "no such package")
+    last = found["last_message"]
+    if last is not None:
+        row("last message", f"{last['at']}  {last['words']}  ({last['origin']})")
+    for one in found["refused"]:
+        row("quarantine", one)
+    pending = found["pending"]
+    if pending is None:
+        row("pending", "nothing")
+    else:
+        since = f" since {pending['since']}" if pending["since"] else ""
+        row("pending", f"serial {pending['serial']}{since}; it waits {pending['waits']}")
+    document = found["document"]
+    if document is not None:
+        row("document", document["path"])
+        if document["exists"] and document["modified"]:
+            row("", f"{document['size']:,} bytes, written {document['modified']}")
+        if found["known"] or document["exists"]:
+            row("", document["difference"] or "as the index has it")
+        else:
+            row("", "it is not there")
+    recent, ever = found["downloads"]
+    row("downloads", f"{recent:,} in the last 30 days, {ever:,} ever")
+    if found["counters"] is not None and found["counters"] != found["downloads"]:
+        row("", "{:,} and {:,} in packages.json".format(*found["counters"]))
+    return table

@@ -1,0 +1,92 @@
+"""`piw-indexer history`: what happened to a package and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgpack
+import orjson
+from rich.text import Text
+
+from .. import config, index, lookup, names, times
+from .. import history as past
+from ..progress import bar, console
+from ..state import JOURNAL, refuse_missing
+
+
+@click.command()
+@click.argument("package")
+@config.configuration
+@config.option("state-dir")
+@config.option("since")
+@config.option("limit")
+@config.flag("with-downloads")
+@config.flag("json")
+def history(
+    package: str,
+    state_dir: Path,
+    since: times.Time | None,
+    limit: int | None,
+    with_downloads: bool,
+    as_json: bool,
+) -> None:
+    """What happened to a package and when, from the journal, the oldest first.
+
+    Any spelling of its name will do. Times are UTC.
+    """
+    refuse_missing(state_dir, JOURNAL)
+    name, close, counted = names.canonical(package), [], []
+    if with_downloads or (state_dir / index.FILE).exists():
+        connection = index.open_reader(state_dir / index.FILE)
+        try:
+            name = lookup.package_of(connection, package) or name
+            close = lookup.close_to(connection, package)
+            if with_downloads:
+                counted = list(past.downloads(connection, name, since))
+        finally:
+            connection.close()
+    with bar("reading the journal") as progress:
+        found = list(past.events(state_dir / JOURNAL, name, since, progress))
+    named = any(event.what != "SETABIS" for event in found)
+    refused = [
+        one for one in past.refused(state_dir / JOURNAL, name) if since is None or one.at >= since
+    ]
+    if not (named or counted or refused):
+        if since is None:
+            raise lookup.unknown(f"tell the history of {package}", package, close)
+        click.echo(f"Nothing happened to {name} since {times.to_sql(since)}.", err=True)
+        return
+    # Of the same moment, in the order of the journal.
+    every = sorted([*found, *refused, *counted], key=lambda one: one.at)
+    _tell(every if limit is None else every[-limit:], as_json=as_json)
+
+
+def _tell(found: list[past.Event], *, as_json: bool) -> None:
+    screen = console()
+    for event in found:
+        if as_json:
+            line = {**event._asdict(), "at": times.to_rfc3339(event.at)}
+            click.echo(orjson.dumps(line, default=_plain))
+            continue
+        # A day of downloads has no hour.
+        when = times.to_sql(event.at)
+        shown = Text(when[:10].ljust(19) if event.what == "DOWNLOADED" else when, style="dim")
+        shown.append(f"  {event.words}", style=_style(event))
+        where = past.origin(event)
+        if where:
+            shown.append(f"  ({where})", style="dim")
+        screen.print(shown, soft_wrap=True)
+
+
+def _style(event: past.Event) -> str:
+    if event.what == "REFUSED" or (event.what == "LOGBUILD" and not event.data["status"]):
+        return "not dim red"
+    return "not dim"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgpack.Timestamp):
+        return value.to_datetime()
+    raise TypeError
