@@ -427,12 +427,21 @@ def outdated() -> list[str]:
     )
 
 
+def not_in_index() -> list[str]:
+    """The pages to which docs/README.md has no link."""
+    index = (REPOSITORY / "docs" / "README.md").read_text()
+    pages = (page.name for page in (REPOSITORY / "docs").glob("*.md"))
+    return sorted(name for name in pages if name != "README.md" and f"({name})" not in index)
+
+
 def main() -> None:
     """Write what is outdated; with --check only say so."""
     found = outdated()
     if "--check" in sys.argv:
         if found:
             sys.exit(f"docs/{found[0]} is not what the commands say: run `make docs`")
+        for name in not_in_index():
+            sys.exit(f"docs/{name} is not in docs/README.md: give it a line there")
         return
     pages = made()
     (DOCS / "man").mkdir(exist_ok=True)

@@ -1,0 +1,97 @@
+"""docs/: every page is in its index, every link leads somewhere, and what the tour names exists."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from .. import manual
+from ..support import REPOSITORY
+from ..unit.test_architecture import MODULES
+
+pytestmark = pytest.mark.acceptance
+
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md"))]
+TOUR = (DOCS / "design.md").read_text()
+_FENCED = re.compile(r"^( *)```\w*\n.*?^\1```$", re.M | re.S)
+
+
+def prose(page: Path) -> str:
+    return _FENCED.sub("", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.M)
+    return {re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings}
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", prose(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        if re.match(r"\w+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert target.is_relative_to(REPOSITORY), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    assert manual.not_in_index() == []
+    assert "docs/README.md" in links(REPOSITORY / "README.md")
+
+
+def named(text: str) -> list[tuple[str, str]]:
+    """(module, what of it) of everything in backquotes that begins with a module's name."""
+    found = []
+    for quoted in re.findall(r"`([a-z_]+(?:\.\w+)*)`", text):
+        parts = quoted.split(".")
+        for end in range(len(parts), 0, -1):
+            if ".".join(parts[:end]) in MODULES:
+                found.append((".".join(parts[:end]), ".".join(parts[end:])))
+                break
+    return found
+
+
+def test_modules_and_functions_of_the_tour_exist() -> None:
+    assert len({one for one in named(TOUR) if one[1]}) > 25
+    for module, inside in named(TOUR):
+        found = importlib.import_module(f"indexer.{module}")
+        for name in filter(None, inside.split(".")):
+            assert hasattr(found, name), f"{module}.{inside}"
+            found = getattr(found, name)
+
+
+def test_what_looks_like_code_in_the_tour_is_ours() -> None:
+    known = {f"{module}.{inside}".rstrip(".") for module, inside in named(TOUR)}
+    for quoted in re.findall(r"`([a-z_]+(?:\.\w+)+)`", TOUR):
+        assert quoted in known or quoted.endswith((".json", ".md")), quoted
+
+
+def test_files_of_the_tour_exist() -> None:
+    paths = re.findall(r"`((?:tests|schema|indexer|docs)/[\w./-]*)`", TOUR)
+    assert len(paths) > 10
+    for path in paths:
+        assert (REPOSITORY / path).exists(), path
+    for name, file in re.findall(r"`([A-Z]+)` in `(tests/\S+\.py)`", TOUR):
+        assert re.search(rf"^{name}\b", (REPOSITORY / file).read_text(), re.M), name
+    for file, name in re.findall(r"`(tests/\S+\.py)` \(`([A-Z]+)`\)", TOUR):
+        assert re.search(rf"^{name}\b", (REPOSITORY / file).read_text(), re.M), name
+
+
+def test_targets_of_make_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for page in PAGES:
+        for target in re.findall(r"`make (\w+)", prose(page)):
+            assert re.search(rf"^{target}:", makefile, re.M), (page.name, target)
