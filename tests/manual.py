@@ -7,7 +7,6 @@ developer's and committed: who installs needs no tool for them.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ import click
 from indexer import __version__, config
 from indexer.cli import piw_indexer
 
-from .json_schemas import SCHEMAS
+from .field_tables import cell, fields
 from .support import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -95,12 +94,8 @@ def paragraphs(command: click.Command) -> list[str]:
 # Markdown
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
 def _code(text: str) -> str:
-    return f"`{_cell(text)}`" if text else ""
+    return f"`{cell(text)}`" if text else ""
 
 
 def commands_md() -> str:
@@ -131,7 +126,7 @@ def commands_md() -> str:
                 _code(option.default),
                 _code(option.variable),
                 _code(option.key),
-                _cell(option.help),
+                cell(option.help),
             )
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines).replace("|  |", "| |").replace("|  |", "| |") + "\n"
@@ -313,97 +308,13 @@ def man_pages() -> dict[str, str]:
     }
 
 
-# Fields, from the JSON Schemas
-
-
-def _kind(schema: dict[str, Any]) -> str:
-    """The type of a value in a word or two."""
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    if "anyOf" in schema:
-        return " or ".join(map(_kind, schema["anyOf"]))
-    kind = schema.get("type", "")
-    if kind == "object" and "propertyNames" in schema:
-        inner = _kind(schema["additionalProperties"])
-        return f"{{{_kind(schema['propertyNames'])}: {inner}}}"
-    if kind == "array":
-        return f"[{_kind(schema['items'])}]"
-    names = {"string": "text", "object": "map"}
-    kinds: list[str] = kind if isinstance(kind, list) else [kind]
-    return " or ".join(names.get(one, one) for one in kinds) or "text"
-
-
-def _about(schema: dict[str, Any]) -> str:
-    found = str(schema.get("description", ""))
-    if "default" in schema:
-        found += f" Default: `{json.dumps(schema['default'])}`."
-    if "examples" in schema:
-        found += " As " + ", ".join(f"`{one}`" for one in schema["examples"]) + "."
-    return _cell(found.strip())
-
-
-def _fields(schema: dict[str, Any], defined: dict[str, Any]) -> list[str]:
-    """The table of a map's fields."""
-    optional = schema["properties"].keys() - set(schema["required"])
-    lines = ["| field | type | is |", "|---|---|---|"]
-    for name, field in schema["properties"].items():
-        about = _about(field) or _about(defined.get(_kind(field), {}))
-        prefix = "Optional. " if name in optional else ""
-        lines.append(f"| `{name}` | {_cell(_kind(field))} | {prefix}{about} |")
-    return lines
-
-
-def _described(schema: dict[str, Any], title: str, defined: dict[str, Any]) -> list[str]:
-    return [title, "", _about(schema), "", *_fields(schema, defined), ""]
-
-
-def fields(part: str) -> str:
-    """What stands in the docs between `<!-- fields: PART -->` and `<!-- end -->`."""
-    message, change, project = (SCHEMAS[name] for name in ("message", "change", "project"))
-    names = message["properties"]["msg"]["enum"]
-    parts = {name: one for name, one in message["$defs"].items() if name not in names}
-    lines: list[str] = []
-    if part == "messages":
-        for name in names:
-            lines += _described(message["$defs"][name], f"### {name}", parts)
-    elif part == "parts":
-        for name, one in parts.items():
-            if "properties" in one:
-                lines += _described(one, f"#### {name}", parts)
-    elif part == "kinds":
-        lines = ["| kind | is |", "|---|---|"]
-        for name, one in parts.items():
-            if "properties" not in one:
-                values = ", ".join(
-                    f"`{value or json.dumps(value)}`" for value in one.get("enum", ())
-                )
-                lines.append(
-                    f"| {name} | {_about(one)}{' One of ' + values + '.' if values else ''} |"
-                )
-    elif part == "change":
-        for name, one in change["$defs"].items():
-            lines += [f"### On the wire: {name}", "", _about(one), ""]
-            (only, *others) = one["properties"].items()
-            if not others and "properties" in only[1]:
-                lines += [f"A map `{only[0]}` of:", ""]
-                one = only[1]
-            lines += [*_fields(one, parts), ""]
-            if name == "message":
-                lines += ["And the fields of [a message](#a-message).", ""]
-    else:
-        lines = [*_fields(project, project["$defs"]), ""]
-        for name in ("release", "build", "file"):
-            lines += _described(project["$defs"][name], f"### {name}", project["$defs"])
-    return "\n".join(lines).strip()
-
-
 _FIELDS = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def filled(name: str) -> str:
     """A document written by hand, with the tables of fields as the schemas have them."""
     text = (REPOSITORY / "docs" / name).read_text()
-    return _FIELDS.sub(lambda found: f"{found[1]}\n{fields(found[2])}\n\n{found[3]}", text)
+    return _FIELDS.sub(lambda found: f"{found[1]}\n{fields(str(found[2]))}\n\n{found[3]}", text)
 
 
 def made() -> dict[str, str]:
