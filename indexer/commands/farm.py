@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +39,23 @@ def farm(state_dir: Path, as_json: bool) -> None:
     if not screen.is_terminal:
         screen.print(farm_screen.plain(found, screen.width))
         return
+    ended = threading.Event()
+    # An exception out of a signal may be lost, where one cannot be raised, and the screen stays.
+    before = signal.signal(signal.SIGINT, lambda *_: ended.set())
     try:
-        _watch(state_dir, found, screen)
-    except KeyboardInterrupt:
-        pass  # that is how it ends
+        _watch(state_dir, found, screen, ended)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _watch(state_dir: Path, found: dict[str, Any], screen: Console) -> None:
+def _watch(
+    state_dir: Path, found: dict[str, Any], screen: Console, ended: threading.Event
+) -> None:
     with Live(console=screen, screen=True, auto_refresh=False) as live:
-        while True:
+        while not ended.is_set():
             note = "\n".join(found["problems"])
             live.update(farm_screen.frame(found, note, screen.width, screen.height), refresh=True)
-            clock.sleep(EVERY)
+            ended.wait(EVERY)
             try:
                 found = live_farm(state_dir, clock.now())
             except PeerError as error:
