@@ -48,9 +48,7 @@ def farm(state_dir: Path, as_json: bool) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def _watch(
-    state_dir: Path, found: dict[str, Any], screen: Console, ended: threading.Event
-) -> None:
+def _watch(state_dir: Path, found: dict[str, Any], screen: Console, ended: threading.Event) -> None:
     with Live(console=screen, screen=True, auto_refresh=False) as live:
         while not ended.is_set():
             note = "\n".join(found["problems"])

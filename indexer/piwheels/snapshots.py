@@ -45,7 +45,7 @@ Step = tuple[str, Any]
 _ALL_HERE = "SELECT package FROM packages ORDER BY package"
 
 
-def _unlike(there: list[str], here: Iterable[tuple[str]]) -> tuple[list[str], list[str]]:
+def unlike(there: list[str], here: Iterable[tuple[str]]) -> tuple[list[str], list[str]]:
     """What only one of two sorted lists has: `there`, and `here`.
 
     Of 600,000 names, sets of all that are here and there would take a hundred megabytes.
@@ -57,10 +57,10 @@ def _unlike(there: list[str], here: Iterable[tuple[str]]) -> tuple[list[str], li
         while position < len(there) and there[position] < package:
             lacking.append(there[position])
             position += 1
-        if position < len(there) and there[position] == package:
-            position += 1
-        else:
+        if position == len(there) or there[position] != package:
             gone.append(package)
+        while position < len(there) and there[position] == package:
+            position += 1
     return lacking + there[position:], gone
 
 
@@ -241,12 +241,11 @@ class Snapshots:
         """Compare the list of all packages: what is lacking is due, what has gone is deleted."""
         there = sorted(translate.checked(NAMES, answer.data, "ALLPKGS"))
         self._answers.clear()
-        lacking, gone = _unlike(there, self._connection.execute(_ALL_HERE))
+        lacking, gone = unlike(there, self._connection.execute(_ALL_HERE))
         self._lacking = dict.fromkeys(lacking)
         if there:  # an empty list is a master whose database was lost, not a reason to delete
             entries += [
-                Accepted(None, translate.delete_package(package, self._clock()))
-                for package in gone
+                Accepted(None, translate.delete_package(package, self._clock())) for package in gone
             ]
         self._next_list = self._monotonic() + LIST_EVERY * max(self._pause, 0.01)
 
