@@ -82,6 +82,22 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and 1 <= int(text) <= 0xFFFF
 
 
+class ListenType(click.ParamType[Any]):
+    """Where to serve: HOST:PORT, or PORT on this machine only."""
+
+    name = "listen"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not _is_port(port):
+            self.fail(f"{value!r} is no address, such as 127.0.0.1:9817", param, context)
+        return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
 class SecondsType(click.ParamType[Any]):
     """Seconds, from 0 up."""
 
@@ -293,6 +309,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": RateType(),
         "default": None,
         "help": "Messages a second. Default: as fast as it goes.",
+    },
+    "textfile": {
+        "type": click.Path(dir_okay=False, path_type=Path),
+        "metavar": "FILE",
+        "default": None,
+        "help": "Write the metrics to this file, as node_exporter's textfile collector reads them.",
+    },
+    "listen": {
+        "type": ListenType(),
+        "metavar": "[HOST:]PORT",
+        "default": None,
+        "help": "Serve the metrics there until stopped. Without a host: on this machine only.",
     },
 }
 """Every option that takes a value: its type, default and help."""

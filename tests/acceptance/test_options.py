@@ -26,6 +26,7 @@ DESIGNED = {
     "check": ["fix"],
     "status": ["json", "monitor"],
     "farm": ["json"],
+    "metrics": ["textfile", "listen"],
     "show": ["json"],
     "history": ["json"],
     "explain": ["json", "output-path", "site-url"],
@@ -49,6 +50,7 @@ NEED_STATE = [
         "show",
         "history",
         "explain",
+        "metrics",
         "quarantine",
     )
 ]
@@ -116,6 +118,8 @@ VALUES = {
     "control-queue": "tcp://master:5561",
     "feed": "master",
     "rate": "100.5",
+    "textfile": "/var/lib/prometheus/node-exporter/piw-indexer.prom",
+    "listen": "127.0.0.1:9817",
     "fix": "yes",
     "write": "no",
     "all": "true",

@@ -100,6 +100,7 @@ def test_every_command_is_there_and_no_other() -> None:
             "show",
             "history",
             "explain",
+            "metrics",
             "quarantine",
             "install",
             "keys",

@@ -53,7 +53,7 @@ PICTURE = (
     ("the daemon", "daemon"),
     (
         "what is shown of it",
-        "status monitor farm_screen status_screen lookup project_screen history explain",
+        "status monitor metrics farm_screen status_screen lookup project_screen history explain",
     ),
     ("a service of systemd", "installation"),
     ("a farm to look at", "simulation demo_screen demo"),
@@ -62,8 +62,8 @@ PICTURE = (
         "the commands",
         "commands.backfill commands.backup commands.bridge commands.check commands.checkpoint"
         " commands.demo commands.explain commands.farm commands.history commands.import_site"
-        " commands.ingest commands.install"
-        " commands.keys commands.publish commands.quarantine commands.rebuild commands.reconcile"
+        " commands.ingest commands.install commands.keys commands.metrics commands.publish"
+        " commands.quarantine commands.rebuild commands.reconcile"
         " commands.run commands.show commands.status",
     ),
     ("the command line", "cli __main__"),
@@ -110,6 +110,7 @@ ONLY = {
     " piwheels.status_feed",
     "time": "clock",
     "psycopg": "piwheels.postgres",
+    "prometheus_client": "metrics commands.metrics",
     "fcntl": "lock",
     "click": "cli config commands.*",
     "voluptuous": "decode piwheels.cbor piwheels.site piwheels.translate schema.messages"
