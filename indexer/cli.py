@@ -36,6 +36,7 @@ from .commands import (
     run,
     show,
     status,
+    top,
     write,
 )
 from .errors import IndexerError
@@ -91,6 +92,7 @@ for _command in (
     reconcile.reconcile,
     import_site.import_site,
     status.status,
+    top.top,
     farm.farm,
     metrics.metrics,
     show.show,

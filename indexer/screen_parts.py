@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -16,8 +16,8 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 class Spark:
     """Numbers as little columns, the latest at the right, as many as there is room for."""
 
-    def __init__(self, numbers: Sequence[float]) -> None:
-        self._numbers = numbers
+    def __init__(self, numbers: Iterable[float]) -> None:
+        self._numbers = tuple(numbers)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown = self._numbers[-options.max_width :]

@@ -27,6 +27,7 @@ DESIGNED = {
     "status": ["json", "monitor"],
     "farm": ["json"],
     "metrics": ["textfile", "listen"],
+    "top": [],
     "show": ["json"],
     "history": ["json"],
     "explain": ["json", "output-path", "site-url"],
@@ -51,6 +52,7 @@ NEED_STATE = [
         "history",
         "explain",
         "metrics",
+        "top",
         "quarantine",
     )
 ]

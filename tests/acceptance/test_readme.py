@@ -96,6 +96,7 @@ def test_every_command_is_there_and_no_other() -> None:
             "checkpoint",
             "backup",
             "status",
+            "top",
             "farm",
             "show",
             "history",

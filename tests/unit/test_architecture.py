@@ -53,7 +53,8 @@ PICTURE = (
     ("the daemon", "daemon"),
     (
         "what is shown of it",
-        "status monitor metrics farm_screen status_screen lookup project_screen history explain",
+        "status monitor metrics farm_screen status_screen top_screen lookup project_screen history"
+        " explain",
     ),
     ("a service of systemd", "installation"),
     ("a farm to look at", "simulation demo_screen demo"),
@@ -64,7 +65,7 @@ PICTURE = (
         " commands.demo commands.explain commands.farm commands.history commands.import_site"
         " commands.ingest commands.install commands.keys commands.metrics commands.publish"
         " commands.quarantine commands.rebuild commands.reconcile"
-        " commands.run commands.show commands.status",
+        " commands.run commands.show commands.status commands.top",
     ),
     ("the command line", "cli __main__"),
 )
