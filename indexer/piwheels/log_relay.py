@@ -16,7 +16,7 @@ from typing import Any
 import zmq
 
 from .. import encode, times
-from ..clock import Clock
+from ..clock import Clock, monotonic
 from ..errors import DecodeError, UsageError
 from ..feed import security, sockets
 from ..journal import Accepted, Entry, Identity, Row
@@ -40,7 +40,10 @@ _FRAME = 100
 
 _BATCH = 256
 LINGER = 2000
-"""Milliseconds that a stop may take to pass on what the master would take."""
+"""Milliseconds that a master may take nothing when we stop; then what waits for it is given up."""
+
+LAST_PASS = 20.0
+"""Seconds that a stop may take to pass on what waits for the master."""
 
 
 class Waiting:
@@ -150,7 +153,17 @@ class LogRelay:
             poller.poll(100)
             self._take_in()
             self._pass_on()
+        self._take_in()  # what had come already
+        self._pass_last_on()
+
+    def _pass_last_on(self) -> None:
+        """Pass on what waits, as long as the master goes on taking it."""
+        until = monotonic() + LAST_PASS
         self._pass_on()
+        while self._push is not None and self._theirs and monotonic() < until:
+            if not self._push.poll(LINGER, zmq.POLLOUT):
+                break
+            self._pass_on()
 
     def _take_in(self) -> None:
         taken = 0
@@ -258,6 +271,13 @@ class LogRelay:
         self._pull.close(linger=0)
         if self._push is not None:
             self._push.close()
+        if self._theirs:
+            log.error(
+                "%d log entries have not reached the master at %s, which did not take them in"
+                " time: its own counters lack them",
+                len(self._theirs),
+                self._queues[1],
+            )
 
 
 def message(frame: bytes, received: times.Time) -> Message:

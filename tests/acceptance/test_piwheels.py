@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -340,6 +341,41 @@ def test_master_that_is_away_neither_loses_nor_delays(
             assert theirs.frames == [[frame] for frame in many]
         daemon.terminate()
     assert counted(site) == len(many)
+
+
+def test_what_waits_for_the_master_is_passed_on_when_we_stop(
+    ipc: Feed, site: Site, queues: tuple[str, str]
+) -> None:
+    """As long as the master takes it; what it does not take is told."""
+    many = [frame for _ in range(400) for frame in DOWNLOADS]
+
+    def waiting(found: dict[str, Any], count: int) -> bool:
+        return bool(found["daemon"]) and log_queue(found)["waiting_for_master"] == count
+
+    options = ["--log-queue", queues[0], "--log-forward", queues[1]]
+    with site.daemon(ipc, *options) as daemon, Logger(queues[0]) as logger:
+        logger.push(many)
+        site.wait(lambda found: waiting(found, len(many)), daemon)
+        context: zmq.Context[Any] = zmq.Context()
+        slow = context.socket(zmq.PULL)
+        slow.rcvhwm = 1
+        slow.bind(queues[1])
+        try:
+            site.wait(lambda found: log_queue(found)["forwarded"] > 0, daemon)
+            assert log_queue(site.status())["waiting_for_master"] > 0
+            daemon.signal(signal.SIGTERM)
+            for frame in many:
+                assert slow.poll(10_000), daemon.output
+                assert slow.recv() == frame
+            assert daemon.wait() == 0, daemon.output
+        finally:
+            context.destroy(linger=0)
+    assert "have not reached the master" not in daemon.output
+    with site.daemon(ipc, *options) as daemon, Logger(queues[0]) as logger:
+        logger.push(LOGS)
+        site.wait(lambda found: waiting(found, len(LOGS)), daemon)
+        daemon.terminate()
+    assert f"{len(LOGS)} log entries have not reached the master" in daemon.output
 
 
 def test_no_address_is_stored(ipc: Feed, site: Site, queues: tuple[str, str]) -> None:
