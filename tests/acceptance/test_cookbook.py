@@ -1,0 +1,65 @@
+"""docs/cookbook.md is true: every query is answered by the sqlite3 shell, with rows."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from indexer import times
+from indexer.simulation import Farm
+
+from .. import samples
+from ..support import REPOSITORY, piw
+
+pytestmark = pytest.mark.acceptance
+
+COOKBOOK = (REPOSITORY / "docs" / "cookbook.md").read_text()
+QUERIES = re.findall(r"^(\S[^\n]*)\n\n```sql\n(.*?)^```$", COOKBOOK, re.M | re.S)
+OF_THE_JOURNAL = "-- journal"
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state directory of a farm in which something happens today; some of it is wrong."""
+    home = tmp_path_factory.mktemp("farm")
+    # Its life ends tomorrow: "today" must not be over while this runs.
+    now = datetime.now(UTC) + timedelta(hours=12)
+    farm = Farm(packages=300, failure_rate=0.3, downloads=3000, days=8, now=now, seed=3)
+    at = times.to_rfc3339(times.from_datetime(now))
+    more = [
+        samples.log_build(10_000_001, "no-file", "1.0", at=at),
+        samples.log_build(10_000_002, "failed", "1.0", status=False, at=at),
+        samples.new_version("waiting", "1.0", at),
+        samples.new_version("refused", "../1.0", at),
+    ]
+    with (home / "farm.jsonl").open("w") as file:
+        for message in (*farm.messages(), *more):
+            file.write(json.dumps(message) + "\n")
+    piw("ingest", "farm.jsonl", "--state-dir", "state", home=home)
+    return home / "state"
+
+
+def test_there_are_queries() -> None:
+    assert len(QUERIES) == COOKBOOK.count("```sql")
+    assert len(QUERIES) >= 25
+
+
+@pytest.mark.parametrize(("question", "query"), QUERIES, ids=[one[0][:40] for one in QUERIES])
+def test_every_query_has_an_answer(question: str, query: str, state: Path) -> None:
+    file = state / "index.db"
+    if query.startswith(OF_THE_JOURNAL):
+        (file,) = (state / "journal").glob("*.db")
+    done = subprocess.run(
+        ["sqlite3", "-readonly", "-bail", "-json", file],
+        input=query,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), question
+    assert len(json.loads(done.stdout)) >= 1, question
