@@ -6,11 +6,12 @@ with what the index says. A daemon may run meanwhile, unless something is to be 
 
 from __future__ import annotations
 
+import bisect
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import (
     apply,
@@ -18,12 +19,14 @@ from . import (
     counters,
     damaged,
     database,
+    differences,
     index,
     names,
     pending,
     render,
     writer,
 )
+from .differences import Difference
 from .errors import (
     IndexerError,
     JournalError,
@@ -33,49 +36,103 @@ from .errors import (
 )
 from .journal_reader import JournalReader, month_files
 from .publish import Publisher, compressed
+from .resumption import Run
 from .state import BATCH, JOURNAL, replay
 
 CHECK_INDEX = "index.db.check"
+"""Its name in the state directory: what is replayed to; an interrupted check leaves it."""
+
 _EXAMPLES = 5
+_CHUNK = 20_000
+"""Rows that are compared at once: a long snapshot would keep the write-ahead log from being folded
+in, and a daemon's would grow."""
 
-_TABLES = {
-    "packages": "SELECT * FROM {0}.packages",
-    "package_names": "SELECT * FROM {0}.package_names",
-    "versions": "SELECT * FROM {0}.versions",
-    "builds": "SELECT * FROM {0}.builds",
-    "files": "SELECT * FROM {0}.files",
-    "dependencies": "SELECT * FROM {0}.dependencies",
-    "build_abis": "SELECT * FROM {0}.build_abis",
-    "preinstalled_apt_packages": "SELECT * FROM {0}.preinstalled_apt_packages",
-    "abi_fits": "SELECT * FROM {0}.abi_fits",
-    "download_counts": "SELECT package, downloads_recent, downloads_all, listed"
-    " FROM {0}.download_counts",
-    "download_hours": "SELECT package, hour, downloads FROM {0}.download_hours"
-    " JOIN {0}.download_counts USING (counter_id)",
-}
+_NEAR = 1000
+"""Messages that may be applied while a snapshot is held."""
 
 
-class Difference(NamedTuple):
-    """Something that is not as it should be: where ("index", ...), and what."""
+class _Table(NamedTuple):
+    """A table that is compared.
 
-    part: str
-    what: str
+    Attributes:
+        keys: how many columns tell a row from others, the first ones.
+    """
 
-    def __str__(self) -> str:
-        return f"{self.part}: {self.what}"
+    name: str
+    columns: tuple[str, ...]
+    keys: int
+
+    def rows(self, connection: sqlite3.Connection, after: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """The rows after a key, in order; `_CHUNK` at most."""
+        keys = ", ".join(self.columns[: self.keys])
+        source, where = self.name, ""
+        if self.name == "download_hours":
+            # By package: the numbers that stand for them may be others.
+            source = "download_hours CROSS JOIN download_counts USING (counter_id)"
+            where = "WHERE hour >= ? AND (hour, package) > (?, ?)" if after else ""
+            after = (after[0], *after) if after else ()
+        elif after:
+            where = f"WHERE ({keys}) > ({', '.join('?' * self.keys)})"
+        return connection.execute(
+            f"SELECT {', '.join(self.columns)} FROM {source} {where} ORDER BY {keys} LIMIT ?",
+            (*after, _CHUNK),
+        ).fetchall()
+
+
+_TABLES = (
+    _Table("packages", ("package", "skip", "description"), 1),
+    _Table("package_names", ("name", "package", "seen"), 1),
+    _Table("versions", ("package", "version", "released", "skip", "yanked"), 2),
+    _Table(
+        "builds",
+        ("build_id", "package", "version", "abi_tag", "status", "built_by", "built_at", "duration"),
+        1,
+    ),
+    _Table(
+        "files",
+        ("filename", "build_id", "filesize", "filehash", "package_tag", "package_version_tag",
+         "py_version_tag", "abi_tag", "platform_tag", "requires_python", "location"),
+        1,
+    ),
+    _Table("dependencies", ("filename", "tool", "dependency"), 3),
+    _Table("build_abis", ("abi_tag", "skip"), 1),
+    _Table("preinstalled_apt_packages", ("abi_tag", "apt_package"), 2),
+    _Table("abi_fits", ("py_version_tag", "file_abi_tag", "abi_tag", "rank"), 3),
+    _Table("download_counts", ("package", "downloads_recent", "downloads_all", "listed"), 1),
+    _Table("download_hours", ("hour", "package", "downloads"), 2),
+)  # fmt: skip
 
 
 Progress = Callable[[str, int, int], None]
 """Is told what is being checked, and how many of how many are done."""
 
 
-def check_journal(directory: Path) -> Iterator[Difference]:
+def check_journal(directory: Path, run: Run, progress: Progress) -> Iterator[Difference]:
     """Every month's file, that they follow each other, and what stands for those archived."""
     sound = True
-    for path in month_files(directory / JOURNAL):
-        for fault in damaged.faults(path):
+    paths = month_files(directory / JOURNAL)
+    for number, path in enumerate(paths):
+        progress("journal", number, len(paths))
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # somebody archives it; what follows tells whether it is missed
+        seen = [status.st_size, status.st_mtime_ns, status.st_ino]
+        if path != paths[-1] and run.months.get(path.name) == seen:
+            continue  # a closed month, which this check has looked through
+        faults = list(damaged.faults(path))
+        for fault in faults:
             sound = False
-            yield Difference("journal", f"{path.name} is damaged: {fault}")
+            yield Difference(
+                "journal",
+                f"{path.name} is damaged: {fault}",
+                "month",
+                fault="the disk, or somebody who changed it",
+            )
+        if not faults:
+            run.months[path.name] = seen
+            run.save(now=True)
+    progress("journal", len(paths), len(paths))
     if not sound:
         return
     reader = JournalReader(directory / JOURNAL)
@@ -116,15 +173,18 @@ def check_copy(
             reader, scratch, copied.serial, lambda n, total: progress("checkpoint", n, total)
         )
         try:
-            yield from _compare(fresh, copied.path, reader, copied.serial)
+            yield from _compare(fresh, copied.path, reader, copied.serial, progress)
         finally:
             fresh.close()
     finally:
         reader.close()
 
 
-def check_index(directory: Path, progress: Progress) -> Iterator[Difference]:
-    """The index against a fresh one, made from the journal."""
+def check_index(directory: Path, run: Run, progress: Progress) -> Iterator[Difference]:
+    """The index against a fresh one, made from the journal.
+
+    What an interrupted check has replayed is gone on with.
+    """
     path = directory / index.FILE
     if not path.exists():
         yield Difference("index", f"there is no {path}")
@@ -157,94 +217,197 @@ def check_index(directory: Path, progress: Progress) -> Iterator[Difference]:
                 "index", f"it holds messages up to {applied}, the journal to {reader.last_serial()}"
             )
             return
-        fresh = replay(reader, scratch, applied, lambda n, total: progress("index", n, total))
+        fresh = _replay(reader, scratch, applied, run, progress)
         try:
-            yield from _compare(fresh, path, reader, applied)
+            yield from _compare(fresh, path, reader, applied, progress)
         finally:
             fresh.close()
     except JournalError as error:
         yield Difference("journal", str(error))
     finally:
         reader.close()
-        database.remove(scratch)
+    run.scratch = False
+    run.save(now=True)
+    database.remove(scratch)
+
+
+def _replay(
+    reader: JournalReader, scratch: Path, applied: int, run: Run, progress: Progress
+) -> sqlite3.Connection:
+    """What the journal says, up to serial `applied`, in a scratch index."""
+
+    def advance(done: int, total: int) -> None:
+        if not run.scratch:
+            run.scratch = True
+            run.save(now=True)
+        progress("index", done, total)
+
+    if run.scratch:
+        try:
+            return replay(reader, scratch, applied, advance, keep=True)
+        except StateError:
+            run.scratch = False  # it is torn, or beyond the index
+    database.remove(scratch)
+    return replay(reader, scratch, applied, advance, keep=True)
+
+
+class _Follower:
+    """Keeps a fresh index at the serial of one that a daemon may be writing."""
+
+    def __init__(self, fresh: sqlite3.Connection, reader: JournalReader, applied: int) -> None:
+        self.fresh = fresh
+        self._reader = reader
+        self._applied = applied
+        self._applier = apply.Applier(fresh)
+
+    def approach(self, live: sqlite3.Connection) -> None:
+        """Come near, without a snapshot."""
+        while (now := index.applied_serial(live)) - self._applied > _NEAR:
+            self._apply(now)
+
+    def follow(self, live: sqlite3.Connection) -> None:
+        """Come to where a snapshot of the index is."""
+        now = index.applied_serial(live)
+        if now < self._applied:
+            raise StateError("compare the index", "it was replaced meanwhile", "check again")
+        self._apply(now)
+        start = index.get(live, "window_start", None)
+        if start is not None and start != counters.window_start(self.fresh):
+            with database.transaction(self.fresh):
+                counters.move_window(self.fresh, int(start))
+
+    def _apply(self, now: int) -> None:
+        if now == self._applied:
+            return
+        self._reader.scan()
+        for rows in self._reader.batches(self._applied, BATCH):
+            self._applier.apply([row for row in rows if row.serial <= now])
+            if rows[-1].serial >= now:
+                break
+        self._applied = now
 
 
 def _compare(
-    fresh: sqlite3.Connection, path: Path, reader: JournalReader, applied: int
+    fresh: sqlite3.Connection, path: Path, reader: JournalReader, applied: int, progress: Progress
 ) -> Iterator[Difference]:
-    fresh.execute("PRAGMA temp_store = FILE")  # what differs may not fit into memory
-    fresh.execute("ATTACH ? AS live", (f"{path.resolve().as_uri()}?mode=ro",))
-    applier = apply.Applier(fresh)
-    while True:  # until the daemon has not applied anything meanwhile
-        fresh.execute("BEGIN")
-        row = fresh.execute("SELECT value FROM live.state WHERE key = 'applied_serial'").fetchone()
-        now = 0 if row is None else int(row[0])
-        if now == applied:
-            break
-        fresh.execute("ROLLBACK")
-        reader.scan()
-        for rows in reader.batches(applied, BATCH):
-            applier.apply([row for row in rows if row.serial <= now])
-            if rows[-1].serial >= now:
-                break
-        applied = now
-    row = fresh.execute("SELECT value FROM live.state WHERE key = 'window_start'").fetchone()
-    if row is not None:
-        counters.move_window(fresh, int(row[0]))
-    for table, select in _TABLES.items():
-        for there, here, verb in (("live", "main", "should not have"), ("main", "live", "lacks")):
-            found = fresh.execute(f"{select.format(there)} EXCEPT {select.format(here)}")
-            examples = found.fetchmany(_EXAMPLES)
-            for example in examples:
-                yield Difference("index", f"{table} {verb} {example}")
-            more = sum(1 for _ in found)
-            if more:
-                yield Difference("index", f"{table} {verb} {more} rows more")
-    fresh.execute("ROLLBACK")
+    live = index.open_reader(path)
+    try:
+        follower = _Follower(fresh, reader, applied)
+        for number, table in enumerate(_TABLES):
+            progress("tables", number, len(_TABLES))
+            yield from _compare_table(table, live, follower)
+        progress("tables", len(_TABLES), len(_TABLES))
+    finally:
+        live.close()
+
+
+def _compare_table(
+    table: _Table, live: sqlite3.Connection, follower: _Follower
+) -> Iterator[Difference]:
+    """A table, some rows at a time: each time both are at one serial, which may be another."""
+    keys = table.keys
+    after: tuple[Any, ...] = ()
+    while True:
+        follower.approach(live)
+        with database.snapshot(live):
+            follower.follow(live)
+            there = table.rows(live, after)
+        here = table.rows(follower.fresh, after)
+        ends = [rows[-1][:keys] for rows in (there, here) if len(rows) == _CHUNK]
+        if ends:
+            after = min(ends)
+            there = [row for row in there if row[:keys] <= after]
+            here = [row for row in here if row[:keys] <= after]
+        if there != here:
+            found = {row[:keys]: row for row in there}
+            expected = {row[:keys]: row for row in here}
+            for key in sorted(found.keys() | expected.keys()):
+                if found.get(key) != expected.get(key):
+                    of = _owner(follower.fresh, live, key) if table.name in _OF_FILES else ""
+                    yield differences.row(
+                        table.name, table.columns, found.get(key), expected.get(key), of
+                    )
+        if not ends:
+            return
+
+
+_OF_FILES = ("files", "dependencies")
+
+
+def _owner(fresh: sqlite3.Connection, live: sqlite3.Connection, key: tuple[Any, ...]) -> str:
+    """The package and version of a file, with a colon."""
+    for connection in (fresh, live):
+        row = connection.execute(
+            "SELECT package, version FROM files JOIN builds USING (build_id) WHERE filename = ?",
+            key[:1],
+        ).fetchone()
+        if row is not None:
+            return f"{row[0]} {row[1]}: "
+    return ""
 
 
 def check_documents(
-    directory: Path, publisher: Publisher, site_url: str, progress: Progress
-) -> Iterator[tuple[Difference, str | None]]:
-    """The documents against the index; each difference with the name that must be written."""
+    directory: Path, publisher: Publisher, site_url: str, run: Run, progress: Progress
+) -> Iterator[Difference]:
+    """The documents against the index; goes on after those that this check has compared."""
     connection = index.open_reader(directory / index.FILE)
     try:
         every = [row[0] for row in connection.execute("SELECT package FROM packages ORDER BY 1")]
-        done = 0
-        links: dict[str, str] = {}
-        for some in writer.chunks(every, 256):
+        done = bisect.bisect_right(every, run.documents) if run.documents else 0
+        for some in writer.chunks(every[done:], 256):
             with database.snapshot(connection):
                 abis = index.load_abis(connection)
                 waiting = _pending(connection, some)
                 for package in some:
                     rows = index.load_project(connection, package)
-                    if rows is None:
-                        continue
-                    links.update(dict.fromkeys(rows.aliases, package))
-                    if package in waiting:
+                    if rows is None or package in waiting:
                         continue
                     document = render.project(rows, abis, site_url)
-                    what = _document_difference(publisher.document_path(package), document)
-                    if what and _changed_meanwhile(directory, package, document, site_url):
+                    found = differences.document(publisher.document_path(package), document)
+                    if found and _changed_meanwhile(directory, package, document, site_url):
                         continue
-                    if what:
-                        yield Difference("documents", f"{package}: {what}"), package
+                    if found:
+                        kind, what, fault = found
+                        yield Difference("documents", f"{package}: {what}", kind, package, fault)
                     for alias in rows.aliases:
-                        if publisher.links_to(alias) not in (package, None):
-                            what = f"{package}: its alias {alias} is no link to it"
-                            yield Difference("documents", what), package
+                        target = publisher.links_to(alias)
+                        if target not in (package, None):
+                            what = f"is a link to {target}" if target else "is missing"
+                            yield Difference(
+                                "documents",
+                                f"{package}: its alias {alias} {what}, should be a link to it",
+                                "link",
+                                package,
+                            )
+            run.documents = some[-1]
+            run.save()
             done += len(some)
             progress("documents", done, len(every))
-        yield from _strays(connection, publisher, links)
+        yield from _strays(connection, publisher)
         with database.snapshot(connection):
-            if not writer.counters_due(connection):
-                rows_of = index.counts(connection)
-                document = b"".join(render.packages([rows_of.fetchall()]))
-                path = f"{publisher.output_path}/packages.json"
-                for name, content in ((path, document), (f"{path}.gz", compressed(document))):
-                    what = _document_difference(name, content)
-                    if what:
-                        yield Difference("documents", what), None
+            if writer.counters_due(connection):
+                return
+            rows_of = index.counts(connection).fetchall()
+        document = b"".join(render.packages([rows_of]))
+        path = f"{publisher.output_path}/packages.json"
+        for name, content in ((path, document), (f"{path}.gz", compressed(document))):
+            found = differences.document(name, content)
+            if found and _counted_meanwhile(directory, rows_of):
+                return
+            if found:
+                kind, what, fault = found
+                yield Difference("documents", what, f"packages.json: {kind}", "", fault)
+    finally:
+        connection.close()
+
+
+def _counted_meanwhile(directory: Path, rows: list[tuple[Any, ...]]) -> bool:
+    """True if a running daemon has other plans for packages.json by now."""
+    connection = index.open_reader(directory / index.FILE)
+    try:
+        with database.snapshot(connection):
+            due = writer.counters_due(connection)
+            return due or index.counts(connection).fetchall() != rows
     finally:
         connection.close()
 
@@ -270,29 +433,19 @@ def _pending(connection: sqlite3.Connection, some: list[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def _document_difference(path: str, expected: bytes) -> str:
-    """How a document differs from what it should be; empty if it does not."""
-    try:
-        with open(path, "rb") as file:
-            found = file.read()
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
-    return "" if found == expected else f"{path} is not what the index says"
-
-
-def _strays(
-    connection: sqlite3.Connection, publisher: Publisher, links: dict[str, str]
-) -> Iterator[tuple[Difference, str | None]]:
+def _strays(connection: sqlite3.Connection, publisher: Publisher) -> Iterator[Difference]:
     """What looks like ours in the output tree and belongs to no package."""
     with os.scandir(publisher.output_path / "project") as entries:
         for entry in entries:
             name = entry.name
-            if name in links or names.unsafe(name, names.MAX_NAME):
+            if names.unsafe(name, names.MAX_NAME):
                 continue
             if entry.is_symlink():
                 target = os.readlink(entry.path)
                 if not names.is_canonical(target):
                     continue
+                if index.alias_owner(connection, name) and not index.is_package(connection, name):
+                    continue  # it was looked at with its package
                 what = f"{name} is a link to {target}, and no alias of it"
             elif os.path.lexists(publisher.document_path(name)):
                 what = f"{name} has a document, and is no package"
@@ -302,7 +455,7 @@ def _strays(
                 continue
             if _pending(connection, [name]):
                 continue
-            yield Difference("documents", what), name
+            yield Difference("documents", what, "stray", name, "left behind, or made by others")
 
 
 def mark_for_repair(connection: sqlite3.Connection, touched: list[str], counts: bool) -> None:

@@ -329,6 +329,7 @@ FLAGS: dict[str, str] = {
     "write": "Publish what changed, too.",
     "all": "Everything, not only a part of it.",
     "fix": "Make the index anew if it differs, and write the documents that differ.",
+    "fresh": "Begin anew, instead of going on where an interrupted check stopped.",
     "exit": "Leave when the file is sent and nobody asks for a replay any more.",
     "json": "For programs.",
     "monitor": "One line and an exit status, for Nagios, Icinga and the like.",

@@ -281,11 +281,20 @@ def refuse_missing(directory: Path, *names: str) -> None:
 
 
 def replay(
-    source: journal.JournalReader, path: Path, until: int, progress: Progress = _silent
+    source: journal.JournalReader,
+    path: Path,
+    until: int,
+    progress: Progress = _silent,
+    *,
+    keep: bool = False,
 ) -> sqlite3.Connection:
     """Make an index at `path` from the messages of a journal up to serial `until`.
 
     It starts from a checkpoint, beside the journal's directory, if older messages are gone.
+
+    Args:
+        keep: go on with what is at `path`, and leave what a killed process can go on with; it
+            does not outlive the machine.
 
     Returns:
         Its connection, open; not yet durable. Every package in it is marked to be written.
@@ -296,23 +305,30 @@ def replay(
     """
     source.verify()
     start = checkpoint.base(source.directory.parent, source, until)
-    database.remove(path)
-    if start is not None:
-        checkpoint.restore(start, path)
+    resumed = keep and path.exists()
+    if not resumed:
+        database.remove(path)
+        if start is not None:
+            checkpoint.restore(start, path)
     # Millions of small tuples, none in a cycle: the collector would look at them again and again.
     gc.set_threshold(200_000, 50, 100)
     connection = index.open_index(path, synchronous="OFF")
     try:
         with database.explained(f"write the index {path}"):
-            # Nobody reads it yet, and after a crash it is made again: no write-ahead log.
-            connection.execute("PRAGMA journal_mode = MEMORY")
+            if not keep:
+                # Nobody reads it yet, and after a crash it is made again: no write-ahead log.
+                connection.execute("PRAGMA journal_mode = MEMORY")
             connection.execute(f"PRAGMA cache_size = -{256 * 1024}")
             applier = apply.Applier(connection)
-            if start is not None:
+            done = start.serial if start is not None else 0
+            if resumed:
+                done = index.applied_serial(connection)
+                if done > until:
+                    raise StateError(f"go on with {path}", f"it holds messages up to {done}")
+            elif start is not None:
                 _begin_from(connection, start)
             elif until:
                 index.put(connection, "journal_id", source.journal_id)
-            done = start.serial if start is not None else 0
             for rows in source.batches(done, BATCH):
                 if rows[-1].serial > until:
                     rows = [row for row in rows if row.serial <= until]

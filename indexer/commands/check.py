@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import click
+import orjson
 
 from .. import check as checks
-from .. import clock, config
-from ..check import Difference
-from ..errors import StateError
+from .. import clock, config, index, journal_reader, times
+from ..differences import MODE, Difference
+from ..errors import IndexerError, StateError
+from ..notify import Notifier
 from ..progress import bar
 from ..publish import Publisher
+from ..resumption import Run
 from ..state import JOURNAL, State, refuse_missing
 from .write import publish_all
+
+_NAMED = 20
+"""Differences of one kind that are named."""
 
 
 @click.command()
@@ -23,15 +34,46 @@ from .write import publish_all
 @config.option("output-path")
 @config.option("site-url")
 @config.flag("fix")
-def check(state_dir: Path, output_path: Path, site_url: str, fix: bool) -> int:
+@config.flag("fresh")
+@config.flag("json")
+def check(
+    state_dir: Path, output_path: Path, site_url: str, fix: bool, fresh: bool, as_json: bool
+) -> int:
     """Compare journal, index and documents, and report what differs."""
     refuse_missing(state_dir, JOURNAL)
     publisher = Publisher(output_path)
     site_url = site_url.rstrip("/")
-    # Only one process may repair; State also brings the index up to date.
-    state = State(state_dir, "check", clock.now) if fix else None
+    against = [_journal_id(state_dir), str(output_path.resolve()), site_url]
+    run = Run(state_dir, against, fresh)
+    report = _Report(run, as_json)
     try:
-        damaged = _report(checks.check_journal(state_dir))
+        # Only one process may repair; State also brings the index up to date.
+        state = State(state_dir, "check", clock.now) if fix else None
+        if run.resumed:
+            report.say(f"Going on with the check of {times.to_rfc3339(run.started)}.")
+        status = _check(state_dir, publisher, site_url, run, report, state)
+        report.end(state_dir)
+        return status
+    except IndexerError:
+        report.end(state_dir, finished=False)
+        raise
+    finally:
+        run.save(now=True)
+        run.close()
+
+
+def _check(
+    state_dir: Path,
+    publisher: Publisher,
+    site_url: str,
+    run: Run,
+    report: _Report,
+    state: State | None,
+) -> int:
+    fix = state is not None
+    try:
+        with _watched("journal") as progress:
+            damaged = report.take(checks.check_journal(state_dir, run, progress))
         if damaged:
             raise StateError(
                 f"check the rest of {state_dir}",
@@ -39,47 +81,194 @@ def check(state_dir: Path, output_path: Path, site_url: str, fix: bool) -> int:
                 "restore it from a backup; the index and the documents can wait. Without one,"
                 " `piw-indexer rebuild --salvage` goes on with what can be read",
             )
-        unusable = _report(checks.check_checkpoints(state_dir))
-        with bar("index") as progress:
-            differing = _report(
-                checks.check_index(state_dir, lambda _, done, total: progress(done, total))
-            )
+        unusable = report.take(checks.check_checkpoints(state_dir))
+        differing = 0
+        if run.index is None:
+            with _watched("index") as progress:
+                differing = report.take(checks.check_index(state_dir, run, progress))
+            if not differing:
+                run.index = report.serial(state_dir)
+                run.save(now=True)
         if differing and state is not None:
             state.close()
             state = None
-            with bar("rebuilding") as progress:
-                state = State(state_dir, "check", clock.now, progress, rebuild=True)
+            with bar("rebuilding") as advance:
+                state = State(state_dir, "check", clock.now, advance, rebuild=True)
+            report.fixed += differing
+            report.say(f"index: made anew from the journal; {differing} rows or faults differed")
         if differing and state is None:
-            click.echo("The documents were not compared with an index that differs.")
+            report.say("The documents were not compared with an index that differs.")
+            report.say("What to do: stop the daemon, and run `piw-indexer check --fix`.")
             return 1
-        with bar("documents") as progress:
-            found = list(
-                checks.check_documents(
-                    state_dir, publisher, site_url, lambda _, done, total: progress(done, total)
-                )
+        with _watched("documents") as progress:
+            wrong = report.take_documents(
+                checks.check_documents(state_dir, publisher, site_url, run, progress)
             )
-        wrong = _report(difference for difference, _ in found)
-        if state is None:
-            if not wrong and not unusable:
-                click.echo("No differences.")
-            return 1 if wrong or unusable else 0
-        touched = [name for _, name in found if name is not None]
-        checks.mark_for_repair(state.connection, touched, any(name is None for _, name in found))
-        publish_all(state, publisher, site_url, None)
+        if state is not None:
+            _repair(state, publisher, site_url, run, report, wrong)
         if unusable:
-            click.echo("Restore the checkpoints from a backup, or make a new one and remove them.")
+            report.say("Restore the checkpoints from a backup, or make a new one and remove them.")
             return 1
-        click.echo("Repaired." if differing or wrong else "No differences.")
-        return 0
+        if not wrong and not differing:
+            report.say("No differences.")
+            return 0
+        if fix:
+            report.say("Repaired.")
+            return 0
+        report.say("What to do: stop the daemon, and run `piw-indexer check --fix`.")
+        return 1
     finally:
         if state is not None:
             state.close()
 
 
-def _report(found: Iterable[Difference]) -> int:
-    """Print differences; how many there are."""
-    count = 0
-    for difference in found:
-        click.echo(str(difference))
-        count += 1
-    return count
+def _repair(
+    state: State,
+    publisher: Publisher,
+    site_url: str,
+    run: Run,
+    report: _Report,
+    wrong: list[Difference],
+) -> None:
+    """Write, link and remove what differs; what is right keeps even its time."""
+    modes = [one for one in wrong if one.kind.endswith("mode")]
+    for one in modes:
+        path = one.package and publisher.document_path(one.package)
+        for name in [path] if path else _counters(publisher):
+            os.chmod(name, MODE)
+    touched = [one.package for one in wrong if one.package and one.kind != "mode"]
+    counters = any(not one.package for one in wrong)
+    checks.mark_for_repair(state.connection, touched, counters)
+    with redirect_stdout(io.StringIO()) if report.as_json else nullcontext():
+        publish_all(state, publisher, site_url, None)
+    kinds = Counter(one.kind for one in wrong)
+    for kind, what in (
+        ("document", "documents written"),
+        ("link", "aliases linked"),
+        ("stray", "strays removed"),
+        ("mode", "modes set"),
+    ):
+        if kinds[kind]:
+            report.say(f"documents: {kinds[kind]} {what}")
+    if counters:
+        report.say("documents: packages.json and packages.json.gz written")
+    report.fixed += len(wrong)
+
+
+def _counters(publisher: Publisher) -> list[str]:
+    return [f"{publisher.output_path}/{name}" for name in ("packages.json", "packages.json.gz")]
+
+
+def _journal_id(state_dir: Path) -> str:
+    try:
+        reader = journal_reader.JournalReader(state_dir / JOURNAL)
+    except IndexerError:
+        return ""  # what is wrong with it, the check will say
+    try:
+        return reader.journal_id
+    finally:
+        reader.close()
+
+
+@contextmanager
+def _watched(description: str) -> Iterator[checks.Progress]:
+    """A bar on a terminal for each thing that is done, and a line for systemd."""
+    notifier = Notifier()
+    told = -1.0
+    with bar(description) as advance:
+
+        def progress(what: str, done: int, total: int) -> None:
+            nonlocal told
+            advance(done, total)
+            if clock.monotonic() - told >= 1.0:
+                told = clock.monotonic()
+                notifier.tell(STATUS=f"checking, {what}: {done} of {total}")
+
+        yield progress
+
+
+class _Report:
+    """What is printed, and counted.
+
+    Args:
+        run: the check.
+        as_json: print one JSON document at the end, nothing before.
+    """
+
+    def __init__(self, run: Run, as_json: bool) -> None:
+        self._run = run
+        self.as_json = as_json
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._named: list[Difference] = []
+        self._said: list[str] = []
+        self.fixed = 0
+
+    def say(self, line: str) -> None:
+        """Print a line; with --json it is one of the document's."""
+        self._said.append(line)
+        if not self.as_json:
+            click.echo(line)
+
+    def take(self, found: Iterable[Difference]) -> int:
+        """Print differences, not too many of a kind; how many there are."""
+        before = self._counts.copy()
+        for one in found:
+            self._name(one)
+        new = self._counts - before
+        for (part, kind), count in new.items():
+            if count > _NAMED:
+                self.say(f"{part}: {kind}: {count - _NAMED} more, {count} in all")
+        return new.total()
+
+    def take_documents(self, found: Iterable[Difference]) -> list[Difference]:
+        """Likewise, with those of before an interruption; all of them."""
+        every = list(self._run.found)
+
+        def remembered() -> Iterator[Difference]:
+            yield from list(every)
+            for one in found:
+                every.append(one)
+                self._run.found.append(one)
+                yield one
+
+        self.take(remembered())
+        return every
+
+    def _name(self, one: Difference) -> None:
+        key = one.part, one.kind
+        self._counts[key] += 1
+        if self._counts[key] <= _NAMED:
+            self._named.append(one)
+            if not self.as_json:
+                click.echo(str(one))
+
+    def serial(self, state_dir: Path) -> int:
+        """How far the index is."""
+        try:
+            connection = index.open_reader(state_dir / index.FILE)
+        except StateError:
+            return 0
+        try:
+            return index.applied_serial(connection)
+        finally:
+            connection.close()
+
+    def end(self, state_dir: Path, *, finished: bool = True) -> None:
+        """Leave the result for `status`, and print it if that is wanted."""
+        result: dict[str, Any] = {
+            "at": times.to_rfc3339(clock.now()),
+            "started": times.to_rfc3339(self._run.started),
+            "finished": finished,
+            "serial": self._run.index or 0,
+            "differences": self._counts.total(),
+            "fixed": self.fixed,
+        }
+        self._run.finish(result)
+        if self.as_json:
+            result["counts"] = {
+                f"{part}: {kind}" if kind else part: count
+                for (part, kind), count in sorted(self._counts.items())
+            }
+            result["found"] = [one._asdict() for one in self._named]
+            result["said"] = self._said
+            click.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2))

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from indexer import check
+from indexer.differences import Difference
+from indexer.errors import StateError
+from indexer.journal_reader import JournalReader
+from indexer.resumption import Run
+
 from .. import samples
-from ..support import Feed, Site, case_named, contents
+from ..support import Feed, Process, Site, case_named, contents, eventually
 
 pytestmark = pytest.mark.acceptance
 
@@ -158,18 +168,27 @@ SPOILS: dict[str, Callable[[Site], str]] = {
     "deleted packages.json": delete_packages,
     "deleted packages.json.gz": delete_compressed_packages,
     "changed description": in_index(
-        "UPDATE packages SET description = 'x' WHERE package = 'skipper'", "packages"
+        "UPDATE packages SET description = 'x' WHERE package = 'skipper'",
+        'index: skipper: packages.description is "x", should be "',
     ),
-    "changed build": in_index("UPDATE builds SET status = 1 - status", "builds"),
+    "changed build": in_index(
+        "UPDATE builds SET status = 1 - status",
+        "builds.status is 0, should be 1 (the index is wrong: the journal says otherwise)",
+    ),
     "deleted version": in_index(
-        "DELETE FROM versions WHERE package = 'skipper' AND version = '1.0'", "versions"
+        "DELETE FROM versions WHERE package = 'skipper' AND version = '1.0'",
+        "index: skipper 1.0 is missing in versions",
     ),
-    "deleted file": in_index("DELETE FROM files WHERE filename LIKE '%a%'", "files"),
+    "deleted file": in_index(
+        "DELETE FROM files WHERE filename LIKE '%a%'", "whl is missing in files"
+    ),
     "row without a parent": in_index(
-        "INSERT INTO dependencies VALUES ('nowhere.whl', 'apt', 'x')", "dependencies"
+        "INSERT INTO dependencies VALUES ('nowhere.whl', 'apt', 'x')",
+        "dependency apt x is in dependencies, and should not be",
     ),
     "changed counter": in_index(
-        "UPDATE download_counts SET downloads_all = downloads_all + 1", "download_counts"
+        "UPDATE download_counts SET downloads_all = downloads_all + 1",
+        "the download counters: download_counts.downloads_all is 1, should be 0",
     ),
     "deleted index": delete_index,
     "garbled index": garble_index,
@@ -271,3 +290,230 @@ def test_check_beside_a_running_daemon(ipc: Feed, checked: Site) -> None:
         edit_document(checked)
         assert "skipper" in checked.piw("check", status=1).stdout
         daemon.terminate()
+
+
+def spoiled(site: Site, change: Callable[[bytes], bytes]) -> str:
+    """What is said of a document whose bytes were changed."""
+    path = document(site)
+    before = path.read_bytes()
+    path.write_bytes(change(before))
+    said = site.piw("check", status=1).stdout
+    path.write_bytes(before)
+    return said
+
+
+def changed_fields(content: bytes) -> bytes:
+    found = json.loads(content)
+    version = next(iter(found["releases"]))
+    found["summary"] = "forged"
+    found["releases"][version]["more"] = 1
+    del found["pypi_url"]
+    return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (changed_fields, ['summary is "forged", should be "', "pypi_url is missing",
+                          "more should not be there", "not what was published; changed at 2"]),
+        (lambda content: b"", ["is empty"]),
+        (lambda content: content[:50], ["is cut off after 50 of "]),
+        (lambda content: b"{" + content, ["is no JSON: "]),
+        (lambda content: content.replace(b",", b", "), ["says the same in other bytes"]),
+        (lambda content: b"[]", ["it is []"]),
+    ],
+    ids=["fields", "empty", "cut", "no JSON", "white space", "another kind"],
+)  # fmt: skip
+def test_words_for_a_document(
+    checked: Site, change: Callable[[bytes], bytes], says: list[str]
+) -> None:
+    said = spoiled(checked, change)
+    assert f"documents: skipper: {document(checked)} " in said
+    for words in says:
+        assert words in said
+    assert "What to do: stop the daemon, and run `piw-indexer check --fix`." in said
+
+
+def test_words_for_packages_json(checked: Site) -> None:
+    path = checked.output_path / "packages.json"
+    found = json.loads(path.read_bytes())
+    found[0][2] += 7
+    path.write_bytes(json.dumps(found).encode())
+    name, recent, ever = found[0]
+    says = f"{name} is [{recent}, {ever}], should be [{recent}, {ever - 7}]"
+    assert says in checked.piw("check", status=1).stdout
+    Path(f"{path}.gz").write_bytes(b"\x1f\x8bnonsense")
+    assert "packages.json.gz is no gzip" in checked.piw("check", status=1).stdout
+
+
+def test_a_fix_touches_only_what_is_wrong_and_says_what_it_did(checked: Site) -> None:
+    before = contents(checked.output_path)
+    edit_document(checked)
+    stray_document(checked)
+    alias = alias_gone(checked)
+    other = document(checked, "version-zoo")
+    other.chmod(0o600)
+    assert f"{other} has the mode 0600, should be 0644" in checked.piw("check", status=1).stdout
+    said = checked.piw("check", "--fix").stdout
+    for line in ("1 documents written", "1 aliases linked", "1 strays removed", "1 modes set"):
+        assert f"documents: {line}\n" in said
+    assert said.endswith("Repaired.\n")
+    after = contents(checked.output_path)
+    mended = {document(checked).relative_to(checked.output_path).as_posix(), f"project/{alias}"}
+    assert {name for name in before if before[name] != after.get(name)} <= mended
+    assert after.keys() == before.keys()
+
+    in_index("UPDATE builds SET status = 1 - status", "")(checked)
+    before = contents(checked.output_path)
+    said = checked.piw("check", "--fix").stdout
+    assert "index: made anew from the journal; " in said
+    assert contents(checked.output_path) == before
+
+
+def test_a_link_in_the_place_of_a_document(checked: Site) -> None:
+    outside = checked.home / "outside"
+    outside.write_bytes(document(checked).read_bytes())
+    document(checked).unlink()
+    document(checked).symlink_to(outside)
+    assert f"is a link to {outside}, and no file" in checked.piw("check", status=1).stdout
+    checked.piw("check", "--fix")
+    assert not document(checked).is_symlink()
+    assert outside.exists()
+
+
+def test_many_differences_are_counted_not_listed(site: Site) -> None:
+    site.take(*(samples.message("NEWPKG", package=f"p{number}") for number in range(50)))
+    for path in site.output_path.glob("project/*/json/index.json"):
+        path.write_bytes(b"{}")
+    said = site.piw("check", status=1).stdout
+    assert "documents: document: 30 more, 50 in all" in said
+    assert said.count("is missing") < 100
+    found = json.loads(site.piw("check", "--json", status=1).stdout)
+    assert (found["finished"], found["differences"], found["fixed"]) == (True, 50, 0)
+    assert found["counts"] == {"documents: document": 50}
+    assert len(found["found"]) == 20
+    assert found["found"][0]["package"] == "p0"
+    left = json.loads((site.state_dir / "check.json").read_text())
+    assert {key: found[key] for key in left} == left
+    assert json.loads(site.piw("check", "--fix", "--json").stdout)["fixed"] == 50
+    assert json.loads((site.state_dir / "check.json").read_text())["serial"] == 50
+
+
+def leftovers(site: Site) -> set[str]:
+    return {path.name for path in site.state_dir.glob("*check*")} - {"check.json"}
+
+
+def interrupted(site: Site, number: int, until: Callable[[dict[str, Any]], bool]) -> None:
+    """Stop a check with a signal once it remembers something."""
+    resume = site.state_dir / "check.resume"
+
+    def remembers() -> bool:
+        process.assert_running()
+        try:
+            return until(json.loads(resume.read_bytes()))
+        except (OSError, ValueError):
+            return False
+
+    with Process(site.home, "check", *site.state, *site.output) as process:
+        eventually(remembers)
+        process.signal(number)
+        process.wait()
+    assert "check.resume" in leftovers(site)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_check_goes_on(site: Site, number: int) -> None:
+    lines = b"".join(
+        json.dumps(samples.log_build(one, f"p{one % 500}", "1.0")).encode() + b"\n"
+        for one in range(1, 40_001)
+    )
+    site.piw("ingest", "--write", "-", input=lines)
+    interrupted(site, number, lambda found: bool(found["scratch"]))
+    scratch = sqlite3.connect(site.state_dir / "index.db.check")
+    [(done,)] = scratch.execute("SELECT value FROM state WHERE key = 'applied_serial'").fetchall()
+    scratch.close()
+    assert done >= 10_000, "what it had replayed is still there"
+    said = site.piw("check").stdout
+    assert said.startswith("Going on with the check of 2")
+    assert said.endswith("No differences.\n")
+    assert leftovers(site) == set()
+    assert site.piw("check").stdout == "No differences.\n"
+
+
+def test_what_was_found_before_an_interruption_is_not_forgotten(checked: Site) -> None:
+    """And `--fresh` begins anew."""
+    run = Run(checked.state_dir, against(checked), fresh=True)
+    run.index, run.documents = 1, "zzz"
+    run.found = [Difference("documents", "p: gone", "document", "p", "others")]
+    run.save(now=True)
+    with pytest.raises(StateError, match="another check runs"):
+        Run(checked.state_dir, [], fresh=True)
+    run.close()
+    edit_document(checked)  # before "zzz": this run has compared it
+    said = checked.piw("check", status=1).stdout
+    assert "documents: p: gone (others)" in said
+    assert "skipper" not in said
+    assert "skipper" in checked.piw("check", status=1).stdout, "that was only for that run"
+
+    run = Run(checked.state_dir, against(checked), fresh=True)
+    run.index, run.documents = 1, "zzz"
+    run.save(now=True)
+    run.close()
+    assert "skipper" in checked.piw("check", "--fresh", status=1).stdout
+
+
+def against(site: Site) -> list[str]:
+    reader = JournalReader(site.state_dir / "journal")
+    try:
+        return [reader.journal_id, str(site.output_path.resolve()), "https://www.piwheels.org"]
+    finally:
+        reader.close()
+
+
+def test_a_torn_scratch_index_is_made_anew(checked: Site) -> None:
+    run = Run(checked.state_dir, against(checked), fresh=True)
+    run.scratch = True
+    run.save(now=True)
+    run.close()
+    (checked.state_dir / "index.db.check").write_bytes(b"garbage " * 1000)
+    assert checked.piw("check").stdout.endswith("No differences.\n")
+    assert leftovers(checked) == set()
+
+
+def test_tables_are_compared_in_chunks(checked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their size, and wherever a difference is."""
+    monkeypatch.setattr(check, "_CHUNK", 3)
+    for name in ("changed build", "deleted version", "changed counter", "row without a parent"):
+        SPOILS[name](checked)
+    connection = sqlite3.connect(checked.state_dir / "index.db")
+    with connection:
+        connection.execute("INSERT INTO packages (package) VALUES ('zzz'), ('aaa')")
+    [(builds,)] = connection.execute("SELECT count(*) FROM builds").fetchall()
+    [(counters,)] = connection.execute("SELECT count(*) FROM download_counts").fetchall()
+    connection.close()
+    run = Run(checked.state_dir, [], fresh=True)
+    found = Counter(one.kind for one in check.check_index(checked.state_dir, run, lambda *_: None))
+    run.close()
+    assert found["builds"] >= builds
+    assert found["download_counts"] == counters
+    assert found["packages"] == 2
+    assert found["versions"] == 1
+
+
+def test_check_while_a_daemon_takes_messages(ipc: Feed, site: Site) -> None:
+    """What changes meanwhile is no difference."""
+    messages = site.home / "messages.jsonl"
+    with messages.open("w") as file:
+        for one in range(1, 3001):
+            built = samples.log_build(one, f"p{one % 300}", f"{one % 7}.0")
+            print(json.dumps(built), file=file)
+    with (
+        site.daemon(ipc) as daemon,
+        site.publisher(ipc, messages, "--rate", 500) as publisher,
+    ):
+        site.wait(lambda found: found["serial"] > 100, daemon, publisher)
+        while site.gather()["serial"] < 3000:
+            assert site.piw("check").stdout == "No differences.\n"
+        publisher.terminate()
+        daemon.terminate()
+    assert site.piw("check").stdout == "No differences.\n"

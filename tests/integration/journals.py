@@ -13,6 +13,7 @@ from indexer.commands.write import publish_all
 from indexer.journal import Accepted
 from indexer.messages import Message, Position
 from indexer.publish import Publisher
+from indexer.resumption import Run
 from indexer.state import State
 
 from ..support import Case, contents
@@ -78,12 +79,20 @@ def tree(output: Path) -> Tree:
     return {name: content for name, (content, _, _) in contents(output).items()}
 
 
+def silent(part: str, done: int, total: int) -> None:
+    pass
+
+
 def differences(state_dir: Path) -> list[str]:
     """What `check` has to say of journal, checkpoints and index."""
-    found = [*check.check_journal(state_dir)]
-    if not found:
-        found += check.check_checkpoints(state_dir)
-        found += check.check_index(state_dir, lambda part, done, total: None)
+    run = Run(state_dir, [], fresh=True)
+    try:
+        found = [*check.check_journal(state_dir, run, silent)]
+        if not found:
+            found += check.check_checkpoints(state_dir)
+            found += check.check_index(state_dir, run, silent)
+    finally:
+        run.close()
     return list(map(str, found))
 
 

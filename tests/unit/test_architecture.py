@@ -21,7 +21,8 @@ PICTURE = (
     ),
     (
         "what is stored and sent",
-        "schema schema.index schema.messages schema.piwheels messages entries pending tags",
+        "schema schema.index schema.messages schema.piwheels messages entries pending tags"
+        " differences",
     ),
     ("doors to the machine", "lock database config feed feed.curve schema.journal"),
     (
@@ -49,7 +50,7 @@ PICTURE = (
         "piwheels.translate piwheels.compare piwheels.oracle piwheels.snapshots piwheels.log_relay"
         " piwheels.backfill piwheels.site piwheels.status_feed piwheels.postgres piwheels.fill",
     ),
-    ("processes", "writer_process check"),
+    ("processes", "writer_process resumption check"),
     ("the daemon", "daemon"),
     (
         "what is shown of it",
