@@ -36,6 +36,7 @@ from ..support import (
     eventually,
     read_until,
 )
+from .test_status import valid
 
 pytestmark = pytest.mark.acceptance
 
@@ -109,6 +110,7 @@ def test_the_captured_life_at_many_times_its_speed(place: Place, queue: StatusQu
         assert re.search(r"^ +5  bullseye-1  cp39   idle ", plain, re.M)
         assert plain.count("✓") == 12
         assert plain.count("✗") == 4
+        valid(place.site)
         status = place.site.piw("status").stdout
         assert re.search(r"^farm +2 slaves: 2 idle *$", status, re.M)
         assert "bullseye-1" in status
