@@ -340,6 +340,7 @@ FLAGS: dict[str, str] = {
     "no-downloads": "Do not publish downloads: the daemon has them from somewhere else.",
     "with-downloads": "The downloads of every day, too.",
     "show": "Show the public key of the pair that is there, make none.",
+    "validate": "Check the configuration as at a start, and end.",
     "dry-run": "Only show what would be done.",
     "remove": "Take away what was written and not edited since.",
     "spool": "Of the publisher's spool, not of the journal.",

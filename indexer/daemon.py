@@ -26,11 +26,12 @@ from .feed.subscriber import FeedState, Subscriber
 from .journal import LEAST, Entry, Refused, Row
 from .journal_log import NOTICE, event
 from .notify import Notifier
+from .reload import HELD, Check
 from .source import OpenSource, Source, Tools
 from .state import State
 from .waiting import Waiting
+from .writer_process import QUIET_AFTER, WriterHandle
 from .writer_process import Options as WriterOptions
-from .writer_process import WriterHandle
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ LONGEST_BATCH = 0.05
 
 TELL_EVERY = 60.0
 """Seconds between two words about refused messages: never one a message."""
+
+DRAIN_WITHIN = 5.0
+"""Seconds that a stop may take to journal what has arrived."""
 
 LONGEST_BACKOFF = 30.0
 _BLOCK = 4096
@@ -87,6 +91,11 @@ class Daemon:
         self._options = options
         self._notifier = Notifier()
         self._stop = False
+        self.again = False
+        """Whether it has stopped to begin anew, with the configuration as it is now."""
+        self._reload = False  # it was asked for
+        self._check: Check | None = None
+        self._reload_trouble = ""  # why the configuration is the old one
         self._started = clock.now()
         self._accepted = 0
         self._refused = self._untold = 0  # messages; and those that the log does not tell of yet
@@ -112,13 +121,22 @@ class Daemon:
         try:
             self._run()
         finally:
+            if self.again:
+                # From here to the new one nobody listens, and a stop must not get lost.
+                signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
             signal.set_wakeup_fd(-1)
+            if self._check is not None:
+                self._check.close()
             self._waker.close()
             self._woken.close()
 
     def _run(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+        # A terminal that is closed says so, and is no reason to stay without it.
+        hang_up = self._on_signal if os.isatty(0) else self._on_hang_up
+        signal.signal(signal.SIGHUP, hang_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         log.info(
             "started: version %s, state directory %s",
@@ -165,6 +183,10 @@ class Daemon:
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stop = True
+        self.again = False
+
+    def _on_hang_up(self, number: int, frame: object) -> None:
+        self._reload = True
 
     def _on_catch_up(self, done: int, total: int) -> None:
         if self._stop:
@@ -208,12 +230,42 @@ class Daemon:
             self._notifier.tell(READY=1)
             while not self._stop:
                 self._step()
-            self._notifier.tell(STOPPING=1, STATUS="publishing what is pending")
-            self._step()
+            if self.again:
+                # Until it says READY again; systemd measures by this clock.
+                since = round(clock.monotonic() * times.SECOND)
+                self._notifier.tell(RELOADING=1, MONOTONIC_USEC=since, STATUS="reloading")
+            else:
+                self._notifier.tell(STOPPING=1, STATUS="publishing what is pending")
+            self._drain()
         finally:
             for source in self._sources:
                 source.close()
             context.destroy(linger=0)
+
+    def _drain(self) -> None:
+        """Journal what has arrived; nothing may be left in memory only."""
+        for source in self._sources:
+            source.drain()
+        until = clock.monotonic() + DRAIN_WITHIN
+        while self._step() and clock.monotonic() < until:
+            pass
+
+    def _consider_reload(self) -> None:
+        """Look whether the configuration would do, and if so, stop to begin anew with it."""
+        if self._reload and self._check is None:
+            self._reload = False
+            self._check = Check()
+        verdict = self._check.verdict() if self._check is not None else None
+        if verdict is None:
+            return
+        self._check = None
+        self._reload_trouble = ""
+        if verdict:
+            self._reload_trouble = f"it was not reloaded, the old configuration goes on: {verdict}"
+            log.error("%s", self._reload_trouble, extra=event("reload-refused"))
+        else:
+            log.info("reloading", extra=event("reloading"))
+            self.again = self._stop = True
 
     def _wake(self) -> None:
         try:
@@ -221,8 +273,8 @@ class Daemon:
         except OSError:
             pass  # it is full, which wakes as well, or closed: it has ended
 
-    def _step(self) -> None:
-        """Wait for anything, take a batch, look after the rest."""
+    def _step(self) -> bool:
+        """Wait for anything, take a batch, look after the rest; true if there was any message."""
         self._wait(0.0 if self._stop else 1.0)
         until = clock.monotonic() + LONGEST_BATCH
         entries: list[Entry] = []
@@ -242,6 +294,9 @@ class Daemon:
             for source in self._sources:
                 source.tick()
             self._tick()
+        if not self._stop:
+            self._consider_reload()
+        return bool(entries)
 
     def _wait(self, seconds: float) -> None:
         poller = zmq.Poller()
@@ -348,6 +403,7 @@ class Daemon:
         before = disk.room(self._options.state_dir)
         while clock.monotonic() < until and not self._stop:
             clock.sleep(0.2)
+            self._writer.listen()
             if clock.monotonic() - self._last_tick >= 1.0:
                 self._tick()
             room = disk.room(self._options.state_dir)
@@ -361,11 +417,14 @@ class Daemon:
         self._rate = (self._accepted - self._last_accepted) / elapsed
         self._last_tick, self._last_accepted = now, self._accepted
         self._look_at_index()
+        self._writer.ask()
         live = self._live()
         serial = self._state.journal.serial
         behind = sum(feed["lag"] for feed in live["feeds"])
+        # One that does not write makes no progress, however much is taken in.
+        alive = {"WATCHDOG": 1} if self._writer.silence < QUIET_AFTER else {}
         self._notifier.tell(
-            WATCHDOG=1,
+            **alive,
             STATUS=live["trouble"].partition("\n")[0]
             or f"serial {serial}, {behind} messages behind",
         )
@@ -396,6 +455,16 @@ class Daemon:
     @property
     def _live_path(self) -> Path:
         return self._options.state_dir / LIVE
+
+    @property
+    def _quiet(self) -> str:
+        silence = self._writer.silence
+        if silence < QUIET_AFTER:
+            return ""
+        return (
+            f"the writer process has said nothing for {silence:.0f} s: look at the file system of"
+            " --output-path"
+        )
 
     def _look_at_index(self) -> None:
         """How far it is; what cannot be read now stays as it was."""
@@ -430,7 +499,8 @@ class Daemon:
         troubles = [
             ("intake-waiting", self._trouble),
             ("index-failing", self._index_trouble or self._reading_trouble),
-            ("writer-failing", writer.failure),
+            ("writer-failing", writer.failure or self._quiet),
+            ("reload-refused", self._reload_trouble),
             *(("feed-refused", one.trouble) for one in subscribers),
             *(("source-failing", one.trouble) for one in self._sources),
         ]
@@ -447,8 +517,8 @@ class Daemon:
             else round(self._applied_since.seconds(oldest, now), 1),
             "accepted": self._accepted,
             "rate": round(self._rate, 1),
-            "trouble": next((text for _, text in troubles[:3] if text), "")
-            or "\n".join(text for _, text in troubles[3:] if text),
+            "trouble": next((text for _, text in troubles[:4] if text), "")
+            or "\n".join(text for _, text in troubles[4:] if text),
             "troubles": [{"id": kind, "text": text} for kind, text in troubles if text],
             "written": writer.written,
             "recently_published": writer.recent,

@@ -26,6 +26,9 @@ SHORT_LOG_PAGES = 250
 BUSY = 5000
 """Milliseconds to wait for another connection."""
 
+DERIVED = "index.db"
+"""The name of the database that can be made again from another."""
+
 
 def open_writer(
     path: Path,
@@ -195,7 +198,12 @@ def refuse_newer(connection: sqlite3.Connection, path: Path, migrations: Migrati
         raise NewerDatabaseError(
             f"open {path}",
             f"a newer piw-indexer made it (it has {', '.join(unknown)}, unknown here)",
-            "install that version again, or a newer one",
+            "install that version again, or a newer one; or "
+            + (
+                f"stop the daemon and `rm {path}*`: the next start makes it again from the journal"
+                if path.name == DERIVED
+                else "restore a backup from before it"
+            ),
         )
 
 

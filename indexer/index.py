@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from . import database
 from .schema import index as schema
 
-FILE = "index.db"
+FILE = database.DERIVED
 """Its name in the state directory."""
 
 

@@ -85,6 +85,12 @@ KINDS = {
             " (df -h); systemctl restart piw-indexer loses nothing",
         ),
         Kind(
+            "reload-refused",
+            WARNING,
+            "A changed configuration has a mistake: the daemon goes on with the one before.",
+            "mend it, then systemctl reload piw-indexer; piw-indexer run --validate only looks",
+        ),
+        Kind(
             "disk-full",
             CRITICAL,
             "The file system of the state has less than 1 MiB left: nothing is taken any more.",

@@ -54,6 +54,9 @@ class Source(Protocol):
     def live(self) -> dict[str, Any]:
         """How it stands, for `status`: keys of daemon.json."""
 
+    def drain(self) -> None:
+        """Take nothing more in: what has arrived is given by `receive` before the end."""
+
     def close(self) -> None:
         """Close its sockets, and end its threads."""
 

@@ -43,10 +43,13 @@ START_WITHIN = 60.0
 STUCK_AFTER = 300.0
 """Seconds that the writer may be silent after it was woken, until it is given up."""
 
+QUIET_AFTER = 120.0
+"""Seconds after which a writer that does not answer is taken to make no progress."""
+
 FLUSH_WITHIN = 10.0
 """Seconds that a stop may take to publish what is waiting."""
 
-_DEAF = (signal.SIGTERM, signal.SIGINT)
+_DEAF = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class WriterHandle:
             raise self._died() from error
         self._woken = self._again = False
         self._woken_at = 0.0
+        self._asked_at: float | None = None  # since when it owes an answer
         self._reports: deque[tuple[Any, ...]] = deque()
         self.written = 0
         """Documents that had to be written, so far."""
@@ -127,6 +131,17 @@ class WriterHandle:
             self._woken_at = clock.monotonic()
             self._send(("wake",))
 
+    def ask(self) -> None:
+        """Ask it for a sign of life, unless it owes one."""
+        if self._asked_at is None:
+            self._asked_at = clock.monotonic()
+            self._send(("ask",))
+
+    @property
+    def silence(self) -> float:
+        """Seconds that it has owed an answer."""
+        return 0.0 if self._asked_at is None else clock.monotonic() - self._asked_at
+
     def _send(self, message: tuple[Any, ...]) -> None:
         try:
             self._pipe.send(message)
@@ -148,21 +163,36 @@ class WriterHandle:
             StateError: if the writer has ended, or the index cannot be written; if that is
                 `passing`, the reports are kept for the next call.
         """
-        while self._poll():
-            try:
-                self._reports.append(self._pipe.recv())
-            except (EOFError, OSError) as error:
-                raise self._died() from error
+        self.listen()
         while self._reports:
             self._act_on(self._reports[0])
             self._reports.popleft()
             self._woken_at = clock.monotonic()
-        if self._woken and clock.monotonic() - self._woken_at > STUCK_AFTER:
+        woken = clock.monotonic() - self._woken_at if self._woken else 0.0
+        if max(woken, self.silence) > STUCK_AFTER:
             raise StateError(
                 "go on publishing",
                 f"the writer process has said nothing for {STUCK_AFTER:g} s",
                 "look at the file system of --output-path; the service starts again by itself",
             )
+
+    def listen(self) -> None:
+        """Take the writer's reports, and keep them for `handle`.
+
+        Raises:
+            StateError: if the writer has ended.
+        """
+        while self._poll():
+            try:
+                report = self._pipe.recv()
+            except (EOFError, OSError) as error:
+                raise self._died() from error
+            if report[0] == "alive":
+                self._asked_at = None
+                continue
+            self._reports.append(report)
+            if self._asked_at is not None:
+                self._asked_at = clock.monotonic()  # it is on its way
 
     def _act_on(self, report: tuple[Any, ...]) -> None:
         kind, *values = report
@@ -277,6 +307,8 @@ class _WriterLoop:
                 message = self._pipe.recv()
                 if message[0] == "wake":
                     self._woken = True
+                elif message[0] == "ask":
+                    self._pipe.send(("alive",))
                 elif message[0] == "stop":
                     stopping = clock.monotonic() + FLUSH_WITHIN - 2
                     self._woken = True

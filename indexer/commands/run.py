@@ -7,17 +7,20 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config
+from .. import clock, config, reload
 from ..daemon import Daemon, Options
 from ..errors import UsageError
 from ..feed import security
 from ..index import FILE
+from ..journal_log import event
 from ..piwheels.log_relay import LogRelay
 from ..piwheels.snapshots import Snapshots
 from ..piwheels.status_feed import StatusFeed, forget_farm
 from ..publish import Publisher
 from ..source import OpenSource, Source, Tools
 from ..writer_process import Options as WriterOptions
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -41,6 +44,7 @@ from ..writer_process import Options as WriterOptions
 @config.option("settle")
 @config.option("max-delay")
 @config.option("counters-interval")
+@config.flag("validate")
 def run(
     state_dir: Path,
     output_path: Path,
@@ -61,6 +65,7 @@ def run(
     settle: float,
     max_delay: float,
     counters_interval: float,
+    validate: bool,
 ) -> None:
     """The daemon: follow change feeds, or a piwheels master, and publish what they change.
 
@@ -68,7 +73,8 @@ def run(
     --db-queue asks it for every package that was built, and for all others, slowly;
     --status-queue says which these are, and keeps the farm live.
 
-    Stops on SIGTERM or Ctrl-C, after publishing what is pending.
+    Stops on SIGTERM or Ctrl-C, after publishing what is pending. On SIGHUP it checks the
+    configuration, as --validate does, and begins anew with it, if it is valid.
     """
     if len(changes_queue) != len(replay_queue):
         raise UsageError(
@@ -81,11 +87,20 @@ def run(
     protections = security.for_subscribers(feeds, curve_key, curve_server_key, allow_insecure_tcp)
     sources: list[OpenSource] = []
     asking: list[Snapshots] = []
+    relays: list[LogRelay] = []
+    waiting = [] if validate else reload.handed_over()
 
     def open_snapshots(tools: Tools) -> Source:
         assert db_queue is not None
         asking.append(Snapshots(tools, db_queue, sweep_pause, clock.now, clock.monotonic))
         return asking[-1]
+
+    def open_relay(tools: Tools) -> Source:
+        assert log_queue is not None
+        nonlocal waiting
+        relays.append(LogRelay(tools, log_queue, log_forward, binding, clock.now, waiting))
+        waiting = []
+        return relays[-1]
 
     def ask_for(package: str, version: str) -> None:
         for one in asking:
@@ -110,11 +125,16 @@ def run(
         sources.append(forget_farm)
     if log_queue is not None:
         binding = security.for_publisher([log_queue], None, None, False, ipc_mode, ipc_group)
-        sources.append(lambda tools: LogRelay(tools, log_queue, log_forward, binding, clock.now))
+        sources.append(open_relay)
     elif log_forward is not None:
         raise UsageError("run", "--log-forward passes on what --log-queue takes", "give both")
+    if log_queue is None or log_forward is None:
+        _confess(waiting, None)
+        waiting = []
     Publisher(output_path)  # refuses an output path that cannot be written, before any socket
-    Daemon(
+    if validate:
+        return
+    daemon = Daemon(
         Options(
             state_dir,
             feeds,
@@ -130,4 +150,21 @@ def run(
             ),
             sources,
         )
-    ).run()
+    )
+    daemon.run()
+    left = [*waiting, *(frames for relay in relays for frames in relay.left())]
+    if daemon.again:
+        reload.again(left, click.get_current_context().meta[config.UMASK])
+    _confess(left, log_forward)
+
+
+def _confess(lost: list[list[bytes]], log_forward: str | None) -> None:
+    """Say what the master will never get."""
+    if lost:
+        log.error(
+            "%d log entries have not reached the master%s, which did not take them in time: its own"
+            " counters lack them",
+            len(lost),
+            f" at {log_forward}" if log_forward else "",
+            extra=event("logs-not-forwarded", messages=len(lost)),
+        )

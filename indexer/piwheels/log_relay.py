@@ -39,6 +39,12 @@ _FRAME = 100
 """Bytes that a frame takes besides its own."""
 
 _BATCH = 256
+DRAIN_QUIET = 50
+"""Milliseconds without a frame after which a stop takes none to be under way any more."""
+
+DRAIN_WITHIN = 2.0
+"""Seconds after which it takes no more in any case."""
+
 LINGER = 2000
 """Milliseconds that a master may take nothing when we stop; then what waits for it is given up."""
 
@@ -89,6 +95,7 @@ class LogRelay:
         log_forward: the master's own log queue; none is passed on without it.
         binding: the mode of an ipc socket.
         clock: the time of receipt.
+        waiting: frames that the one before us still held for the master.
 
     Raises:
         UsageError: if an address cannot be bound, or is none.
@@ -101,6 +108,7 @@ class LogRelay:
         log_forward: str | None,
         binding: security.Binding,
         clock: Clock,
+        waiting: Sequence[list[bytes]] = (),
     ) -> None:
         self._wake = tools.wake
         self._clock = clock
@@ -108,6 +116,8 @@ class LogRelay:
         self._lock = threading.Lock()
         self._ours = Waiting()
         self._theirs = Waiting()
+        for frames in waiting:
+            self._theirs.put(frames)
         self._stopping = threading.Event()
         self._pull = sockets.bound(tools.context, zmq.PULL, log_queue, binding)
         self._push: zmq.Socket[bytes] | None = None
@@ -153,7 +163,11 @@ class LogRelay:
             poller.poll(100)
             self._take_in()
             self._pass_on()
-        self._take_in()  # what had come already
+        # What piw-logger has sent is no longer with it: what is under way has to arrive.
+        until = monotonic() + DRAIN_WITHIN
+        while self._pull.poll(DRAIN_QUIET) and monotonic() < until:
+            self._take_in()
+        self._pull.close(linger=0)
         self._pass_last_on()
 
     def _pass_last_on(self) -> None:
@@ -264,20 +278,20 @@ class LogRelay:
             }
         }
 
-    def close(self) -> None:
-        """Pass on what the master takes now, and stop."""
+    def drain(self) -> None:
+        """Close the queue, take what has arrived, and pass on what the master takes now."""
         self._stopping.set()
         self._thread.join()
-        self._pull.close(linger=0)
+
+    def close(self) -> None:
+        """Stop."""
+        self.drain()
         if self._push is not None:
             self._push.close()
-        if self._theirs:
-            log.error(
-                "%d log entries have not reached the master at %s, which did not take them in"
-                " time: its own counters lack them",
-                len(self._theirs),
-                self._queues[1],
-            )
+
+    def left(self) -> list[list[bytes]]:
+        """After the end: what the master has not taken."""
+        return [self._theirs.take() for _ in range(len(self._theirs))]
 
 
 def message(frame: bytes, received: times.Time) -> Message:

@@ -339,6 +339,9 @@ class Snapshots:
             }
         }
 
+    def drain(self) -> None:
+        """Nothing: an answer that is lost is asked for again."""
+
     def close(self) -> None:
         """Close its socket."""
         self._oracle.close()

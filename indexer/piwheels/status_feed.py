@@ -270,6 +270,9 @@ class StatusFeed:
             },
         }
 
+    def drain(self) -> None:
+        """Nothing: how the farm stands is told again."""
+
     def close(self) -> None:
         """Close its sockets."""
         self._status.close()

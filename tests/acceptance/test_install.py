@@ -6,16 +6,19 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from indexer import config, installation
 
-from ..support import COMMAND, REPOSITORY, contents, environment, piw
+from .. import samples
+from ..support import COMMAND, REPOSITORY, Site, contents, environment, piw
 
 pytestmark = pytest.mark.acceptance
 
@@ -278,6 +281,50 @@ def test_who_may_not_write_is_told(root: Path) -> None:
     said = install(root, status=2)
     assert "/etc/systemd/system/piw-indexer.service" in said
     assert "--dry-run" in said
+
+
+# Downgrades
+
+
+def newer(path: Path) -> None:
+    """Make a database look as if a later version had changed it."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at)"
+            " SELECT migration_set, '999-later', applied_at FROM _sqlite_migrations LIMIT 1"
+        )
+
+
+def test_a_newer_index_is_refused_and_made_again(site: Site) -> None:
+    site.take(samples.new_package("numpy"))
+    index = site.state_dir / "index.db"
+    newer(index)
+    for command in ("write", "rebuild", "run", "status", "check"):
+        output = site.output if command == "run" else []
+        said = site.piw(command, *output, status=3).stderr
+        assert "999-later" in said, command
+        assert f"`rm {index}*`" in said, command
+        assert "install that version again" in said
+    for path in site.state_dir.glob("index.db*"):  # as it says
+        path.unlink()
+    site.take(samples.new_package("scipy"))
+    assert (site.output_path / "packages.json").read_bytes() == b'[["numpy",0,0],["scipy",0,0]]'
+
+
+def test_a_newer_journal_is_refused(site: Site) -> None:
+    site.take(samples.new_package("numpy"))
+    (month,) = (site.state_dir / "journal").glob("*.db")
+    newer(month)
+    before = contents(site.state_dir / "journal")
+    for command in ("write", "rebuild", "run", "status", "check"):
+        output = site.output if command == "run" else []
+        said = site.piw(command, *output, status=3).stderr
+        assert str(month) in said
+        assert "999-later" in said, command
+        assert "install that version again" in said
+        assert "restore a backup" in said
+    after = contents(site.state_dir / "journal")
+    assert after[month.name][0] == before[month.name][0]
 
 
 # From a checkout

@@ -77,7 +77,7 @@ CASES = [
         (kind, trouble(kind))
         for kind in (
             *("intake-waiting", "index-failing", "writer-failing", "feed-refused"),
-            "source-failing",
+            *("source-failing", "reload-refused"),
         )
     ],
 ]
