@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .journal_log import event
+
 log = logging.getLogger(__name__)
 
 CHECK = "check.json"
@@ -30,4 +32,6 @@ def leave(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(content))
         os.replace(temporary, path)
     except OSError as error:
-        log.info("cannot write %s: %s", path, error.strerror)
+        log.info(
+            "cannot write %s: %s", path, error.strerror, extra=event("note-unwritable", path=path)
+        )
