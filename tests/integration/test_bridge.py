@@ -19,6 +19,7 @@ import pytest
 from indexer import clock, times
 from indexer.errors import StateError, UsageError
 from indexer.journal import Journal
+from indexer.journal_log import NOTICE
 from indexer.lock import Lock
 from indexer.messages import Message
 from indexer.piwheels import bridge as module
@@ -404,6 +405,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.usefixtures("impatient")
 def test_full_disk_is_outlived(start: Callable[..., Bridged], caplog: Any) -> None:
+    caplog.set_level(NOTICE)
     bridged = start()
     abis_read(bridged, 1)
     writer = full(bridged)
