@@ -48,13 +48,15 @@ class Publisher:
 
     Args:
         output_path: the root of the site; made if it is not there.
+        thorough: read all of `packages.json.gz` before it is taken for right, not its end only.
 
     Raises:
         PublishError: if it cannot be made or written.
     """
 
-    def __init__(self, output_path: Path) -> None:
+    def __init__(self, output_path: Path, *, thorough: bool = False) -> None:
         self.output_path = output_path
+        self._thorough = thorough
         self._projects = str(output_path / "project")
         self._linking = threading.Lock()
         self._unsynced = True
@@ -320,6 +322,8 @@ class Publisher:
     def has_packages(self, document: bytes) -> bool:
         """True if `packages.json` has these bytes, and its compressed copy ends as theirs does.
 
+        A thorough publisher wants all of the copy to be right: a damaged disk spares its end.
+
         Source of the trailer: RFC 1952, https://www.rfc-editor.org/rfc/rfc1952#section-2.3
         """
         path = self.output_path / "packages.json"
@@ -328,6 +332,8 @@ class Publisher:
             if path.read_bytes() != document:
                 return False
             with open(f"{path}.gz", "rb") as file:
+                if self._thorough:
+                    return file.read() == compressed(document)
                 file.seek(-8, os.SEEK_END)
                 return file.read() == trailer
         except OSError:

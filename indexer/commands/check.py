@@ -41,7 +41,7 @@ def check(
 ) -> int:
     """Compare journal, index and documents, and report what differs."""
     refuse_missing(state_dir, JOURNAL)
-    publisher = Publisher(output_path)
+    publisher = Publisher(output_path, thorough=fix)
     site_url = site_url.rstrip("/")
     against = [_journal_id(state_dir), str(output_path.resolve()), site_url]
     run = Run(state_dir, against, fresh)
@@ -137,7 +137,7 @@ def _repair(
         for name in [path] if path else _counters(publisher):
             os.chmod(name, MODE)
     touched = [one.package for one in wrong if one.package and one.kind != "mode"]
-    counters = any(not one.package for one in wrong)
+    counters = any(not one.package for one in wrong if one not in modes)
     checks.mark_for_repair(state.connection, touched, counters)
     with redirect_stdout(io.StringIO()) if report.as_json else nullcontext():
         publish_all(state, publisher, site_url, None)
@@ -148,8 +148,9 @@ def _repair(
         ("stray", "strays removed"),
         ("mode", "modes set"),
     ):
-        if kinds[kind]:
-            report.say(f"documents: {kinds[kind]} {what}")
+        count = len(modes) if kind == "mode" else kinds[kind]
+        if count:
+            report.say(f"documents: {count} {what}")
     if counters:
         report.say("documents: packages.json and packages.json.gz written")
     report.fixed += len(wrong)

@@ -370,6 +370,30 @@ def test_a_fix_touches_only_what_is_wrong_and_says_what_it_did(checked: Site) ->
     assert contents(checked.output_path) == before
 
 
+def test_a_fix_mends_a_compressed_copy_that_ends_as_it_should(
+    checked: Site, pristine: Site
+) -> None:
+    path = checked.output_path / "packages.json.gz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    assert "packages.json.gz" in checked.piw("check", status=1).stdout
+    said = checked.piw("check", "--fix").stdout
+    assert "documents: packages.json and packages.json.gz written\n" in said
+    assert published(checked) == published(pristine)
+
+
+def test_a_fix_of_a_mode_writes_nothing(checked: Site) -> None:
+    path = checked.output_path / "packages.json"
+    before = path.stat()
+    path.chmod(0o600)
+    said = checked.piw("check", "--fix").stdout
+    assert "documents: 1 modes set\n" in said
+    assert "packages.json.gz written" not in said
+    after = path.stat()
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
+
+
 def test_a_link_in_the_place_of_a_document(checked: Site) -> None:
     outside = checked.home / "outside"
     outside.write_bytes(document(checked).read_bytes())
