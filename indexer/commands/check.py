@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -46,6 +48,7 @@ def check(
     against = [_journal_id(state_dir), str(output_path.resolve()), site_url]
     run = Run(state_dir, against, fresh)
     report = _Report(run, as_json)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         # Only one process may repair; State also brings the index up to date.
         state = State(state_dir, "check", clock.now) if fix else None
@@ -54,12 +57,17 @@ def check(
         status = _check(state_dir, publisher, site_url, run, report, state)
         report.end(state_dir)
         return status
-    except IndexerError:
+    except BaseException:  # a signal, too: `status` must not show what an older check found
         report.end(state_dir, finished=False)
         raise
     finally:
+        signal.signal(signal.SIGTERM, before)
         run.save(now=True)
         run.close()
+
+
+def _stop(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _check(
@@ -247,10 +255,12 @@ class _Report:
         """How far the index is."""
         try:
             connection = index.open_reader(state_dir / index.FILE)
-        except StateError:
+        except IndexerError:
             return 0
         try:
             return index.applied_serial(connection)
+        except sqlite3.Error:
+            return 0
         finally:
             connection.close()
 
@@ -260,7 +270,7 @@ class _Report:
             "at": times.to_rfc3339(clock.now()),
             "started": times.to_rfc3339(self._run.started),
             "finished": finished,
-            "serial": self._run.index or 0,
+            "serial": self._run.index or self.serial(state_dir),
             "differences": self._counts.total(),
             "fixed": self.fixed,
         }

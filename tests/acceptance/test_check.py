@@ -443,6 +443,10 @@ def interrupted(site: Site, number: int, until: Callable[[dict[str, Any]], bool]
         process.signal(number)
         process.wait()
     assert "check.resume" in leftovers(site)
+    if number != signal.SIGKILL:
+        left = json.loads((site.state_dir / "check.json").read_bytes())
+        assert not left["finished"]
+        assert left["serial"] > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
