@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,7 +161,7 @@ def check_checkpoints(directory: Path) -> Iterator[Difference]:
 
 def check_copy(
     directory: Path, copied: checkpoint.Checkpoint, scratch: Path, progress: Progress
-) -> Iterator[Difference]:
+) -> Generator[Difference, None, None]:
     """A copy of the index against a replay up to its serial.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -37,15 +38,15 @@ def make_checkpoint(state_dir: Path) -> None:
             start = checkpoint.base(state_dir, reader, copied.serial)
             scratch = unfinished.with_name(checkpoint.REPLAYED)
             with bar("verifying") as progress:
-                differences = list(
-                    check.check_copy(
-                        state_dir, copied, scratch, lambda _, done, total: progress(done, total)
-                    )
+                found = check.check_copy(
+                    state_dir, copied, scratch, lambda _, done, total: progress(done, total)
                 )
-            if differences:
+                with closing(found):
+                    difference = next(iter(found), None)
+            if difference is not None:
                 raise StateError(
                     operation,
-                    f"the index is not what the journal says: {differences[0].what}",
+                    f"the index is not what the journal says: {difference.what}",
                     "run `piw-indexer check --fix`, then try again",
                 )
             made = checkpoint.accept(state_dir, copied, reader.journal_id)
