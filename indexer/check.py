@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import os
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -362,43 +362,88 @@ def check_documents(
                     rows = index.load_project(connection, package)
                     if rows is None or package in waiting:
                         continue
-                    document = render.project(rows, abis, site_url)
-                    found = differences.document(publisher.document_path(package), document)
-                    if found and _changed_meanwhile(directory, package, document, site_url):
-                        continue
-                    if found:
-                        kind, what, fault = found
-                        yield Difference("documents", f"{package}: {what}", kind, package, fault)
-                    for alias in rows.aliases:
-                        target = publisher.links_to(alias)
-                        if target not in (package, None):
-                            what = f"is a link to {target}" if target else "is missing"
-                            yield Difference(
-                                "documents",
-                                f"{package}: its alias {alias} {what}, should be a link to it",
-                                "link",
-                                package,
-                            )
+                    yield from _of_package(directory, publisher, rows, abis, site_url)
             run.documents = some[-1]
             run.save()
             done += len(some)
             progress("documents", done, len(every))
         yield from _strays(connection, publisher)
-        with database.snapshot(connection):
-            if writer.counters_due(connection):
-                return
-            rows_of = index.counts(connection).fetchall()
-        document = b"".join(render.packages([rows_of]))
-        path = f"{publisher.output_path}/packages.json"
-        for name, content in ((path, document), (f"{path}.gz", compressed(document))):
-            found = differences.document(name, content)
-            if found and _counted_meanwhile(directory, rows_of):
-                return
-            if found:
-                kind, what, fault = found
-                yield Difference("documents", what, f"packages.json: {kind}", "", fault)
+        yield from _of_counters(directory, connection, publisher)
     finally:
         connection.close()
+
+
+def look_again(
+    directory: Path, publisher: Publisher, site_url: str, repaired: Sequence[Difference]
+) -> Iterator[Difference]:
+    """What still differs of what was repaired; nobody else may hold the state."""
+    some = sorted({one.package for one in repaired if one.package})
+    connection = index.open_reader(directory / index.FILE)
+    try:
+        with database.snapshot(connection):
+            abis = index.load_abis(connection)
+            for package in some:
+                rows = index.load_project(connection, package)
+                if rows is not None:
+                    yield from _of_package(None, publisher, rows, abis, site_url)
+        if any(one.kind == "stray" for one in repaired):
+            yield from (one for one in _strays(connection, publisher) if one.package in some)
+        if any(not one.package for one in repaired):
+            yield from _of_counters(None, connection, publisher)
+    finally:
+        connection.close()
+
+
+def _of_package(
+    directory: Path | None,
+    publisher: Publisher,
+    rows: index.Project,
+    abis: index.Abis,
+    site_url: str,
+) -> Iterator[Difference]:
+    """The document and the aliases of a package.
+
+    Args:
+        directory: of a state that a daemon may be writing; None if nobody can.
+    """
+    package = rows.package
+    document = render.project(rows, abis, site_url)
+    found = differences.document(publisher.document_path(package), document)
+    if found and directory and _changed_meanwhile(directory, package, document, site_url):
+        return
+    if found:
+        kind, what, fault = found
+        yield Difference("documents", f"{package}: {what}", kind, package, fault)
+    for alias in rows.aliases:
+        target = publisher.links_to(alias)
+        if target not in (package, None):
+            what = f"is a link to {target}" if target else "is missing"
+            yield Difference(
+                "documents",
+                f"{package}: its alias {alias} {what}, should be a link to it",
+                "link",
+                package,
+            )
+
+
+def _of_counters(
+    directory: Path | None, connection: sqlite3.Connection, publisher: Publisher
+) -> Iterator[Difference]:
+    """The documents of all counters, unless they wait for a daemon to write them."""
+    with database.snapshot(connection):
+        if directory and writer.counters_due(connection):
+            return
+        rows = index.counts(connection).fetchall()
+    document = b"".join(render.packages([rows]))
+    for path, content in zip(
+        publisher.counters_paths(), (document, compressed(document)), strict=True
+    ):
+        found = differences.document(path, content)
+        if found and directory and _counted_meanwhile(directory, rows):
+            return
+        if found:
+            kind, what, fault = found
+            yield Difference("documents", what, f"packages.json: {kind}", "", fault)
 
 
 def _counted_meanwhile(directory: Path, rows: list[tuple[Any, ...]]) -> bool:

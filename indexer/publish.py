@@ -319,6 +319,11 @@ class Publisher:
                 break
         return removed
 
+    def counters_paths(self) -> tuple[str, str]:
+        """Where `packages.json` and its compressed copy are."""
+        path = f"{self.output_path}/packages.json"
+        return path, f"{path}.gz"
+
     def has_packages(self, document: bytes) -> bool:
         """True if `packages.json` has these bytes, and its compressed copy ends as theirs does.
 

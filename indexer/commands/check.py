@@ -112,10 +112,14 @@ def _check(
             wrong = report.take_documents(
                 checks.check_documents(state_dir, publisher, site_url, run, progress)
             )
+        left = []
         if state is not None:
-            _repair(state, publisher, site_url, run, report, wrong)
+            left = _repair(state, publisher, site_url, report, wrong)
         if unusable:
             report.say("Restore the checkpoints from a backup, or make a new one and remove them.")
+            return 1
+        if left:
+            report.say("What to do: see what stands in the way (ls -l), then run it again.")
             return 1
         if not wrong and not differing:
             report.say("No differences.")
@@ -134,38 +138,41 @@ def _repair(
     state: State,
     publisher: Publisher,
     site_url: str,
-    run: Run,
     report: _Report,
     wrong: list[Difference],
-) -> None:
-    """Write, link and remove what differs; what is right keeps even its time."""
+) -> list[Difference]:
+    """Write, link and remove what differs; what is right keeps even its time.
+
+    Returns:
+        What differs still.
+    """
     modes = [one for one in wrong if one.kind.endswith("mode")]
     for one in modes:
         path = one.package and publisher.document_path(one.package)
-        for name in [path] if path else _counters(publisher):
+        for name in [path] if path else publisher.counters_paths():
             os.chmod(name, MODE)
     touched = [one.package for one in wrong if one.package and one.kind != "mode"]
     counters = any(not one.package for one in wrong if one not in modes)
     checks.mark_for_repair(state.connection, touched, counters)
     with redirect_stdout(io.StringIO()) if report.as_json else nullcontext():
         publish_all(state, publisher, site_url, None)
-    kinds = Counter(one.kind for one in wrong)
-    for kind, what in (
-        ("document", "documents written"),
-        ("link", "aliases linked"),
-        ("stray", "strays removed"),
-        ("mode", "modes set"),
+    left = list(checks.look_again(state.directory, publisher, site_url, wrong))
+    done = Counter(one.kind for one in wrong) - Counter(one.kind for one in left)
+    modes_set = sum(count for kind, count in done.items() if kind.endswith("mode"))
+    for count, what in (
+        (done["document"], "documents written"),
+        (done["link"], "aliases linked"),
+        (done["stray"], "strays removed"),
+        (modes_set, "modes set"),
     ):
-        count = len(modes) if kind == "mode" else kinds[kind]
         if count:
             report.say(f"documents: {count} {what}")
-    if counters:
+    if done["packages.json: document"]:
         report.say("documents: packages.json and packages.json.gz written")
-    report.fixed += len(wrong)
-
-
-def _counters(publisher: Publisher) -> list[str]:
-    return [f"{publisher.output_path}/{name}" for name in ("packages.json", "packages.json.gz")]
+    report.fixed += done.total()
+    for one in left:
+        report.say(f"not repaired: {one}")
+    return left
 
 
 def _journal_id(state_dir: Path) -> str:

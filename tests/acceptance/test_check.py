@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from indexer import check
+from indexer.cli import piw_indexer
 from indexer.differences import Difference
 from indexer.errors import StateError
 from indexer.journal_reader import JournalReader
@@ -117,6 +119,15 @@ def edit_compressed_packages(site: Site) -> str:
     return "packages.json"
 
 
+def flip_compressed_packages(site: Site) -> str:
+    """Its end, which is all that the writer looks at, stays as it was."""
+    path = site.output_path / "packages.json.gz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return "packages.json.gz"
+
+
 def delete_packages(site: Site) -> str:
     (site.output_path / "packages.json").unlink()
     return "packages.json"
@@ -165,6 +176,7 @@ SPOILS: dict[str, Callable[[Site], str]] = {
     "stray alias": stray_alias,
     "edited packages.json": edit_packages,
     "edited packages.json.gz": edit_compressed_packages,
+    "flipped packages.json.gz": flip_compressed_packages,
     "deleted packages.json": delete_packages,
     "deleted packages.json.gz": delete_compressed_packages,
     "changed description": in_index(
@@ -447,6 +459,18 @@ def interrupted(site: Site, number: int, until: Callable[[dict[str, Any]], bool]
         left = json.loads((site.state_dir / "check.json").read_bytes())
         assert not left["finished"]
         assert left["serial"] > 0
+
+
+def test_what_cannot_be_repaired_is_named(checked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is called repaired that is not."""
+    edit_document(checked)
+    monkeypatch.setattr("indexer.commands.check.publish_all", lambda *rest: None)
+    arguments = ["check", *checked.state, *checked.output, "--fix"]
+    done = CliRunner().invoke(piw_indexer, list(map(str, arguments)), standalone_mode=False)
+    assert done.return_value == 1, done.output
+    assert "not repaired: documents: skipper: " in done.output
+    assert "Repaired." not in done.output
+    assert json.loads((checked.state_dir / "check.json").read_bytes())["fixed"] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
