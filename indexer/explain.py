@@ -14,7 +14,7 @@ import orjson
 
 from . import database, index, lock, lookup, names, render, times
 from .errors import JournalError
-from .history import Event, events, origin, refused
+from .history import Event, Progress, events, origin, refused
 from .journal_reader import JournalReader
 from .state import JOURNAL
 
@@ -22,7 +22,12 @@ _SECTIONS = ("versions", "builds", "files")
 
 
 def explain(
-    state_dir: Path, output_path: Path, site_url: str, given: str, now: times.Time
+    state_dir: Path,
+    output_path: Path,
+    site_url: str,
+    given: str,
+    now: times.Time,
+    progress: Progress,
 ) -> dict[str, Any]:
     """All that can be said of a package.
 
@@ -32,6 +37,7 @@ def explain(
         site_url: without a slash at its end.
         given: any spelling of its name.
         now: for ages.
+        progress: is told how much of the journal was looked at.
 
     Returns:
         package, given, known, aliases, counts, last_message, pending, document, links, counters,
@@ -78,17 +84,19 @@ def explain(
         "close": close,
         "held_by": lock.holder(state_dir),
     }
-    _from_the_journal(state_dir, package, applied, found)
+    _from_the_journal(state_dir, package, applied, found, progress)
     if mark is not None:
         found["pending"] = _pending(state_dir, mark[0], found["held_by"], now)
     found["verdict"], found["remedy"] = _verdict(found)
     return found
 
 
-def _from_the_journal(state_dir: Path, package: str, applied: int, found: dict[str, Any]) -> None:
+def _from_the_journal(
+    state_dir: Path, package: str, applied: int, found: dict[str, Any], progress: Progress
+) -> None:
     last: Event | None = None
     named = None
-    for event in events(state_dir / JOURNAL, package, None, lambda done, total: None):
+    for event in events(state_dir / JOURNAL, package, None, progress):
         if event.serial is not None and event.serial <= applied:
             last = event
             named = event if event.what != "SETABIS" else named

@@ -1,7 +1,7 @@
 """What happened to a package and when, from the journal, in plain words.
 
-Read only. A month whose messages have no index by package is read from its first message to its
-last.
+Read only. The journal has no index by package: every message would pay for one, and the question is
+rare. So each month is read from its first message to its last.
 """
 
 from __future__ import annotations
@@ -79,7 +79,6 @@ def _of_month(
     try:
         first, end = connection.execute("SELECT min(serial), max(serial) FROM messages").fetchone()
         for start in range(first or 0, (end or -1) + 1, _STEP):
-            # The condition on msg is that of the index.
             rows = connection.execute(
                 "SELECT serial, at, msg, data, feed, feed_serial FROM ("
                 " SELECT serial, at, msg, data, feed_id, m.feed_serial FROM messages m"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from .. import clock, config
 from ..explain import explain as gather
-from ..progress import console
+from ..progress import bar, console
 from ..state import JOURNAL, refuse_missing
 
 
@@ -29,7 +29,8 @@ def explain(package: str, state_dir: Path, output_path: Path, site_url: str, as_
     Ends with a verdict, and what to do.
     """
     refuse_missing(state_dir, JOURNAL)
-    found = gather(state_dir, output_path, site_url.rstrip("/"), package, clock.now())
+    with bar("reading the journal") as progress:
+        found = gather(state_dir, output_path, site_url.rstrip("/"), package, clock.now(), progress)
     if as_json:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return
