@@ -117,7 +117,7 @@ def document(path: str, expected: bytes) -> tuple[str, str, str] | None:
         return "document", f"{path} cannot be read: {error.strerror}", ""
     changed = times.to_rfc3339(status.st_mtime_ns // 1000)
     if found != expected:
-        what = _content(found, expected)
+        what = content(found, expected)
         return "document", f"{path} {what}", f"not what was published; changed at {changed}"
     mode = stat.S_IMODE(status.st_mode)
     if mode != MODE:
@@ -125,7 +125,8 @@ def document(path: str, expected: bytes) -> tuple[str, str, str] | None:
     return None
 
 
-def _content(found: bytes, expected: bytes) -> str:
+def content(found: bytes, expected: bytes) -> str:
+    """How the bytes of a document differ from others, which they do, in words."""
     if not found:
         return "is empty"
     if expected.startswith(found):

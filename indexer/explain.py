@@ -5,14 +5,13 @@ Read only: nothing is made in the state directory or in the output tree.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from . import database, index, lock, lookup, names, render, times
+from . import database, differences, index, lock, lookup, names, render, times
 from .errors import JournalError
 from .history import Event, Progress, events, origin, refused
 from .journal_reader import JournalReader
@@ -162,40 +161,9 @@ def _document(output_path: Path, package: str, expected: bytes | None) -> dict[s
     }
     if expected is None:
         return {**found, "difference": "it is of a package that there is not"}
-    return {**found, "difference": first_difference(content, expected)}
-
-
-def first_difference(found: bytes, expected: bytes) -> str:
-    """The first field in which a document differs from another, in words; empty if none does."""
-    if found == expected:
-        return ""
-    try:
-        here = orjson.loads(found)
-    except orjson.JSONDecodeError:
-        return "it is no JSON"
-    return _difference("", here, orjson.loads(expected)) or "the same fields, in another order"
-
-
-def _difference(path: str, here: Any, there: Any) -> str:
-    if isinstance(here, dict) and isinstance(there, dict):
-        for key in [*there, *(key for key in here if key not in there)]:
-            name = f"{path} {key}".strip()
-            if key not in here:
-                return f"it lacks {name}"
-            if key not in there:
-                return f"it has {name}, which the index has not"
-            different = _difference(name, here[key], there[key])
-            if different:
-                return different
-        return ""
-    if here == there:
-        return ""
-    return f"{path} is {_short(here)}, and should be {_short(there)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if content == expected:
+        return {**found, "difference": ""}
+    return {**found, "difference": f"it {differences.content(content, expected)}"}
 
 
 def _links(output_path: Path, package: str, aliases: list[str]) -> dict[str, str]:
