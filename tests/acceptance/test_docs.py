@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from indexer.cli import piw_indexer
+
 from .. import manual
 from ..support import REPOSITORY
 from ..unit.test_architecture import MODULES
@@ -95,3 +97,40 @@ def test_targets_of_make_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"`make (\w+)", prose(page)):
             assert re.search(rf"^{target}:", makefile, re.M), (page.name, target)
+
+
+_OURS = re.compile(r"(?:sudo -u \w+ |runuser -u \w+ -- |/\S*/)*piw-indexer (.+)")
+
+
+def typed() -> list[str]:
+    """What is to be typed after `piw-indexer`, in fenced blocks and in backquotes."""
+    found = []
+    for page in PAGES:
+        if page.name == "commands.md":  # made from the commands themselves
+            continue
+        for line in page.read_text().splitlines():
+            console = [line[2:]] if line.startswith("$ ") else []
+            for part in [*console, *re.findall(r"`([^`]+)`", line)]:
+                match = _OURS.match(part)
+                if match:
+                    found.append(match[1])
+    return found
+
+
+def test_commands_and_options_that_are_typed_exist() -> None:
+    seen = set()
+    for line in typed():
+        words = line.partition(" -- ")[0].split()
+        while words and words[0] in ("-v", "-q", "--verbose", "--quiet"):
+            del words[0]
+        if not words or not re.fullmatch(r"[a-z-]+", words[0]) or words[0].startswith("--"):
+            continue
+        assert words[0] in piw_indexer.commands, line
+        command = piw_indexer.commands[words[0]]
+        spellings = {name for one in command.params for name in one.opts} | {"--help"}
+        for word in words[1:]:
+            option = word.rstrip(".,;:)").partition("=")[0]
+            if re.fullmatch(r"--[a-z-]+|-c", option):
+                assert option in spellings, line
+                seen.add((words[0], option))
+    assert len(seen) > 15
