@@ -25,9 +25,21 @@ GATE = "inproc://zeromq.zap.01"
 
 
 def bound(
-    context: zmq.Context[Any], kind: int, address: str, protection: Binding = LOCAL_BINDING
+    context: zmq.Context[Any],
+    kind: int,
+    address: str,
+    protection: Binding = LOCAL_BINDING,
+    *,
+    high_water: int = HIGH_WATER,
 ) -> zmq.Socket[bytes]:
     """A socket bound to `address`.
+
+    Args:
+        context: of ZeroMQ.
+        kind: of the socket.
+        address: where others connect to.
+        protection: who may come in.
+        high_water: messages that it holds for or from a peer; without a bound if 0.
 
     Raises:
         UsageError: if it is no address that can be bound, or may not be with this protection.
@@ -39,7 +51,7 @@ def bound(
         raise UsageError(
             f"bind {address}", "another process has it", "stop that one, or give another address"
         )
-    socket = _socket(context, kind, address, protection)
+    socket = _socket(context, kind, address, protection, high_water)
     try:
         with nullcontext() if file is None else security.owner_only():
             socket.bind(endpoint)
@@ -197,11 +209,15 @@ class Handshakes:
 
 
 def _socket(
-    context: zmq.Context[Any], kind: int, address: str, protection: Binding | Connecting
+    context: zmq.Context[Any],
+    kind: int,
+    address: str,
+    protection: Binding | Connecting,
+    high_water: int = HIGH_WATER,
 ) -> zmq.Socket[bytes]:
     socket = _new(context, kind)
-    socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
-    socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
+    socket.setsockopt(zmq.SNDHWM, high_water)
+    socket.setsockopt(zmq.RCVHWM, high_water)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ import zmq
 
 from .. import encode, times
 from ..clock import Clock, monotonic
-from ..errors import DecodeError, UsageError
+from ..errors import DecodeError
 from ..feed import security, sockets
 from ..journal import Accepted, Entry, Identity, Row
 from ..journal_log import event
@@ -26,17 +25,12 @@ from ..quarantine import refused
 from ..schema.piwheels import OTHER_LOGS
 from ..source import Tools
 from . import cbor, translate
+from .log_forward import LogForward, Waiting
 
 log = logging.getLogger(__name__)
 
 SOURCE = "log-queue"
 """Where quarantined frames came from."""
-
-MOST_WAITING = 64 * 1024 * 1024
-"""Bytes of frames that wait for our journal, and as many that wait for the master."""
-
-_FRAME = 100
-"""Bytes that a frame takes besides its own."""
 
 _BATCH = 256
 DRAIN_QUIET = 50
@@ -44,46 +38,6 @@ DRAIN_QUIET = 50
 
 DRAIN_WITHIN = 2.0
 """Seconds after which it takes no more in any case."""
-
-LINGER = 2000
-"""Milliseconds that a master may take nothing when we stop; then what waits for it is given up."""
-
-LAST_PASS = 20.0
-"""Seconds that a stop may take to pass on what waits for the master."""
-
-
-class Waiting:
-    """Frames that wait; the oldest goes if they are too many."""
-
-    def __init__(self) -> None:
-        self._frames: deque[list[bytes]] = deque()
-        self._bytes = 0
-        self.lost = 0
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def put(self, frames: list[bytes]) -> None:
-        """Add one at the end."""
-        self._frames.append(frames)
-        self._bytes += _size(frames)
-        while self._bytes > MOST_WAITING:
-            self.take()
-            self.lost += 1
-
-    def first(self) -> list[bytes]:
-        """The oldest."""
-        return self._frames[0]
-
-    def take(self) -> list[bytes]:
-        """Take the oldest out."""
-        frames = self._frames.popleft()
-        self._bytes -= _size(frames)
-        return frames
-
-
-def _size(frames: list[bytes]) -> int:
-    return sum(len(frame) + _FRAME for frame in frames)
 
 
 class LogRelay:
@@ -115,69 +69,44 @@ class LogRelay:
         self._queues = log_queue, log_forward
         self._lock = threading.Lock()
         self._ours = Waiting()
-        self._theirs = Waiting()
-        for frames in waiting:
-            self._theirs.put(frames)
         self._stopping = threading.Event()
-        self._pull = sockets.bound(tools.context, zmq.PULL, log_queue, binding)
-        self._push: zmq.Socket[bytes] | None = None
+        # Without a bound in ZeroMQ: ours holds, and a full PULL may lose what it has not read.
+        self._pull = sockets.bound(tools.context, zmq.PULL, log_queue, binding, high_water=0)
+        self._forward: LogForward | None = None
         if log_forward is not None:
             try:
-                self._push = self._connected(tools.context, log_forward)
+                self._forward = LogForward(tools.context, log_forward, waiting)
             except BaseException:
                 self._pull.close()
                 raise
         self.counted: dict[str, int] = {}
         """Messages by name, so far."""
-        self.forwarded = 0
         self._said = 0
         self._thread = threading.Thread(target=self._run, name="log relay", daemon=True)
         self._thread.start()
 
-    @staticmethod
-    def _connected(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
-        socket: zmq.Socket[bytes] = context.socket(zmq.PUSH)
-        socket.ipv6 = True
-        # What waits for a master that is not there waits with us, where it is counted.
-        socket.setsockopt(zmq.IMMEDIATE, 1)
-        socket.linger = LINGER
-        try:
-            socket.connect(address)
-        except zmq.ZMQError as error:
-            socket.close(linger=0)
-            raise UsageError(
-                f"pass logs on to {address}", error.strerror, "check --log-forward"
-            ) from error
-        return socket
-
     # The thread
 
     def _run(self) -> None:
+        forward = self._forward
         poller = zmq.Poller()
         poller.register(self._pull, zmq.POLLIN)
         while not self._stopping.is_set():
-            if self._push is not None and self._theirs:
-                poller.register(self._push, zmq.POLLOUT)
-            elif self._push is not None and self._push in poller:
-                poller.unregister(self._push)
+            if forward is not None and forward.behind:
+                poller.register(forward.socket, zmq.POLLOUT)
+            elif forward is not None and forward.socket in poller:
+                poller.unregister(forward.socket)
             poller.poll(100)
             self._take_in()
-            self._pass_on()
+            if forward is not None:
+                forward.pass_on()
         # What piw-logger has sent is no longer with it: what is under way has to arrive.
         until = monotonic() + DRAIN_WITHIN
         while self._pull.poll(DRAIN_QUIET) and monotonic() < until:
             self._take_in()
         self._pull.close(linger=0)
-        self._pass_last_on()
-
-    def _pass_last_on(self) -> None:
-        """Pass on what waits, as long as the master goes on taking it."""
-        until = monotonic() + LAST_PASS
-        self._pass_on()
-        while self._push is not None and self._theirs and monotonic() < until:
-            if not self._push.poll(LINGER, zmq.POLLOUT):
-                break
-            self._pass_on()
+        if forward is not None:
+            forward.finish()
 
     def _take_in(self) -> None:
         taken = 0
@@ -189,19 +118,10 @@ class LogRelay:
             taken += 1
             with self._lock:
                 self._ours.put(frames)
-            if self._push is not None:
-                self._theirs.put(frames)
+            if self._forward is not None:
+                self._forward.waiting.put(frames)
         if taken:
             self._wake()
-
-    def _pass_on(self) -> None:
-        while self._push is not None and self._theirs:
-            try:
-                self._push.send_multipart(self._theirs.first(), zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._theirs.take()
-            self.forwarded += 1
 
     # The daemon's side
 
@@ -241,6 +161,10 @@ class LogRelay:
         """Nothing: the frames are gone from here."""
 
     @property
+    def _not_forwarded(self) -> int:
+        return self._forward.waiting.lost if self._forward is not None else 0
+
+    @property
     def trouble(self) -> str:
         """What was lost for want of memory."""
         lost = []
@@ -249,32 +173,33 @@ class LogRelay:
                 f"{self._ours.lost} log entries were not counted, because our disk let none"
                 " in for too long: feed their log file to piw-logger again"
             )
-        if self._theirs.lost:
+        if self._not_forwarded:
             lost.append(
-                f"{self._theirs.lost} log entries did not reach the master at"
+                f"{self._not_forwarded} log entries did not reach the master at"
                 f" {self._queues[1]}, which was away for too long"
             )
         return "; ".join(lost)
 
     def tick(self) -> None:
         """Say once that entries are lost."""
-        lost = self._ours.lost + self._theirs.lost
+        lost = self._ours.lost + self._not_forwarded
         if lost and not self._said:
             log.error("%s", self.trouble, extra=event("downloads-lost", messages=lost))
         self._said = lost
 
     def live(self) -> dict[str, Any]:
         """How it stands."""
+        forward = self._forward
         return {
             "log_queue": {
                 "address": self._queues[0],
                 "forward": self._queues[1],
                 "counted": dict(sorted(self.counted.items())),
-                "forwarded": self.forwarded,
+                "forwarded": forward.forwarded if forward is not None else 0,
                 "waiting": len(self._ours),
-                "waiting_for_master": len(self._theirs),
+                "waiting_for_master": forward.behind if forward is not None else 0,
                 "lost": self._ours.lost,
-                "not_forwarded": self._theirs.lost,
+                "not_forwarded": self._not_forwarded,
             }
         }
 
@@ -286,12 +211,12 @@ class LogRelay:
     def close(self) -> None:
         """Stop."""
         self.drain()
-        if self._push is not None:
-            self._push.close()
+        if self._forward is not None:
+            self._forward.close()
 
     def left(self) -> list[list[bytes]]:
         """After the end: what the master has not taken."""
-        return [self._theirs.take() for _ in range(len(self._theirs))]
+        return self._forward.left() if self._forward is not None else []
 
 
 def message(frame: bytes, received: times.Time) -> Message:
