@@ -261,7 +261,7 @@ def read(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _refused(f"read {path}", error) from error
+        raise refused(f"read {path}", error) from error
 
 
 def put(path: Path, text: str) -> None:
@@ -277,7 +277,7 @@ def put(path: Path, text: str) -> None:
         new.chmod(0o644)
         os.rename(new, path)
     except OSError as error:
-        raise _refused(f"write {path}", error) from error
+        raise refused(f"write {path}", error) from error
 
 
 def take_away(path: Path) -> None:
@@ -289,10 +289,11 @@ def take_away(path: Path) -> None:
     try:
         path.unlink()
     except OSError as error:
-        raise _refused(f"remove {path}", error) from error
+        raise refused(f"remove {path}", error) from error
 
 
-def _refused(operation: str, error: OSError) -> UsageError:
+def refused(operation: str, error: OSError) -> UsageError:
+    """What to raise if the machine refuses something."""
     return UsageError(
         operation,
         error.strerror or error,

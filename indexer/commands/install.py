@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from .. import config, installation
+from .. import config, installation, manual_pages
 from ..errors import UsageError
 from ..installation import Machine
 
@@ -50,6 +50,9 @@ def install(
     texts = installation.files(machine)
     for path, text in texts.items():
         _lay(_below(base, path), path, text, dry_run)
+    pages = manual_pages.link(Path(sys.prefix), base, dry_run)
+    if pages:
+        click.echo(pages)
     helpers = [
         (tool, *arguments, path)
         for tool, arguments, path in (
@@ -208,5 +211,8 @@ def _remove(base: Path, dry_run: bool) -> None:
         else:
             installation.take_away(target)
             click.echo(f"{path}: removed")
+    pages = manual_pages.unlink(base, dry_run)
+    if pages:
+        click.echo(pages)
     click.echo("State (/var/lib/piw-indexer), documents and the user stay. Then:")
     click.echo(f"  {_START[0]}")

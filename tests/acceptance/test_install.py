@@ -339,18 +339,39 @@ def test_pip_installs_a_checkout(root: Path, tmp_path: Path) -> None:
         )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, checkout)
+    shutil.copytree(REPOSITORY / "docs" / "man", checkout / "docs" / "man")
     venv = tmp_path / "opt"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     subprocess.run([venv / "bin" / "pip", "install", "--quiet", checkout], check=True)
-    done = subprocess.run(
-        [venv / "bin" / "piw-indexer", "install", "--root", root],
-        env=environment(tmp_path),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
+
+    def installed(*arguments: str) -> str:
+        done = subprocess.run(
+            [venv / "bin" / "piw-indexer", "install", "--root", root, *arguments],
+            env=environment(tmp_path),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        return done.stdout
+
+    # man does not look into the environment: there are links, but for a page of somebody else's.
+    manual = root / "usr" / "local" / "share" / "man"
+    pages = sorted(path.name for path in (REPOSITORY / "docs" / "man").iterdir())
+    (manual / "man1").mkdir(parents=True)
+    (manual / "man1" / "piw-indexer-run.1").write_text("somebody else's")
+    (manual / "man1" / "piw-indexer-old.1").symlink_to("/opt/old/share/man/man1/piw-indexer-old.1")
+    said = f"/usr/local/share/man: {len(pages) - 1} manual pages"
+    assert f"{said} would be linked" in installed("--dry-run")
+    assert f"{said} linked" in installed()
+    assert "manual pages" not in installed()
+    links = {path.name for path in manual.glob("*/*") if path.is_symlink()}
+    assert links == set(pages) - {"piw-indexer-run.1"}
+    page = (manual / "man5" / "piw-indexer.conf.5").read_bytes()
+    assert page == (REPOSITORY / "docs" / "man" / "piw-indexer.conf.5").read_bytes()
     assert f"ExecStart={venv}/bin/piw-indexer run" in unit(root)
     path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
     assert systemd_analyze("verify", path) == ""
+    assert f"{len(links)} links removed" in installed("--remove")
+    assert [path.name for path in manual.glob("*/*")] == ["piw-indexer-run.1"]
