@@ -151,11 +151,18 @@ def run(
             sources,
         )
     )
-    daemon.run()
-    left = [*waiting, *(frames for relay in relays for frames in relay.left())]
+
+    def left() -> list[list[bytes]]:
+        return [*waiting, *(frames for relay in relays for frames in relay.left())]
+
+    try:
+        daemon.run()
+    except BaseException:
+        _confess(left(), log_forward)
+        raise
     if daemon.again:
-        reload.again(left, click.get_current_context().meta[config.UMASK])
-    _confess(left, log_forward)
+        reload.again(left(), click.get_current_context().meta[config.UMASK])
+    _confess(left(), log_forward)
 
 
 def _confess(lost: list[list[bytes]], log_forward: str | None) -> None:

@@ -402,6 +402,20 @@ def test_a_master_that_hangs_does_not_hold_up_a_stop(
     assert "has not read all that was passed on to it" in daemon.output
 
 
+def test_an_error_tells_what_the_master_will_not_get(
+    ipc: Feed, site: Site, queues: tuple[str, str]
+) -> None:
+    options = ["--log-queue", queues[0], "--log-forward", queues[1]]
+    with site.daemon(ipc, *options) as daemon, Logger(queues[0]) as logger:
+        logger.push(DOWNLOADS[:1])
+        site.wait(lambda found: found["serial"] == 1, daemon)
+        for path in (*site.state_dir.glob("index.db*"), *site.state_dir.glob("journal/*.db*")):
+            path.write_bytes(bytes(path.stat().st_size))
+        logger.push(DOWNLOADS[1:])
+        assert daemon.wait() != 0, daemon.output
+    assert "log entries have not reached the master" in daemon.output
+
+
 def test_no_address_is_stored(ipc: Feed, site: Site, queues: tuple[str, str]) -> None:
     host = "198.51.100.77"
     good = cbor.loads(DOWNLOADS[0])[1]
