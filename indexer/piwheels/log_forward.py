@@ -11,7 +11,6 @@ import fcntl
 import logging
 import struct
 import termios
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from ..clock import monotonic
+from ..clock import monotonic, sleep
 from ..errors import UsageError
 from ..journal_log import event
 
@@ -162,7 +161,7 @@ class LogForward:
         while empty < 2:
             if monotonic() > min(until, stalled):
                 return False
-            time.sleep(_LOOK_EVERY)
+            sleep(_LOOK_EVERY)
             before, unread = unread, self._unread()
             if unread != before:
                 stalled = monotonic() + STALL

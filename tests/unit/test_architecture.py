@@ -47,7 +47,8 @@ PICTURE = (
     ),
     (
         "a piwheels that runs",
-        "piwheels.translate piwheels.compare piwheels.oracle piwheels.snapshots piwheels.log_relay"
+        "piwheels.translate piwheels.compare piwheels.oracle piwheels.snapshots"
+        " piwheels.log_forward piwheels.log_relay"
         " piwheels.backfill piwheels.site piwheels.status_feed piwheels.postgres piwheels.fill",
     ),
     ("processes", "writer_process resumption check"),
@@ -57,7 +58,7 @@ PICTURE = (
         "status monitor metrics farm_screen status_screen top_screen lookup project_screen history"
         " explain",
     ),
-    ("a service of systemd", "installation"),
+    ("a service of systemd", "installation manual_pages"),
     ("a farm to look at", "simulation demo_screen demo"),
     ("what others build on", "commands commands.write"),
     (
@@ -108,12 +109,12 @@ STAGES_NEVER = {
 
 ONLY = {
     "zmq": "daemon source feed.curve feed.peer feed.publisher feed.security feed.sockets"
-    " feed.subscriber piwheels.log_relay piwheels.oracle piwheels.snapshots"
+    " feed.subscriber piwheels.log_forward piwheels.log_relay piwheels.oracle piwheels.snapshots"
     " piwheels.status_feed",
     "time": "clock",
     "psycopg": "piwheels.postgres",
     "prometheus_client": "metrics commands.metrics",
-    "fcntl": "lock",
+    "fcntl": "lock piwheels.log_forward",
     "click": "cli config commands.*",
     "voluptuous": "decode piwheels.cbor piwheels.site piwheels.translate schema.messages"
     " schema.piwheels",
