@@ -7,7 +7,6 @@ starts it again; a full disk only makes it wait.
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import signal
@@ -19,24 +18,21 @@ from typing import Any
 
 import zmq
 
-from . import __version__, clock, database, disk, index, pending, times
+from . import __version__, clock, disk, times
 from .errors import StateError
 from .feed.security import Connecting
-from .feed.subscriber import FeedState, Subscriber
+from .feed.subscriber import Subscriber
 from .journal import LEAST, Entry, Refused, Row
 from .journal_log import NOTICE, event
+from .live import LiveFile, Progress
 from .notify import Notifier
 from .reload import HELD, Check
 from .source import OpenSource, Source, Tools
 from .state import State
-from .waiting import Waiting
 from .writer_process import QUIET_AFTER, WriterHandle
 from .writer_process import Options as WriterOptions
 
 log = logging.getLogger(__name__)
-
-LIVE = "daemon.json"
-"""Its name in the state directory: how the daemon stands, for `status`."""
 
 MOST_MESSAGES = 10_000
 """Messages of one commit."""
@@ -51,7 +47,6 @@ DRAIN_WITHIN = 5.0
 """Seconds that a stop may take to journal what has arrived."""
 
 LONGEST_BACKOFF = 30.0
-_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -100,16 +95,10 @@ class Daemon:
         self._accepted = 0
         self._refused = self._untold = 0  # messages; and those that the log does not tell of yet
         self._next_told = 0.0
-        self._rate = 0.0
         self._trouble = ""  # why intake waits
         self._index_trouble = ""  # why the writer's reports wait
-        self._reading_trouble = ""  # why it is not known how far the index is
-        self._applied = self._pending = 0
-        self._oldest_serial: int | None = None  # of the marks
-        self._applied_since = Waiting()
-        self._published_since: dict[str, Waiting] = {}  # by feed
+        self._live_file = LiveFile(options.state_dir)
         self._last_tick = clock.monotonic()
-        self._last_accepted = 0
         self._subscribers: list[Subscriber] = []
         self._sources: list[Source] = []
         self._waker, self._woken = socket.socketpair()
@@ -149,6 +138,7 @@ class Daemon:
             self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
         except _StoppedError:
             return
+        self._progress = Progress(self._state, clock.monotonic())
         try:
             self._writer = WriterHandle(self._options.writer, self._state.connection)
             try:
@@ -171,15 +161,7 @@ class Daemon:
             )
         finally:
             self._state.close()
-            try:
-                self._live_path.unlink(missing_ok=True)
-            except OSError as error:
-                log.warning(
-                    "cannot remove %s: %s",
-                    self._live_path,
-                    error.strerror,
-                    extra=event("live-not-removed", path=self._live_path),
-                )
+            self._live_file.remove()
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stop = True
@@ -412,49 +394,24 @@ class Daemon:
         return not self._stop
 
     def _tick(self) -> None:
-        now = clock.monotonic()
-        elapsed = max(now - self._last_tick, 0.001)
-        self._rate = (self._accepted - self._last_accepted) / elapsed
-        self._last_tick, self._last_accepted = now, self._accepted
-        self._look_at_index()
+        """Look how it stands; tell systemd, and leave it for `status`."""
+        self._last_tick = clock.monotonic()
+        self._progress.look(self._accepted, self._last_tick)
         self._writer.ask()
         live = self._live()
-        serial = self._state.journal.serial
         behind = sum(feed["lag"] for feed in live["feeds"])
         # One that does not write makes no progress, however much is taken in.
         alive = {"WATCHDOG": 1} if self._writer.silence < QUIET_AFTER else {}
         self._notifier.tell(
             **alive,
             STATUS=live["trouble"].partition("\n")[0]
-            or f"serial {serial}, {behind} messages behind",
+            or f"serial {live['serial']}, {behind} messages behind",
         )
-        # Padded: with a full disk the old file's blocks are all there is to write to.
-        content = json.dumps(live).encode()
-        content += b" " * (-len(content) % _BLOCK)
-        temporary = Path(f"{self._live_path}.new")
         try:
-            temporary.write_bytes(content)
-            temporary.rename(self._live_path)
+            self._live_file.write(live)
         except OSError as error:
-            self._overwrite_live(content, error)
-
-    def _overwrite_live(self, content: bytes, error: OSError) -> None:
-        try:
-            with self._live_path.open("r+b") as file:
-                file.write(content)
-                file.truncate()
-        except OSError:
             if not self._trouble:
-                log.warning(
-                    "cannot write %s: %s",
-                    self._live_path,
-                    error.strerror,
-                    extra=event("live-unwritable", path=self._live_path),
-                )
-
-    @property
-    def _live_path(self) -> Path:
-        return self._options.state_dir / LIVE
+                self._live_file.tell_unwritable(error)
 
     @property
     def _quiet(self) -> str:
@@ -466,39 +423,15 @@ class Daemon:
             " --output-path"
         )
 
-    def _look_at_index(self) -> None:
-        """How far it is; what cannot be read now stays as it was."""
-        connection = self._state.connection
-        try:
-            with database.explained(f"read the index {self._state.index_path}"):
-                self._applied = index.applied_serial(connection)
-                self._pending = pending.count(connection)
-                self._oldest_serial = pending.oldest(connection)
-        except StateError as error:
-            if not error.passing:
-                raise
-            self._reading_trouble = str(error)
-        else:
-            self._reading_trouble = ""
-
-    def _lag_seconds(self, feed: FeedState, now: float) -> float:
-        """For how long the oldest message that we have not accepted has been published."""
-        since = self._published_since.setdefault(feed.feed, Waiting())
-        since.note(feed.published, now)
-        return round(since.seconds(feed.serial + 1, now), 1)
-
     def _live(self) -> dict[str, Any]:
         """How the daemon stands, for `status`."""
         writer = self._writer
         published = writer.last_published
         counters = writer.counters_published
         subscribers = self._subscribers
-        now = clock.monotonic()
-        self._applied_since.note(self._applied, now)
-        oldest = self._oldest_serial
         troubles = [
             ("intake-waiting", self._trouble),
-            ("index-failing", self._index_trouble or self._reading_trouble),
+            ("index-failing", self._index_trouble or self._progress.trouble),
             ("writer-failing", writer.failure or self._quiet),
             ("reload-refused", self._reload_trouble),
             *(("feed-refused", one.trouble) for one in subscribers),
@@ -508,15 +441,7 @@ class Daemon:
             "pid": os.getpid(),
             "at": times.to_rfc3339(clock.now()),
             "started": times.to_rfc3339(self._started),
-            "serial": self._state.journal.serial,
-            "applied_serial": self._applied,
-            "pending": self._pending,
-            "oldest_pending_serial": oldest,
-            "oldest_pending_seconds": None
-            if oldest is None
-            else round(self._applied_since.seconds(oldest, now), 1),
-            "accepted": self._accepted,
-            "rate": round(self._rate, 1),
+            **self._progress.fields(),
             "trouble": next((text for _, text in troubles[:4] if text), "")
             or "\n".join(text for _, text in troubles[4:] if text),
             "troubles": [{"id": kind, "text": text} for kind, text in troubles if text],
@@ -524,22 +449,7 @@ class Daemon:
             "recently_published": writer.recent,
             "last_published": times.to_rfc3339(published[1]) if published else None,
             "counters_published": times.to_rfc3339(counters) if counters else None,
-            "feeds": [
-                {
-                    "feed": state.feed,
-                    "epoch": state.epoch,
-                    "serial": state.serial,
-                    "published": state.published,
-                    "lag": max(0, state.published - state.serial),
-                    "lag_seconds": self._lag_seconds(state, now),
-                    "heard": times.to_rfc3339(state.heard),
-                    "filling": subscriber.filling,
-                    "changes_queue": subscriber.changes_queue,
-                    "replay_queue": subscriber.replay_queue,
-                }
-                for subscriber in subscribers
-                for state in subscriber.feeds.values()
-            ],
+            "feeds": self._progress.feeds(subscribers),
             "queues": [list(pair) for pair in self._options.feeds],
             "output_path": str(self._options.writer.output_path),
         }

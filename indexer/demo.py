@@ -21,11 +21,11 @@ from typing import Any
 import orjson
 
 from . import clock, database, decode, index, pending, times
-from .daemon import LIVE
 from .demo_screen import Details, Picture
 from .errors import PeerError, StateError
 from .feed.publisher import FeedPublisher
 from .journal import Accepted
+from .live import LIVE
 from .messages import Message
 from .simulation import Farm
 from .state import SPOOL

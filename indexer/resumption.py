@@ -10,12 +10,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from . import __version__, clock, lock, times
+from . import __version__, clock, lock, notes, times
 from .differences import Difference
 from .errors import StateError
 
 RESUME = "check.resume"
-RESULT = "check.json"
 _OLDEST = times.DAY
 _MOST = 10_000
 """Differences that are remembered; with more, it does not remember where it was."""
@@ -114,18 +113,16 @@ class Run:
     def finish(self, result: dict[str, Any]) -> None:
         """Say for `status` how it ended; if it came to its end, nothing is left to go on with.
 
-        Where the state directory may not be written, quietly not.
+        Where the state directory may not be written, neither.
         """
-        path = self._directory / RESULT
-        temporary = path.with_name(f"{RESULT}.new")
+        notes.leave(self._directory / notes.CHECK, result)
+        if not result["finished"]:
+            return
         try:
-            temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
-            temporary.replace(path)
-            if result["finished"]:
-                (self._directory / RESUME).unlink(missing_ok=True)
-                self.close()
+            (self._directory / RESUME).unlink(missing_ok=True)
         except OSError:
-            pass
+            return
+        self.close()
 
     def close(self) -> None:
         """Let another check begin."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, database, disk, index, lock, notes, pending, sqlite_bug, state, times
-from .daemon import LIVE
 from .decode import FILE_FEED
 from .errors import NewerDatabaseError, PeerError, StateError
 from .journal import LEAST, JournalReader
+from .live import LIVE
 from .problems import Alert, alert, explained, is_well, sentences
 from .state import JOURNAL
 

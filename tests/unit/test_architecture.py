@@ -52,7 +52,7 @@ PICTURE = (
         " piwheels.backfill piwheels.site piwheels.status_feed piwheels.postgres piwheels.fill",
     ),
     ("processes", "writer_process resumption check"),
-    ("the daemon", "daemon"),
+    ("the daemon", "live daemon"),
     (
         "what is shown of it",
         "status monitor metrics farm_screen status_screen top_screen lookup project_screen history"
