@@ -12,6 +12,7 @@ from ..piwheels import backfill as backfills
 from ..piwheels import fill
 from ..piwheels.oracle import connected
 from ..piwheels.postgres import Source
+from ..privileges import as_owner
 from ..progress import bar
 from ..state import State
 
@@ -23,6 +24,7 @@ from ..state import State
 @config.option("pause")
 @config.option("dsn")
 @config.option("download-days")
+@as_owner
 def backfill(
     state_dir: Path,
     db_queue: str | None,
@@ -61,14 +63,23 @@ def backfill(
             found = backfills.backfill(state, asker, progress)
     finally:
         state.close()
+    after = f" (it went on after {found.after})" if found.after else ""
     click.echo(
-        f"{db_queue}: {found.packages:,} packages asked for, {found.taken:,} were different,"
+        f"{db_queue}: {found.packages:,} packages asked for{after}, {found.taken:,} were different,"
         f" {found.deleted:,} are gone, {found.counters:,} counters taken"
     )
     if found.unusable:
         click.echo(
             f"piw-indexer: {found.unusable} answers were unusable; `piw-indexer quarantine` shows"
             " why",
+            err=True,
+        )
+    for package, why in found.untold.items():
+        click.echo(f"piw-indexer: the master cannot tell of {package}: {why}", err=True)
+    if found.still_broken:
+        click.echo(
+            f"piw-indexer: {', '.join(found.still_broken)} broke after this backfill had begun:"
+            " run it once more, from the beginning",
             err=True,
         )
 

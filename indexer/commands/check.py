@@ -20,6 +20,7 @@ from .. import clock, config, index, journal_reader, times
 from ..differences import MODE, Difference
 from ..errors import IndexerError, StateError
 from ..notify import Notifier
+from ..privileges import as_owner
 from ..progress import bar
 from ..publish import Publisher
 from ..resumption import Run
@@ -38,6 +39,7 @@ _NAMED = 20
 @config.flag("fix")
 @config.flag("fresh")
 @config.flag("json")
+@as_owner
 def check(
     state_dir: Path, output_path: Path, site_url: str, fix: bool, fresh: bool, as_json: bool
 ) -> int:

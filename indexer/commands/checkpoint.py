@@ -10,6 +10,7 @@ import click
 from .. import check, checkpoint, config, index
 from ..errors import StateError
 from ..journal_reader import JournalReader
+from ..privileges import as_owner
 from ..progress import bar
 from ..state import JOURNAL
 
@@ -17,6 +18,7 @@ from ..state import JOURNAL
 @click.command("checkpoint")
 @config.configuration
 @config.option("state-dir")
+@as_owner
 def make_checkpoint(state_dir: Path) -> None:
     """Copy the index, compact and verified, so that older months of the journal may go.
 

@@ -11,6 +11,7 @@ from ..errors import DecodeError
 from ..journal import Accepted, Entry
 from ..piwheels import site as sites
 from ..piwheels.compare import Comparer
+from ..privileges import as_owner
 from ..progress import Advance, bar
 from ..quarantine import refused
 from ..state import State
@@ -22,6 +23,7 @@ _BATCH = 500
 @click.argument("site", type=click.Path(file_okay=False, path_type=Path))
 @config.configuration
 @config.option("state-dir")
+@as_owner
 def import_site(site: Path, state_dir: Path) -> None:
     """Take packages and counters from the documents below SITE, the root of a piwheels site.
 

@@ -9,6 +9,7 @@ import click
 from .. import clock, config, times
 from ..files import MessageFile
 from ..journal import Accepted, Entry
+from ..privileges import as_owner
 from ..progress import Advance, bar
 from ..publish import Publisher
 from ..state import State
@@ -25,6 +26,7 @@ _BATCH = 5000
 @config.option("output-path")
 @config.option("site-url")
 @config.option("as-of")
+@as_owner
 def ingest(
     files: tuple[str, ...],
     state_dir: Path,

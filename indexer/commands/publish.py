@@ -17,6 +17,7 @@ from ..feed.publisher import FeedPublisher
 from ..feed.sockets import MAX_MESSAGE
 from ..files import MessageFile
 from ..journal import Accepted
+from ..privileges import as_owner
 from ..state import SPOOL
 
 _BATCH = 500
@@ -41,6 +42,7 @@ _WAIT_FOR_REQUESTS = 1.0
 @config.option("feed")
 @config.option("rate")
 @config.flag("exit")
+@as_owner
 def publish(
     file: str | None,
     state_dir: Path,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .. import clock, config, times
+from ..privileges import as_owner
 from ..progress import bar
 from ..publish import Publisher
 from ..salvage import Salvaged, spans
@@ -21,6 +22,7 @@ from .write import publish_all
 @config.option("site-url")
 @config.option("as-of")
 @config.flag("salvage")
+@as_owner
 def rebuild(
     state_dir: Path,
     output_path: Path,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .. import clock, config, times, writer
+from ..privileges import as_owner
 from ..progress import bar
 from ..publish import Publisher
 from ..state import OURS, State, refuse_missing
@@ -19,6 +20,7 @@ from ..state import OURS, State, refuse_missing
 @config.option("site-url")
 @config.flag("all")
 @config.option("as-of")
+@as_owner
 def write(
     state_dir: Path,
     output_path: Path,

@@ -6,6 +6,7 @@ import os
 import shlex
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -476,3 +477,25 @@ def test_admin_questions_are_answered_by_a_view_without_a_join(site: Site) -> No
     schema = "\n".join(ask(".schema"))
     for word in ("-- Every package of PyPI", "-- bytes", "-- the slave's number"):
         assert word in schema
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can become somebody else")
+def test_root_leaves_nothing_that_the_daemon_cannot_write() -> None:
+    somebody = 65534
+    with tempfile.TemporaryDirectory(prefix="piw-") as directory:
+        os.chmod(directory, 0o755)
+        site = Site(Path(directory))
+        site.take(samples.new_package("numpy"), {"msg": "NEWPKG", "data": {"package": "../x"}})
+        for path in [Path(directory), *Path(directory).rglob("*")]:
+            os.lchown(path, somebody, somebody)
+        site.take(samples.new_package("scipy"))
+        (site.output_path / "project" / "scipy" / "json" / "index.json").write_text("{}")
+        (site.state_dir / "index.db").write_bytes(b"no index")
+        site.piw("check", "--fix", *site.output, status=None)
+        site.piw("rebuild", *site.output)
+        site.piw("write", "--all", *site.output)
+        site.piw("quarantine", 1, "--dismiss")
+        site.piw("import-site", site.output_path)
+        assert site.piw("check", *site.output).stdout.endswith("No differences.\n")
+        owners = {path: path.lstat().st_uid for path in Path(directory).rglob("*")}
+        assert set(owners.values()) == {somebody}, owners
