@@ -6,7 +6,7 @@ No clock, no randomness: the same messages give the same rows, however they were
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from . import counters, database, index, messages, pending, tags, times
@@ -285,6 +285,7 @@ class Applier:
         by_builder: dict[str, list[messages.File]] = {}
         for file in release.files:
             by_builder.setdefault(file.builder_abi, []).append(_file(file))
+        every = [file for files in by_builder.values() for file in files]
         seen: set[int] = set()
         for builder_abi, files in sorted(by_builder.items()):
             build_id = _snapshot_build_id(release, builder_abi, files, by_builder.keys())
@@ -299,6 +300,8 @@ class Applier:
         for abi in release.abis:
             # Attempts without a file; of one for a skipped version it is not told how it ended.
             if abi.build_id is not None and abi.build_id not in seen:
+                if abi.status == "success" and not _fits(every, abi.abi_tag):
+                    continue  # a master compares ABIs as text; this build was another's
                 seen.add(abi.build_id)
                 succeeded = int(abi.status in ("success", "error"))
                 known = package, release.version, abi.abi_tag, succeeded
@@ -325,10 +328,14 @@ def _snapshot_build_id(
             return abi.build_id if abi.status in ("success", "skip") else None
     for abi in sorted(release.abis):
         if abi.status == "success" and abi.build_id and abi.abi_tag not in builders:
-            fits = (tags.fit(one.py_version_tag, one.abi_tag, abi.abi_tag) for one in files)
-            if any(rank is not None for rank in fits):
+            if _fits(files, abi.abi_tag):
                 return abi.build_id
     return None
+
+
+def _fits(files: Iterable[messages.File], abi_tag: str) -> bool:
+    """Whether any of the files can be installed on that ABI."""
+    return any(tags.fit(one.py_version_tag, one.abi_tag, abi_tag) is not None for one in files)
 
 
 def _file(file: messages.SnapshotFile) -> messages.File:

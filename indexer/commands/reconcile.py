@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, index
+from .. import clock, config, index, names
 from ..errors import UsageError
+from ..journal import Accepted
 from ..piwheels.backfill import Asker, Difference, differences
 from ..piwheels.oracle import connected
+from ..privileges import as_owner
 from ..progress import bar
 from ..state import JOURNAL, State, refuse_missing
 
@@ -21,11 +23,12 @@ from ..state import JOURNAL, State, refuse_missing
 @config.option("db-queue")
 @config.option("pause")
 @config.flag("fix")
+@as_owner
 def reconcile(
     packages: tuple[str, ...], state_dir: Path, db_queue: str | None, pause: float, fix: bool
 ) -> int:
     """Compare packages (or all) with what a running master says of them; exit status 1 if any
-    differs.
+    differs. Download counters are not compared.
 
     With --fix, what the master says is taken; the daemon must not run then. What a master does
     not tell (durations) is not compared.
@@ -35,15 +38,17 @@ def reconcile(
         raise UsageError("reconcile", "there is no --db-queue to ask", "give the master's db-queue")
     state = State(state_dir, "reconcile", clock.now) if fix else None
     connection = state.connection if state else index.open_reader(state_dir / index.FILE)
-    different = 0
+    different = mended = 0
     try:
         with connected(db_queue, clock.monotonic) as oracle, bar("packages") as progress:
             asker = Asker(oracle, pause, clock.now, clock.sleep)
-            for found in differences(connection, asker, [*packages], progress):
+            wanted = [names.canonical(package) for package in packages]
+            for found in differences(connection, asker, wanted, progress):
                 different += 1
                 _tell(found)
-                if state is not None:
+                if state is not None and found.mend is not None:
                     state.take([found.mend])
+                    mended += isinstance(found.mend, Accepted)
     finally:
         if state is not None:
             state.close()
@@ -52,8 +57,10 @@ def reconcile(
     if not different:
         click.echo("No differences.")
     elif fix:
-        click.echo(f"Taken from the master: {different}. `piw-indexer write` publishes them.")
-    return 1 if different and not fix else 0
+        click.echo(f"Taken from the master: {mended}. `piw-indexer write` publishes them.")
+        if mended < different:
+            click.echo(f"Not mended: {different - mended}.")
+    return 1 if different > mended else 0
 
 
 def _tell(found: Difference) -> None:

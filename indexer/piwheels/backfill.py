@@ -20,13 +20,20 @@ from ..messages import Message, SetAbis
 from ..quarantine import refused
 from ..schema import piwheels as schema
 from ..state import State
+from ..times import DAY, Time
 from . import cbor, compare, translate
-from .oracle import Oracle
+from .oracle import SUMS_WITHIN, CannotTellError, Oracle
 
 log = logging.getLogger(__name__)
 
 RECORD = "backfill.json"
 """Its name in the state directory: how far a backfill got that has not ended."""
+
+OLDEST = 7 * DAY
+"""Age of a record that is still gone on with."""
+
+MOST_UNTOLD = 10
+"""Packages in a row of which the master cannot tell, until its database is thought to be ill."""
 
 BATCH = 50
 COUNTERS_BATCH = 5000
@@ -46,6 +53,9 @@ class Outcome(NamedTuple):
         deleted: those that the master does not have any more.
         counters: those whose downloads were taken.
         unusable: those whose answer was quarantined.
+        untold: those of which the master cannot tell, each with its words.
+        after: the last package of an earlier one that this went on with; empty if there was none.
+        still_broken: feeds that broke after the beginning, and may lack what was asked for before.
     """
 
     packages: int
@@ -53,6 +63,15 @@ class Outcome(NamedTuple):
     deleted: int
     counters: int
     unusable: int
+    untold: dict[str, str]
+    after: str
+    still_broken: list[str]
+
+
+class Untold(NamedTuple):
+    """That the master has a package, and cannot tell of it."""
+
+    why: str
 
 
 class Asker:
@@ -71,6 +90,7 @@ class Asker:
         self._oracle = oracle
         self._pause = pause
         self._sleep = sleep
+        self._untold = 0  # in a row
         self.clock = clock
 
     def abis(self, known: SetAbis) -> Message:
@@ -103,9 +123,9 @@ class Asker:
         )
         return sorted(found)
 
-    def package(self, package: str) -> Message | Refused | None:
-        """The SNAPSHOT of a package; what the quarantine keeps of an answer that is none; or None
-        if the master does not have it (any more).
+    def package(self, package: str) -> Message | Refused | Untold | None:
+        """The SNAPSHOT of a package; what the quarantine keeps of an answer that is none; that
+        the master cannot tell of it; or None if it does not have it (any more).
 
         Raises:
             PeerError: if the master does not answer.
@@ -113,10 +133,14 @@ class Asker:
         self._sleep(self._pause)
         try:
             project = self._oracle.request("PROJDATA", package)
-        except PeerError:
-            if self._oracle.request("PKGEXISTS", package):
+        except CannotTellError as error:
+            if not self._oracle.request("PKGEXISTS", package):
+                return None
+            self._untold += 1
+            if self._untold > MOST_UNTOLD:
                 raise
-            return None
+            return Untold(error.cause)
+        self._untold = 0
         if translate.is_unknown(project):
             return None
         spellings = self._oracle.request("GETPKGNAMES", package)
@@ -131,7 +155,7 @@ class Asker:
         Raises:
             PeerError: if the master does not answer.
         """
-        answer = self._oracle.request("GETSEARCH")
+        answer = self._oracle.request("GETSEARCH", within=SUMS_WITHIN)
         found: dict[str, dict[str, int]] = self._sound(
             "GETSEARCH", lambda: translate.checked(schema.COUNTERS, answer, "GETSEARCH")
         )
@@ -156,8 +180,9 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
         PeerError: if the master does not answer; what it told so far is kept.
         JournalError: if it could not be journaled.
     """
-    record = Record(state.directory / RECORD)
     broken = [feed.feed for feed in state.journal.feeds() if feed.broken]
+    record = Record(state.directory / RECORD, broken, asker.clock())
+    went_on_after = record.after
     abis = compare.set_abis(state.connection)
     if abis != asker.abis(abis).data:
         state.take([Accepted(None, asker.abis(abis))])
@@ -168,6 +193,7 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
         [Accepted(None, translate.delete_package(package, asker.clock())) for package in gone]
     )
     taken = unusable = asked = 0
+    untold: dict[str, str] = {}
     if not record.packages_done:
         comparer = compare.Comparer(state.connection)
         batch: list[Entry] = []
@@ -179,6 +205,8 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
             if isinstance(found, Refused):
                 batch.append(found)
                 unusable += 1
+            elif isinstance(found, Untold):
+                untold[package] = found.why
             elif found is not None and comparer.differences(found):
                 batch.append(Accepted(None, found))
                 taken += 1
@@ -192,10 +220,11 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
         record.reached(every[-1] if every else "", packages_done=True)
     progress(len(every), len(every))
     counted = _take_counters(state, asker)
-    for feed in broken:
+    for feed in record.broken:
         state.journal.repaired(feed)
     record.ended()
-    return Outcome(asked, taken, len(gone), counted, unusable)
+    still_broken = sorted({*broken}.difference(record.broken))
+    return Outcome(asked, taken, len(gone), counted, unusable, untold, went_on_after, still_broken)
 
 
 def _take_counters(state: State, asker: Asker) -> int:
@@ -219,14 +248,24 @@ def _take_counters(state: State, asker: Asker) -> int:
 
 
 class Record:
-    """How far a backfill got; if it is lost, packages are asked for again."""
+    """How far a backfill got; if it is lost, packages are asked for again.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        broken: feeds that were broken when it began: what they lost it has asked for, or will.
+    """
+
+    def __init__(self, path: Path, broken: list[str], now: Time) -> None:
         self._path = path
+        self._began = now
+        self.broken = broken
         self.after = ""
         self.packages_done = False
         try:
             found = json.loads(path.read_bytes())
+            if not 0 <= now - found["began"] < OLDEST:
+                return
+            self._began = int(found["began"])
+            self.broken = [str(feed) for feed in found["broken"]]
             self.after = str(found["after"])
             self.packages_done = bool(found["packages_done"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -234,8 +273,14 @@ class Record:
 
     def reached(self, package: str, *, packages_done: bool = False) -> None:
         self.after, self.packages_done = package, packages_done
+        found = {
+            "began": self._began,
+            "broken": self.broken,
+            "after": package,
+            "packages_done": packages_done,
+        }
         temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps({"after": package, "packages_done": packages_done}))
+        temporary.write_text(json.dumps(found))
         os.replace(temporary, self._path)
 
     def ended(self) -> None:
@@ -243,11 +288,13 @@ class Record:
 
 
 class Difference(NamedTuple):
-    """How a package stands differently in the index, in words; and what would mend it."""
+    """How a package stands differently in the index, in words; and what would mend it, if that is
+    known.
+    """
 
     package: str
     what: list[str]
-    mend: Entry
+    mend: Entry | None
 
 
 def differences(
@@ -274,7 +321,9 @@ def differences(
     comparer = compare.Comparer(connection)
     for number, package in enumerate(packages, 1):
         found = asker.package(package)
-        if isinstance(found, Refused):
+        if isinstance(found, Untold):
+            yield Difference(package, [f"the master cannot tell of it: {found.why}"], None)
+        elif isinstance(found, Refused):
             yield Difference(package, [f"the master's answer is unusable: {found.error}"], found)
         elif found is None:
             if connection.execute(
@@ -282,6 +331,8 @@ def differences(
             ).fetchone():
                 gone = translate.delete_package(package, asker.clock())
                 yield Difference(package, ["the master does not have it"], Accepted(None, gone))
+            else:
+                yield Difference(package, ["neither the master nor the index has it"], None)
         else:
             what = comparer.differences(found)
             if what:

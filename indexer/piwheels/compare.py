@@ -22,6 +22,10 @@ UNTOLD = frozenset({"duration", "build_duration"})
 UNTOLD_IF_NULL = frozenset({"build_id", "log_url"})
 """What it does not always tell."""
 
+OF_THE_BUILD = frozenset({"build_id", "log_url", "status"})
+"""What follows from which build it is. Of several that are as good a master tells any one, and it
+compares ABIs as text: if the index has that build, it knows better what came of it."""
+
 _MOST = 200
 
 
@@ -62,7 +66,13 @@ class Comparer:
         memory = self._scratch()
         self._serial += 1
         apply.Applier(memory).apply([Row(self._serial, snapshot)])
-        return list(_differences("", here, _document(memory, package)))
+        known = {
+            row[0]
+            for row in self._connection.execute(
+                "SELECT build_id FROM builds WHERE package = ?", (package,)
+            )
+        }
+        return list(_differences("", here, _document(memory, package), known))
 
     def close(self) -> None:
         """Forget the index in memory."""
@@ -95,10 +105,12 @@ def _document(connection: sqlite3.Connection, package: str) -> Any:
     return document
 
 
-def _differences(path: str, here: Any, there: Any) -> Iterator[str]:
+def _differences(path: str, here: Any, there: Any, known: set[int]) -> Iterator[str]:
+    """Args: `known`, the numbers of the builds that the index has of the package."""
     if isinstance(here, dict) and isinstance(there, dict):
+        untold = UNTOLD | OF_THE_BUILD if there.get("build_id") in known else UNTOLD
         for key in dict.fromkeys((*here, *there)):
-            if key in UNTOLD or (key in UNTOLD_IF_NULL and there.get(key) is None):
+            if key in untold or (key in UNTOLD_IF_NULL and there.get(key) is None):
                 continue
             inner = f"{path} {key}" if path else key
             if key not in there:
@@ -106,6 +118,6 @@ def _differences(path: str, here: Any, there: Any) -> Iterator[str]:
             elif key not in here:
                 yield f"{inner}: the index does not have it"
             else:
-                yield from _differences(inner, here[key], there[key])
+                yield from _differences(inner, here[key], there[key], known)
     elif here != there:
         yield f"{path}: {here!r} in the index, {there!r} at the master"

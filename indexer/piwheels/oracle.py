@@ -21,6 +21,13 @@ from . import cbor
 ANSWER_WITHIN = 60.0
 """Seconds; some requests make the master's database work."""
 
+SUMS_WITHIN = 1800.0
+"""Seconds for the sums over all downloads."""
+
+
+class CannotTellError(PeerError):
+    """The master answered that it cannot tell."""
+
 
 @contextmanager
 def connected(address: str, monotonic: Callable[[], float]) -> Iterator[Oracle]:
@@ -81,7 +88,7 @@ class Oracle:
         self._monotonic = monotonic
         self._answer_within = answer_within
         self._asked = ""
-        self._deadline = 0.0
+        self._deadline = self._within = 0.0
         self._monitor: zmq.Socket[bytes]
         self.socket = self._open()
 
@@ -108,8 +115,8 @@ class Oracle:
         """True while a request has no answer yet."""
         return bool(self._asked)
 
-    def ask(self, name: str, data: Any = NO_DATA) -> bool:
-        """Ask; false if the master is not there to be asked."""
+    def ask(self, name: str, data: Any = NO_DATA, within: float | None = None) -> bool:
+        """Ask, for an answer within so many seconds; false if nobody is there to be asked."""
         assert not self._asked, "one request at a time"
         while self._monitor.poll(0):
             self._monitor.recv_multipart()  # of before
@@ -118,7 +125,8 @@ class Oracle:
         except zmq.Again:
             return False
         self._asked = name
-        self._deadline = self._monotonic() + self._answer_within
+        self._within = self._answer_within if within is None else within
+        self._deadline = self._monotonic() + self._within
         return True
 
     def answer(self) -> Answer | None:
@@ -138,10 +146,11 @@ class Oracle:
             elif self._monotonic() < self._deadline:
                 return None
             else:
-                cause = f"it did not answer within {self._answer_within:g} s"
+                cause = f"it did not answer within {self._within:g} s"
+            asked = self._asked
             self._forget()
             raise PeerError(
-                f"ask the master at {self.address}",
+                f"ask the master at {self.address} for {asked}",
                 cause,
                 "see that piw-master runs, and that --db-queue is its db-queue",
             ) from None
@@ -159,15 +168,22 @@ class Oracle:
         self.close()
         self.socket = self._open()
 
-    def request(self, name: str, data: Any = NO_DATA, connect_within: float = 10.0) -> Any:
+    def request(
+        self,
+        name: str,
+        data: Any = NO_DATA,
+        connect_within: float = 10.0,
+        within: float | None = None,
+    ) -> Any:
         """Ask, and wait for the answer; for commands.
 
         Raises:
-            PeerError: if the master is not there, does not answer in time, or says it cannot.
+            CannotTellError: if the master says it cannot.
+            PeerError: if it is not there, or does not answer in time.
         """
         operation = f"ask the master at {self.address} for {name}"
         until = self._monotonic() + connect_within
-        while not self.ask(name, data):
+        while not self.ask(name, data, within):
             if self._monotonic() >= until:
                 raise PeerError(
                     operation,
@@ -184,7 +200,7 @@ class Oracle:
             if found is not None:
                 break
         if found.error:
-            raise PeerError(operation, found.error, "see the master's own log")
+            raise CannotTellError(operation, found.error, "see the master's own log")
         return found.data
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ lacks, and, slowly and for ever, all others, because the master's feeds do not t
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ REST = 60
 
 LONGEST_BACKOFF = 60.0
 
+LIST_AGAIN = 60
+"""Pauses from one such question to the next, at least."""
+
 SURE_AFTER = 3.0
 """Seconds until a difference is believed: a message about it may be on its way to us."""
 
@@ -64,6 +68,12 @@ def unlike(there: list[str], here: Iterable[tuple[str]]) -> tuple[list[str], lis
     return lacking + there[position:], gone
 
 
+def _holds(names: list[str], name: str) -> bool:
+    """Whether a sorted list has it."""
+    position = bisect_left(names, name)
+    return position < len(names) and names[position] == name
+
+
 class Snapshots:
     """A source of the daemon: the master's database queue.
 
@@ -84,8 +94,10 @@ class Snapshots:
         monotonic: Callable[[], float],
     ) -> None:
         self._connection = tools.connection
+        self._wake = tools.wake
         self._oracle = Oracle(tools.context, address, monotonic)
         self._pause = pause
+        self._rhythm = max(pause, 0.01)
         self._clock = clock
         self._monotonic = monotonic
         self._comparer = compare.Comparer(tools.connection)
@@ -98,7 +110,8 @@ class Snapshots:
         self._again = False  # another message about it came meanwhile
         self._answers: list[Answer] = []
         self._next = 0.0
-        self._next_list = 0.0
+        self._next_list = self._listed = 0.0
+        self._untold: set[str] = set()  # that are in the list, and the master tells nothing of
         self._next_sweep = 0.0
         self._backoff = 0.0
         self._abis_known = False
@@ -139,6 +152,7 @@ class Snapshots:
             if answer is not None:
                 self._take(answer, entries)
                 if entries:
+                    self._wake()  # or it would wait before it asks for the next
                     return entries  # they must be applied before the next are compared
             if self._oracle.busy or self._monotonic() >= until or not self._ask():
                 return entries
@@ -221,10 +235,16 @@ class Snapshots:
                 answer.error,
                 extra=event("package-not-told", package=self._package),
             )
-            self._next_list = 0.0  # which tells whether it has gone
+            self._not_told(self._package)
             self._package = ""
         else:
             self._fail(f"the master cannot answer {answer.name}: {answer.error}")
+
+    def _not_told(self, package: str) -> None:
+        """Have the next list tell whether a package has gone; once, and not at once again."""
+        if package not in self._untold:
+            self._untold.add(package)
+            self._next_list = min(self._next_list, self._listed + LIST_AGAIN * self._rhythm)
 
     def _take_abis(self, entries: list[Entry]) -> None:
         active, every = (translate.checked(NAMES, one.data, "GETABIS") for one in self._answers)
@@ -242,12 +262,17 @@ class Snapshots:
         there = sorted(translate.checked(NAMES, answer.data, "ALLPKGS"))
         self._answers.clear()
         lacking, gone = unlike(there, self._connection.execute(_ALL_HERE))
-        self._lacking = dict.fromkeys(lacking)
+        now = self._monotonic()
+        every = LIST_EVERY * self._rhythm
+        if now >= self._listed + every:
+            self._untold.clear()
+        self._untold = {one for one in self._untold if _holds(there, one)}
+        self._lacking = dict.fromkeys(one for one in lacking if one not in self._untold)
         if there:  # an empty list is a master whose database was lost, not a reason to delete
             entries += [
                 Accepted(None, translate.delete_package(package, self._clock())) for package in gone
             ]
-        self._next_list = self._monotonic() + LIST_EVERY * max(self._pause, 0.01)
+        self._next_list, self._listed = now + every, now
 
     def _take_package(self, entries: list[Entry]) -> None:
         project, spellings = self._answers
@@ -261,8 +286,9 @@ class Snapshots:
             return
         if translate.is_unknown(project.data):
             self._doubtful.pop(package, None)
-            self._next_list = 0.0  # which tells whether it has gone
+            self._not_told(package)
             return
+        self._untold.discard(package)
         message = translate.snapshot(package, project.data, spellings.data, self._clock())
         if not self._news(message):
             self._doubtful.pop(package, None)

@@ -66,7 +66,8 @@ def download(data: Any, at: Time) -> Message:
 
 def is_unknown(project: Any) -> bool:
     """Whether an answer to PROJDATA says that there is no such package."""
-    return isinstance(project, dict) and project.get("name", "") is None
+    # Of one without a name, too, the master has a description: a row of its own table.
+    return isinstance(project, dict) and project.get("description", "") is None
 
 
 def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
@@ -87,11 +88,12 @@ def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
         }
         for version, release in found["releases"].items()
     }
+    name = found["name"] or package  # killed in between, a master has a package without a name
     data = {
         "package": package,
-        "name": found["name"],
+        "name": name,
         "description": found["description"],
-        "aliases": sorted({*spellings} - {package, found["name"]}),
+        "aliases": sorted({*spellings} - {package, name}),
         "releases": releases,
     }
     return message("SNAPSHOT", at, data)

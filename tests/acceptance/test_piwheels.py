@@ -16,6 +16,7 @@ import zmq
 
 from indexer.journal_reader import JournalReader
 from indexer.piwheels import cbor
+from indexer.piwheels.backfill import OLDEST, Record
 
 from .. import samples
 from ..captured import DIRECTORY, captures
@@ -140,6 +141,40 @@ def test_backfill_repairs_a_broken_feed(ipc: Feed, site: Site, master: Master) -
     site.piw("backfill", "--db-queue", master.address)
     assert site.status()["problems"] == []
     assert site.status()["counts"]["packages"] == 7, "what the master lacks has gone"
+
+
+def test_backfill_repairs_only_feeds_that_were_broken_when_it_began(tmp_path: Path) -> None:
+    """What broke later may have lost what was asked for before."""
+    path = tmp_path / "backfill.json"
+    record = Record(path, ["one"], 1000)
+    record.reached("numpy")
+    gone_on = Record(path, ["one", "two"], 1000 + OLDEST - 1)
+    assert (gone_on.after, gone_on.broken) == ("numpy", ["one"])
+    anew = Record(path, ["one", "two"], 1000 + OLDEST)
+    assert (anew.after, anew.broken) == ("", ["one", "two"])
+    path.write_text('{"after": "numpy", "packages_done": true}')
+    assert not Record(path, [], 1000).packages_done, "of an older version"
+
+
+def test_a_package_that_the_master_cannot_tell_of_is_named(site: Site, master: Master) -> None:
+    queue = ["--db-queue", master.address]
+    everything = {*master.get("ALLPKGS")}
+    master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", {*everything, "ill"})
+    told = site.piw("backfill", *queue)
+    assert "the master cannot tell of ill: no such thing" in told.stderr
+    assert site.status()["counts"]["packages"] == len(everything)
+    found = site.piw("reconcile", "--fix", *queue, status=1).stdout
+    assert found == (
+        "ill: the master cannot tell of it: no such thing\n"
+        "Taken from the master: 0. `piw-indexer write` publishes them.\nNot mended: 1.\n"
+    )
+    assert site.piw("reconcile", "NumPy", *queue).stdout == "No differences.\n"
+    unknown = site.piw("reconcile", "no_such", *queue, status=1).stdout
+    assert unknown == "no-such: neither the master nor the index has it\n"
+    # One after the other, it is no single package's fault.
+    ill = {f"ill{number}" for number in range(20)}
+    master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", everything | ill)
+    assert "for PROJDATA: no such thing" in site.piw("backfill", *queue, status=4).stderr
 
 
 def test_master_that_is_not_there(site: Site, sockets: Path) -> None:

@@ -610,3 +610,19 @@ def test_at_of_downloads_is_when_they_happened(index: Index) -> None:
     assert index.rows("SELECT datetime(hour, 'unixepoch') FROM download_hours") == [
         ("2026-11-20 13:00:00",)
     ]
+
+
+def test_success_of_a_snapshot_that_no_file_fits_is_another_abis(index: Index) -> None:
+    """A master compares ABIs as text, and calls cp39 well because of a file for cp311."""
+    index.apply(
+        set_abis("cp39", "cp311"),
+        snapshot(
+            "numpy",
+            releases={
+                "1.0": snapshot_release(
+                    {WHEEL: snapshot_file()}, {"cp311": ("success", 7), "cp39": ("success", 8)}
+                )
+            },
+        ),
+    )
+    assert [(row[0], row[3]) for row in index.table("builds")] == [(7, "cp311")]

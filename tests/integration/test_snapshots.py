@@ -13,6 +13,7 @@ import zmq
 from indexer import clock
 from indexer.journal import Accepted, Entry
 from indexer.piwheels import cbor, snapshots
+from indexer.piwheels.compare import Comparer
 from indexer.piwheels.snapshots import Snapshots
 from indexer.source import Tools
 from indexer.state import State
@@ -130,3 +131,49 @@ def test_an_answer_that_is_none_is_quarantined(beside: Beside, master: Master) -
     beside.until(lambda: len(beside.packages()) == 6)
     [found] = beside.state.journal.quarantine()
     assert (found.source, found.format) == ("db-queue", "cbor")
+
+
+def test_a_package_that_the_master_cannot_tell_of_holds_up_no_other(
+    beside: Beside, master: Master
+) -> None:
+    there = {*master.get("ALLPKGS")}
+    master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", {*there, "ill", "nameless"})
+    # A master that was killed between a package and its name; and one whose database is at fault.
+    project: dict[str, Any] = {"name": None, "description": "", "releases": {}}
+    master.put("PROJDATA", "nameless", project)
+    master.put("GETPKGNAMES", "nameless", [])
+    beside.until(lambda: len(beside.packages()) == 8)
+    assert "nameless" in beside.packages()
+    rounds = asked_for(master, "numpy")
+    beside.until(lambda: asked_for(master, "numpy") > rounds + 3)
+    lists = sum(1 for name, _ in master.asked if name == "ALLPKGS")
+    assert asked_for(master, "ill") <= lists <= rounds + 4
+    # When it is well again, it is taken.
+    master.put("PROJDATA", "ill", {**project, "name": "Ill"})
+    master.put("GETPKGNAMES", "ill", ["Ill"])
+    beside.snapshots.finished("ill", "1.0")
+    beside.until(lambda: "ill" in beside.packages())
+
+
+def test_another_build_that_is_known_is_no_difference(beside: Beside) -> None:
+    """Of several that are as good a master tells any one; ours have what it does not tell."""
+    envelopes = [
+        samples.set_abis("cp39", "cp311"),
+        samples.new_package("numpy"),
+        samples.new_version("numpy", "1.0"),
+        *(samples.log_build(number, "numpy", "1.0", status=False) for number in (1, 2)),
+    ]
+    beside.state.take([Accepted(None, samples.decoded(one)) for one in envelopes])
+
+    def different(**abis: tuple[str, int | None]) -> list[str]:
+        releases = {"1.0": samples.snapshot_release(abis=abis)}
+        return Comparer(beside.state.connection).differences(
+            samples.decoded(samples.snapshot("numpy", releases=releases))
+        )
+
+    pending: tuple[str, int | None] = ("pending", None)
+    assert different(cp39=pending, cp311=("fail", 2)) == []
+    assert different(cp39=pending, cp311=("fail", 1)) == []
+    assert different(cp39=("success", 2), cp311=("fail", 2)) == []
+    assert different(cp39=pending, cp311=("fail", 3)) != []
+    assert different(cp39=pending, cp311=pending) != []

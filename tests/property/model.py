@@ -247,6 +247,12 @@ class Model:
                 )
         for abi, about in told.items():
             if about["build_id"] not in used:
+                # Whoever says that all is well, and there is no file for it, means another ABI.
+                if about["status"] == "success" and not any(
+                    fit(python_tag(name), f["abi_tag"], abi) is not None
+                    for name, f in files.items()
+                ):
+                    continue
                 used.add(about["build_id"])
                 succeeded = about["status"] in ("success", "error")
                 self._record(Build(package, version, abi, succeeded, None, about["build_id"]))
