@@ -10,6 +10,7 @@ from __future__ import annotations
 import configparser
 import difflib
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -333,6 +334,8 @@ FLAGS: dict[str, str] = {
     "exit": "Leave when the file is sent and nobody asks for a replay any more.",
     "json": "For programs.",
     "monitor": "One line and an exit status, for Nagios, Icinga and the like.",
+    "dismiss": "Put those with the given IDs aside: `status` no longer speaks of them; they are"
+    " kept, and listed with --all.",
     "retry": "Try to accept them again; without IDs, all.",
     "salvage": "Go on with what can be read of a damaged journal; the rest is lost.",
     "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: whoever is on the network may"
@@ -378,6 +381,15 @@ _RESERVED = {"all": "everything", "json": "as_json", "exit": "leave"}
 
 def configuration(function: _Function) -> _Function:
     """A decorator that gives a command `-c FILE`, and reads the configuration files."""
+    return _configuration(_read_files)(function)
+
+
+def configuration_to_look(function: _Function) -> _Function:
+    """Likewise, for a command that only looks: when there is a mistake, it is needed most."""
+    return _configuration(_read_what_is_right)(function)
+
+
+def _configuration(callback: Callable[..., None]) -> Callable[[_Function], _Function]:
     return click.option(
         "-c",
         "--configuration",
@@ -385,26 +397,46 @@ def configuration(function: _Function) -> _Function:
         type=click.Path(dir_okay=False, path_type=Path),
         is_eager=True,
         expose_value=False,
-        callback=_read_files,
+        callback=callback,
         help="A configuration file more; counts before piwheels' own.",
-    )(function)
+    )
 
 
-def _read_files(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+def _read_what_is_right(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> None:
+    def tell(error: UsageError) -> None:
+        click.echo(f"piw-indexer: {error}\n  it goes on without that", err=True)
+
+    _read_files(context, parameter, value, tell)
+
+
+def _read_files(
+    context: click.Context,
+    parameter: click.Parameter,
+    value: Path | None,
+    mistake: Callable[[UsageError], None] | None = None,
+) -> None:
+    if value is not None and not value.is_file():
+        raise UsageError(f"read the configuration {value}", "there is no such file")
+    paths = [path for name in FILES if os.path.isfile(path := Path(name).expanduser())]
     found: dict[str, Any] = {}
-    for name in FILES:
-        path = Path(name).expanduser()
-        if path.is_file():
-            found |= read_file(path)
-    if value is not None:
-        if not value.is_file():
-            raise UsageError(f"read the configuration {value}", "there is no such file")
-        found |= read_file(value)
+    for path in (*paths, *([value] if value is not None else [])):
+        try:
+            found |= read_file(path, mistake)
+        except UsageError as error:
+            if mistake is None:
+                raise
+            mistake(error)
     context.default_map = {**(context.default_map or {}), **found}
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -> dict[str, Any]:
     """The options in the section `[indexer]` of a file, by the names that click gives them.
+
+    Args:
+        path: of the file.
+        mistake: told of an unknown key or a bad value, which is then passed over.
 
     Raises:
         UsageError: if the file cannot be read, or has an unknown key or a bad value there.
@@ -433,17 +465,28 @@ def read_file(path: Path) -> dict[str, Any]:
         return {}
     found = {}
     for written, text in parser.items(SECTION):
-        name = written.replace("_", "-")
-        if name not in OPTIONS and name not in FLAGS:
-            close = difflib.get_close_matches(name, [*OPTIONS, *FLAGS], 1)
-            raise UsageError(
-                operation,
-                f"[{SECTION}] has no option {written!r}",
-                f"did you mean {close[0]}?" if close else "see piw-indexer --help",
-            )
-        parameter = _RESERVED.get(name, name.replace("-", "_"))
-        found[parameter] = _checked(operation, name, text or "")
+        try:
+            parameter, value = _option(operation, written, text)
+        except UsageError as error:
+            if mistake is None:
+                raise
+            mistake(error)
+        else:
+            found[parameter] = value
     return found
+
+
+def _option(operation: str, written: str, text: str | None) -> tuple[str, Any]:
+    """A line of the section: the parameter's name, and its value."""
+    name = written.replace("_", "-")
+    if name not in OPTIONS and name not in FLAGS:
+        close = difflib.get_close_matches(name, [*OPTIONS, *FLAGS], 1)
+        raise UsageError(
+            operation,
+            f"[{SECTION}] has no option {written!r}",
+            f"did you mean {close[0]}?" if close else "see piw-indexer --help",
+        )
+    return _RESERVED.get(name, name.replace("-", "_")), _checked(operation, name, text or "")
 
 
 def _checked(operation: str, name: str, text: str) -> Any:

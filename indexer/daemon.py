@@ -59,6 +59,7 @@ class Options:
         protections: of the queues of each of them.
         writer: how documents are written.
         sources: what else it takes messages from.
+        feeds_named: whether somebody has set the feeds; by default there may be none.
     """
 
     state_dir: Path
@@ -66,6 +67,7 @@ class Options:
     protections: Sequence[Connecting]
     writer: WriterOptions
     sources: Sequence[OpenSource] = ()
+    feeds_named: bool = True
 
 
 class _StoppedError(Exception):
@@ -451,6 +453,7 @@ class Daemon:
             "counters_published": times.to_rfc3339(counters) if counters else None,
             "feeds": self._progress.feeds(subscribers),
             "queues": [list(pair) for pair in self._options.feeds],
+            "feeds_named": self._options.feeds_named,
             "output_path": str(self._options.writer.output_path),
         }
         for source in self._sources:

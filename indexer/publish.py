@@ -40,6 +40,43 @@ WAIT = 10.0
 """Seconds that another process has to leave an output tree."""
 
 
+def refuse_unwritable(output_path: Path) -> None:
+    """Only look whether documents can be written there, or what is missing above them be made.
+
+    Raises:
+        PublishError: if not.
+    """
+    projects = output_path / "project"
+    there = projects.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise PublishError(
+            f"write to the output directory {projects}",
+            f"{there} is no directory",
+            "move it away, or give another --output-path",
+        )
+    _refuse_closed(there, str(projects))
+
+
+def _refuse_closed(directory: Path, shown: str) -> None:
+    if os.access(directory, os.W_OK | os.X_OK):
+        return
+    operation = f"write to the output directory {shown}"
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise PublishError(
+            operation,
+            f"{directory} is read-only for this process",
+            "where the unit lets the daemon write is said by `piw-indexer install`, and holds after"
+            " systemctl daemon-reload and systemctl restart piw-indexer",
+        )
+    raise PublishError(
+        operation,
+        "permission denied",
+        "check --output-path, and that it belongs to the user that runs piw-indexer",
+    )
+
+
 class Publisher:
     """Puts documents into an output tree; several threads may, for different names.
 
@@ -66,12 +103,7 @@ class Publisher:
             directories.make(output_path / "project")
         except OSError as error:
             raise _failed("make the output directory", self._projects, error) from error
-        if not os.access(self._projects, os.W_OK | os.X_OK):
-            raise PublishError(
-                f"write to the output directory {self._projects}",
-                "permission denied",
-                "check --output-path, and that it belongs to the user that runs piw-indexer",
-            )
+        _refuse_closed(Path(self._projects), self._projects)
         self.takes_many = directories.syncs_whole(output_path)
         """Whether `projects` may be called."""
         self._held = -1

@@ -203,4 +203,6 @@ def _feed_state(feed: dict[str, Any]) -> Text:
         return Text("broken", style="bold red")
     if feed["filling"]:
         return Text("a hole is filled", style="yellow")
+    if feed["silent_seconds"] is None:
+        return Text("not heard", style="yellow")
     return Text("ok", style="green")

@@ -208,7 +208,6 @@ class WriterHandle:
             self.written += changed
             self.last_published = names[-1], clock.now()
             self.recent = (self.recent + names)[-10:]
-            self.failure = ""
         elif kind == "window":
             with self._writing("move the window of the counters"):
                 counters.move_window(self._connection, values[0])
@@ -217,7 +216,6 @@ class WriterHandle:
             with self._writing("note that packages.json was written"):
                 writer.counters_done(self._connection, *values)
             self.counters_published = clock.now()
-            self.failure = ""
         elif kind == "failed":
             self.failure = values[0]
         elif kind == "well":
@@ -293,6 +291,7 @@ class _WriterLoop:
         self._retry_at = 0.0
         self._backoff = 0.0
         self._failures: dict[str, float] = {}
+        self._failing = False  # and the daemon knows
         self._retries: dict[str, tuple[float, float]] = {}  # name: when, after how long a wait
 
     def run(self) -> None:
@@ -345,8 +344,10 @@ class _WriterLoop:
         if now >= self._retry_at:
             self._write_due(now, everything=stopping)
         self._count_if_due(now, stopping)
-        if self._unreadable_until:
-            self._unreadable_until = 0.0
+        self._unreadable_until = 0.0
+        # A document that still cannot be written is not forgotten because others can be.
+        if self._failing and not self._backoff and not self._retries:
+            self._failing = False
             self._pipe.send(("well",))
 
     def _flushed(self) -> bool:
@@ -453,6 +454,7 @@ class _WriterLoop:
         if clock.monotonic() - self._failures.get(failure.cause, -60.0) >= 60.0:
             self._failures = {failure.cause: clock.monotonic()}
             log.error("%s", text, extra=event("publishing-fails"))
+        self._failing = True
         self._pipe.send(("failed", text))
 
     # Counters
@@ -466,6 +468,7 @@ class _WriterLoop:
                 except PublishError as error:
                     self._back_off(error)
                 else:
+                    self._back_off(None)
                     self._pipe.send(("counters", serial, start))
                 gc.collect()
             return

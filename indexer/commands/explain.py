@@ -18,7 +18,7 @@ from ..state import JOURNAL, refuse_missing
 
 @click.command()
 @click.argument("package")
-@config.configuration
+@config.configuration_to_look
 @config.option("state-dir")
 @config.option("output-path")
 @config.option("site-url")

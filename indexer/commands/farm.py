@@ -22,7 +22,7 @@ EVERY = 1.0
 
 
 @click.command()
-@config.configuration
+@config.configuration_to_look
 @config.option("state-dir")
 @config.flag("json")
 def farm(state_dir: Path, as_json: bool) -> None:

@@ -16,7 +16,7 @@ _STOP = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
-@config.configuration
+@config.configuration_to_look
 @config.option("state-dir")
 @config.option("textfile")
 @config.option("listen")

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from .. import clock, config, reload
 from ..daemon import Daemon, Options
@@ -16,7 +17,8 @@ from ..journal_log import event
 from ..piwheels.log_relay import LogRelay
 from ..piwheels.snapshots import Snapshots
 from ..piwheels.status_feed import StatusFeed, forget_farm
-from ..publish import Publisher
+from ..privileges import as_owner
+from ..publish import Publisher, refuse_unwritable
 from ..source import OpenSource, Source, Tools
 from ..writer_process import Options as WriterOptions
 
@@ -45,6 +47,7 @@ log = logging.getLogger(__name__)
 @config.option("max-delay")
 @config.option("counters-interval")
 @config.flag("validate")
+@as_owner
 def run(
     state_dir: Path,
     output_path: Path,
@@ -83,6 +86,7 @@ def run(
             " --replay-queue",
             "give one of each for every publisher",
         )
+    named = click.get_current_context().get_parameter_source("changes_queue")
     feeds = list(zip(changes_queue, replay_queue, strict=True))
     protections = security.for_subscribers(feeds, curve_key, curve_server_key, allow_insecure_tcp)
     sources: list[OpenSource] = []
@@ -131,9 +135,10 @@ def run(
     if log_queue is None or log_forward is None:
         _confess(waiting, None)
         waiting = []
-    Publisher(output_path)  # refuses an output path that cannot be written, before any socket
     if validate:
+        refuse_unwritable(output_path)
         return
+    Publisher(output_path)  # refuses an output path that cannot be written, before any socket
     daemon = Daemon(
         Options(
             state_dir,
@@ -149,6 +154,7 @@ def run(
                 logging.getLogger().level,
             ),
             sources,
+            feeds_named=named is not ParameterSource.DEFAULT,
         )
     )
 

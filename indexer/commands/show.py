@@ -14,7 +14,7 @@ from ..progress import console
 @click.command()
 @click.argument("package")
 @click.argument("version", required=False)
-@config.configuration
+@config.configuration_to_look
 @config.option("state-dir")
 @config.option("site-url")
 @config.flag("all")

@@ -14,7 +14,7 @@ from ..status import gather
 
 
 @click.command()
-@config.configuration
+@config.configuration_to_look
 @config.option("state-dir")
 @config.flag("json")
 @config.flag("monitor")

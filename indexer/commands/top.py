@@ -33,7 +33,7 @@ PLAIN = (100, 40)
 
 
 @click.command()
-@config.configuration
+@config.configuration_to_look
 @config.option("state-dir")
 def top(state_dir: Path) -> None:
     """How it stands, live: the verdict, feeds, throughput, what waits, what was published last.

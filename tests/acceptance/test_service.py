@@ -209,6 +209,12 @@ def test_validate_only_looks(site: Site, ipc: Feed) -> None:
     options = [*site.state, *site.output, *ipc.options, "--validate"]
     assert site.piw("run", *options[2:]).stdout == ""
     assert not site.state_dir.exists()
+    assert not site.output_path.exists()
+    taken = site.home / "taken"
+    taken.mkdir()
+    (taken / "project").touch()
+    refused = site.piw("run", *ipc.options, "--validate", "--output-path", taken, status=3)
+    assert "is no directory" in refused.stderr
     file = configured(site, "settle = soon\n")
     assert "settle = soon" in site.piw("run", *options[2:], "-c", file, status=2).stderr
 

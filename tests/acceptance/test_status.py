@@ -21,6 +21,7 @@ pytestmark = pytest.mark.acceptance
 
 SCHEMA = json.loads((REPOSITORY / "schema" / "status.schema.json").read_text())
 CASE = case_named("equal-versions")
+OTHERS = [f"other-{number}" for number in range(300)]
 
 
 def undescribed(found: Any, schema: dict[str, Any], path: str = "") -> list[str]:
@@ -133,6 +134,44 @@ def test_documents_that_cannot_be_written(ipc: Feed, site: Site) -> None:
         site.wait(lambda found: ids(found) == set(), daemon, publisher)
         monitored(site, 0)
         daemon.terminate()
+
+
+def test_a_document_that_cannot_be_written_is_not_forgotten_over_others(
+    ipc: Feed, site: Site
+) -> None:
+    in_the_way = site.output_path / "project" / "blocked" / "json"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("somebody's file")
+    lines = [samples.line(samples.new_package(name)) for name in ("blocked", *OTHERS)]
+    (site.home / "feed.jsonl").write_bytes(b"".join(lines))
+    publisher = site.publisher(ipc, site.home / "feed.jsonl", "--rate", 50)
+    with publisher, site.daemon(ipc) as daemon:
+        site.wait(lambda found: "writer-failing" in ids(found), daemon, publisher)
+        looks = 0
+        while (found := site.gather())["serial"] < len(lines):
+            assert "writer-failing" in ids(found), found["daemon"]
+            looks += 1
+        assert looks, "it was only shown when the others were written"
+        site.wait(lambda found: found["pending"] == 1, daemon, publisher)
+        assert found["daemon"]["written"] > 0
+        in_the_way.unlink()
+        site.wait(lambda found: ids(found) == set(), daemon, publisher)
+        daemon.terminate()
+
+
+def test_a_mistake_in_the_configuration_does_not_hide_how_it_stands(ipc: Feed, site: Site) -> None:
+    site.take(samples.new_package("numpy"))
+    file = site.home / "wrong.conf"
+    file.write_text(f"[indexer]\nstate-dir = {site.state_dir}\nsettle = often\nsetle = 1\n")
+    for command in (["status"], ["show", "numpy"], ["history", "numpy"], ["metrics"]):
+        result = piw(*command, "-c", file, home=site.home)
+        assert "settle = often" in result.stderr
+        assert "did you mean settle?" in result.stderr
+        assert result.stdout
+    assert piw("status", "--monitor", "-c", file, home=site.home, status=2).stdout.startswith(
+        "PIW-INDEXER CRITICAL - no daemon runs"
+    )
+    assert "settle = often" in piw("write", "-c", file, home=site.home, status=2).stderr
 
 
 def test_a_daemon_that_says_nothing_any_more(ipc: Feed, site: Site) -> None:

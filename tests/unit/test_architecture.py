@@ -24,7 +24,10 @@ PICTURE = (
         "schema schema.index schema.messages schema.piwheels messages entries pending tags"
         " differences",
     ),
-    ("doors to the machine", "lock database config feed feed.curve schema.journal reload"),
+    (
+        "doors to the machine",
+        "lock privileges database config feed feed.curve schema.journal reload",
+    ),
     (
         "bytes and rows",
         "encode decode index feed.security piwheels piwheels.cbor piwheels.changes"
