@@ -76,6 +76,7 @@ class Journal(JournalReader):
         self._positions: dict[tuple[str, int], int] = {}
         self._epochs: dict[str, int] = {}
         self._quarantine_id = 0
+        self._was_full = False
         self.short = False
         """Whether disk space is short: write-ahead logs and transactions are kept small then."""
         self.serial = 0
@@ -305,7 +306,11 @@ class Journal(JournalReader):
     def _refuse_full(self) -> None:
         """Refuse to go on until nothing works any more: whoever makes room needs some, too."""
         room = self.look_at_room()
-        if room is not None and room < LEAST:
+        # A little more to begin again, or every batch would stop it once more.
+        least = LEAST + LEAST // 4 if self._was_full else LEAST
+        self._was_full = room is not None and room < least
+        if self._was_full:
+            assert room is not None
             self.be_brief(True)
             raise JournalError(
                 f"append to the journal in {self.directory}",
@@ -361,6 +366,20 @@ class Journal(JournalReader):
             writer.execute("INSERT INTO retries VALUES (?, ?)", (quarantine_id, row.serial))
         self.serial = row.serial
         return row
+
+    def dismiss(self, quarantine_ids: Iterable[int]) -> None:
+        """Put messages of the quarantine aside: they are kept, and wait for nothing any more.
+
+        They stand among the retries, with the serial 0, which no message has.
+
+        Raises:
+            JournalError: if it could not be committed.
+        """
+        writer = self._this_month()
+        with explained(self._writer_path, writing=True), database.transaction(writer):
+            writer.executemany(
+                "INSERT INTO retries VALUES (?, 0)", [(one,) for one in quarantine_ids]
+            )
 
     def repaired(self, feed: str) -> None:
         """Note that what a feed had lost is known again.

@@ -42,7 +42,9 @@ class Feed(NamedTuple):
 
 
 class Quarantined(NamedTuple):
-    """A refused message; `retried` is the serial under which it was accepted later."""
+    """A refused message; `retried` is the serial under which it was accepted later, 0 if it was put
+    aside.
+    """
 
     quarantine_id: int
     source: str

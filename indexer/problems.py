@@ -163,7 +163,8 @@ KINDS = {
             "The piwheels master that is followed is away or silent, or entries of its log are"
             " lost.",
             "see that piw-master runs, and that --status-queue, --db-queue, --log-queue and"
-            " --log-forward are its addresses",
+            " --log-forward are its addresses; where no master runs, take them out of"
+            " /etc/piw-indexer.conf",
         ),
         Kind(
             "index-behind",
@@ -175,7 +176,8 @@ KINDS = {
             "quarantine",
             WARNING,
             "Messages were refused, and wait to be looked at.",
-            "piw-indexer quarantine",
+            "piw-indexer quarantine lists them; what was looked at: piw-indexer quarantine ID"
+            " --dismiss, with the daemon stopped",
         ),
         Kind(
             "check-differences",

@@ -14,6 +14,7 @@ from ..errors import DecodeError, UsageError
 from ..journal import JournalReader, Quarantined
 from ..messages import Message
 from ..piwheels import log_relay
+from ..privileges import as_owner
 from ..progress import console
 from ..state import JOURNAL, SPOOL, State, refuse_missing
 
@@ -23,18 +24,21 @@ from ..state import JOURNAL, SPOOL, State, refuse_missing
 @config.configuration
 @config.option("state-dir")
 @config.flag("retry")
+@config.flag("dismiss")
 @config.flag("all")
 @config.flag("json")
 @config.flag("spool")
+@as_owner
 def quarantine(
     ids: tuple[int, ...],
     state_dir: Path,
     retry: bool,
+    dismiss: bool,
     everything: bool,
     as_json: bool,
     spool: bool,
 ) -> None:
-    """List refused messages, or show those with the given IDs, or retry them."""
+    """List refused messages, or show those with the given IDs, retry them, or put them aside."""
     journal = SPOOL if spool else JOURNAL
     refuse_missing(state_dir, journal)
     reader = JournalReader(state_dir / journal)
@@ -51,7 +55,13 @@ def quarantine(
         found = [one for one in found if one.quarantine_id in ids]
     elif not everything:
         found = [one for one in found if one.retried is None]
-    if retry:
+    if dismiss:
+        if retry or not ids:
+            raise UsageError(
+                "put aside", "--retry is given, too" if retry else "no ID is given", "give IDs only"
+            )
+        _dismiss(state_dir, journal, [one for one in found if one.retried is None])
+    elif retry:
         if spool:
             raise UsageError("retry", "what a publisher refused has to be mended in its file")
         _retry(state_dir, [one for one in found if one.retried is None])
@@ -94,6 +104,17 @@ def _show(one: Quarantined) -> None:
         click.echo(one.raw.decode(errors="backslashreplace").rstrip("\n"))
     else:
         click.echo(f"raw, in hex    {one.raw.hex()}")
+
+
+def _dismiss(state_dir: Path, journal: str, found: list[Quarantined]) -> None:
+    if journal == SPOOL:
+        raise UsageError("put aside", "the spool's quarantine is its publisher's", "leave it")
+    state = State(state_dir, "quarantine", clock.now)
+    try:
+        state.journal.dismiss([one.quarantine_id for one in found])
+    finally:
+        state.close()
+    click.echo(f"{len(found)} put aside; `piw-indexer quarantine --all` lists them")
 
 
 def _retry(state_dir: Path, found: list[Quarantined]) -> None:

@@ -124,6 +124,20 @@ def test_retry_after_a_fix(site: Site) -> None:
     assert site.piw("check").stdout == "No differences.\n"
 
 
+def test_what_was_looked_at_is_put_aside_and_kept(site: Site) -> None:
+    site.take({"msg": "NEWPKG", "data": {"package": "../one"}}, write=False)
+    site.take({"msg": "NEWPKG", "data": {"package": "../two"}}, write=False)
+    assert "no ID is given" in site.piw("quarantine", "--dismiss", status=2).stderr
+    assert "1 put aside" in site.piw("quarantine", 1, "--dismiss").stdout
+    assert [one["quarantine_id"] for one in quarantined(site)] == [2]
+    assert site.status()["quarantined"] == 1
+    assert [one["retried"] for one in quarantined(site, "--all")] == [0, None]
+    assert "0 of 0 accepted" in site.piw("quarantine", 1, "--retry").stdout
+    assert "1 put aside" in site.piw("quarantine", 1, 2, "--dismiss").stdout
+    assert "quarantine" not in [one["id"] for one in site.status()["alerts"]]
+    assert site.piw("check", *site.output).stdout.endswith("No differences.\n")
+
+
 def test_quarantine_of_nothing(site: Site) -> None:
     site.take(samples.new_package("numpy"))
     assert site.piw("quarantine").stdout == "The quarantine is empty.\n"
