@@ -1,7 +1,7 @@
 """The command `piw-indexer`: what a user can type, and how it ends.
 
-Results go to stdout, diagnostics to stderr. Exit status: 0 done, 1 `check` found differences, 2
-usage or configuration, 3 the state is locked or unusable, 4 a peer did not answer.
+Results go to stdout, diagnostics to stderr. Exit status: 0 done, 1 `check` or `reconcile` found
+differences, 2 usage or configuration, 3 the state is locked or unusable, 4 a peer did not answer.
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ def _configuration(machine: Machine) -> str:
     lines = [
         "# The configuration of piw-indexer. It counts before the section [indexer] of piwheels'",
         "# own files, and is no place for piwheels' settings: it does not read this.",
-        "# After a change: systemctl reload piw-indexer. If output-path changes, run",
-        "# `piw-indexer install` again as well: only that directory is writable for the daemon.",
+        "# After a change: systemctl reload piw-indexer. Another output-path takes more, because",
+        "# the daemon may write nowhere else: docs/install.md says what.",
         "# Every option: piw-indexer run --help.",
         "",
         "[indexer]",

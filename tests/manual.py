@@ -30,7 +30,7 @@ NOT_CONFIGURED = ("demo",)
 
 EXIT_STATUS = (
     (0, "done"),
-    (1, "`check` found differences"),
+    (1, "`check` or `reconcile` found differences"),
     (2, "usage or configuration"),
     (3, "the state is locked or unusable"),
     (4, "a peer did not answer"),

@@ -111,10 +111,9 @@ class Machine:
         """Run a line in a shell; what it says."""
         for there, here in (
             ("/var/lib/piw-indexer", self._site.state_dir),
-            ("/var/www", self._site.output_path),
+            ("/srv/piw-indexer", self._site.output_path),
             ("/srv/backup", self._site.home / "backup"),
             ("2026-11", datetime.now(UTC).strftime("%Y-%m")),
-            ("sudo -u piwheels ", ""),
         ):
             line = line.replace(there, str(here))
         done = subprocess.run(
