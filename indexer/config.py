@@ -161,7 +161,8 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "state-dir": {
-        "type": _DIRECTORY,
+        # Who may not look into it is told better by what looks.
+        "type": click.Path(file_okay=False, readable=False, path_type=Path),
         "default": "/var/lib/piw-indexer",
         "help": "Where journal and index are.",
     },

@@ -272,7 +272,15 @@ def refuse_missing(directory: Path, *names: str) -> None:
     Raises:
         StateError: if that is so.
     """
-    if not any((directory / name).exists() for name in names):
+    try:
+        there = any((directory / name).exists() for name in names)
+    except OSError as error:
+        raise StateError(
+            f"look into the state directory {directory}",
+            error.strerror or error,
+            "do it as root, or as the user that it belongs to",
+        ) from error
+    if not there:
         raise StateError(
             f"use the state directory {directory}",
             f"there is no {names[0]} in it",

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from indexer.problems import KINDS
 
 from .. import samples
-from ..support import REPOSITORY, Feed, Site, case_named, piw
+from ..support import REPOSITORY, Feed, Site, case_named, environment, piw
 
 pytestmark = pytest.mark.acceptance
 
@@ -172,6 +174,29 @@ def test_a_mistake_in_the_configuration_does_not_hide_how_it_stands(ipc: Feed, s
         "PIW-INDEXER CRITICAL - no daemon runs"
     )
     assert "settle = often" in piw("write", "-c", file, home=site.home, status=2).stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_look_is_told_so(site: Site) -> None:
+    """By a line for monitoring, too, which runs as a user of its own."""
+    site.take(samples.new_package("numpy"))
+    site.state_dir.chmod(0o700)
+    as_nobody = (
+        "import os, sys; from indexer.cli import main; os.setgroups([]); os.setgid(65534);"
+        " os.setuid(65534); main(sys.argv[1:])"
+    )
+    for options, status in (([], 3), (["--monitor"], 3)):
+        done = subprocess.run(
+            [sys.executable, "-c", as_nobody, "status", *map(str, site.state), *options],
+            env=environment(site.home),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        said = done.stdout if options else done.stderr
+        assert "look into the state directory" in said
+        assert not options or said.startswith("PIW-INDEXER UNKNOWN - ")
 
 
 def test_a_daemon_that_says_nothing_any_more(ipc: Feed, site: Site) -> None:
