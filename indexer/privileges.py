@@ -51,15 +51,16 @@ def become_owner(directory: Path) -> None:
         return
     try:
         user = pwd.getpwuid(status.st_uid)
-        name, group, home = user.pw_name, user.pw_gid, user.pw_dir
+        name, home = user.pw_name, user.pw_dir
     except KeyError:
-        name, group, home = f"user {status.st_uid}", status.st_gid, "/"
+        user, name, home = None, f"user {status.st_uid}", "/"
     try:
-        if home != "/":
-            os.initgroups(name, group)
+        if user is not None:
+            os.initgroups(name, user.pw_gid)
+            os.setgid(user.pw_gid)
         else:
             os.setgroups([])
-        os.setgid(group)
+            os.setgid(status.st_gid)
         os.setuid(status.st_uid)
     except OSError as error:
         raise StateError(
