@@ -6,7 +6,7 @@ No clock, no randomness: the same messages give the same rows, however they were
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from . import counters, database, index, messages, pending, tags, times
@@ -285,7 +285,7 @@ class Applier:
         by_builder: dict[str, list[messages.File]] = {}
         for file in release.files:
             by_builder.setdefault(file.builder_abi, []).append(_file(file))
-        every = [file for files in by_builder.values() for file in files]
+        untold = _untold(release)
         seen: set[int] = set()
         for builder_abi, files in sorted(by_builder.items()):
             build_id = _snapshot_build_id(release, builder_abi, files, by_builder.keys())
@@ -300,8 +300,8 @@ class Applier:
         for abi in release.abis:
             # Attempts without a file; of one for a skipped version it is not told how it ended.
             if abi.build_id is not None and abi.build_id not in seen:
-                if abi.status == "success" and not _fits(every, abi.abi_tag):
-                    continue  # a master compares ABIs as text; this build was another's
+                if abi.abi_tag in untold:
+                    continue  # this build was another's
                 seen.add(abi.build_id)
                 succeeded = int(abi.status in ("success", "error"))
                 known = package, release.version, abi.abi_tag, succeeded
@@ -310,6 +310,20 @@ class Applier:
     def _downloads(self, serial: int, at: times.Time, data: messages.Downloads) -> None:
         if index.is_package(self._connection, data.package):
             self._counters.replace(data.package, data.all, dict(data.hours))
+
+
+def untold(snapshot: messages.Snapshot) -> Iterator[tuple[str, str]]:
+    """The versions and ABIs of which a snapshot says nothing, though it seems to."""
+    for release in snapshot.releases:
+        for abi_tag in _untold(release):
+            yield release.version, abi_tag
+
+
+def _untold(release: messages.SnapshotRelease) -> set[str]:
+    """ABIs that are called well without a file that fits: a master compares them as text."""
+    well = [abi.abi_tag for abi in release.abis if abi.status == "success"]
+    files = [_file(file) for file in release.files] if well else []
+    return {abi_tag for abi_tag in well if not _fits(files, abi_tag)}
 
 
 def _snapshot_build_id(

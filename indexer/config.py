@@ -269,7 +269,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sweep-pause": {
         "type": _SECONDS,
         "default": 1.0,
-        "help": "Seconds between two packages that are asked for only to see that all is well.",
+        "help": "Seconds between two packages that are asked for only to see that all is well;"
+        " less than 1 counts as 1.",
     },
     "log-queue": {
         "type": QueueType(),

@@ -138,7 +138,11 @@ class Asker:
                 return None
             self._untold += 1
             if self._untold > MOST_UNTOLD:
-                raise
+                raise CannotTellError(
+                    f"{error.operation}, of {package} and {MOST_UNTOLD} before it",
+                    error.cause,
+                    error.remedy,
+                ) from error
             return Untold(error.cause)
         self._untold = 0
         if translate.is_unknown(project):

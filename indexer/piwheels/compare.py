@@ -72,7 +72,13 @@ class Comparer:
                 "SELECT build_id FROM builds WHERE package = ?", (package,)
             )
         }
-        return list(_differences("", here, _document(memory, package), known))
+        there = _document(memory, package)
+        # A master compares ABIs as text: a "success" that no file fits says nothing of that ABI.
+        for version, abi in apply.untold(snapshot.data):
+            release = here["releases"].get(version)
+            if release is not None and abi in release["abis"]:
+                there["releases"][version]["abis"][abi] = release["abis"][abi]
+        return list(_differences("", here, there, known))
 
     def close(self) -> None:
         """Forget the index in memory."""

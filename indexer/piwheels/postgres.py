@@ -34,7 +34,11 @@ SOURCE = "postgres"
 AT_ONCE = 5000
 """Rows in one answer of the server."""
 
-_MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
+# PostgreSQL knows times that never come: they are refused, as those beyond the year 9999.
+_MICROSECONDS = (
+    "CASE WHEN isfinite({0}) THEN (extract(epoch FROM {0}) * 1000000)::bigint"
+    " WHEN {0} IS NOT NULL THEN 9223372036854775807 END"
+)
 
 # By the bytes of the names, as SQLite and Python sort them, whatever the database's language is.
 _AFTER = 'WHERE {0} COLLATE "C" > %(after)s ORDER BY {0} COLLATE "C"'
