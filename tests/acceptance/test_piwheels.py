@@ -174,7 +174,8 @@ def test_a_package_that_the_master_cannot_tell_of_is_named(site: Site, master: M
     # One after the other, it is no single package's fault.
     ill = {f"ill{number}" for number in range(20)}
     master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", everything | ill)
-    assert "for PROJDATA: no such thing" in site.piw("backfill", *queue, status=4).stderr
+    given_up = site.piw("backfill", *queue, status=4).stderr
+    assert "for PROJDATA, of ill18 and 10 before it: no such thing" in given_up
 
 
 def test_master_that_is_not_there(site: Site, sockets: Path) -> None:
