@@ -468,7 +468,8 @@ class _WriterLoop:
                 except PublishError as error:
                     self._back_off(error)
                 else:
-                    self._back_off(None)
+                    if not self._retries:  # documents that fail end their own wait
+                        self._back_off(None)
                     self._pipe.send(("counters", serial, start))
                 gc.collect()
             return
