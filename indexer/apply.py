@@ -285,7 +285,7 @@ class Applier:
         by_builder: dict[str, list[messages.File]] = {}
         for file in release.files:
             by_builder.setdefault(file.builder_abi, []).append(_file(file))
-        untold = _untold(release)
+        untold = _untold(release.abis, [file for files in by_builder.values() for file in files])
         seen: set[int] = set()
         for builder_abi, files in sorted(by_builder.items()):
             build_id = _snapshot_build_id(release, builder_abi, files, by_builder.keys())
@@ -315,15 +315,15 @@ class Applier:
 def untold(snapshot: messages.Snapshot) -> Iterator[tuple[str, str]]:
     """The versions and ABIs of which a snapshot says nothing, though it seems to."""
     for release in snapshot.releases:
-        for abi_tag in _untold(release):
+        for abi_tag in _untold(release.abis, [_file(file) for file in release.files]):
             yield release.version, abi_tag
 
 
-def _untold(release: messages.SnapshotRelease) -> set[str]:
+def _untold(abis: Iterable[messages.SnapshotBuild], files: Sequence[messages.File]) -> set[str]:
     """ABIs that are called well without a file that fits: a master compares them as text."""
-    well = [abi.abi_tag for abi in release.abis if abi.status == "success"]
-    files = [_file(file) for file in release.files] if well else []
-    return {abi_tag for abi_tag in well if not _fits(files, abi_tag)}
+    return {
+        abi.abi_tag for abi in abis if abi.status == "success" and not _fits(files, abi.abi_tag)
+    }
 
 
 def _snapshot_build_id(

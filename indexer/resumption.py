@@ -113,7 +113,7 @@ class Run:
     def finish(self, result: dict[str, Any]) -> None:
         """Say for `status` how it ended; if it came to its end, nothing is left to go on with.
 
-        Where the state directory may not be written, neither.
+        Where the state directory may not be written, neither is done.
         """
         notes.leave(self._directory / notes.CHECK, result)
         if not result["finished"]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from .. import clock, counters, times
+from .. import counters, times
 from ..entries import Accepted, Entry
 from ..errors import UsageError
 from ..messages import Message
@@ -74,7 +74,7 @@ def fill(state: State, source: Source, days: int | None, progress: Progress) -> 
     # Millions of small tuples, none in a cycle: the collector would look at them again and again.
     gc.set_threshold(200_000, 50, 100)
     broken = [feed.feed for feed in state.journal.feeds() if feed.broken]
-    record = Record(state.directory / RECORD, broken, clock.now())
+    record = Record(state.directory / RECORD, broken, source.at)
     filler = _Filler(state, source, progress)
     filler.abis()
     if not record.packages_done:
