@@ -26,17 +26,20 @@ INSTALLED := $(VENV)/installed-$(ID)
 INSTALLED_DEV := $(VENV)/installed-dev-$(ID)
 INSTALLED_SOAK := $(VENV)/installed-soak-$(ID)
 
+# How many tests run at a time; most of them wait for processes that they start.
+JOBS ?= auto
+PYTEST := $(BIN)/python -m pytest -q --numprocesses $(JOBS) --dist worksteal
+
+# How often `make stress` runs all tests.
+N ?= 10
+
 # How much `make soak` tries: 0.1 a tenth, 3 three times as much.
 SOAK ?= 1
-
-# command:package - what the tests start, and the Debian package that has it.
-TEST_COMMANDS := sqlite3:sqlite3 cc:gcc nginx:nginx-light apache2:apache2-bin \
-	pg_ctlcluster:postgresql mandoc:mandoc systemd-analyze:systemd
 
 # indexer.schema where mypy finds it; see [tool.mypy] in pyproject.toml.
 SCHEMA_LINK := build/mypy/indexer/schema
 
-.PHONY: help run test soak lint docs bench clean debian-packages
+.PHONY: help run test stress soak lint docs bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -44,10 +47,16 @@ help:  ## show this list
 run: $(INSTALLED)  ## set up and run the demo: a simulated farm and the daemon
 	$(BIN)/piw-indexer demo $(ARGS)
 
-test: $(INSTALLED_DEV) debian-packages  ## set up and run the tests
-	$(BIN)/python -m pytest -q -m "not soak" $(ARGS)
+test: $(INSTALLED_DEV)  ## set up and run the tests
+	$(BIN)/python -m tests.needs
+	$(PYTEST) -m "not soak" $(ARGS)
 
-soak: $(INSTALLED_SOAK) debian-packages  ## kill, cut the power, fail the disk, fuzz: for an hour
+stress: $(INSTALLED_DEV)  ## run all tests N times while every processor is busy
+	$(BIN)/python -m tests.needs
+	$(BIN)/python -m tests.stress $(N) $(PYTEST) -m "not soak" $(ARGS)
+
+soak: $(INSTALLED_SOAK)  ## kill, cut the power, fail the disk, fuzz: for an hour
+	$(BIN)/python -m tests.needs
 	PIW_INDEXER_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m "crash or soak" \
 		-o faulthandler_timeout=3600 $(ARGS)
 
@@ -89,18 +98,3 @@ $(INSTALLED_SOAK): pyproject.toml $(MADE)
 $(SCHEMA_LINK):
 	@mkdir -p $(@D)
 	ln -sfn ../../../schema $@
-
-debian-packages:
-	@missing=; \
-	for need in $(TEST_COMMANDS); do \
-		PATH="$$PATH:/usr/sbin" command -v "$${need%%:*}" >/dev/null || missing+=" $${need#*:}"; \
-	done; \
-	test -n "$$missing" || exit 0; \
-	command -v apt-get >/dev/null || { \
-		echo "make: the tests need what Debian has in:$$missing; install it and try again" >&2; \
-		exit 1; }; \
-	as_root=; test "$$(id -u)" = 0 || as_root=sudo; \
-	set -x; \
-	$$as_root apt-get -qq update </dev/null; \
-	$$as_root env DEBIAN_FRONTEND=noninteractive \
-		apt-get -qq install --yes --no-install-recommends $$missing </dev/null

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from .support import Feed, Site, ipc_feed, tcp_feed
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    left_out: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        left_out[reason][report.nodeid.partition("::")[0]] += 1
+    if left_out:
+        terminalreporter.section("tests left out")
+    for reason, files in sorted(left_out.items()):
+        terminalreporter.line(f"{files.total()}: {reason}")
+        for file, count in sorted(files.items()):
+            terminalreporter.line(f"    {file} ({count})")
     lines = tally.summary()
     if lines:
         terminalreporter.section("tried")

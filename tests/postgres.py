@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,22 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-DEBIAN = Path("/usr/lib/postgresql")
-"""Where Debian has the programs of the server, by version; they are not in PATH."""
+from . import needs
 
 SUPERUSER = "admin"
 LAYOUT = Path(__file__).with_name("piwheels-layout.sql")
-
-
-def programs() -> Path | None:
-    """The directory with `initdb` and `pg_ctl`; None if PostgreSQL's server is not installed."""
-    found = sorted(DEBIAN.glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
-    if found:
-        return found[-1].parent
-    path = shutil.which("initdb")
-    return Path(path).resolve().parent if path else None
 
 
 def _user() -> dict[str, Any]:
@@ -98,10 +85,9 @@ class Server:
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """Start one; skips the test if there is none."""
-    binaries = programs()
-    if binaries is None or shutil.which("psql") is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    """Start one."""
+    needs.program("psql")
+    binaries = Path(needs.program("initdb")).resolve().parent
     user = _user()
     with tempfile.TemporaryDirectory(prefix="piw-pg-") as name:
         directory = Path(name)

@@ -68,14 +68,11 @@ class Case:
 
 
 def every_case() -> list[Case]:
-    """The cases of this repository, and those beside it that it lacks."""
-    found: dict[str, Case] = {}
-    for directory in (REPOSITORY / "tests" / "cases", REPOSITORY.parent / "shared" / "cases"):
-        if directory.is_dir():
-            for path in sorted(directory.iterdir()):
-                if (path / "messages.jsonl").is_file():
-                    found.setdefault(path.name, Case(path))
-    return list(found.values())
+    """The cases of this repository, by name."""
+    return [
+        Case(path.parent)
+        for path in sorted((REPOSITORY / "tests" / "cases").glob("*/messages.jsonl"))
+    ]
 
 
 CASES = [case for case in every_case() if case.expected.is_dir()]

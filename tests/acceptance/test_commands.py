@@ -15,7 +15,7 @@ import pytest
 from indexer import __version__
 from indexer.state import State
 
-from .. import samples
+from .. import needs, samples
 from ..support import COMMAND, Feed, Site, case_named, contents, environment, free_ports, piw
 
 pytestmark = pytest.mark.acceptance
@@ -454,7 +454,7 @@ def test_admin_questions_are_answered_by_a_view_without_a_join(site: Site) -> No
 
     def ask(question: str) -> list[str]:
         done = subprocess.run(
-            ["sqlite3", "-readonly", site.state_dir / "index.db", question],
+            [needs.program("sqlite3"), "-readonly", site.state_dir / "index.db", question],
             capture_output=True,
             text=True,
             check=True,

@@ -13,7 +13,7 @@ import pytest
 from indexer import times
 from indexer.simulation import Farm
 
-from .. import samples
+from .. import needs, samples
 from ..support import REPOSITORY, piw
 
 pytestmark = pytest.mark.acceptance
@@ -55,7 +55,7 @@ def test_every_query_has_an_answer(question: str, query: str, state: Path) -> No
     if query.startswith(OF_THE_JOURNAL):
         (file,) = (state / "journal").glob("*.db")
     done = subprocess.run(
-        ["sqlite3", "-readonly", "-bail", "-json", file],
+        [needs.program("sqlite3"), "-readonly", "-bail", "-json", file],
         input=query,
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ import pytest
 
 from indexer import config, installation
 
-from .. import samples
+from .. import needs, samples
 from ..support import COMMAND, REPOSITORY, Site, contents, environment, piw
 
 pytestmark = pytest.mark.acceptance
@@ -76,7 +76,7 @@ def unit(root: Path, name: str = "piw-indexer.service") -> str:
 
 def systemd_analyze(*arguments: object) -> str:
     done = subprocess.run(
-        ["systemd-analyze", *map(str, arguments)],
+        [needs.program("systemd-analyze"), *map(str, arguments)],
         env=environment(Path("/nonexistent")),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -14,7 +14,7 @@ import pytest
 from indexer import config
 from indexer.cli import piw_indexer
 
-from .. import manual
+from .. import manual, needs
 from ..support import REPOSITORY
 
 pytestmark = pytest.mark.acceptance
@@ -26,7 +26,7 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 def mandoc(*arguments: object) -> str:
     done = subprocess.run(
-        ["mandoc", *map(str, arguments)],
+        [needs.program("mandoc"), *map(str, arguments)],
         env={"PATH": os.defpath, "LANG": "C.UTF-8"},
         capture_output=True,
         text=True,

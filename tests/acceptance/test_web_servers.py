@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from .. import samples
+from .. import needs, samples
 from ..support import REPOSITORY, Site, eventually, free_ports
 
 pytestmark = pytest.mark.acceptance
 
 DOCUMENT = REPOSITORY / "docs" / "beside-a-master.md"
-NGINX = shutil.which("nginx", path=f"{os.defpath}:/usr/sbin:/sbin")
-APACHE = shutil.which("apache2", path=f"{os.defpath}:/usr/sbin:/sbin")
 MODULES = "mpm_event authz_core alias dir headers mime rewrite setenvif"
 
 
@@ -53,8 +50,15 @@ def nginx(home: Path, old: Path, output_path: Path, port: int) -> list[str]:
             }}
         }}"""
     )
-    assert NGINX is not None
-    return [NGINX, "-c", str(configuration), "-p", str(home), "-e", f"{home}/error.log"]
+    return [
+        needs.program("nginx"),
+        "-c",
+        str(configuration),
+        "-p",
+        str(home),
+        "-e",
+        f"{home}/error.log",
+    ]
 
 
 def apache(home: Path, old: Path, output_path: Path, port: int) -> list[str]:
@@ -80,8 +84,7 @@ def apache(home: Path, old: Path, output_path: Path, port: int) -> list[str]:
             {snippet("apache", output_path)}
         </VirtualHost>"""
     )
-    assert APACHE is not None
-    return [APACHE, "-X", "-f", str(configuration)]
+    return [needs.program("apache2"), "-X", "-f", str(configuration)]
 
 
 @dataclass(frozen=True)
@@ -124,15 +127,7 @@ class Server:
         return True
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(nginx, marks=pytest.mark.skipif(NGINX is None, reason="there is no nginx")),
-        pytest.param(
-            apache, marks=pytest.mark.skipif(APACHE is None, reason="there is no apache2")
-        ),
-    ],
-    ids=["nginx", "apache"],
-)
+@pytest.fixture(params=[nginx, apache], ids=["nginx", "apache"])
 def server(site: Site, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A site of piwheels, over which our documents are mapped."""
     site.take(
