@@ -27,6 +27,7 @@ from . import (
     writer,
 )
 from .differences import Difference
+from .directories import JOURNAL
 from .errors import (
     IndexerError,
     JournalError,
@@ -37,7 +38,7 @@ from .errors import (
 from .journal_reader import JournalReader, month_files
 from .publish import Publisher, compressed
 from .resumption import Run
-from .state import BATCH, JOURNAL, replay
+from .state import BATCH, replay
 
 CHECK_INDEX = "index.db.check"
 """Its name in the state directory: what is replayed to; an interrupted check leaves it."""

@@ -86,7 +86,7 @@ def _look(one: Checkpoint, journal_id: str) -> str:
     try:
         if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
             return "it is no index"
-        database.refuse_newer(connection, one.path, schema.migrations)
+        database.refuse_newer(connection, one.path, schema.SCHEMA)
         if index.applied_serial(connection) != one.serial:
             return f"it holds messages up to serial {index.applied_serial(connection)}"
         if index.get(connection, "journal_id", "") != journal_id:

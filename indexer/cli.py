@@ -9,36 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 from typing import Any
 
 import click
 
 from . import __version__, config, journal_log
-from .commands import (
-    backfill,
-    backup,
-    bridge,
-    check,
-    checkpoint,
-    demo,
-    explain,
-    farm,
-    history,
-    import_site,
-    ingest,
-    install,
-    keys,
-    metrics,
-    publish,
-    quarantine,
-    rebuild,
-    reconcile,
-    run,
-    show,
-    status,
-    top,
-    write,
-)
 from .errors import IndexerError
 
 log = logging.getLogger(__name__)
@@ -46,6 +23,76 @@ log = logging.getLogger(__name__)
 
 class _ReaderLeftError(Exception):
     """Whoever read our results has seen enough, as `| head` does."""
+
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Run": {
+        "run": "Run the daemon, which follows change feeds or a master and publishes.",
+        "ingest": "Take messages from files of JSON lines.",
+        "write": "Publish the documents that wait to be written.",
+        "demo": "Show a simulated farm and the daemon at work.",
+    },
+    "Look": {
+        "status": "Say whether all is well, and if not, what to do.",
+        "top": "Show the status on a live screen.",
+        "farm": "Show what every build slave is doing, on a live screen.",
+        "show": "Show the builds and files of a package or of one version.",
+        "history": "Tell what happened to a package and when.",
+        "explain": "Explain why a package's document is as it is, and what to do if it is wrong.",
+        "metrics": "Print, write or serve metrics for Prometheus.",
+    },
+    "Repair": {
+        "check": "Compare journal, index and documents; --fix repairs them.",
+        "rebuild": "Make the index again from the journal, and write the documents that differ.",
+        "quarantine": "List, show, retry or dismiss messages that were refused.",
+        "reconcile": "Compare the index with a running master, and take over what differs.",
+        "backup": "Copy the state to another directory while the daemon runs.",
+        "checkpoint": "Keep a verified copy of the index, so that old months can be archived.",
+    },
+    "Fill": {
+        "backfill": "Take all packages from a running master or from its database.",
+        "import-site": "Take all packages from the documents of a published site.",
+    },
+    "Publish": {
+        "publish": "Publish messages on a change feed of our own.",
+        "bridge": "Run a piwheels master and publish every change of its database.",
+    },
+    "Set up": {
+        "install": "Install the systemd units, the configuration and the manual pages.",
+        "keys": "Make or show a pair of keys for CURVE.",
+    },
+}
+"""The commands, as the help lists them."""
+
+_SENTENCES = {name: sentence for section in SECTIONS.values() for name, sentence in section.items()}
+
+
+class _Commands(MutableMapping[str, click.Command]):
+    """The commands by name; each is imported when it is asked for.
+
+    All of them together take half a second on a fast machine, and monitoring calls `status` every
+    minute on a Raspberry Pi.
+    """
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in _SENTENCES:
+            raise KeyError(name)
+        attribute = name.replace("-", "_")
+        command = getattr(import_module(f".commands.{attribute}", __package__), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_SENTENCES)
+
+    def __len__(self) -> int:
+        return len(_SENTENCES)
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        raise TypeError("the commands are those of SECTIONS")
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("the commands are those of SECTIONS")
 
 
 class _Group(click.Group):
@@ -59,9 +106,16 @@ class _Group(click.Group):
             raise _ReaderLeftError from error  # click would end with 1
         return result
 
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, _SENTENCES))
+        for heading, commands in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), text) for name, text in commands.items()])
+
 
 @click.group(
     cls=_Group,
+    commands=_Commands(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="piw-indexer")
@@ -76,34 +130,6 @@ def piw_indexer(verbose: bool, quiet: bool) -> None:
     # Documents are there to be read.
     click.get_current_context().meta[config.UMASK] = os.umask(0o022)
     journal_log.set_up(logging.ERROR if quiet else logging.DEBUG if verbose else None)
-
-
-for _command in (
-    run.run,
-    ingest.ingest,
-    write.write,
-    publish.publish,
-    bridge.bridge,
-    rebuild.rebuild,
-    check.check,
-    checkpoint.make_checkpoint,
-    backup.backup,
-    backfill.backfill,
-    reconcile.reconcile,
-    import_site.import_site,
-    status.status,
-    top.top,
-    farm.farm,
-    metrics.metrics,
-    show.show,
-    history.history,
-    explain.explain,
-    quarantine.quarantine,
-    keys.keys,
-    install.install,
-    demo.demo,
-):
-    piw_indexer.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -22,7 +22,7 @@ from . import __version__, clock, disk, times
 from .errors import StateError
 from .feed.security import Connecting
 from .feed.subscriber import Subscriber
-from .journal import LEAST, Entry, Refused, Row
+from .journal import Entry, Refused, Row
 from .journal_log import NOTICE, event
 from .live import LiveFile, Progress
 from .notify import Notifier
@@ -391,7 +391,7 @@ class Daemon:
             if clock.monotonic() - self._last_tick >= 1.0:
                 self._tick()
             room = disk.room(self._options.state_dir)
-            if before is not None and room is not None and room >= before + LEAST:
+            if before is not None and room is not None and room >= before + disk.LEAST:
                 break
         return not self._stop
 

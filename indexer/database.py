@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlite_utils import Database, Migrations
-
 from . import directories, disk
 from .errors import NewerDatabaseError, StateError, UnfinishedError
+from .schema import Schema
 
 OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables came with it."""
@@ -32,8 +31,7 @@ DERIVED = "index.db"
 
 def open_writer(
     path: Path,
-    migrations: Migrations,
-    application_id: int,
+    schema: Schema,
     *,
     synchronous: str,
     cache_kib: int = 16 * 1024,
@@ -42,8 +40,7 @@ def open_writer(
 
     Args:
         path: of the file.
-        migrations: the schema.
-        application_id: that tells our databases from others.
+        schema: what it holds.
         synchronous: `FULL` (every commit is on the disk) or `NORMAL` (only checkpoints are).
         cache_kib: size of the page cache, KiB.
 
@@ -61,20 +58,18 @@ def open_writer(
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             found = connection.execute("PRAGMA application_id").fetchone()[0]
-            if found != application_id and has_tables(connection):
+            if found != schema.application_id and has_tables(connection):
                 raise StateError(
                     f"open {path}", "it is a database of another program", _move_aside(path)
                 )
-            refuse_newer(connection, path, migrations)
+            refuse_newer(connection, path, schema)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA cache_size = -{cache_kib}")
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-            database = Database(connection)
-            if migrations.pending(database):
-                migrations.apply(database)
+            _migrate(connection, schema)
             _refuse_read_only(connection)
         except BaseException:
             connection.close()
@@ -118,13 +113,13 @@ def roll_back(path: Path) -> None:
 
 
 def open_reader(
-    path: Path, migrations: Migrations | None = None, *, cache_kib: int = 4 * 1024
+    path: Path, schema: Schema | None = None, *, cache_kib: int = 4 * 1024
 ) -> sqlite3.Connection:
     """Open a database to read only; it can neither write nor checkpoint.
 
     Args:
         path: of the file.
-        migrations: the schema that whoever reads it knows.
+        schema: what whoever reads it knows.
         cache_kib: size of the page cache, KiB.
 
     Raises:
@@ -145,19 +140,19 @@ def open_reader(
             connection.execute("PRAGMA query_only = ON")
             connection.execute(f"PRAGMA cache_size = -{cache_kib}")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if migrations is not None:
-                refuse_newer(connection, path, migrations)
+            if schema is not None:
+                refuse_newer(connection, path, schema)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def open_in_memory(migrations: Migrations) -> sqlite3.Connection:
+def open_in_memory(schema: Schema) -> sqlite3.Connection:
     """An empty database that is gone when it is closed."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA foreign_keys = ON")
-    migrations.apply(Database(connection))
+    _migrate(connection, schema)
     return connection
 
 
@@ -184,16 +179,43 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
     return found.fetchone() is not None
 
 
-def refuse_newer(connection: sqlite3.Connection, path: Path, migrations: Migrations) -> None:
+def _applied(connection: sqlite3.Connection, schema: Schema) -> set[str]:
+    """The names of the migrations that a database has seen, from the table of sqlite-utils."""
+    if not has_table(connection, "_sqlite_migrations"):
+        return set()
+    rows = connection.execute(
+        "SELECT name FROM _sqlite_migrations WHERE migration_set = ?", (schema.name,)
+    )
+    return {name for (name,) in rows}
+
+
+def _migrate(connection: sqlite3.Connection, schema: Schema) -> None:
+    """Apply the migrations that a database has not seen."""
+    if _applied(connection, schema).issuperset(schema.migrations):
+        return
+    # Only here: its import takes longer than the rest of a short command.
+    from sqlite_utils import Database, Migrations
+
+    migrations = Migrations(schema.name)
+    for name, script in schema.migrations.items():
+
+        def execute(database: Database, script: str = script) -> None:
+            # `executescript` would commit the migration's own transaction.
+            for statement in filter(None, map(str.strip, script.split(";\n"))):
+                database.execute(statement)
+            database.execute(f"PRAGMA application_id = {schema.application_id}")
+
+        migrations(name=name)(execute)
+    migrations.apply(Database(connection))
+
+
+def refuse_newer(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """Refuse a database with migrations that this version does not know.
 
     Raises:
         NewerDatabaseError: if there are any.
     """
-    database = Database(connection)
-    known = {migration.name for migration in migrations.pending(database)}
-    known |= {migration.name for migration in migrations._migrations}
-    unknown = [one.name for one in migrations.applied(database) if one.name not in known]
+    unknown = sorted(_applied(connection, schema) - schema.migrations.keys())
     if unknown:
         raise NewerDatabaseError(
             f"open {path}",

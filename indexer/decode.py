@@ -15,6 +15,7 @@ import orjson
 from voluptuous import REMOVE_EXTRA, MultipleInvalid, Required, Schema
 
 from . import messages
+from .entries import FILE_FEED
 from .errors import DecodeError
 from .messages import Message, Position
 from .schema import messages as schema
@@ -200,9 +201,6 @@ class Encoding:
             return _explain(error, "data")
         return DecodeError("data", "is refused by the compiled schema alone; please report this")
 
-
-FILE_FEED = "file:"
-"""How the feeds of files are called; nobody on the wire may be."""
 
 _MSGPACK = Encoding(schema.time_msgpack)
 _JSON = Encoding(schema.time_json)

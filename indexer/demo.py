@@ -22,13 +22,12 @@ import orjson
 
 from . import clock, database, decode, index, pending, times
 from .demo_screen import Details, Picture
+from .directories import LIVE, SPOOL
 from .errors import PeerError, StateError
 from .feed.publisher import FeedPublisher
 from .journal import Accepted
-from .live import LIVE
 from .messages import Message
 from .simulation import Farm
-from .state import SPOOL
 
 LOG = "daemon.log"
 """What the daemon says, in the state directory."""

@@ -1,4 +1,4 @@
-"""Directories that are there after a power cut.
+"""Directories that are there after a power cut, and what a state directory holds.
 
 An entry is durable when the directory that it stands in is synced.
 """
@@ -8,6 +8,15 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+
+from .errors import StateError
+
+JOURNAL = "journal"
+SPOOL = "spool"
+"""A publisher's own journal: what it has sent, for those who missed something."""
+
+LIVE = "daemon.json"
+"""What the daemon says of itself, every second."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -74,3 +83,25 @@ def make(path: Path) -> None:
             sync(directory.parent)
         except PermissionError:
             pass  # what others made for us above it is theirs to keep
+
+
+def refuse_missing(directory: Path, *names: str) -> None:
+    """Refuse a state directory that has none of these: a slip of the pen in --state-dir.
+
+    Raises:
+        StateError: if that is so.
+    """
+    try:
+        there = any((directory / name).exists() for name in names)
+    except OSError as error:
+        raise StateError(
+            f"look into the state directory {directory}",
+            error.strerror or error,
+            "do it as root, or as the user that it belongs to",
+        ) from error
+    if not there:
+        raise StateError(
+            f"use the state directory {directory}",
+            f"there is no {names[0]} in it",
+            "check --state-dir; the daemon or `piw-indexer ingest` makes it",
+        )

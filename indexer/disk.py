@@ -6,6 +6,9 @@ import errno
 import os
 from pathlib import Path
 
+LEAST = 1024 * 1024
+"""Bytes: with less room than that, the journal accepts nothing any more."""
+
 _PROBE = ".piw-indexer.probe"
 _PROBE_BYTES = 64 * 1024
 """Of what is written to see what comes: one page may still fit where a database does not."""

@@ -8,6 +8,9 @@ from .errors import DecodeError
 from .messages import Message, Position
 from .times import Time
 
+FILE_FEED = "file:"
+"""How the feeds of files are called; nobody on the wire may be."""
+
 
 class Identity(NamedTuple):
     """What identifies a message without a place in a feed, and when it happened."""

@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 
 from . import database, differences, index, lock, lookup, names, render, times
+from .directories import JOURNAL
 from .errors import JournalError
 from .history import Event, Progress, events, origin, refused
 from .journal_reader import JournalReader
-from .state import JOURNAL
 
 _SECTIONS = ("versions", "builds", "files")
 

@@ -16,6 +16,7 @@ from typing import IO
 
 from . import decode, encode
 from .clock import Clock
+from .entries import FILE_FEED
 from .errors import DecodeError, UsageError
 from .journal import Accepted, Entry
 from .messages import Position
@@ -52,7 +53,7 @@ class MessageFile:
             raise UsageError(
                 f"read {name}", error.strerror or error, "name a file of messages, one a line"
             ) from error
-        self.feed = f"{decode.FILE_FEED}{digest}"
+        self.feed = f"{FILE_FEED}{digest}"
 
     def entries(self, after: int) -> Iterator[tuple[Entry, int]]:
         """What its lines hold, from the one after line `after` on, and the bytes read so far."""

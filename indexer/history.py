@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import database, encode, messages, times
-from .decode import FILE_FEED
+from .entries import FILE_FEED
 from .errors import JournalError
 from .journal_reader import JournalReader, explained, restore_hint
 from .messages import Message
@@ -75,7 +75,7 @@ def events(
 def _of_month(
     path: Path, package: str, since: times.Time | None, last: int, progress: Progress
 ) -> Iterator[Event]:
-    connection = database.open_reader(path, schema.migrations)
+    connection = database.open_reader(path, schema.SCHEMA)
     try:
         first, end = connection.execute("SELECT min(serial), max(serial) FROM messages").fetchone()
         for start in range(first or 0, (end or -1) + 1, _STEP):

@@ -27,8 +27,7 @@ def open_index(path: Path, *, synchronous: str = "NORMAL") -> sqlite3.Connection
         database.remove(path)
     return database.open_writer(
         path,
-        schema.migrations,
-        schema.APPLICATION_ID,
+        schema.SCHEMA,
         synchronous=synchronous,
         cache_kib=32 * 1024,
     )
@@ -41,12 +40,12 @@ def open_reader(path: Path) -> sqlite3.Connection:
         NewerDatabaseError: if a newer version of the program made it.
         StateError: if it is not there or cannot be opened.
     """
-    return database.open_reader(path, schema.migrations)
+    return database.open_reader(path, schema.SCHEMA)
 
 
 def open_in_memory() -> sqlite3.Connection:
     """An empty index that is gone when it is closed."""
-    return database.open_in_memory(schema.migrations)
+    return database.open_in_memory(schema.SCHEMA)
 
 
 def get(connection: sqlite3.Connection, key: str, default: Any) -> Any:

@@ -40,9 +40,6 @@ __all__ = [
 SHORT = 64 * 1024 * 1024
 """Bytes: with less room than that, disk space is short."""
 
-LEAST = 1024 * 1024
-"""Bytes: with less room than that, nothing is accepted any more."""
-
 
 def roll_back(directory: Path) -> None:
     """Undo what a crash left half done in the files of a journal: readers cannot.
@@ -103,9 +100,7 @@ class Journal(JournalReader):
     def _open_month(self, path: Path) -> None:
         """Append to this month from now on."""
         try:
-            writer = database.open_writer(
-                path, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
-            )
+            writer = database.open_writer(path, schema.SCHEMA, synchronous="FULL")
         except NewerDatabaseError:
             raise
         except StateError as error:
@@ -162,9 +157,7 @@ class Journal(JournalReader):
                 if self._writer is not None:
                     feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
                 database.remove(unfinished)
-                connection = database.open_writer(
-                    unfinished, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
-                )
+                connection = database.open_writer(unfinished, schema.SCHEMA, synchronous="FULL")
                 try:
                     with database.transaction(connection):
                         connection.executemany("INSERT INTO feeds VALUES (?, ?, ?, ?, ?)", feeds)
@@ -189,9 +182,7 @@ class Journal(JournalReader):
         for path in self.months[:-1]:
             log = Path(f"{path}-wal")
             if log.exists() and log.stat().st_size:
-                database.open_writer(
-                    path, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
-                ).close()
+                database.open_writer(path, schema.SCHEMA, synchronous="FULL").close()
 
     def look_at_room(self) -> int | None:
         """See whether disk space is short, and act on it; the room there is, if that is known."""
@@ -307,7 +298,7 @@ class Journal(JournalReader):
         """Refuse to go on until nothing works any more: whoever makes room needs some, too."""
         room = self.look_at_room()
         # A little more to begin again, or every batch would stop it once more.
-        least = LEAST + LEAST // 4 if self._was_full else LEAST
+        least = disk.LEAST + disk.LEAST // 4 if self._was_full else disk.LEAST
         self._was_full = room is not None and room < least
         if self._was_full:
             assert room is not None

@@ -138,7 +138,7 @@ class JournalReader:
             self._reader[1].close()
             self._reader = None
         try:
-            connection = database.open_reader(path, schema.migrations)
+            connection = database.open_reader(path, schema.SCHEMA)
         except (NewerDatabaseError, UnfinishedError):
             raise
         except StateError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import database, index, pending, times
+from .directories import LIVE
 from .errors import StateError
 from .feed.subscriber import FeedState, Subscriber
 from .journal_log import event
@@ -16,9 +17,6 @@ from .state import State
 from .waiting import Waiting
 
 log = logging.getLogger(__name__)
-
-LIVE = "daemon.json"
-"""Its name."""
 
 _BLOCK = 4096
 

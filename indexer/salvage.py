@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import checkpoint, damaged, database, directories, encode, index
-from .decode import FILE_FEED
+from .entries import FILE_FEED
 from .errors import IndexerError, JournalError
 from .journal import roll_back
 from .journal_log import event
@@ -275,9 +275,7 @@ def _broken(feed: tuple[Any, ...], why: str) -> tuple[Any, ...]:
 def _break_feeds(path: Path, why: str) -> None:
     """Note in the newest month that messages of its feeds are lost."""
     with database.explained(f"use the journal's {path.name}", JournalError):
-        connection = database.open_writer(
-            path, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
-        )
+        connection = database.open_writer(path, schema.SCHEMA, synchronous="FULL")
         try:
             connection.execute(
                 "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed NOT LIKE ? || '%'",
@@ -316,9 +314,7 @@ def _replace(
     unfinished = path.with_suffix(".new")
     with database.explained(f"replace the journal's {path.name}", JournalError, beside=path.parent):
         database.remove(unfinished)
-        connection = database.open_writer(
-            unfinished, schema.migrations, schema.APPLICATION_ID, synchronous="FULL"
-        )
+        connection = database.open_writer(unfinished, schema.SCHEMA, synchronous="FULL")
         try:
             with database.transaction(connection):
                 connection.executemany(_INSERTS["feeds"], feeds)

@@ -14,20 +14,17 @@ from pathlib import Path
 
 from . import apply, checkpoint, database, directories, index, journal, pending, salvage
 from .clock import Clock
+from .directories import JOURNAL
 from .errors import NewerDatabaseError, StateError
 from .journal_log import event
 from .lock import Lock
 from .messages import Message
-from .schema.index import migrations
+from .schema.index import SCHEMA
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Is told how many of how many messages are done."""
-
-JOURNAL = "journal"
-SPOOL = "spool"
-"""A publisher's own journal: what it has sent, for those who missed something."""
 
 OURS = (JOURNAL, index.FILE, checkpoint.DIRECTORY)
 """What is in a state directory; from any of them it goes on."""
@@ -120,7 +117,7 @@ class State:
         except StateError:
             return  # not there, or damaged: nothing is lost
         try:
-            database.refuse_newer(connection, self.index_path, migrations)
+            database.refuse_newer(connection, self.index_path, SCHEMA)
         except sqlite3.DatabaseError:
             return
         finally:
@@ -264,28 +261,6 @@ class State:
             self.connection.close()
         self.journal.close()
         self._lock.release()
-
-
-def refuse_missing(directory: Path, *names: str) -> None:
-    """Refuse a state directory that has none of these: a slip of the pen in --state-dir.
-
-    Raises:
-        StateError: if that is so.
-    """
-    try:
-        there = any((directory / name).exists() for name in names)
-    except OSError as error:
-        raise StateError(
-            f"look into the state directory {directory}",
-            error.strerror or error,
-            "do it as root, or as the user that it belongs to",
-        ) from error
-    if not there:
-        raise StateError(
-            f"use the state directory {directory}",
-            f"there is no {names[0]} in it",
-            "check --state-dir; the daemon or `piw-indexer ingest` makes it",
-        )
 
 
 def replay(

@@ -7,13 +7,23 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from . import __version__, database, disk, index, lock, notes, pending, sqlite_bug, state, times
-from .decode import FILE_FEED
+from . import (
+    __version__,
+    database,
+    directories,
+    disk,
+    index,
+    lock,
+    notes,
+    pending,
+    sqlite_bug,
+    times,
+)
+from .directories import JOURNAL, LIVE
+from .entries import FILE_FEED
 from .errors import NewerDatabaseError, PeerError, StateError
-from .journal import LEAST, JournalReader
-from .live import LIVE
+from .journal_reader import JournalReader
 from .problems import Alert, alert, explained, is_well, sentences
-from .state import JOURNAL
 
 STALE = 10.0
 """Seconds without a word of the daemon, or of a feed, until `status` wonders."""
@@ -46,7 +56,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
     Raises:
         StateError: if there is no state there, or it cannot be read.
     """
-    state.refuse_missing(directory, JOURNAL)
+    directories.refuse_missing(directory, JOURNAL)
     held_by = lock.holder(directory)
     live = _live(directory, held_by)
     if live is not None:
@@ -127,7 +137,7 @@ def live_farm(directory: Path, now: times.Time) -> dict[str, Any]:
         StateError: if there is no state there.
         PeerError: if no daemon runs on it, or none that follows a master.
     """
-    state.refuse_missing(directory, JOURNAL)
+    directories.refuse_missing(directory, JOURNAL)
     operation = f"show the farm of {directory}"
     live = _live(directory, lock.holder(directory))
     if live is None:
@@ -272,7 +282,7 @@ def _disk_alerts(status: dict[str, Any]) -> list[Alert]:
     if free is not None:
         enough = max(LITTLE, 2 * (status["journal_bytes_a_month"] or 0))
         where = f"the file system of {status['state_dir']}"
-        if free < LEAST:
+        if free < disk.LEAST:
             found.append(
                 alert(
                     "disk-full",

@@ -6,7 +6,7 @@ that `.schema` shows them to an admin. Times are UTC text that SQLite's date fun
 
 from __future__ import annotations
 
-from sqlite_utils import Database, Migrations
+from . import Schema
 
 APPLICATION_ID = 0x70697769
 """`PRAGMA application_id` of an index: "piwi"."""
@@ -336,26 +336,11 @@ CREATE VIEW farm AS
     ORDER BY last_seen IS NULL, slave_id;
 """
 
-migrations = Migrations("piw-indexer-index")
-
-
-@migrations(name="001-tables-and-views")
-def _create(db: Database) -> None:
-    for statement in statements(TABLES + VIEWS):
-        db.execute(statement)
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-
-@migrations(name="002-live-farm")
-def _live_farm(db: Database) -> None:
-    db.execute("DROP VIEW farm")
-    for statement in statements(LIVE_TABLES + FARM):
-        db.execute(statement)
-
-
-def statements(script: str) -> list[str]:
-    """The statements of a script, apart: `executescript` would commit the migration's own.
-
-    A statement ends with a semicolon at the end of a line.
-    """
-    return [part.strip() for part in script.split(";\n") if part.strip()]
+SCHEMA = Schema(
+    "piw-indexer-index",
+    APPLICATION_ID,
+    {
+        "001-tables-and-views": TABLES + VIEWS,
+        "002-live-farm": "DROP VIEW farm;\n" + LIVE_TABLES + FARM,
+    },
+)

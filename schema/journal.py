@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from sqlite_utils import Database, Migrations
-
-from .index import statements
+from . import Schema
 
 APPLICATION_ID = 0x7069776A
 """`PRAGMA application_id` of a month of a journal: "piwj"."""
@@ -71,29 +69,14 @@ CREATE TABLE identities (
 ) STRICT;
 """
 
-migrations = Migrations("piw-indexer-journal")
-
-
-@migrations(name="001-tables")
-def _create(db: Database) -> None:
-    for statement in statements(TABLES):
-        db.execute(statement)
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-
 CHECKSUMS = """
 ALTER TABLE messages ADD COLUMN
     checksum /* CRC-32, see indexer/encode.py: a bit that flips in a message shows nowhere else.
                 Null: written before there were any. */ INTEGER
 """
 
-
-@migrations(name="002-identities")
-def _add_identities(db: Database) -> None:
-    for statement in statements(IDENTITIES):
-        db.execute(statement)
-
-
-@migrations(name="003-checksums")
-def _add_checksums(db: Database) -> None:
-    db.execute(CHECKSUMS)
+SCHEMA = Schema(
+    "piw-indexer-journal",
+    APPLICATION_ID,
+    {"001-tables": TABLES, "002-identities": IDENTITIES, "003-checksums": CHECKSUMS},
+)

@@ -8,8 +8,8 @@ import click
 
 from .. import backup as backups
 from .. import clock, config, notes, times
+from ..directories import JOURNAL, SPOOL
 from ..progress import bar
-from ..state import JOURNAL, SPOOL
 
 
 @click.command()

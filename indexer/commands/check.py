@@ -18,13 +18,14 @@ import orjson
 from .. import check as checks
 from .. import clock, config, index, journal_reader, times
 from ..differences import MODE, Difference
+from ..directories import JOURNAL, refuse_missing
 from ..errors import IndexerError, StateError
 from ..notify import Notifier
 from ..privileges import as_owner
 from ..progress import bar
 from ..publish import Publisher
 from ..resumption import Run
-from ..state import JOURNAL, State, refuse_missing
+from ..state import State
 from .write import publish_all
 
 _NAMED = 20

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import click
 
-from .. import check, checkpoint, config, index
+from .. import check, config, index
+from .. import checkpoint as checkpoints
+from ..directories import JOURNAL
 from ..errors import StateError
 from ..journal_reader import JournalReader
 from ..privileges import as_owner
 from ..progress import bar
-from ..state import JOURNAL
 
 
 @click.command("checkpoint")
 @config.configuration
 @config.option("state-dir")
 @as_owner
-def make_checkpoint(state_dir: Path) -> None:
+def checkpoint(state_dir: Path) -> None:
     """Copy the index, compact and verified, so that older months of the journal may go.
 
     A daemon may run meanwhile. The copy is compared with a replay of the journal, or of what is
@@ -34,11 +35,11 @@ def make_checkpoint(state_dir: Path) -> None:
         )
     reader = JournalReader(state_dir / JOURNAL)
     try:
-        with checkpoint.making(state_dir) as unfinished:
-            copied = checkpoint.copy_index(state_dir, unfinished)
+        with checkpoints.making(state_dir) as unfinished:
+            copied = checkpoints.copy_index(state_dir, unfinished)
             reader.scan()  # not older than the copy
-            start = checkpoint.base(state_dir, reader, copied.serial)
-            scratch = unfinished.with_name(checkpoint.REPLAYED)
+            start = checkpoints.base(state_dir, reader, copied.serial)
+            scratch = unfinished.with_name(checkpoints.REPLAYED)
             with bar("verifying") as progress:
                 found = check.check_copy(
                     state_dir, copied, scratch, lambda _, done, total: progress(done, total)
@@ -51,7 +52,7 @@ def make_checkpoint(state_dir: Path) -> None:
                     f"the index is not what the journal says: {difference.what}",
                     "run `piw-indexer check --fix`, then try again",
                 )
-            made = checkpoint.accept(state_dir, copied, reader.journal_id)
+            made = checkpoints.accept(state_dir, copied, reader.journal_id)
         origin = "a replay of the journal"
         if start is not None:
             origin = f"a replay from {start.path.name} on"

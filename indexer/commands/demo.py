@@ -22,9 +22,9 @@ from rich.text import Text
 from .. import clock, config, database, demo_screen, index, times
 from ..demo import LOG, Demo, Options
 from ..demo_screen import Picture
+from ..directories import JOURNAL
 from ..errors import UsageError
 from ..simulation import Farm
-from ..state import JOURNAL
 
 DAYS = 35
 """Of the farm's life: more than the window of the counters."""

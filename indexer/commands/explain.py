@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import clock, config
+from ..directories import JOURNAL, refuse_missing
 from ..explain import explain as gather
 from ..progress import bar, console
-from ..state import JOURNAL, refuse_missing
 
 
 @click.command()

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from .. import config, index, lookup, names, times
 from .. import history as past
+from ..directories import JOURNAL, refuse_missing
 from ..progress import bar, console
-from ..state import JOURNAL, refuse_missing
 
 
 @click.command()

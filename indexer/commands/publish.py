@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from .. import clock, config
+from ..directories import SPOOL
 from ..errors import UsageError
 from ..feed import security
 from ..feed.curve import KeyList
@@ -18,7 +19,6 @@ from ..feed.sockets import MAX_MESSAGE
 from ..files import MessageFile
 from ..journal import Accepted
 from ..privileges import as_owner
-from ..state import SPOOL
 
 _BATCH = 500
 _SLICE = 0.01

@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import clock, config, decode, times
+from ..directories import JOURNAL, SPOOL, refuse_missing
 from ..errors import DecodeError, UsageError
 from ..journal import JournalReader, Quarantined
 from ..messages import Message
 from ..piwheels import log_relay
 from ..privileges import as_owner
 from ..progress import console
-from ..state import JOURNAL, SPOOL, State, refuse_missing
+from ..state import State
 
 
 @click.command()

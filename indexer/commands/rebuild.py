@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from .. import clock, config, times
+from ..directories import refuse_missing
 from ..privileges import as_owner
 from ..progress import bar
 from ..publish import Publisher
 from ..salvage import Salvaged, spans
-from ..state import OURS, State, refuse_missing
+from ..state import OURS, State
 from .write import publish_all
 
 

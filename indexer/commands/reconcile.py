@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from .. import clock, config, index, names
+from ..directories import JOURNAL, refuse_missing
 from ..errors import UsageError
 from ..journal import Accepted
 from ..piwheels.backfill import Asker, Difference, differences
 from ..piwheels.oracle import connected
 from ..privileges import as_owner
 from ..progress import bar
-from ..state import JOURNAL, State, refuse_missing
+from ..state import State
 
 
 @click.command()

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from .. import clock, config, times, writer
+from ..directories import refuse_missing
 from ..privileges import as_owner
 from ..progress import bar
 from ..publish import Publisher
-from ..state import OURS, State, refuse_missing
+from ..state import OURS, State
 
 
 @click.command()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from indexer import clock
-from indexer.journal import LEAST
+from indexer.disk import LEAST
 from indexer.status import gather
 
 from .. import tally

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 
 from indexer import checkpoint, clock, index
 from indexer.cli import piw_indexer
+from indexer.directories import SPOOL
 from indexer.errors import IndexerError, JournalError, StateError
 from indexer.journal import Accepted, Journal, JournalReader
 from indexer.lock import Lock
 from indexer.messages import Message
-from indexer.state import SPOOL
 
 from ..support import case_named, contents
 from .journals import (

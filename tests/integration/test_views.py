@@ -195,7 +195,7 @@ def test_an_index_of_before_gets_the_live_farm(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     with Index(path) as index:
         index.apply(log_build(1, "numpy", "1.0"))
-        first, second = (one.name for one in schema.migrations._migrations[:2])
+        first, second = list(schema.SCHEMA.migrations)[:2]
         for statement in ("DROP VIEW farm", "DROP TABLE slaves", "DROP TABLE masters"):
             index.connection.execute(statement)
         index.connection.execute("CREATE VIEW farm AS SELECT built_by AS slave_id FROM builds")

@@ -1,0 +1,63 @@
+"""What a short command loads: monitoring starts `status` every minute, on a Raspberry Pi."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from indexer.cli import SECTIONS, piw_indexer
+
+from .. import samples
+from ..support import Site, environment
+
+pytestmark = pytest.mark.acceptance
+
+PROGRAM = """
+import sys
+from indexer.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(" ".join(sys.modules), file=sys.stderr)
+"""
+
+
+def modules(home: Path, *arguments: object) -> set[str]:
+    """The modules that are loaded when a command ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        env=environment(home),
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,  # the exit status of --monitor is its verdict
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_no_command_is_loaded_for_what_needs_none(option: str, tmp_path: Path) -> None:
+    loaded = modules(tmp_path, option)
+    assert not [name for name in loaded if name.startswith("indexer.commands.")]
+    assert loaded.isdisjoint({"zmq", "sqlite_utils", "rich", "msgpack", "voluptuous"})
+
+
+@pytest.mark.parametrize("option", ["--json", "--monitor"])
+def test_status_loads_what_it_needs(option: str, site: Site) -> None:
+    site.take(samples.new_package("numpy"))
+    loaded = modules(site.home, "status", "--state-dir", site.state_dir, option)
+    assert "indexer.status" in loaded
+    assert loaded.isdisjoint({"zmq", "sqlite_utils", "voluptuous", "prometheus_client", "asyncio"})
+
+
+def test_every_command_has_a_sentence_and_a_module() -> None:
+    names = [name for section in SECTIONS.values() for name in section]
+    assert sorted(names) == sorted(set(names))
+    for name in names:
+        assert piw_indexer.commands[name].name == name
+    for section in SECTIONS.values():
+        assert all(sentence.endswith(".") for sentence in section.values())
