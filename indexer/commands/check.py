@@ -20,6 +20,7 @@ from .. import clock, config, index, journal_reader, times
 from ..differences import MODE, Difference
 from ..directories import JOURNAL, refuse_missing
 from ..errors import IndexerError, StateError
+from ..interruption import Interruption
 from ..notify import Notifier
 from ..privileges import as_owner
 from ..progress import bar
@@ -51,26 +52,33 @@ def check(
     against = [_journal_id(state_dir), str(output_path.resolve()), site_url]
     run = Run(state_dir, against, fresh)
     report = _Report(run, as_json)
-    before = signal.signal(signal.SIGTERM, _stop)
+    with Interruption(signal.SIGINT, signal.SIGTERM) as interruption:
+        return _run(state_dir, publisher, site_url, run, report, fix, interruption)
+
+
+def _run(
+    state_dir: Path,
+    publisher: Publisher,
+    site_url: str,
+    run: Run,
+    report: _Report,
+    fix: bool,
+    interruption: Interruption,
+) -> int:
     try:
         # Only one process may repair; State also brings the index up to date.
         state = State(state_dir, "check", clock.now) if fix else None
         if run.resumed:
             report.say(f"Going on with the check of {times.to_rfc3339(run.started)}.")
-        status = _check(state_dir, publisher, site_url, run, report, state)
+        status = _check(state_dir, publisher, site_url, run, report, state, interruption)
         report.end(state_dir)
         return status
     except BaseException:  # a signal, too: `status` must not show what an older check found
         report.end(state_dir, finished=False)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
         run.save(now=True)
         run.close()
-
-
-def _stop(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def _check(
@@ -80,10 +88,11 @@ def _check(
     run: Run,
     report: _Report,
     state: State | None,
+    interruption: Interruption,
 ) -> int:
     fix = state is not None
     try:
-        with _watched("journal") as progress:
+        with _watched("journal", interruption) as progress:
             damaged = report.take(checks.check_journal(state_dir, run, progress))
         if damaged:
             raise StateError(
@@ -95,7 +104,7 @@ def _check(
         unusable = report.take(checks.check_checkpoints(state_dir))
         differing = 0
         if run.index is None:
-            with _watched("index") as progress:
+            with _watched("index", interruption) as progress:
                 differing = report.take(checks.check_index(state_dir, run, progress))
             if not differing:
                 run.index = report.serial(state_dir)
@@ -111,7 +120,7 @@ def _check(
             report.say("The documents were not compared with an index that differs.")
             report.say("What to do: stop the daemon, and run `piw-indexer check --fix`.")
             return 1
-        with _watched("documents") as progress:
+        with _watched("documents", interruption) as progress:
             wrong = report.take_documents(
                 checks.check_documents(state_dir, publisher, site_url, run, progress)
             )
@@ -190,7 +199,7 @@ def _journal_id(state_dir: Path) -> str:
 
 
 @contextmanager
-def _watched(description: str) -> Iterator[checks.Progress]:
+def _watched(description: str, interruption: Interruption) -> Iterator[checks.Progress]:
     """A bar on a terminal for each thing that is done, and a line for systemd."""
     notifier = Notifier()
     told = -1.0
@@ -198,6 +207,7 @@ def _watched(description: str) -> Iterator[checks.Progress]:
 
         def progress(what: str, done: int, total: int) -> None:
             nonlocal told
+            interruption.obey()
             advance(done, total)
             if clock.monotonic() - told >= 1.0:
                 told = clock.monotonic()

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -24,6 +23,7 @@ from ..demo import LOG, Demo, Options
 from ..demo_screen import Picture
 from ..directories import JOURNAL
 from ..errors import UsageError
+from ..interruption import Interruption
 from ..simulation import Farm
 
 DAYS = 35
@@ -75,33 +75,6 @@ def _option(name: str, **settings: Any) -> Callable[[_Function], _Function]:
         show_envvar=True,
         **settings,
     )
-
-
-class _Interruption:
-    """Turns SIGINT, SIGTERM and SIGHUP into a wish that is asked for; a second one is urgent."""
-
-    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def __init__(self) -> None:
-        self.wished = False
-
-    def __enter__(self) -> _Interruption:
-        self._before = {
-            number: signal.signal(number, self._wish)
-            for number in self._NUMBERS
-            # nohup ignores hang-ups on purpose.
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-        }
-        return self
-
-    def _wish(self, number: int, frame: FrameType | None) -> None:
-        if self.wished:
-            raise KeyboardInterrupt
-        self.wished = True
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 def _require_empty(directory: Path, option: str) -> None:
@@ -197,13 +170,13 @@ def demo(
     )
     options = Options(farm, rate, max(1, round(rate * seconds)), state_dir, output_path)
     title = f"a simulated farm of {packages:,} packages, seed {seed}"
-    with _Interruption() as interruption:
+    with Interruption(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as interruption:
         last = _play(options, interruption, console, watched, title)
     _report(options, last, kept)
 
 
 def _play(
-    options: Options, interruption: _Interruption, console: Console, watched: bool, title: str
+    options: Options, interruption: Interruption, console: Console, watched: bool, title: str
 ) -> Picture | None:
     """Play the demo; how it stood at the end."""
     seen: list[Picture] = []
@@ -213,7 +186,7 @@ def _play(
             seen[:] = [picture]
             view(picture)
 
-        with Demo(options, watch, lambda: interruption.wished) as played:
+        with Demo(options, watch, lambda: bool(interruption.wished)) as played:
             if not watched:
                 click.echo(f"{title}; the daemon is: piw-indexer {shlex.join(played.command)}")
             played.play()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import signal
-import threading
 from pathlib import Path
-from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.live import Live
 
 from .. import clock, config, farm_screen
 from ..errors import PeerError
+from ..interruption import Interruption
 from ..progress import console
 from ..status import live_farm
 
@@ -39,21 +37,14 @@ def farm(state_dir: Path, as_json: bool) -> None:
     if not screen.is_terminal:
         screen.print(farm_screen.plain(found, screen.width))
         return
-    ended = threading.Event()
-    # An exception out of a signal may be lost, where one cannot be raised, and the screen stays.
-    before = signal.signal(signal.SIGINT, lambda *_: ended.set())
-    try:
-        _watch(state_dir, found, screen, ended)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _watch(state_dir: Path, found: dict[str, Any], screen: Console, ended: threading.Event) -> None:
-    with Live(console=screen, screen=True, auto_refresh=False) as live:
-        while not ended.is_set():
+    with (
+        Interruption(signal.SIGINT) as interruption,
+        Live(console=screen, screen=True, auto_refresh=False) as live,
+    ):
+        while not interruption.wished:
             note = "\n".join(found["problems"])
             live.update(farm_screen.frame(found, note, screen.width, screen.height), refresh=True)
-            ended.wait(EVERY)
+            interruption.wait(EVERY)
             try:
                 found = live_farm(state_dir, clock.now())
             except PeerError as error:

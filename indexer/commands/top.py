@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
+import signal
 import sys
 import termios
 import tty
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rich.live import Live
 
 from .. import clock, config, top_screen
 from ..errors import StateError
+from ..interruption import Interruption
 from ..progress import console
 from ..status import gather, unreadable
 
@@ -47,13 +48,18 @@ def top(state_dir: Path) -> None:
     if not screen.is_terminal:
         Console(highlight=False, width=PLAIN[0]).print(top_screen.frame(found, rates, *PLAIN))
         return
-    try:
-        with _keys() as ends, Live(console=screen, screen=True, auto_refresh=False) as live:
-            live.update(top_screen.frame(found, rates, *screen.size), refresh=True)
-            while not ends():
-                live.update(_drawn(state_dir, rates, screen), refresh=True)
-    except KeyboardInterrupt:
-        pass  # that is how it ends
+    with (
+        Interruption(signal.SIGINT) as interruption,
+        _keys() as keys,
+        Live(console=screen, screen=True, auto_refresh=False) as live,
+    ):
+        live.update(top_screen.frame(found, rates, *screen.size), refresh=True)
+        while not interruption.wished:
+            if interruption.wait(EVERY, *keys):
+                pressed = os.read(keys[0], 100)
+                if not pressed or b"q" in pressed.lower():
+                    break
+            live.update(_drawn(state_dir, rates, screen), refresh=True)
 
 
 def _look(state_dir: Path, rates: deque[float]) -> dict[str, Any]:
@@ -71,26 +77,14 @@ def _drawn(state_dir: Path, rates: deque[float], screen: Console) -> RenderableT
 
 
 @contextmanager
-def _keys() -> Iterator[Callable[[], bool]]:
-    """What waits for a key, a second at most; true if that was q."""
+def _keys() -> Iterator[list[int]]:
+    """Where pressed keys can be read at once: a descriptor, or none where nobody types."""
     if not sys.stdin.isatty():
-
-        def wait() -> bool:
-            clock.sleep(EVERY)
-            return False
-
-        yield wait
+        yield []
         return
     before = termios.tcgetattr(sys.stdin)
     tty.setcbreak(sys.stdin)
-
-    def pressed() -> bool:
-        if not select.select([sys.stdin], [], [], EVERY)[0]:
-            return False
-        keys = os.read(sys.stdin.fileno(), 100)
-        return not keys or b"q" in keys.lower()
-
     try:
-        yield pressed
+        yield [sys.stdin.fileno()]
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

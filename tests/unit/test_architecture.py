@@ -17,7 +17,7 @@ PICTURE = (
     (
         "what everything may use",
         "errors times clock names directories disk notify process progress journal_log notes"
-        " waiting problems sqlite_bug screen_parts",
+        " waiting problems sqlite_bug screen_parts interruption",
     ),
     (
         "what is stored and sent",

@@ -1,7 +1,8 @@
 """Python imports this when it starts, if its directory is in PYTHONPATH: kills it at a seam.
 
 PIW_TEST_SEAM says where: `fsync:3:after` is after the third fsync that a process makes;
-PIW_TEST_SEAM_GROUP, if set, that the whole process group goes with it, as in a power cut.
+PIW_TEST_SEAM_GROUP, if set, that the whole process group goes with it, as in a power cut;
+PIW_TEST_SEAM_SIGNAL another signal than SIGKILL, by its number.
 PIW_TEST_CLOCK names a file with the nanoseconds by which the clock is wrong, read whenever
 somebody asks for the time: months pass when a test says so.
 """
@@ -23,9 +24,10 @@ _left = int(_number)
 
 
 def _kill() -> None:
+    number = int(os.environ.get("PIW_TEST_SEAM_SIGNAL", signal.SIGKILL))
     if os.environ.get("PIW_TEST_SEAM_GROUP"):
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGKILL)
+        os.killpg(os.getpgrp(), number)
+    os.kill(os.getpid(), number)
 
 
 def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,70 @@
+"""Signals that end a command, as a wish that is asked for: none is lost.
+
+An exception that a signal handler raises is lost where none can be raised: in a destructor, or in a
+callback of a library in C. The command would go on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from types import FrameType
+
+
+class Interruption:
+    """Within it, the first of some signals is a wish; the second one ends the command at once.
+
+    Args:
+        numbers: of the signals.
+
+    Attributes:
+        wished: the number of the signal that came; 0 if none did.
+    """
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers
+        self.wished = 0
+
+    def __enter__(self) -> Interruption:
+        self._bell, self._ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._before = {
+            number: signal.signal(number, self._wish)
+            for number in self._numbers
+            # nohup ignores hang-ups on purpose.
+            if signal.getsignal(number) != signal.SIG_IGN
+        }
+        return self
+
+    def _wish(self, number: int, frame: FrameType | None) -> None:
+        if self.wished:
+            raise KeyboardInterrupt
+        self.wished = number
+        os.write(self._ring, b"!")
+
+    def wait(self, seconds: float, *descriptors: int) -> bool:
+        """Wait until a signal comes, or one of some descriptors can be read.
+
+        Returns:
+            True if a descriptor can be read.
+        """
+        ready, _, _ = select.select([self._bell, *descriptors], [], [], seconds)
+        return any(descriptor in ready for descriptor in descriptors)
+
+    def obey(self) -> None:
+        """End the command if that is wished.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+            SystemExit: after another signal, with the exit status that shells give it.
+        """
+        if self.wished == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.wished:
+            raise SystemExit(128 + self.wished)
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._bell)
+        os.close(self._ring)

@@ -1,0 +1,53 @@
+"""Signals that end a command: none is lost, wherever it comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from indexer.interruption import Interruption
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_signal_in_a_destructor_is_not_lost() -> None:
+    class Destroyed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with Interruption(signal.SIGINT) as interruption:
+        assert not interruption.wished
+        interruption.obey()
+        Destroyed()
+        assert interruption.wished == signal.SIGINT
+        assert not interruption.wait(60.0), "it does not wait, and nothing can be read"
+        with pytest.raises(KeyboardInterrupt):
+            interruption.obey()
+
+
+def test_the_second_signal_ends_the_command_at_once() -> None:
+    with Interruption(signal.SIGINT, signal.SIGTERM) as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            interruption.obey()
+        assert ended.value.code == 143
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_handlers_of_before_are_there_again() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption(signal.SIGTERM):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_is_typed_ends_the_wait() -> None:
+    reader, writer = os.pipe()
+    with Interruption() as interruption:
+        os.write(writer, b"q")
+        assert interruption.wait(60.0, reader)
+    os.close(reader)
+    os.close(writer)
