@@ -7,6 +7,7 @@ differences, 2 usage or configuration, 3 the state is locked or unusable, 4 a pe
 from __future__ import annotations
 
 import logging
+import io
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import click
 
+from . import printable
 from . import __version__, config, journal_log
 from .errors import IndexerError
 
@@ -137,16 +139,18 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         result = piw_indexer.main(arguments, prog_name="piw-indexer", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)  # it repeats arguments
+        printable.echo(said.getvalue(), err=True, nl=False)
         sys.exit(error.exit_code)
     except IndexerError as error:
         if journal_log.logs_to_journal():
             log.critical("%s", error, extra=journal_log.event("failed", status=error.exit_status))
         else:
-            click.echo(f"piw-indexer: {error}", err=True)
+            printable.echo(f"piw-indexer: {error}", err=True)
         sys.exit(error.exit_status)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("piw-indexer: interrupted", err=True)
+        printable.echo("piw-indexer: interrupted", err=True)
         sys.exit(130)
     except _ReaderLeftError:
         # What is still in the buffer cannot be told to anybody.

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
+from . import printable
 from . import times
 from .errors import UsageError
 
@@ -408,7 +409,7 @@ def _read_what_is_right(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> None:
     def tell(error: UsageError) -> None:
-        click.echo(f"piw-indexer: {error}\n  it goes on without that", err=True)
+        printable.echo(f"piw-indexer: {error}\n  it goes on without that", err=True)
 
     _read_files(context, parameter, value, tell)
 

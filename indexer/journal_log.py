@@ -13,11 +13,16 @@ from typing import Any
 
 from logging_journald import JournaldTransport, check_journal_stream
 
+from . import printable
+
 NOTICE = 25
 """Between INFO and WARNING: normal, but worth to be seen on a terminal, too."""
 
 _SOCKET = "PIW_INDEXER_JOURNAL_SOCKET"
 """In the environment: a socket in place of the journal's, for tests."""
+
+MAX_ENTRY = 8000
+"""Characters of an entry, before what follows its first line is indented."""
 
 _FORMAT = "piw-indexer: %(message)s"
 
@@ -50,9 +55,10 @@ def set_up(level: int | None) -> None:
         except OSError:
             pass  # no such socket: its stream takes plain lines
     if handlers is None:
-        logging.basicConfig(level=level, format=_FORMAT, stream=sys.stderr)
-    else:
-        logging.basicConfig(level=level, handlers=handlers, format="%(message)s")
+        plain = logging.StreamHandler(sys.stderr)
+        plain.setFormatter(Formatter(_FORMAT))
+        handlers = [plain]
+    logging.basicConfig(level=level, handlers=handlers)
 
 
 def goes_to_journal() -> bool:
@@ -73,6 +79,18 @@ def logs_to_journal() -> bool:
     return any(isinstance(one, JournalHandler) for it in loggers for one in it.handlers)
 
 
+class Formatter(logging.Formatter):
+    """Entries that are printable and bounded; what follows a first line is indented.
+
+    A name with a newline in it cannot pass for an entry of its own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The entry of `record`."""
+        first, *others = printable.text(super().format(record), MAX_ENTRY).split("\n")
+        return "\n".join([first, *(one if one[:2] == "  " else f"  {one}" for one in others)])
+
+
 class JournalHandler(logging.Handler):
     """Sends records to systemd's journal, with their fields.
 
@@ -84,6 +102,7 @@ class JournalHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setFormatter(Formatter("%(message)s"))
         path = os.environ.get(_SOCKET) or str(JournaldTransport.SOCKET_PATH)
         os.stat(path)
         # The journal may be restarted: its socket is looked up for every entry.
@@ -115,7 +134,9 @@ def _fields(record: logging.LogRecord, message: str) -> dict[str, object]:
         fields["PIW_EVENT"] = record.piw_event
     for name, value in getattr(record, "piw_fields", {}).items():
         if value is not None:
-            fields[f"PIW_{name.upper()}"] = value if isinstance(value, int) else str(value)
+            fields[f"PIW_{name.upper()}"] = (
+                value if isinstance(value, int) else printable.line(str(value))
+            )
     return fields
 
 

@@ -16,13 +16,15 @@ from prometheus_client import CollectorRegistry, generate_latest, write_to_textf
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from . import clock, times
+from . import clock, printable, times
 from .errors import StateError, UsageError
 from .problems import KINDS
 from .status import STALE, gather, unreadable
 
 COUNT_EVERY = 600.0
 """Seconds between two counts of the index's rows: that reads much of a large one."""
+
+MAX_LABEL = 200
 
 Found = dict[str, Any]
 Samples = Iterator[tuple[tuple[str, ...], float | None]]
@@ -307,7 +309,7 @@ class StateCollector(Collector):
             family = kind(metric.name, metric.help, labels=metric.labels)
             for labels, value in metric.samples(found):
                 if isinstance(value, int | float):
-                    family.add_metric(labels, value)
+                    family.add_metric([printable.line(one, MAX_LABEL) for one in labels], value)
             if metric is READABLE and "well" not in found:
                 family = kind(metric.name, metric.help, value=0.0)
             if family.samples:

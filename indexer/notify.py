@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import socket
 
+from . import printable
+
 
 class Notifier:
     """Tells systemd how the service stands; says nothing where there is no systemd."""
@@ -21,7 +23,7 @@ class Notifier:
         """Send `READY=1`, `STATUS=...`, `WATCHDOG=1`, `STOPPING=1`..."""
         if not self._address:
             return
-        message = "\n".join(f"{key}={value}" for key, value in state.items())
+        message = "\n".join(f"{key}={printable.line(str(value))}" for key, value in state.items())
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             try:
                 notify.sendto(message.encode(), self._address)

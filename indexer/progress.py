@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,15 +13,33 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
+
+from . import printable
 
 Advance = Callable[[int, int], None]
 """Is told how many of how many are done."""
 
 
+class PrintableConsole(Console):
+    """A console whose texts are printable, whoever wrote them; its own codes are untouched."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """The segments of `renderable`, in which nothing but rich's own codes steers a terminal."""
+        for one in super().render(renderable, options):
+            if one.control or one.text.isprintable() or one.text == "\n":
+                yield one
+            else:
+                shown = printable.text(one.text, 10 * len(one.text) + 1)
+                yield Segment(shown, one.style)
+
+
 def console() -> Console:
     """Where results are printed: as wide as they are, where no terminal sets a width."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=1000)
+    found = PrintableConsole(highlight=False)
+    return found if found.is_terminal else PrintableConsole(highlight=False, width=1000)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import clock, config
 from ..errors import UsageError
 from ..piwheels import backfill as backfills
@@ -64,20 +65,20 @@ def backfill(
     finally:
         state.close()
     after = f" (it went on after {found.after})" if found.after else ""
-    click.echo(
+    printable.echo(
         f"{db_queue}: {found.packages:,} packages asked for{after}, {found.taken:,} were different,"
         f" {found.deleted:,} are gone, {found.counters:,} counters taken"
     )
     if found.unusable:
-        click.echo(
+        printable.echo(
             f"piw-indexer: {found.unusable} answers were unusable; `piw-indexer quarantine` shows"
             " why",
             err=True,
         )
     for package, why in found.untold.items():
-        click.echo(f"piw-indexer: the master cannot tell of {package}: {why}", err=True)
+        printable.echo(f"piw-indexer: the master cannot tell of {package}: {why}", err=True)
     if found.still_broken:
-        click.echo(
+        printable.echo(
             f"piw-indexer: {', '.join(found.still_broken)} broke after this backfill had begun:"
             " run it once more, from the beginning",
             err=True,
@@ -95,12 +96,12 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
             state.close()
     finally:
         source.close()
-    click.echo(
+    printable.echo(
         f"{found.packages:,} packages read, {found.taken:,} were different and taken with"
         f" {found.builds:,} builds, {found.deleted:,} are gone, {found.counters:,} counters taken"
     )
     if found.refused:
-        click.echo(
+        printable.echo(
             f"piw-indexer: {found.refused} rows are no valid messages and were not taken;"
             " `piw-indexer quarantine` shows why",
             err=True,

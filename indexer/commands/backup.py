@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import backup as backups
 from .. import clock, config, notes, times
 from ..directories import JOURNAL, SPOOL
@@ -36,9 +37,9 @@ def backup(directory: Path, state_dir: Path) -> None:
         )
         kept = done.checkpoint
         also = f", and a checkpoint at serial {kept.serial}" if kept is not None else ""
-        click.echo(f"{directory}: {_said(done.journal)}{also}")
+        printable.echo(f"{directory}: {_said(done.journal)}{also}")
     if done.spool is not None:
-        click.echo(f"{directory / SPOOL}: {_said(done.spool)}")
+        printable.echo(f"{directory / SPOOL}: {_said(done.spool)}")
 
 
 def _said(done: backups.Copied) -> str:

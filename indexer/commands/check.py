@@ -15,6 +15,7 @@ from typing import Any
 import click
 import orjson
 
+from .. import printable
 from .. import check as checks
 from .. import clock, config, index, journal_reader, times
 from ..differences import MODE, Difference
@@ -236,7 +237,7 @@ class _Report:
         """Print a line; with --json it is one of the document's."""
         self._said.append(line)
         if not self.as_json:
-            click.echo(line)
+            printable.echo(line)
 
     def take(self, found: Iterable[Difference]) -> int:
         """Print differences, not too many of a kind; how many there are."""
@@ -269,7 +270,7 @@ class _Report:
         if self._counts[key] <= _NAMED:
             self._named.append(one)
             if not self.as_json:
-                click.echo(str(one))
+                printable.echo(str(one))
 
     def serial(self, state_dir: Path) -> int:
         """How far the index is."""
@@ -302,4 +303,4 @@ class _Report:
             }
             result["found"] = [one._asdict() for one in self._named]
             result["said"] = self._said
-            click.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+            printable.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2))

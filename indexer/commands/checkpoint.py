@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import check, config, index
 from .. import checkpoint as checkpoints
 from ..directories import JOURNAL
@@ -56,16 +57,16 @@ def checkpoint(state_dir: Path) -> None:
         origin = "a replay of the journal"
         if start is not None:
             origin = f"a replay from {start.path.name} on"
-        click.echo(f"{made.path}: the index at serial {made.serial}, the same as {origin}")
+        printable.echo(f"{made.path}: the index at serial {made.serial}, the same as {origin}")
         months = reader.months_before(made.serial)
         if months:
-            click.echo("These months may be archived now (move them away, the oldest first):")
+            printable.echo("These months may be archived now (move them away, the oldest first):")
         for path in months:
             waiting = reader.waiting(path)
             note = f"  ({waiting} messages of the quarantine go with it)" if waiting else ""
-            click.echo(f"  {path}{note}")
+            printable.echo(f"  {path}{note}")
             write_ahead = Path(f"{path}-wal")
             if write_ahead.exists() and write_ahead.stat().st_size:
-                click.echo(f"  {write_ahead}  (belongs to it)")
+                printable.echo(f"  {write_ahead}  (belongs to it)")
     finally:
         reader.close()

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from .. import printable
 from .. import clock, config, database, demo_screen, index, times
 from ..demo import LOG, Demo, Options
 from ..demo_screen import Picture
@@ -188,7 +189,7 @@ def _play(
 
         with Demo(options, watch, lambda: bool(interruption.wished)) as played:
             if not watched:
-                click.echo(f"{title}; the daemon is: piw-indexer {shlex.join(played.command)}")
+                printable.echo(f"{title}; the daemon is: piw-indexer {shlex.join(played.command)}")
             played.play()
     if watched and seen:
         console.print(demo_screen.frame(seen[0], title, console.height))
@@ -209,7 +210,7 @@ def _view(console: Console, watched: bool, title: str) -> Iterator[Callable[[Pic
     def write(picture: Picture) -> None:
         nonlocal next_line
         if picture.elapsed >= next_line or picture.phase in ("done", "interrupted"):
-            click.echo(demo_screen.line(picture))
+            printable.echo(demo_screen.line(picture))
             sys.stdout.flush()
             next_line = picture.elapsed + LINE_EVERY
 

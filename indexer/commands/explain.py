@@ -10,6 +10,7 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
+from .. import printable
 from .. import clock, config
 from ..directories import JOURNAL, refuse_missing
 from ..explain import explain as gather
@@ -32,9 +33,10 @@ def explain(package: str, state_dir: Path, output_path: Path, site_url: str, as_
     with bar("reading the journal") as progress:
         found = gather(state_dir, output_path, site_url.rstrip("/"), package, clock.now(), progress)
     if as_json:
-        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return
     screen = console()
+    found = printable.facts(found)
     screen.print(_facts(found))
     well = found["verdict"].endswith("as the index has it.")
     screen.print(Text(f"\n{found['verdict']}", style="bold green" if well else "bold yellow"))

@@ -9,6 +9,7 @@ import click
 import orjson
 from rich.live import Live
 
+from .. import printable
 from .. import clock, config, farm_screen
 from ..errors import PeerError
 from ..interruption import Interruption
@@ -31,7 +32,7 @@ def farm(state_dir: Path, as_json: bool) -> None:
     """
     found = live_farm(state_dir, clock.now())
     if as_json:
-        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return
     screen = console()
     if not screen.is_terminal:

@@ -10,6 +10,7 @@ import msgpack
 import orjson
 from rich.text import Text
 
+from .. import printable
 from .. import config, index, lookup, names, times
 from .. import history as past
 from ..directories import JOURNAL, refuse_missing
@@ -56,7 +57,7 @@ def history(
     if not (named or counted or refused):
         if since is None:
             raise lookup.unknown(f"tell the history of {package}", package, close)
-        click.echo(f"Nothing happened to {name} since {times.to_sql(since)}.", err=True)
+        printable.echo(f"Nothing happened to {name} since {times.to_sql(since)}.", err=True)
         return
     # Of the same moment, in the order of the journal.
     every = sorted([*found, *refused, *counted], key=lambda one: one.at)
@@ -68,12 +69,12 @@ def _tell(found: list[past.Event], *, as_json: bool) -> None:
     for event in found:
         if as_json:
             line = {**event._asdict(), "at": times.to_rfc3339(event.at)}
-            click.echo(orjson.dumps(line, default=_plain))
+            printable.echo(orjson.dumps(line, default=_plain))
             continue
         # A day of downloads has no hour.
         when = times.to_sql(event.at)
         shown = Text(when[:10].ljust(19) if event.what == "DOWNLOADED" else when, style="dim")
-        shown.append(f"  {event.words}", style=_style(event))
+        shown.append(f"  {printable.line(event.words)}", style=_style(event))
         where = past.origin(event)
         if where:
             shown.append(f"  ({where})", style="dim")

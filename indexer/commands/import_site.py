@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import clock, config, index
 from ..errors import DecodeError
 from ..journal import Accepted, Entry
@@ -38,11 +39,11 @@ def import_site(site: Path, state_dir: Path) -> None:
         counted = _take_counters(state, site / "packages.json")
     finally:
         state.close()
-    click.echo(
+    printable.echo(
         f"{site}: {len(documents):,} documents, {taken:,} of them new, {counted:,} counters taken"
     )
     if unusable:
-        click.echo(
+        printable.echo(
             f"piw-indexer: {unusable} documents were unusable; `piw-indexer quarantine` shows why",
             err=True,
         )

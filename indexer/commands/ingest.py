@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import clock, config, times
 from ..files import MessageFile
 from ..journal import Accepted, Entry
@@ -71,9 +72,9 @@ def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
     accepted += len(state.take(batch))
     known = ", the rest was known" if after else ""
     quarantined = f", {refused} quarantined" if refused else ""
-    click.echo(f"{file.name}: {accepted} messages{quarantined}{known}")
+    printable.echo(f"{file.name}: {accepted} messages{quarantined}{known}")
     if refused:
-        click.echo(
+        printable.echo(
             f"piw-indexer: {refused} lines of {file.name} were refused;"
             " `piw-indexer quarantine` shows why",
             err=True,

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from .. import printable
 from .. import config, installation, manual_pages
 from ..errors import UsageError
 from ..installation import Machine
@@ -52,7 +53,7 @@ def install(
         _lay(_below(base, path), path, text, dry_run)
     pages = manual_pages.link(Path(sys.prefix), base, dry_run)
     if pages:
-        click.echo(pages)
+        printable.echo(pages)
     helpers = [
         (tool, *arguments, path)
         for tool, arguments, path in (
@@ -63,21 +64,21 @@ def install(
     ]
     for helper in helpers:
         if dry_run or root is not None:
-            click.echo(f"{'would run' if dry_run else 'to be run there'}: {' '.join(helper)}")
+            printable.echo(f"{'would run' if dry_run else 'to be run there'}: {' '.join(helper)}")
         else:
             _run(helper)
     if root is None:
         for program in (machine.command, Path(sys.executable).resolve()):
             closed = _closed(program)
             if closed is not None:
-                click.echo(
+                printable.echo(
                     f"piw-indexer: {machine.user} cannot start {program}: {closed} is not open to"
                     " everybody; install piw-indexer below /opt, as docs/install.md has it",
                     err=True,
                 )
-    click.echo("To start it:" if not dry_run else "Nothing was written. To start it, after that:")
+    printable.echo("To start it:" if not dry_run else "Nothing was written. To start it, after that:")
     for line in _START:
-        click.echo(f"  {line}")
+        printable.echo(f"  {line}")
 
 
 def _below(base: Path, path: str) -> Path:
@@ -155,14 +156,14 @@ def _lay(target: Path, path: str, text: str, dry_run: bool) -> None:
     """Write a file, unless somebody has edited the one that is there."""
     there = installation.read(target)
     if there is not None and installation.same(there, text):
-        click.echo(f"{path}: as it should be")
+        printable.echo(f"{path}: as it should be")
         return
     kept = there is not None and not installation.untouched(there)
     aim = target.with_name(f"{target.name}.new") if kept else target
     shown = f"{path}.new" if kept else path
     what = "kept, it was edited; the new text is beside it" if kept else "written"
     if dry_run:
-        click.echo(f"{path}: would be {what}: {shown}" if kept else f"{path}: would be {what}")
+        printable.echo(f"{path}: would be {what}: {shown}" if kept else f"{path}: would be {what}")
         lines = text.splitlines()
         if there is not None:
             lines = [
@@ -172,17 +173,17 @@ def _lay(target: Path, path: str, text: str, dry_run: bool) -> None:
                 )
             ]
         for line in lines:
-            click.echo(f"    {line}".rstrip())
+            printable.echo(f"    {line}".rstrip())
         return
     installation.put(aim, text)
-    click.echo(f"{path}: {what}" + (f": {shown}" if kept else ""))
+    printable.echo(f"{path}: {what}" + (f": {shown}" if kept else ""))
 
 
 def _run(helper: tuple[str, ...]) -> None:
     tool = helper[0]
     line = " ".join(helper)
     if shutil.which(tool) is None:
-        click.echo(f"piw-indexer: there is no {tool}; do by hand what {helper[-1]} says", err=True)
+        printable.echo(f"piw-indexer: there is no {tool}; do by hand what {helper[-1]} says", err=True)
         return
     done = subprocess.run(helper, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -205,14 +206,14 @@ def _remove(base: Path, dry_run: bool) -> None:
         if there is None:
             continue
         if not installation.untouched(there):
-            click.echo(f"{path}: kept, it was edited")
+            printable.echo(f"{path}: kept, it was edited")
         elif dry_run:
-            click.echo(f"{path}: would be removed")
+            printable.echo(f"{path}: would be removed")
         else:
             installation.take_away(target)
-            click.echo(f"{path}: removed")
+            printable.echo(f"{path}: removed")
     pages = manual_pages.unlink(base, dry_run)
     if pages:
-        click.echo(pages)
-    click.echo("State (/var/lib/piw-indexer), documents and the user stay. Then:")
-    click.echo(f"  {_START[0]}")
+        printable.echo(pages)
+    printable.echo("State (/var/lib/piw-indexer), documents and the user stay. Then:")
+    printable.echo(f"  {_START[0]}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import config
 from ..feed import curve
 from ..journal_log import event
@@ -37,4 +38,4 @@ def keys(file: Path, show: bool) -> None:
             public,
             extra=event("keys-made", path=private),
         )
-    click.echo(pair.public.decode())
+    printable.echo(pair.public.decode())

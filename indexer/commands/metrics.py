@@ -3,16 +3,97 @@
 from __future__ import annotations
 
 import signal
+import socket
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import click
-from prometheus_client import start_http_server
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
+from .. import printable
 from .. import config
 from .. import metrics as exposed
 from ..errors import UsageError
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
+
+MAX_CONNECTIONS = 32
+SILENCE_TIMEOUT = 5.0
+"""Seconds in which a connection has to say something, or to take something."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one GET or HEAD of /metrics; the library bounds its lines and headers."""
+
+    timeout = SILENCE_TIMEOUT
+    server: _Server
+
+    def do_GET(self) -> None:  # noqa: N802 - the library's name
+        """Answer with the metrics."""
+        if self.path.partition("?")[0] != "/metrics":
+            self.send_error(404)
+            return
+        with self.server.collecting:
+            body = generate_latest(self.server.registry)
+        self.send_response(200)
+        self.send_header("Content-Type", CONTENT_TYPE)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815 - the library's name
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        """Say nothing: a stranger's request is not an event."""
+
+
+class _Server(ThreadingHTTPServer):
+    """Has so many connections at most: a new one ends the oldest, so that it always answers.
+
+    Raises:
+        OSError: if the address cannot be bound.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        self.registry = registry
+        self.collecting = threading.Lock()
+        self._open: dict[socket.socket, None] = {}
+        self._guard = threading.Lock()
+        super().__init__((host, port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve it in a thread of its own, in place of the oldest if there are too many."""
+        with self._guard:
+            self._open[request] = None
+            if len(self._open) > MAX_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                try:
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread wakes, and closes it
+                except OSError:
+                    pass  # it has gone by itself
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the connection before its descriptor may belong to another."""
+        with self._guard:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of connections that broke."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 @click.command()
@@ -34,20 +115,23 @@ def metrics(state_dir: Path, textfile: Path | None, listen: tuple[str, int] | No
     elif textfile is not None:
         exposed.write(textfile, state_dir)
     else:
-        click.echo(exposed.exposition(state_dir), nl=False)
+        printable.echo(exposed.exposition(state_dir), nl=False)
 
 
 def _serve(state_dir: Path, host: str, port: int) -> None:
     # Before there are threads: all of them leave the signals to this one.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     try:
-        server, thread = start_http_server(port, host, exposed.registry(state_dir))
+        server = _Server(host, port, exposed.registry(state_dir))
     except OSError as error:
         raise UsageError(
             f"serve the metrics at {host}:{port}",
             error.strerror or error,
             "choose another address for --listen",
         ) from error
-    signal.sigwait(_STOP)
-    server.shutdown()
-    thread.join()
+    with server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        signal.sigwait(_STOP)
+        server.shutdown()
+        thread.join()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import clock, config
 from ..directories import SPOOL
 from ..errors import UsageError
@@ -137,9 +138,9 @@ def _send(publisher: FeedPublisher, messages: MessageFile, rate: float | None) -
         refused += sum(not isinstance(entry, Accepted) for entry in batch)
         publisher.serve(0.0)
     elapsed = clock.monotonic() - began
-    click.echo(f"{messages.name}: {sent} messages sent in {elapsed:.1f} s")
+    printable.echo(f"{messages.name}: {sent} messages sent in {elapsed:.1f} s")
     if refused:
-        click.echo(
+        printable.echo(
             f"piw-indexer: {refused} lines of {messages.name} are no valid messages and were not"
             " sent; `piw-indexer quarantine --spool` shows why",
             err=True,
@@ -158,7 +159,7 @@ def _finish(publisher: FeedPublisher) -> None:
             asked = publisher.last_request
             until = clock.monotonic() + _WAIT_FOR_REQUESTS
     if not publisher.subscribers:
-        click.echo(
+        printable.echo(
             "piw-indexer: nobody was listening; the messages are in the spool, and the next"
             " `piw-indexer publish` serves them",
             err=True,

@@ -9,6 +9,7 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
+from .. import printable
 from .. import clock, config, decode, times
 from ..directories import JOURNAL, SPOOL, refuse_missing
 from ..errors import DecodeError, UsageError
@@ -68,7 +69,7 @@ def quarantine(
         _retry(state_dir, [one for one in found if one.retried is None])
     elif as_json:
         for one in found:
-            click.echo(orjson.dumps({**one._asdict(), "raw": one.raw.hex()}))
+            printable.echo(orjson.dumps({**one._asdict(), "raw": one.raw.hex()}))
     elif ids:
         for one in found:
             _show(one)
@@ -92,7 +93,7 @@ def _list(found: list[Quarantined]) -> None:
     if found:
         console().print(table)
     else:
-        click.echo("The quarantine is empty.")
+        printable.echo("The quarantine is empty.")
 
 
 def _show(one: Quarantined) -> None:
@@ -100,11 +101,11 @@ def _show(one: Quarantined) -> None:
         if name == "received":
             value = times.to_rfc3339(one.received)
         if name != "raw":
-            click.echo(f"{name:14} {value}")
+            printable.echo(f"{name:14} {value}")
     if one.format == "json":
-        click.echo(one.raw.decode(errors="backslashreplace").rstrip("\n"))
+        printable.echo(one.raw.decode(errors="backslashreplace").rstrip("\n"))
     else:
-        click.echo(f"raw, in hex    {one.raw.hex()}")
+        printable.echo(f"raw, in hex    {one.raw.hex()}")
 
 
 def _dismiss(state_dir: Path, journal: str, found: list[Quarantined]) -> None:
@@ -115,7 +116,7 @@ def _dismiss(state_dir: Path, journal: str, found: list[Quarantined]) -> None:
         state.journal.dismiss([one.quarantine_id for one in found])
     finally:
         state.close()
-    click.echo(f"{len(found)} put aside; `piw-indexer quarantine --all` lists them")
+    printable.echo(f"{len(found)} put aside; `piw-indexer quarantine --all` lists them")
 
 
 def _retry(state_dir: Path, found: list[Quarantined]) -> None:
@@ -126,12 +127,12 @@ def _retry(state_dir: Path, found: list[Quarantined]) -> None:
             try:
                 message = _decode(one)
             except DecodeError as error:
-                click.echo(f"{one.quarantine_id}: still refused: {error}", err=True)
+                printable.echo(f"{one.quarantine_id}: still refused: {error}", err=True)
                 continue
             accepted += state.retry(one.quarantine_id, message)
     finally:
         state.close()
-    click.echo(f"{accepted} of {len(found)} accepted")
+    printable.echo(f"{accepted} of {len(found)} accepted")
 
 
 def _decode(one: Quarantined) -> Message:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import clock, config, times
 from ..directories import refuse_missing
 from ..privileges import as_owner
@@ -48,7 +49,7 @@ def rebuild(
     try:
         if state.salvaged is not None:
             _tell(state.salvaged)
-        click.echo(f"{state.index_path}: rebuilt from {state.journal.serial} messages")
+        printable.echo(f"{state.index_path}: rebuilt from {state.journal.serial} messages")
         publish_all(state, publisher, site_url, as_of)
     finally:
         state.close()
@@ -57,25 +58,25 @@ def rebuild(
 def _tell(salvaged: Salvaged) -> None:
     """Say what was lost."""
     if not salvaged.losses:
-        click.echo("The journal is whole: there is nothing to salvage.")
+        printable.echo("The journal is whole: there is nothing to salvage.")
     for month, lost, kept_as in salvaged.losses:
         what = (
             f"lost messages {spans(lost)}" if lost else "what could not be read is in a checkpoint"
         )
         where = f"; the damaged file is {kept_as} now" if kept_as else ""
-        click.echo(f"{month}: {what}{where}")
+        printable.echo(f"{month}: {what}{where}")
     if salvaged.feeds_lost:
-        click.echo(
+        printable.echo(
             "How far the feeds were accepted could not be read: their publishers may send again"
             " what was accepted, and its downloads may count twice."
         )
     if salvaged.checkpoint is not None:
-        click.echo(
+        printable.echo(
             f"The index held them all; it was kept as {salvaged.checkpoint}."
             " Nothing is missing from the documents."
         )
     elif any(last > salvaged.covered for one in salvaged.losses for _, last in one.lost):
-        click.echo(
+        printable.echo(
             "What they said is missing from the documents, until the publishers have sent it"
             " again; status shows their feeds as broken."
         )

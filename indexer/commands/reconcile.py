@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import clock, config, index, names
 from ..directories import JOURNAL, refuse_missing
 from ..errors import UsageError
@@ -56,14 +57,14 @@ def reconcile(
         else:
             connection.close()
     if not different:
-        click.echo("No differences.")
+        printable.echo("No differences.")
     elif fix:
-        click.echo(f"Taken from the master: {mended}. `piw-indexer write` publishes them.")
+        printable.echo(f"Taken from the master: {mended}. `piw-indexer write` publishes them.")
         if mended < different:
-            click.echo(f"Not mended: {different - mended}.")
+            printable.echo(f"Not mended: {different - mended}.")
     return 1 if different > mended else 0
 
 
 def _tell(found: Difference) -> None:
     for what in found.what:
-        click.echo(f"{found.package}: {what}" if found.package else what)
+        printable.echo(f"{found.package}: {what}" if found.package else what)

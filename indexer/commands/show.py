@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import orjson
 
+from .. import printable
 from .. import config, index, lookup, project_screen
 from ..progress import console
 
@@ -50,11 +51,12 @@ def show(
         if one is not None:
             for part in ("releases", "builds"):
                 found[part] = {one: found[part][one]}
-        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return
     screen = console()
+    found = printable.facts(found)
     if one is not None:
-        screen.print(project_screen.details(found, one, signs=screen.is_terminal))
+        screen.print(project_screen.details(found, printable.line(one), signs=screen.is_terminal))
         return
     limit = None if everything or not screen.is_terminal else project_screen.FIRST
     screen.print(project_screen.matrix(found, limit, signs=screen.is_terminal))

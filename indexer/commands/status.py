@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import orjson
 
+from .. import printable
 from .. import clock, config, monitor, status_screen
 from ..errors import StateError, UsageError
 from ..progress import console
@@ -30,7 +31,7 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
         return _monitor(state_dir)
     found = gather(state_dir, clock.now())
     if as_json:
-        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return 0
     screen = console()
     screen.print(status_screen.screen(found, screen.width if screen.is_terminal else 100))
@@ -42,5 +43,5 @@ def _monitor(state_dir: Path) -> int:
         line, code = monitor.line(gather(state_dir, clock.now(), counting=False))
     except StateError as error:
         line, code = monitor.unknown(error)
-    click.echo(line)
+    printable.echo(line)
     return code

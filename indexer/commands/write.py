@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .. import printable
 from .. import clock, config, times, writer
 from ..directories import refuse_missing
 from ..privileges import as_owner
@@ -68,4 +69,4 @@ def publish_all(
             )
     finally:
         publisher.close()
-    click.echo(f"{publisher.output_path}: {changed} documents written")
+    printable.echo(f"{publisher.output_path}: {changed} documents written")

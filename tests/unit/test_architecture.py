@@ -16,8 +16,8 @@ pytestmark = pytest.mark.unit
 PICTURE = (
     (
         "what everything may use",
-        "errors times clock names directories disk notify process progress journal_log notes"
-        " waiting problems sqlite_bug screen_parts interruption",
+        "errors times clock names printable directories disk notify process progress"
+        " journal_log notes waiting problems sqlite_bug screen_parts interruption",
     ),
     (
         "what is stored and sent",

@@ -1,0 +1,66 @@
+"""Text from outside, made fit to be shown: on a terminal, in a log, in a metric, in a unit's status.
+
+What `line` and `text` return has printable characters only (`text` keeps the ends of lines) and
+is never longer than was asked for; to do it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+MAX_LINE = 500
+MAX_TEXT = 20_000
+_ELLIPSIS = "…"
+
+
+def line(value: str, longest: int = MAX_LINE) -> str:
+    """`value` as one line: what cannot be printed is escaped, what is too long is cut."""
+    cut = value[: longest + 1]  # 10 MB are not escaped to be thrown away
+    shown = cut if cut.isprintable() else "".join(map(_escaped, cut))
+    return shown if len(shown) <= longest else shown[: longest - 1] + _ELLIPSIS
+
+
+def text(value: str, longest: int = MAX_TEXT) -> str:
+    """`value` with its lines kept: what else cannot be printed is escaped, the rest is cut."""
+    cut = value[: longest + 1]
+    if not cut.replace("\n", "").isprintable():
+        cut = "".join(one if one == "\n" else _escaped(one) for one in cut)
+    return cut if len(cut) <= longest else cut[: longest - 1] + _ELLIPSIS
+
+
+def facts(found: Any) -> Any:
+    """What is made of dicts, lists and scalars, each string of it as one line."""
+    if isinstance(found, str):
+        return line(found)
+    if isinstance(found, dict):
+        return {facts(key): facts(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [facts(one) for one in found]
+    return found
+
+
+def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print text; bytes are JSON, which stays exact: it is escaped as JSON escapes.
+
+    The whole of it is printed, however long: a result that is cut is wrong.
+    """
+    if isinstance(value, bytes):
+        shown = "".join(
+            one if one == "\n" or one.isprintable() else _json_escaped(one)
+            for one in value.decode()
+        )
+    else:
+        shown = str(value)
+        shown = text(shown, 10 * len(shown) + 1)
+    click.echo(shown, err=err, nl=nl)
+
+
+def _escaped(one: str) -> str:
+    return one if one.isprintable() else one.encode("unicode_escape").decode()
+
+
+def _json_escaped(one: str) -> str:
+    pair = one.encode("utf-16-be").hex()
+    return "".join(f"\\u{pair[at : at + 4]}" for at in range(0, len(pair), 4))
