@@ -6,8 +6,8 @@ differences, 2 usage or configuration, 3 the state is locked or unusable, 4 a pe
 
 from __future__ import annotations
 
-import logging
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -16,8 +16,7 @@ from typing import Any
 
 import click
 
-from . import printable
-from . import __version__, config, journal_log
+from . import __version__, config, journal_log, printable
 from .errors import IndexerError
 
 log = logging.getLogger(__name__)

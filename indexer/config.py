@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import printable
-from . import times
+from . import printable, times
 from .errors import UsageError
 
 PIWHEELS_FILES = (

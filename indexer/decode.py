@@ -31,6 +31,8 @@ _RECORDS: dict[tuple[str, ...], type[Any]] = {
     ("SNAPSHOT", "releases", "files"): messages.SnapshotFile,
 }
 
+MAX_FEED_NAME = 100
+
 
 class _RefusedError(Exception):
     """The compiled check refuses a value; voluptuous will say why."""
@@ -250,7 +252,7 @@ def _position(value: Any) -> Position:
         feed, epoch, serial = value["feed"], value["epoch"], value["serial"]
         if type(feed) is str and type(epoch) is int and type(serial) is int:
             if 0 <= epoch <= schema.MAX_INTEGER and 0 <= serial <= schema.MAX_INTEGER:
-                if not feed.startswith(FILE_FEED):
+                if not feed.startswith(FILE_FEED) and _is_name(feed):
                     return Position(feed, epoch, serial)
     except Exception:
         pass
@@ -260,7 +262,14 @@ def _position(value: Any) -> Position:
         valid = _POSITION(value)
     except MultipleInvalid as error:
         raise _explain(error, "") from None
+    if not _is_name(valid["feed"]):
+        cause = f"is not printable, or is longer than {MAX_FEED_NAME} characters"
+        raise DecodeError("feed", f"{schema.shown(valid['feed'])} {cause}")
     raise DecodeError("feed", f"{schema.shown(valid['feed'])} is kept for files")
+
+
+def _is_name(feed: str) -> bool:
+    return len(feed) <= MAX_FEED_NAME and feed.isprintable()
 
 
 def from_msgpack(payload: bytes, received: Time) -> Message:

@@ -7,6 +7,8 @@ are wrapped where they enter.
 
 from __future__ import annotations
 
+from . import printable
+
 
 class IndexerError(Exception):
     """Something failed in a way that was foreseen.
@@ -82,7 +84,8 @@ class PeerError(IndexerError):
 class DecodeError(Exception):
     """A frame or a line is no valid message.
 
-    The only exception that decoding raises, whatever the bytes.
+    The only exception that decoding raises, whatever the bytes. Its text is short and printable:
+    it repeats what a stranger sent.
 
     Args:
         path: where in the message the fault lies ("data.files[0].filename"); empty for the whole.
@@ -90,6 +93,6 @@ class DecodeError(Exception):
     """
 
     def __init__(self, path: str, cause: str) -> None:
-        self.path = path
-        self.cause = cause
-        super().__init__(f"{path}: {cause}" if path else cause)
+        self.path = printable.line(path)
+        self.cause = printable.line(cause)
+        super().__init__(f"{self.path}: {self.cause}" if path else self.cause)

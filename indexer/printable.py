@@ -1,4 +1,4 @@
-"""Text from outside, made fit to be shown: on a terminal, in a log, in a metric, in a unit's status.
+"""Text from outside, made fit for a terminal, a log, a metric or a unit's status.
 
 What `line` and `text` return has printable characters only (`text` keeps the ends of lines) and
 is never longer than was asked for; to do it twice changes nothing.

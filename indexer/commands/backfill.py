@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import printable
-from .. import clock, config
+from .. import clock, config, printable
 from ..errors import UsageError
 from ..piwheels import backfill as backfills
 from ..piwheels import fill

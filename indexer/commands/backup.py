@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from .. import printable
 from .. import backup as backups
-from .. import clock, config, notes, times
+from .. import clock, config, notes, printable, times
 from ..directories import JOURNAL, SPOOL
 from ..progress import bar
 

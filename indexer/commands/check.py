@@ -15,9 +15,8 @@ from typing import Any
 import click
 import orjson
 
-from .. import printable
 from .. import check as checks
-from .. import clock, config, index, journal_reader, times
+from .. import clock, config, index, journal_reader, printable, times
 from ..differences import MODE, Difference
 from ..directories import JOURNAL, refuse_missing
 from ..errors import IndexerError, StateError

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from .. import printable
-from .. import check, config, index
+from .. import check, config, index, printable
 from .. import checkpoint as checkpoints
 from ..directories import JOURNAL
 from ..errors import StateError

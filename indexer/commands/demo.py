@@ -18,8 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from .. import printable
-from .. import clock, config, database, demo_screen, index, times
+from .. import clock, config, database, demo_screen, index, printable, times
 from ..demo import LOG, Demo, Options
 from ..demo_screen import Picture
 from ..directories import JOURNAL

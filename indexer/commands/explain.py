@@ -10,8 +10,7 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from .. import printable
-from .. import clock, config
+from .. import clock, config, printable
 from ..directories import JOURNAL, refuse_missing
 from ..explain import explain as gather
 from ..progress import bar, console

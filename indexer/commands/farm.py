@@ -9,8 +9,7 @@ import click
 import orjson
 from rich.live import Live
 
-from .. import printable
-from .. import clock, config, farm_screen
+from .. import clock, config, farm_screen, printable
 from ..errors import PeerError
 from ..interruption import Interruption
 from ..progress import console

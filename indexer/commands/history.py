@@ -10,8 +10,7 @@ import msgpack
 import orjson
 from rich.text import Text
 
-from .. import printable
-from .. import config, index, lookup, names, times
+from .. import config, index, lookup, names, printable, times
 from .. import history as past
 from ..directories import JOURNAL, refuse_missing
 from ..progress import bar, console

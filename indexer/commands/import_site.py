@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import printable
-from .. import clock, config, index
+from .. import clock, config, index, printable
 from ..errors import DecodeError
 from ..journal import Accepted, Entry
 from ..piwheels import site as sites

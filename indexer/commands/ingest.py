@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import printable
-from .. import clock, config, times
+from .. import clock, config, printable, times
 from ..files import MessageFile
 from ..journal import Accepted, Entry
 from ..privileges import as_owner

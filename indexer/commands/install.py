@@ -14,8 +14,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from .. import printable
-from .. import config, installation, manual_pages
+from .. import config, installation, manual_pages, printable
 from ..errors import UsageError
 from ..installation import Machine
 
@@ -76,7 +75,9 @@ def install(
                     " everybody; install piw-indexer below /opt, as docs/install.md has it",
                     err=True,
                 )
-    printable.echo("To start it:" if not dry_run else "Nothing was written. To start it, after that:")
+    printable.echo(
+        "To start it:" if not dry_run else "Nothing was written. To start it, after that:"
+    )
     for line in _START:
         printable.echo(f"  {line}")
 
@@ -183,7 +184,9 @@ def _run(helper: tuple[str, ...]) -> None:
     tool = helper[0]
     line = " ".join(helper)
     if shutil.which(tool) is None:
-        printable.echo(f"piw-indexer: there is no {tool}; do by hand what {helper[-1]} says", err=True)
+        printable.echo(
+            f"piw-indexer: there is no {tool}; do by hand what {helper[-1]} says", err=True
+        )
         return
     done = subprocess.run(helper, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from .. import printable
-from .. import config
+from .. import config, printable
 from ..feed import curve
 from ..journal_log import event
 

@@ -14,8 +14,7 @@ import click
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
-from .. import printable
-from .. import config
+from .. import config, printable
 from .. import metrics as exposed
 from ..errors import UsageError
 
@@ -32,7 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = SILENCE_TIMEOUT
     server: _Server
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         """Answer with the metrics."""
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(404)
@@ -46,9 +45,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_HEAD = do_GET  # noqa: N815 - the library's name
+    do_HEAD = do_GET
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing: a stranger's request is not an event."""
 
 
@@ -63,7 +62,9 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         self.address_family = found[0][0]
         self.registry = registry
         self.collecting = threading.Lock()

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from .. import printable
-from .. import clock, config
+from .. import clock, config, printable
 from ..directories import SPOOL
 from ..errors import UsageError
 from ..feed import security

@@ -9,8 +9,7 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from .. import printable
-from .. import clock, config, decode, times
+from .. import clock, config, decode, printable, times
 from ..directories import JOURNAL, SPOOL, refuse_missing
 from ..errors import DecodeError, UsageError
 from ..journal import JournalReader, Quarantined

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import printable
-from .. import clock, config, times
+from .. import clock, config, printable, times
 from ..directories import refuse_missing
 from ..privileges import as_owner
 from ..progress import bar

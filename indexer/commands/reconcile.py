@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import printable
-from .. import clock, config, index, names
+from .. import clock, config, index, names, printable
 from ..directories import JOURNAL, refuse_missing
 from ..errors import UsageError
 from ..journal import Accepted

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 import orjson
 
-from .. import printable
-from .. import config, index, lookup, project_screen
+from .. import config, index, lookup, printable, project_screen
 from ..progress import console
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 import orjson
 
-from .. import printable
-from .. import clock, config, monitor, status_screen
+from .. import clock, config, monitor, printable, status_screen
 from ..errors import StateError, UsageError
 from ..progress import console
 from ..status import gather

@@ -20,7 +20,7 @@ from rich.live import Live
 from .. import clock, config, top_screen
 from ..errors import StateError
 from ..interruption import Interruption
-from ..progress import console
+from ..progress import PrintableConsole, console
 from ..status import gather, unreadable
 
 EVERY = 1.0

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import printable
-from .. import clock, config, times, writer
+from .. import clock, config, printable, times, writer
 from ..directories import refuse_missing
 from ..privileges import as_owner
 from ..progress import bar
