@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 PICTURE = (
     (
         "what everything may use",
-        "errors times clock names printable directories disk notify process progress"
+        "printable errors times clock names directories disk notify process progress"
         " journal_log notes waiting problems sqlite_bug screen_parts interruption",
     ),
     (
@@ -217,3 +217,12 @@ def test_modules_and_public_functions_say_what_they_are_for() -> None:
                 if ast.get_docstring(node) is None:
                     missing.append(f"{module}.{node.name}")
     assert missing == []
+
+
+def test_what_is_printed_passes_the_door_that_makes_it_printable() -> None:
+    for path in Path(indexer.__file__).parent.rglob("*.py"):
+        if path.name != "printable.py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call):
+                    called = ast.unparse(node.func)
+                    assert called not in ("click.echo", "click.secho", "print"), path
