@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 MAX_LINE = 500
 MAX_TEXT = 20_000
 _ELLIPSIS = "…"
@@ -54,6 +52,8 @@ def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
     else:
         shown = str(value)
         shown = text(shown, 10 * len(shown) + 1)
+    import click  # only here: what makes text printable is used where nobody prints
+
     click.echo(shown, err=err, nl=nl)
 
 

@@ -118,7 +118,7 @@ ONLY = {
     "psycopg": "piwheels.postgres",
     "prometheus_client": "metrics commands.metrics",
     "fcntl": "lock piwheels.log_forward",
-    "click": "cli config commands.*",
+    "click": "cli config printable commands.*",
     "voluptuous": "decode piwheels.cbor piwheels.site piwheels.translate schema.messages"
     " schema.piwheels",
     "multiprocessing": "writer writer_process",
