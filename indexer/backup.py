@@ -7,14 +7,12 @@ unchanged are not copied again. What is in the backup is never replaced by less.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import checkpoint, damaged, database, directories, index
+from . import checkpoint, damaged, database, directories, filesystem, index
 from .errors import JournalError, StateError
 from .journal_reader import JournalReader
 from .lock import Lock
@@ -73,7 +71,14 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
             f"{target} has an index: it is a state directory in use, and no backup",
             "choose another directory",
         )
-    held = Lock(target, "backup")
+    # It is no more open than the state.
+    mode = filesystem.STATE_DIRECTORY & state_dir.stat().st_mode
+    remedy = f"make it for the user that the state belongs to: install -d -o USER -m 750 {target}"
+    try:
+        directories.make(target, mode)
+    except OSError as error:
+        raise StateError(operation, error.strerror or error, remedy) from error
+    held = Lock(target, "backup", "the backup directory", remedy)
     try:
         kept = journaled = spooled = None
         if has_journal:
@@ -103,7 +108,7 @@ def _checkpoint(state_dir: Path, target: Path, journal: str) -> checkpoint.Check
         if place.exists() and not checkpoint.fault(there, journal_id):
             return there
         with database.explained(f"copy the checkpoint {newest.path} to {place}"):
-            shutil.copyfile(newest.path, unfinished)
+            filesystem.copy(newest.path, unfinished)
             database.sync_file(unfinished)
         return checkpoint.accept(
             target, checkpoint.Checkpoint(unfinished, newest.serial), journal_id
@@ -132,8 +137,7 @@ def _months(
     """Copy the months that the backup lacks, the oldest first; how many, and how many not."""
     with database.explained(f"write to {target}"):
         if not target.is_dir():
-            target.mkdir(mode=0o755)
-            directories.sync(target.parent)
+            directories.make(target, filesystem.STATE_DIRECTORY)
     have = JournalReader(target)
     try:
         there = have.months
@@ -208,8 +212,7 @@ def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> 
             _refuse_less(before, _identity(unfinished), path, place)
         for suffix in ("-wal", "-shm"):  # a reader's, empty
             Path(f"{place}{suffix}").unlink(missing_ok=True)
-        os.rename(unfinished, place)
-        directories.sync(place.parent)
+        filesystem.rename(unfinished, place)
     finally:
         database.remove(unfinished)
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from . import database, directories, index, lock
+from . import database, directories, filesystem, index, lock
 from .errors import JournalError, StateError
 from .journal_log import event
 from .journal_reader import JournalReader
@@ -26,6 +25,9 @@ log = logging.getLogger(__name__)
 
 DIRECTORY = "checkpoint"
 """Its name in the state directory."""
+
+LOCK = "checkpoint.lock"
+"""A file in the state directory: one process makes a checkpoint at a time."""
 
 KEPT = 2
 """The one before the newest stays, for the day on which the newest is damaged."""
@@ -159,7 +161,7 @@ def restore(one: Checkpoint, path: Path) -> None:
         StateError: if it cannot be read or written.
     """
     with database.explained(f"copy the checkpoint {one.path} to {path}"):
-        shutil.copyfile(one.path, path)
+        filesystem.copy(one.path, path)
 
 
 @contextmanager
@@ -172,9 +174,8 @@ def making(state_dir: Path) -> Iterator[Path]:
     directory = state_dir / DIRECTORY
     with database.explained(f"write to {directory}"):
         if not directory.is_dir():
-            directory.mkdir(mode=0o755)
-            directories.sync(state_dir)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            directories.make(directory, filesystem.STATE_DIRECTORY)
+        descriptor = filesystem.open_own(state_dir / LOCK)
         try:
             if not lock.take(descriptor, lock.WAIT):
                 raise StateError(
@@ -226,8 +227,7 @@ def accept(state_dir: Path, unfinished: Checkpoint, journal_id: str) -> Checkpoi
             "look at the disk (dmesg), and run `piw-indexer check`",
         )
     with database.explained(f"put the checkpoint {one.path} in its place"):
-        os.rename(unfinished.path, one.path)
-        directories.sync(directory)
+        filesystem.rename(unfinished.path, one.path)
         older = [other for other in every(state_dir) if other.serial < one.serial]
         for other in older[: -(KEPT - 1)]:
             database.remove(other.path)
@@ -253,5 +253,4 @@ def set_aside(checkpoints: list[Checkpoint]) -> None:
             extra=event("checkpoint-unused", path=aside, serial=one.serial),
         )
         with database.explained(f"rename the checkpoint {one.path}"):
-            os.rename(one.path, aside)
-            directories.sync(one.path.parent)
+            filesystem.rename(one.path, aside)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import database, encode
-from .errors import StateError, UnfinishedError
+from .errors import ForeignFileError, StateError, UnfinishedError
 from .journal_log import event
 from .journal_reader import Span, lost_of, refuse_unreadable
 from .schema import journal as schema
@@ -50,8 +50,8 @@ def faults(path: Path) -> Iterator[str]:
 def _faults(path: Path) -> Iterator[str]:
     try:
         connection = database.open_reader(path)
-    except UnfinishedError:
-        raise  # half done is not damaged
+    except (UnfinishedError, ForeignFileError):
+        raise  # neither is damaged
     except StateError as error:
         yield error.cause
         return

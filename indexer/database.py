@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import directories, disk
-from .errors import NewerDatabaseError, StateError, UnfinishedError
+from . import directories, disk, filesystem
+from .errors import ForeignFileError, NewerDatabaseError, StateError, UnfinishedError
 from .schema import Schema
 
 OLDEST_SQLITE = (3, 37, 0)
@@ -27,6 +28,9 @@ BUSY = 5000
 
 DERIVED = "index.db"
 """The name of the database that can be made again from another."""
+
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""What SQLite has: the file itself first, then what may be beside it."""
 
 
 def open_writer(
@@ -55,6 +59,9 @@ def open_writer(
             "install a Python whose SQLite is 3.37 or newer",
         )
     with explained(f"open {path}", beside=path.parent):
+        _refuse_others_files(path, {0, os.geteuid()})
+        if not os.path.lexists(path):
+            os.close(filesystem.create(path))  # SQLite's own would have the mode of the umask
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             found = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -75,6 +82,31 @@ def open_writer(
             connection.close()
             raise
     return connection
+
+
+def _refuse_others_files(path: Path, owners: set[int]) -> None:
+    """Refuse a database, or what SQLite has beside it, that is a link, or of somebody else.
+
+    Only looked at, not opened: to close it again would drop the locks of another connection.
+
+    Raises:
+        ForeignFileError: if that is so.
+    """
+    for name in (f"{path}{suffix}" for suffix in _SUFFIXES):
+        try:
+            status = os.lstat(name)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise ForeignFileError(
+                f"open {name}", filesystem.NOT_REGULAR, "see who put it there, and move it away"
+            )
+        if status.st_uid not in owners:
+            raise ForeignFileError(
+                f"open {name}",
+                f"it belongs to another user, of the number {status.st_uid}",
+                "see who put it there; what is ours belongs to the user that runs piw-indexer",
+            )
 
 
 def _refuse_read_only(connection: sqlite3.Connection) -> None:
@@ -105,6 +137,7 @@ def has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
 
 def roll_back(path: Path) -> None:
     """Undo what a crash left half done; whoever only reads a database cannot."""
+    _refuse_others_files(path, {0, os.geteuid()})
     connection = sqlite3.connect(path)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -128,10 +161,12 @@ def open_reader(
         StateError: if it is not there or cannot be opened.
     """
     with explained(f"read {path}"), _by_its_user(path):
-        if not path.exists():
+        if not os.path.lexists(path):
             raise StateError(f"read {path}", "it does not exist", "run the indexer first")
+        # Whoever only reads may be another user than the one that the state belongs to.
+        _refuse_others_files(path, {0, os.geteuid(), os.stat(path.parent).st_uid})
         connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=ro",
+            f"{path.absolute().as_uri()}?mode=ro",
             uri=True,
             isolation_level=None,
             check_same_thread=False,
@@ -387,9 +422,12 @@ def copy(source: Path, target: Path) -> None:
         remove(target)
         connection = open_reader(source)
         try:
+            # SQLite's own would have the mode of the umask.
+            mode = filesystem.STATE_FILE & source.stat().st_mode
+            os.close(filesystem.create(target, mode))
             # Its copy is a write, too; the file itself stays open to be read only.
             connection.execute("PRAGMA query_only = OFF")
-            connection.execute("VACUUM INTO ?", (str(target.resolve()),))
+            connection.execute("VACUUM INTO ?", (str(target.absolute()),))
         finally:
             connection.close()
         sync_file(target)  # SQLite does not
@@ -404,7 +442,7 @@ def remove(path: Path) -> None:
         StateError: if it cannot be removed.
     """
     with explained(f"remove {path}"):
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        for suffix in _SUFFIXES:
             try:
                 os.unlink(f"{path}{suffix}")
             except FileNotFoundError:
@@ -414,7 +452,7 @@ def remove(path: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the content of a file durable."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = filesystem.open_regular(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from . import clock, database, decode, index, pending, times
+from . import clock, database, decode, filesystem, index, pending, times
 from .demo_screen import Details, Picture
 from .directories import LIVE, SPOOL
 from .errors import PeerError, StateError
@@ -126,7 +126,7 @@ class Demo:
         Raises:
             IndexerError: if the daemon ended, or does not follow.
         """
-        with (self._options.state_dir / LOG).open("wb") as log:
+        with open(filesystem.create(self._options.state_dir / LOG), "wb") as log:
             self._daemon = subprocess.Popen(
                 # -P: not the folder `indexer` that may be in the present directory.
                 [sys.executable, "-P", "-m", "indexer", *self.command],

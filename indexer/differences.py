@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from . import times
+from . import filesystem, times
 
 _FIELDS = 3
 """Fields of one document that are named."""
@@ -22,7 +22,7 @@ _LONGEST = 60
 """Characters of a value."""
 
 WRONG_INDEX = "the index is wrong: the journal says otherwise"
-MODE = 0o644
+MODE = filesystem.DOCUMENT
 
 
 class Difference(NamedTuple):
@@ -109,8 +109,7 @@ def document(path: str, expected: bytes) -> tuple[str, str, str] | None:
             return "document", f"{path} is a link to {target}, and no file", "made by others"
         if not stat.S_ISREG(status.st_mode):
             return "document", f"{path} is no file", "made by others"
-        with open(path, "rb") as file:
-            found = file.read()
+        found = filesystem.read(path)
     except FileNotFoundError:
         return "document", f"{path} is missing", "it was removed, or never written"
     except OSError as error:

@@ -66,8 +66,8 @@ def syncs_whole(path: Path) -> bool:
     return bool(kinds) and kinds <= WHOLE
 
 
-def make(path: Path) -> None:
-    """Make a directory, and what is missing above it; durable on return.
+def make(path: Path, mode: int = 0o755) -> None:
+    """Make a directory with a mode, and what is missing above it; durable on return.
 
     Raises:
         OSError: if it cannot be made.
@@ -77,7 +77,7 @@ def make(path: Path) -> None:
     while not missing[-1].parent.is_dir():
         missing.append(missing[-1].parent)
     for directory in reversed(missing):
-        directory.mkdir(mode=0o755, exist_ok=True)
+        directory.mkdir(mode=mode if directory == path else 0o755, exist_ok=True)
         try:
             # Even if it is there: one that was killed may have made it just before.
             sync(directory.parent)

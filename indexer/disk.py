@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from . import filesystem
+
 LEAST = 1024 * 1024
 """Bytes: with less room than that, the journal accepts nothing any more."""
 
@@ -57,7 +59,7 @@ def fault(directory: Path) -> int:
     """
     path = f"{directory}/{_PROBE}"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = filesystem.create(path, filesystem.OURS_ALONE)
     except OSError as error:
         return error.errno or 0
     try:
@@ -80,10 +82,10 @@ def unreadable(path: Path) -> int:
     SQLite takes a disk that does not give back what it holds for a damaged database.
     """
     try:
-        status = path.stat()
+        status = path.lstat()
         descriptor = _kept.get((status.st_dev, status.st_ino))
         if descriptor is None:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = filesystem.open_regular(path, os.O_RDONLY)
             # To close it would drop the locks that SQLite holds on the file in this process.
             _kept[status.st_dev, status.st_ino] = descriptor
         place = 0

@@ -57,6 +57,10 @@ class UnfinishedError(StateError):
     """A database was left by a process that was killed, and has to be opened to write once."""
 
 
+class ForeignFileError(StateError):
+    """A link, or another user's file, is where a database of ours belongs."""
+
+
 class JournalError(StateError):
     """The journal cannot be read or written; nothing may act on messages it does not hold."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from . import database, differences, index, lock, lookup, names, render, times
+from . import database, differences, filesystem, index, lock, lookup, names, render, times
 from .directories import JOURNAL
 from .errors import JournalError
 from .history import Event, Progress, events, origin, refused
@@ -147,7 +147,7 @@ def _document(output_path: Path, package: str, expected: bytes | None) -> dict[s
     path = f"{output_path}/project/{package}/json/index.json"
     found: dict[str, Any] = {"path": path, "exists": False, "modified": None, "size": None}
     try:
-        with open(path, "rb") as file:
+        with open(filesystem.open_regular(path, os.O_RDONLY), "rb") as file:
             content = file.read()
             status = os.fstat(file.fileno())
     except (FileNotFoundError, NotADirectoryError):
@@ -185,7 +185,7 @@ def _links(output_path: Path, package: str, aliases: list[str]) -> dict[str, str
 def _counters(output_path: Path, package: str) -> list[int] | None:
     """The package's row in packages.json; None if it has none."""
     try:
-        rows = orjson.loads((output_path / "packages.json").read_bytes())
+        rows = orjson.loads(filesystem.read(output_path / "packages.json"))
     except (OSError, orjson.JSONDecodeError):
         return None
     return next((row[1:3] for row in rows if row[0] == package), None)

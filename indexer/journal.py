@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import batch, database, directories, disk, times
+from . import batch, database, directories, disk, filesystem, times
 from .clock import Clock
 from .entries import Accepted, Entry, Identity, Lost, Refused
-from .errors import JournalError, NewerDatabaseError, StateError
+from .errors import ForeignFileError, JournalError, NewerDatabaseError, StateError
 from .journal_reader import Feed, JournalReader, Quarantined, Row, explained, lost_of
 from .messages import Message
 from .schema import journal as schema
@@ -78,7 +77,7 @@ class Journal(JournalReader):
         """Whether disk space is short: write-ahead logs and transactions are kept small then."""
         self.serial = 0
         try:
-            directories.make(directory)
+            directories.make(directory, filesystem.STATE_DIRECTORY)
         except OSError as error:
             raise JournalError(
                 f"make the journal directory {directory}",
@@ -101,7 +100,7 @@ class Journal(JournalReader):
         """Append to this month from now on."""
         try:
             writer = database.open_writer(path, schema.SCHEMA, synchronous="FULL")
-        except NewerDatabaseError:
+        except (NewerDatabaseError, ForeignFileError):
             raise
         except StateError as error:
             raise JournalError(
@@ -167,7 +166,7 @@ class Journal(JournalReader):
                     database.fold(connection)
                 finally:
                     connection.close()
-                os.rename(unfinished, path)
+                filesystem.rename(unfinished, path)
         with explained(path, writing=True):
             directories.sync(self.directory)  # what failed there before, too
         self._open_month(path)

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import database, disk, encode, times
-from .errors import JournalError, NewerDatabaseError, StateError, UnfinishedError
+from .errors import (
+    ForeignFileError,
+    JournalError,
+    NewerDatabaseError,
+    StateError,
+    UnfinishedError,
+)
 from .messages import Message
 from .schema import journal as schema
 
@@ -139,7 +145,7 @@ class JournalReader:
             self._reader = None
         try:
             connection = database.open_reader(path, schema.SCHEMA)
-        except (NewerDatabaseError, UnfinishedError):
+        except (NewerDatabaseError, UnfinishedError, ForeignFileError):
             raise
         except StateError as error:
             raise JournalError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import database, index, pending, times
+from . import database, filesystem, index, pending, times
 from .directories import LIVE
 from .errors import StateError
 from .feed.subscriber import FeedState, Subscriber
@@ -36,14 +36,10 @@ class LiveFile:
         # Padded: with a full disk the old file's blocks are all there is to write to.
         content = json.dumps(live).encode()
         content += b" " * (-len(content) % _BLOCK)
-        temporary = Path(f"{self._path}.new")
         try:
-            temporary.write_bytes(content)
-            temporary.rename(self._path)
+            filesystem.write(self._path, content)
         except OSError:
-            with self._path.open("r+b") as file:
-                file.write(content)
-                file.truncate()
+            filesystem.overwrite(self._path, content)
 
     def remove(self) -> None:
         """Nobody runs any more."""

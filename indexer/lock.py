@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
-from . import clock, directories, disk
+from . import clock, directories, disk, filesystem
 from .errors import StateError
 
 FILE = "lock"
@@ -21,27 +22,32 @@ class Lock:
     Args:
         directory: of the state; made if it is not there.
         command: what the process does, for whoever finds it locked.
+        what: the directory is, for errors.
+        remedy: for one that cannot be used.
 
     Raises:
         StateError: if another process holds it, or it cannot be made.
     """
 
-    def __init__(self, directory: Path, command: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        command: str,
+        what: str = "the state directory",
+        remedy: str = "check --state-dir, and that it belongs to the user that runs piw-indexer",
+    ) -> None:
         path = directory / FILE
         try:
-            directories.make(directory)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            directories.make(directory, filesystem.STATE_DIRECTORY)
+            known = os.path.lexists(path)
+            self._descriptor = filesystem.open_own(path)
         except OSError as error:
-            raise StateError(
-                f"use the state directory {directory}",
-                error.strerror or error,
-                "check --state-dir, and that it belongs to the user that runs piw-indexer",
-            ) from error
+            raise _unusable(f"use {what} {directory}", remedy, error) from error
         if not take(self._descriptor, WAIT):
             holder = os.pread(self._descriptor, 200, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
             raise StateError(
-                f"use the state directory {directory}",
+                f"use {what} {directory}",
                 f"it is locked by {holder or 'another process'}",
                 "wait until that ends, or stop it (systemctl stop piw-indexer)",
             )
@@ -56,6 +62,11 @@ class Lock:
                 disk.remedy(error.errno or 0) or "check that the file system can be written",
                 passing=True,
             ) from error
+        try:
+            filesystem.close_to_others(directory, itself=known)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise _unusable(f"use {what} {directory}", remedy, error) from error
 
     def release(self) -> None:
         """Let others have it."""
@@ -64,6 +75,17 @@ class Lock:
         except OSError:
             pass  # the name in it says nothing once the lock is gone
         os.close(self._descriptor)
+
+
+def _unusable(operation: str, remedy: str, error: OSError) -> StateError:
+    cause = error.strerror or str(error)
+    if error.errno in (errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EPERM) and error.filename:
+        cause = f"{error.filename}: {cause}"
+        remedy = (
+            "move what is there away, and see who put it there (ls -l); to have a part of the state"
+            " on another disk, use mount --bind in place of a symbolic link"
+        )
+    return StateError(operation, cause, remedy)
 
 
 def take(descriptor: int, seconds: float) -> bool:
@@ -82,7 +104,9 @@ def take(descriptor: int, seconds: float) -> bool:
 def holder(directory: Path) -> str:
     """Who holds a state directory; empty if nobody does."""
     try:
-        descriptor = os.open(directory / FILE, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = filesystem.open_regular(directory / FILE, os.O_RDONLY)
+    except PermissionError:
+        return _as_others_see(directory / FILE)
     except OSError:
         return ""
     try:
@@ -93,4 +117,20 @@ def holder(directory: Path) -> str:
         return ""
     finally:
         os.close(descriptor)
+    return ""
+
+
+def _as_others_see(path: Path) -> str:
+    """Who has locked a file that we may not open, as the kernel tells everybody.
+
+    Source: proc_locks(5). The device is not compared: btrfs has more than one number for it.
+    """
+    try:
+        inode = os.stat(path).st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return ""
+    for fields in map(str.split, lines):
+        if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
+            return f"a process of its owner (pid {fields[4]})"
     return ""

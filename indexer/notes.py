@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
+from . import filesystem
 from .journal_log import event
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ BACKUP = "backup.json"
 def read(path: Path) -> dict[str, Any] | None:
     """What another process noted; None if there is nothing that can be read."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(filesystem.read(path))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -27,10 +27,8 @@ def read(path: Path) -> dict[str, Any] | None:
 
 def leave(path: Path, content: dict[str, Any]) -> None:
     """Leave a note. It is only good to know: that it cannot be written is no error."""
-    temporary = Path(f"{path}.new")
     try:
-        temporary.write_text(json.dumps(content))
-        os.replace(temporary, path)
+        filesystem.write(path, json.dumps(content).encode())
     except OSError as error:
         log.info(
             "cannot write %s: %s", path, error.strerror, extra=event("note-unwritable", path=path)

@@ -1,7 +1,8 @@
 """Documents into the output tree: atomic, durable, and only when their bytes differ.
 
-Nothing is ever written outside `<output-path>/project/<name>` and `<output-path>/packages.json*`;
-what is not ours there is left alone. No SQL here.
+Nothing is ever written outside `<output-path>/project/<name>` and `<output-path>/packages.json*`,
+whatever links, FIFOs and files of others come there meanwhile; what is not ours is left alone.
+`.piw-indexer` beside them, an empty directory of ours, is locked by whoever publishes. No SQL here.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from . import directories, disk, lock, names
+from . import directories, disk, filesystem, lock, names
 from .errors import PublishError
 
-_TEMPORARY = ".{}.piw-indexer"
+LOCK = ".piw-indexer"
+"""The name of the directory whose lock says that somebody publishes."""
+
 _DOCUMENT = "index.json"
+_COUNTERS = "packages.json"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _GZIP_LEVEL = 6
 
 
@@ -94,13 +99,14 @@ class Publisher:
     def __init__(self, output_path: Path, *, thorough: bool = False) -> None:
         self.output_path = output_path
         self._thorough = thorough
-        self._projects = str(output_path / "project")
+        self._projects = f"{output_path}/project"
         self._linking = threading.Lock()
         self._unsynced = True
         self._unsynced_files = False
         try:
             directories.make(output_path)
             directories.make(output_path / "project")
+            self._projects = _resolved(self._projects)
         except OSError as error:
             raise _failed("make the output directory", self._projects, error) from error
         _refuse_closed(Path(self._projects), self._projects)
@@ -116,7 +122,10 @@ class Publisher:
         """
         if self._held >= 0:
             return
-        descriptor = os.open(self._projects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = self._open_lock()
+        except OSError as error:
+            raise _failed("lock", f"{self.output_path}/{LOCK}", error) from error
         # One that was killed a moment ago may still be renaming a last document.
         if not lock.take(descriptor, WAIT):
             os.close(descriptor)
@@ -126,6 +135,27 @@ class Publisher:
                 "stop that one, or choose another --output-path",
             )
         self._held = descriptor
+
+    def _open_lock(self) -> int:
+        """A directory that only we may open: whoever may open one may lock it, and everybody may
+        open those that are published.
+        """
+        path = f"{self.output_path}/{LOCK}"
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        descriptor = os.open(path, _DIRECTORY | os.O_CLOEXEC)
+        status = os.fstat(descriptor)
+        try:
+            if status.st_uid != os.geteuid():
+                raise OSError(errno.EEXIST, "it belongs to another user")
+            if stat.S_IMODE(status.st_mode) != 0o700:
+                os.fchmod(descriptor, 0o700)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def close(self) -> None:
         """Let others publish."""
@@ -155,7 +185,7 @@ class Publisher:
 
     def _sync(self, with_files: bool) -> None:
         """Make durable which names there are in `project/`, or everything that is in them."""
-        with _directory(self._projects) as projects:
+        with filesystem.directory(self._projects) as projects:
             if with_files:
                 directories.sync_file_system(projects)
             else:
@@ -177,10 +207,7 @@ class Publisher:
         """
         _refuse(package)
         try:
-            with (
-                _own_directory(f"{self._projects}/{package}") as parent,
-                _own_directory("json", parent) as directory,
-            ):
+            with self._own(package) as (parent, directory):
                 outcome = _replace(directory, _DOCUMENT, document)
                 # Its directories may be new, from just before a crash even; if they are not,
                 # that costs next to nothing.
@@ -229,10 +256,10 @@ class Publisher:
         """Write a document beside the one that it will replace."""
         _refuse(document.package)
         try:
-            with self._own(document.package) as directory:
+            with self._own(document.package) as (_, directory):
                 outcome = _compared(directory, _DOCUMENT, document.content)
                 if outcome is not _Outcome.SAME:
-                    _write(directory, _DOCUMENT, document.content, durable=False)
+                    filesystem.stage(directory, _DOCUMENT, document.content, filesystem.DOCUMENT)
                 return outcome
         except OSError as error:
             raise _failed("publish", self.document_path(document.package), error) from error
@@ -244,8 +271,8 @@ class Publisher:
         changed = outcome is not _Outcome.SAME
         if changed:
             try:
-                with self._own(document.package) as directory:
-                    _rename(directory, _DOCUMENT)
+                with self._own(document.package) as (_, directory):
+                    filesystem.put(directory, _DOCUMENT)
             except OSError as error:
                 raise _failed("publish", self.document_path(document.package), error) from error
         for alias in document.aliases:
@@ -253,13 +280,17 @@ class Publisher:
         return changed
 
     @contextmanager
-    def _own(self, package: str) -> Iterator[int]:
-        """The directory of a package's document, made if it is not there."""
-        with (
-            _own_directory(f"{self._projects}/{package}") as parent,
-            _own_directory("json", parent) as directory,
-        ):
-            yield directory
+    def _own(self, package: str) -> Iterator[tuple[int, int]]:
+        """The directory of a package, and that of its document in it; made if not there."""
+        opened = []
+        try:
+            opened.append(os.open(self._projects, _DIRECTORY))
+            for name in (package, "json"):
+                opened.append(_open_own(name, opened[-1]))
+            yield opened[1], opened[2]
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
 
     def links_to(self, alias: str) -> str | None:
         """What `project/<alias>` is a link to, '' if it is not there; None if it is no link."""
@@ -289,13 +320,14 @@ class Publisher:
         path = f"{self._projects}/{alias}"
         # Of a fixed length, as the alias may be as long as a name can be.
         digest = hashlib.sha256(os.fsencode(alias)).hexdigest()[:16]
-        temporary = f"{self._projects}/{_TEMPORARY.format(digest)}"
+        temporary = filesystem.TEMPORARY.format(digest)
         try:
-            with self._linking:  # a package and its alias may be written at once
+            # A package and its alias may be written at once.
+            with self._linking, filesystem.directory(self._projects) as projects:
                 if self.links_to(alias) not in (package, None):
-                    _unlink(temporary)
-                    os.symlink(package, temporary)
-                    os.rename(temporary, path)
+                    _unlink(temporary, projects)
+                    os.symlink(package, temporary, dir_fd=projects)
+                    os.rename(temporary, alias, src_dir_fd=projects, dst_dir_fd=projects)
         except OSError as error:
             raise _failed("link", path, error) from error
         return True
@@ -321,54 +353,61 @@ class Publisher:
         path = f"{self._projects}/{name}"
         self._unsynced = True
         try:
-            try:
-                mode = os.lstat(path).st_mode
-            except FileNotFoundError:
-                return False
-            if stat.S_ISLNK(mode):
-                # Ours point to a package beside them, and nowhere else.
-                return names.is_canonical(os.readlink(path)) and _unlink(path)
-            # Only packages have a directory of ours, never other spellings.
-            if not stat.S_ISDIR(mode) or not names.is_canonical(name):
-                return False
-            if os.path.islink(f"{path}/json"):
-                return False
-            return self._remove_document(path)
+            with filesystem.directory(self._projects) as projects:
+                try:
+                    mode = os.stat(name, dir_fd=projects, follow_symlinks=False).st_mode
+                except FileNotFoundError:
+                    return False
+                if stat.S_ISLNK(mode):
+                    # Ours point to a package beside them, and nowhere else.
+                    target = os.readlink(name, dir_fd=projects)
+                    return names.is_canonical(target) and _unlink(name, projects)
+                # Only packages have a directory of ours, never other spellings.
+                if not stat.S_ISDIR(mode) or not names.is_canonical(name):
+                    return False
+                return _remove_document(name, projects)
         except OSError as error:
             raise _failed("remove", path, error) from error
-
-    def _remove_document(self, path: str) -> bool:
-        removed = _unlink(f"{path}/json/{_DOCUMENT}")
-        _unlink(f"{path}/json/{_TEMPORARY.format(_DOCUMENT)}")
-        for directory in (f"{path}/json", path):
-            try:
-                os.rmdir(directory)
-            except FileNotFoundError:
-                continue
-            except OSError:  # files of others are in it
-                with _directory(directory) as opened:
-                    os.fsync(opened)
-                break
-        return removed
 
     def counters_paths(self) -> tuple[str, str]:
         """Where `packages.json` and its compressed copy are."""
         path = f"{self.output_path}/packages.json"
         return path, f"{path}.gz"
 
-    def has_packages(self, document: bytes) -> bool:
+    def set_mode(self, package: str) -> None:
+        """Give a document that is there the mode that it should have; or, for '', packages.json.
+
+        One that is not ours alone is replaced: it may be another user's, or have another name
+        somewhere else.
+
+        Raises:
+            PublishError: if that fails.
+        """
+        path = self.document_path(package) if package else f"{self.output_path}/{_COUNTERS}"
+        try:
+            if package:
+                with self._own(package) as (_, directory):
+                    _set_mode(directory, _DOCUMENT)
+                return
+            with filesystem.directory(self.output_path, follow=True) as directory:
+                for name in (_COUNTERS, f"{_COUNTERS}.gz"):
+                    _set_mode(directory, name)
+        except OSError as error:
+            raise _failed("set the mode of", path, error) from error
+
+    def _has_packages(self, directory: int, document: bytes) -> bool:
         """True if `packages.json` has these bytes, and its compressed copy ends as theirs does.
 
         A thorough publisher wants all of the copy to be right: a damaged disk spares its end.
 
         Source of the trailer: RFC 1952, https://www.rfc-editor.org/rfc/rfc1952#section-2.3
         """
-        path = self.output_path / "packages.json"
         trailer = struct.pack("<II", zlib.crc32(document), len(document) & 0xFFFFFFFF)
         try:
-            if path.read_bytes() != document:
+            if _compared(directory, _COUNTERS, document) is not _Outcome.SAME:
                 return False
-            with open(f"{path}.gz", "rb") as file:
+            copy = filesystem.open_regular(f"{_COUNTERS}.gz", os.O_RDONLY, dir_fd=directory)
+            with open(copy, "rb") as file:
                 if self._thorough:
                     return file.read() == compressed(document)
                 file.seek(-8, os.SEEK_END)
@@ -385,10 +424,10 @@ class Publisher:
         Raises:
             PublishError: if they could not be.
         """
-        name = "packages.json"
+        name = _COUNTERS
         try:
-            with _directory(str(self.output_path)) as directory:
-                changed = not self.has_packages(document)
+            with filesystem.directory(self.output_path, follow=True) as directory:
+                changed = not self._has_packages(directory, document)
                 if changed:
                     # The compressed one first: what a crash leaves between them is then seen.
                     _replace(directory, f"{name}.gz", compressed(document))
@@ -405,37 +444,36 @@ def compressed(document: bytes) -> bytes:
     return gzip.compress(document, _GZIP_LEVEL, mtime=0)
 
 
-@contextmanager
-def _directory(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _resolved(projects: str) -> str:
+    """Where `project/` is; a link of ours or of root's is followed now, and never again.
+
+    Raises:
+        OSError: if it is somebody else's link.
+    """
+    status = os.lstat(projects)
+    if not stat.S_ISLNK(status.st_mode):
+        return projects
+    if status.st_uid not in (0, os.geteuid()):
+        raise OSError(errno.EEXIST, "it is a symbolic link of another user")
+    return os.path.realpath(projects)
 
 
-@contextmanager
-def _own_directory(path: str, parent: int | None = None) -> Iterator[int]:
-    """A directory of ours, made if it is not there; a link in its place gives way.
+def _open_own(name: str, parent: int) -> int:
+    """Open a directory of ours, made if it is not there; a link in its place gives way.
 
     Writing through a link could end up anywhere.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
-        descriptor = os.open(path, flags, dir_fd=parent)
+        return os.open(name, _DIRECTORY, dir_fd=parent)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise
         if error.errno != errno.ENOENT:
-            if not stat.S_ISLNK(os.stat(path, dir_fd=parent, follow_symlinks=False).st_mode):
+            if not stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                 raise
-            os.unlink(path, dir_fd=parent)
-        os.mkdir(path, 0o755, dir_fd=parent)
-        descriptor = os.open(path, flags, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+            os.unlink(name, dir_fd=parent)
+        os.mkdir(name, 0o755, dir_fd=parent)
+        return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
 class _Outcome(Enum):
@@ -450,8 +488,8 @@ def _replace(directory: int, name: str, content: bytes) -> _Outcome:
     """Replace a file in an open directory by one with `content`, unless it has it already."""
     outcome = _compared(directory, name, content)
     if outcome is not _Outcome.SAME:
-        _write(directory, name, content, durable=True)
-        _rename(directory, name)
+        filesystem.stage(directory, name, content, filesystem.DOCUMENT, durable=True)
+        filesystem.put(directory, name)
     # The same bytes may have been renamed just before a crash.
     os.fsync(directory)
     return outcome
@@ -460,36 +498,63 @@ def _replace(directory: int, name: str, content: bytes) -> _Outcome:
 def _compared(directory: int, name: str, content: bytes) -> _Outcome:
     """What would become of a file with `content`."""
     try:
-        with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory), "rb", 0) as file:
-            return _Outcome.SAME if file.readall() == content else _Outcome.REPLACED
+        same = filesystem.holds(name, content, dir_fd=directory)
     except FileNotFoundError:
         return _Outcome.NEW
     except OSError:
         return _Outcome.REPLACED  # not readable, or no file: something else takes its place
+    return _Outcome.SAME if same else _Outcome.REPLACED
 
 
-def _write(directory: int, name: str, content: bytes, *, durable: bool) -> None:
-    """Write `content` beside the file that it will replace."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    temporary = os.open(_TEMPORARY.format(name), flags, 0o644, dir_fd=directory)
-    with open(temporary, "wb", 0) as file:
-        os.fchmod(file.fileno(), 0o644)
-        written = file.write(content)
-        if written != len(content):  # the disk is all but full
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if durable:
-            os.fsync(file.fileno())
+def _set_mode(directory: int, name: str) -> None:
+    """Give a document its mode, whatever comes into its place meanwhile; see `set_mode`."""
+    descriptor = filesystem.open_regular(name, os.O_RDONLY, dir_fd=directory)
+    with open(descriptor, "rb", 0) as file:
+        status = os.fstat(descriptor)
+        if status.st_uid == os.geteuid() and status.st_nlink == 1:
+            os.fchmod(descriptor, filesystem.DOCUMENT)
+            return
+        filesystem.stage(directory, name, file.readall(), filesystem.DOCUMENT, durable=True)
+    filesystem.put(directory, name)
+    os.fsync(directory)
 
 
-def _rename(directory: int, name: str) -> None:
-    """Put what was written beside a file in its place."""
-    os.rename(_TEMPORARY.format(name), name, src_dir_fd=directory, dst_dir_fd=directory)
+def _remove_document(name: str, projects: int) -> bool:
+    """Remove the document of a package, and its directories, unless files of others are in them."""
+    removed = False
+    with filesystem.directory(name, dir_fd=projects) as package:
+        try:
+            with filesystem.directory("json", dir_fd=package) as directory:
+                removed = _unlink(_DOCUMENT, directory)
+                _unlink(filesystem.TEMPORARY.format(_DOCUMENT), directory)
+                if not _remove_directory("json", package):
+                    os.fsync(directory)
+                    return removed
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            if error.errno != errno.ENOENT:
+                return removed  # a link, or a file: nothing below it is ours
+        if not _remove_directory(name, projects):
+            os.fsync(package)
+    return removed
 
 
-def _unlink(path: str) -> bool:
-    """Remove a file; false if it is not there."""
+def _remove_directory(name: str, within: int) -> bool:
+    """Remove a directory; false if there is something in it."""
     try:
-        os.unlink(path)
+        os.rmdir(name, dir_fd=within)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return True
+
+
+def _unlink(name: str, within: int) -> bool:
+    """Remove a file of an open directory; false if it is not there."""
+    try:
+        os.unlink(name, dir_fd=within)
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from . import __version__, clock, lock, notes, times
+from . import __version__, clock, filesystem, lock, notes, times
 from .differences import Difference
 from .errors import StateError
 
@@ -60,7 +60,7 @@ class Run:
         self._descriptor = -1
         path = directory / RESUME
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = filesystem.open_own(path)
         except OSError:
             return  # it may not write there: nothing is remembered
         if not lock.take(self._descriptor, 0.0):

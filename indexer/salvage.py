@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import checkpoint, damaged, database, directories, encode, index
+from . import checkpoint, damaged, database, directories, encode, filesystem, index
 from .entries import FILE_FEED
 from .errors import IndexerError, JournalError
 from .journal import roll_back
@@ -341,8 +341,7 @@ def _replace(
         finally:
             connection.close()
         kept_as = _put_aside(path) if one.month.exists else None
-        os.rename(unfinished, path)
-        directories.sync(path.parent)
+        filesystem.rename(unfinished, path)
     return Loss(path.name, one.lost, kept_as)
 
 

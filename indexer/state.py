@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import apply, checkpoint, database, directories, index, journal, pending, salvage
+from . import apply, checkpoint, database, filesystem, index, journal, pending, salvage
 from .clock import Clock
 from .directories import JOURNAL
 from .errors import NewerDatabaseError, StateError
@@ -363,5 +362,4 @@ def rebuild_index(
             connection.close()
         database.sync_file(unfinished)
         database.remove(path)
-        os.rename(unfinished, path)
-        directories.sync(directory)
+        filesystem.rename(unfinished, path)

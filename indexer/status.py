@@ -12,6 +12,7 @@ from . import (
     database,
     directories,
     disk,
+    filesystem,
     index,
     lock,
     notes,
@@ -187,7 +188,7 @@ def _counts(connection: sqlite3.Connection) -> dict[str, Any]:
 def _live(directory: Path, held_by: str) -> dict[str, Any] | None:
     """What the daemon that holds the directory says of itself; None if there is none."""
     try:
-        live: dict[str, Any] = json.loads((directory / LIVE).read_bytes())
+        live: dict[str, Any] = json.loads(filesystem.read(directory / LIVE))
     except (OSError, ValueError):
         return None
     # One that was killed leaves its last words behind.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sqlite3
 from collections import Counter
@@ -17,9 +16,9 @@ import orjson
 
 from .. import check as checks
 from .. import clock, config, index, journal_reader, printable, times
-from ..differences import MODE, Difference
+from ..differences import Difference
 from ..directories import JOURNAL, refuse_missing
-from ..errors import IndexerError, StateError
+from ..errors import IndexerError, PublishError, StateError
 from ..interruption import Interruption
 from ..notify import Notifier
 from ..privileges import as_owner
@@ -160,9 +159,10 @@ def _repair(
     """
     modes = [one for one in wrong if one.kind.endswith("mode")]
     for one in modes:
-        path = one.package and publisher.document_path(one.package)
-        for name in [path] if path else publisher.counters_paths():
-            os.chmod(name, MODE)
+        try:
+            publisher.set_mode(one.package)
+        except PublishError as error:
+            report.say(f"not repaired: {error}")
     touched = [one.package for one in wrong if one.package and one.kind != "mode"]
     counters = any(not one.package for one in wrong if one not in modes)
     checks.mark_for_repair(state.connection, touched, counters)

@@ -19,7 +19,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from .. import times
+from .. import filesystem, times
 from ..clock import Clock
 from ..errors import UsageError
 from ..journal_log import event
@@ -247,9 +247,7 @@ def let_in(path: Path, security: Binding) -> None:
     Raises:
         OSError: if the process may not.
     """
-    if security.ipc_group is not None:
-        os.chown(path, -1, security.ipc_group)
-    os.chmod(path, security.ipc_mode)
+    filesystem.open_socket_to(path, security.ipc_mode, security.ipc_group)
 
 
 class Gatekeeper:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from .. import filesystem
 from ..clock import Clock
 from ..errors import DecodeError, PeerError
 from ..journal import Accepted, Entry, Refused
@@ -265,7 +265,7 @@ class Record:
         self.after = ""
         self.packages_done = False
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads(filesystem.read(path))
             if not 0 <= now - found["began"] < OLDEST:
                 return
             self._began = int(found["began"])
@@ -283,9 +283,7 @@ class Record:
             "after": package,
             "packages_done": packages_done,
         }
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(found))
-        os.replace(temporary, self._path)
+        filesystem.write(self._path, json.dumps(found).encode())
 
     def ended(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import select
 import shutil
 import sqlite3
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from .. import clock, directories, encode, times
+from .. import clock, encode, filesystem, times
 from ..decode import Encoding
 from ..errors import DecodeError, JournalError, StateError
 from ..feed.publisher import Endpoint, FeedPublisher
@@ -141,8 +140,7 @@ class Bridge(threading.Thread):
         try:
             if old.exists():
                 shutil.rmtree(old)
-            os.rename(self._spool, old)
-            directories.sync(old.parent)
+            filesystem.rename(self._spool, old)
         except OSError as error:
             raise StateError(
                 f"replace the spool {self._spool}",

@@ -13,7 +13,7 @@ import struct
 import threading
 from pathlib import Path
 
-from .. import directories
+from .. import directories, filesystem
 from ..journal_log import event
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ class Marks:
         self.abis = (0, b"")
         path = directory / FILE
         try:
-            directories.make(directory)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            directories.make(directory, filesystem.STATE_DIRECTORY)
+            self._descriptor = filesystem.open_own(path)
             found = os.pread(self._descriptor, _LAYOUT.size, 0)
             self._read(found)
             self._write_all()

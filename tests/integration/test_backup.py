@@ -354,3 +354,34 @@ def test_a_spool_that_has_lost_its_end_replaces_nothing(state_dir: Path, target:
     with pytest.raises(StateError, match="another journal"):
         back_up(state_dir, target)
     assert spooled(target) == messages[:20]
+
+
+@pytest.mark.parametrize(("files", "directories"), [(0o600, 0o700), (0o640, 0o750), (0o666, 0o777)])
+def test_a_backup_is_no_more_open_than_the_state(
+    state_dir: Path, target: Path, files: int, directories: int
+) -> None:
+    fill(state_dir, CASE)
+    assert (
+        CliRunner().invoke(piw_indexer, ["checkpoint", "--state-dir", str(state_dir)]).exit_code
+        == 0
+    )
+    for path in (state_dir, *state_dir.rglob("*")):
+        path.chmod(directories if path.is_dir() else files)
+    back_up(state_dir, target)
+    back_up(state_dir, target)
+    kinds = {True: directories & 0o750, False: files & 0o640}
+    for path in (target, *target.rglob("*")):
+        mode = path.stat().st_mode & 0o777
+        assert not mode & ~(0o750 if path.is_dir() else 0o640), path
+        if path in (target, *target.rglob("*.db")):
+            assert not mode & ~kinds[path.is_dir()], path
+
+
+def test_a_backup_that_is_open_to_others_is_closed_to_them(state_dir: Path, target: Path) -> None:
+    fill(state_dir, CASE)
+    back_up(state_dir, target)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    back_up(state_dir, target)
+    for path in (target, *target.rglob("*")):
+        assert not path.stat().st_mode & 0o027, path

@@ -297,9 +297,7 @@ def test_a_journal_that_ends_before_it(tmp_path: Path) -> None:
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     fill(tmp_path, CASE)
-    directory = tmp_path / checkpoint.DIRECTORY
-    directory.mkdir()
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(tmp_path / checkpoint.LOCK, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(StateError, match="another process is doing that"):

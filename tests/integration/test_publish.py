@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from indexer import directories
 from indexer.errors import PublishError
-from indexer.publish import Document, Publisher
+from indexer.publish import LOCK, Document, Publisher
 
 from ..support import contents
 
@@ -481,3 +483,152 @@ def test_only_one_process_publishes(output: Path, monkeypatch: pytest.MonkeyPatc
     first.close()
     second.hold()
     second.close()
+
+
+# Whoever may write there, too
+
+
+PLACES = (
+    "project/numpy/json/index.json",
+    "project/numpy/json/.index.json.piw-indexer",
+    "packages.json",
+    "packages.json.gz",
+    ".packages.json.piw-indexer",
+    ".packages.json.gz.piw-indexer",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("plant", ["FIFO", "socket", "link", "hard link"])
+def test_what_is_not_ours_gives_way_and_stays_as_it_is(
+    output: Path, tmp_path: Path, place: str, plant: str
+) -> None:
+    """A FIFO that nobody writes to would keep whoever opens it for ever."""
+    publisher = Publisher(output)
+    publisher.project("numpy", b"1", [])
+    publisher.packages(b"[]")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"theirs")
+    victim.chmod(0o600)
+    (output / place).unlink(missing_ok=True)
+    if plant == "FIFO":
+        os.mkfifo(output / place)
+    elif plant == "socket":
+        os.mknod(output / place, stat.S_IFSOCK | 0o600)
+    elif plant == "link":
+        (output / place).symlink_to(victim)
+    else:
+        os.link(victim, output / place)
+    publisher.project("numpy", b"2", [])
+    publisher.packages(b"[1]")
+    assert publisher.projects([Document("numpy", b"3", [])]) == [True]
+    assert document_of(output / "project").read_bytes() == b"3"
+    assert (output / "packages.json").read_bytes() == b"[1]"
+    assert victim.read_bytes() == b"theirs"
+    assert victim.stat().st_mode & 0o777 == 0o600
+    assert not [path for path in output.rglob("*.piw-indexer") if path.is_file()]
+
+
+def test_links_that_come_while_it_runs_lead_nowhere(output: Path, tmp_path: Path) -> None:
+    publisher = Publisher(output)
+    publisher.project("numpy", b"1", [])
+    theirs = tmp_path / "theirs"
+    (theirs / "numpy" / "json").mkdir(parents=True)
+    (theirs / "numpy" / "json" / "index.json").write_bytes(b"theirs")
+    before = contents(theirs)
+    (output / "project").rename(output / "moved")
+    (output / "project").symlink_to(theirs)
+    for call in (
+        lambda: publisher.project("numpy", b"2", []),
+        lambda: publisher.link("NumPy", "numpy"),
+        lambda: publisher.remove("numpy"),
+        lambda: publisher.set_mode("numpy"),
+        lambda: publisher.sync(),
+    ):
+        with pytest.raises(PublishError):
+            call()
+    [failure] = publisher.projects([Document("numpy", b"2", [])])
+    assert isinstance(failure, PublishError)
+    assert contents(theirs) == before
+
+
+def test_project_that_is_a_link(output: Path, tmp_path: Path) -> None:
+    """Of an administrator it is followed, of another user not."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    output.mkdir()
+    (output / "project").symlink_to(theirs)
+    Publisher(output).project("numpy", b"1", [])
+    assert document_of(theirs).read_bytes() == b"1"
+    if AS_ROOT:
+        os.chown(output / "project", 4242, 4242, follow_symlinks=False)
+        with pytest.raises(PublishError, match="a symbolic link of another user"):
+            Publisher(output)
+
+
+def test_nobody_else_can_take_the_lock(output: Path) -> None:
+    """Whoever may open what is published may lock it, too; that keeps nobody from publishing."""
+    publisher = Publisher(output)
+    descriptors = [os.open(path, os.O_RDONLY) for path in (output, output / "project")]
+    for descriptor in descriptors:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    publisher.hold()
+    publisher.close()
+    for descriptor in descriptors:
+        os.close(descriptor)
+    (output / LOCK).chmod(0o755)
+    publisher.hold()
+    assert (output / LOCK).stat().st_mode & 0o777 == 0o700
+    publisher.close()
+
+
+def test_a_lock_that_is_not_ours(output: Path, tmp_path: Path) -> None:
+    publisher = Publisher(output)
+    (output / LOCK).symlink_to(tmp_path)
+    with pytest.raises(PublishError, match="move away what is there"):
+        publisher.hold()
+    (output / LOCK).unlink()
+    if AS_ROOT:
+        (output / LOCK).mkdir()
+        os.chown(output / LOCK, 4242, 4242)
+        with pytest.raises(PublishError, match="it belongs to another user"):
+            publisher.hold()
+
+
+@pytest.mark.parametrize("package", ["numpy", ""])
+@pytest.mark.parametrize("kind", ["ours", "hard link", "another user's", "link", "FIFO"])
+def test_mode_of_a_document(output: Path, tmp_path: Path, package: str, kind: str) -> None:
+    """What is ours alone keeps its time; what is not is replaced, or left alone."""
+    publisher = Publisher(output)
+    publisher.project("numpy", b"1", [])
+    publisher.packages(b"1")
+    path = document_of(output / "project") if package else output / "packages.json"
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"1")
+    if kind == "hard link":
+        path.unlink()
+        os.link(victim, path)
+    elif kind == "link":
+        path.unlink()
+        path.symlink_to(victim)
+    elif kind == "FIFO":
+        path.unlink()
+        os.mkfifo(path, 0o600)
+    elif kind == "another user's":
+        if not AS_ROOT:
+            pytest.skip("only root can make files of others")
+        os.chown(path, 4242, 4242)
+    for one in (path, victim):
+        one.chmod(0o600)
+    before = path.lstat()
+    if kind in ("link", "FIFO"):
+        with pytest.raises(PublishError, match="not a regular file"):
+            publisher.set_mode(package)
+        assert path.lstat().st_mode == before.st_mode
+    else:
+        publisher.set_mode(package)
+        after = path.lstat()
+        assert (after.st_mode & 0o777, after.st_uid) == (0o644, os.geteuid())
+        assert (after.st_ino == before.st_ino) == (kind == "ours")
+        assert path.read_bytes() == b"1"
+    assert victim.stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,295 @@
+"""The one place that opens files to write, so that whoever may write beside them gains nothing.
+
+It follows no link, waits for no FIFO, opens regular files only, and makes files that were not
+there before. A file that is written whole gets its name when it is. Modes are as they are named
+here, whatever the umask.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STATE_FILE = 0o640
+STATE_DIRECTORY = 0o750
+"""Of a state, of a spool and of a backup: the quarantine may hold personal data."""
+
+OURS_ALONE = 0o600
+"""Of lock files: whoever may read a file can keep a lock on it for ever."""
+
+DOCUMENT = 0o644
+
+TEMPORARY = ".{}.piw-indexer"
+"""The name of a file as long as it is not whole."""
+
+_WIDE = 0o777 & ~STATE_DIRECTORY
+
+NOT_REGULAR = "it is not a regular file"
+
+_STATE_DIRECTORIES = ("journal", "checkpoint", "spool", "spool.old")
+_CAUTIOUS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_TRIES = 10
+"""Somebody may put something in the place of a new file again and again."""
+
+
+def open_regular(
+    path: str | Path, flags: int, mode: int = OURS_ALONE, *, dir_fd: int | None = None
+) -> int:
+    """Open a regular file; neither through a link, nor to wait for whoever opens a FIFO.
+
+    Raises:
+        OSError: if it cannot be opened, or is something else.
+    """
+    return _opened(path, flags, mode, dir_fd)[0]
+
+
+def _opened(path: str | Path, flags: int, mode: int, dir_fd: int | None) -> tuple[int, int]:
+    """Likewise; the descriptor, and how many bytes the file has."""
+    try:
+        descriptor = os.open(path, flags | _CAUTIOUS, mode, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a FIFO or a socket
+            raise OSError(error.errno, NOT_REGULAR, str(path)) from error
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+    return descriptor, status.st_size
+
+
+def read(path: str | Path, *, dir_fd: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open(open_regular(path, os.O_RDONLY, dir_fd=dir_fd), "rb", 0) as file:
+        return file.readall()
+
+
+def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> bool:
+    """Whether a regular file has this content.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    descriptor, size = _opened(path, os.O_RDONLY, 0, dir_fd)
+    try:
+        if size != len(content):
+            return False
+        place = 0
+        while place < size:
+            found = os.read(descriptor, size - place)
+            if not found or found != content[place : place + len(found)]:
+                return False
+            place += len(found)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def create(
+    path: str | Path, mode: int = STATE_FILE, *, dir_fd: int | None = None, over: bool = True
+) -> int:
+    """Make a file and open it to read and write.
+
+    Args:
+        path: of the file.
+        mode: of the file.
+        dir_fd: the open directory that `path` is below.
+        over: remove what is in its place, unless that is a directory.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for _ in range(_TRIES):
+        try:
+            descriptor = os.open(path, flags, mode, dir_fd=dir_fd)
+        except FileExistsError:
+            if not over:
+                raise
+            # A crash left it, or it is somebody's link.
+            os.unlink(path, dir_fd=dir_fd)
+            continue
+        os.fchmod(descriptor, mode)
+        return descriptor
+    raise FileExistsError(errno.EEXIST, "somebody puts something there again and again", str(path))
+
+
+def open_own(path: str | Path) -> int:
+    """Open a file that we keep open, to lock it say; made if it is not there, for us alone.
+
+    Raises:
+        OSError: if it cannot be opened, is no regular file, or belongs to another user.
+    """
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
+    status = os.fstat(descriptor)
+    try:
+        if status.st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "it belongs to another user", str(path))
+        if stat.S_IMODE(status.st_mode) != OURS_ALONE:
+            os.fchmod(descriptor, OURS_ALONE)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def directory(
+    path: str | Path, *, dir_fd: int | None = None, follow: bool = False
+) -> Iterator[int]:
+    """An open directory; its last name may be a link only with `follow`.
+
+    Raises:
+        OSError: if it cannot be opened, or is something else.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags, dir_fd=dir_fd)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def stage(
+    within: int, name: str, content: bytes, mode: int = STATE_FILE, *, durable: bool = False
+) -> None:
+    """Write a file of an open directory beside the one that it will replace; see `put`.
+
+    Raises:
+        OSError: if it cannot be written; nothing is left of it then.
+    """
+    temporary = TEMPORARY.format(name)
+    descriptor = create(temporary, mode, dir_fd=within)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        if durable:
+            os.fsync(descriptor)
+    except OSError:
+        os.unlink(temporary, dir_fd=within)  # a full disk has better uses for its blocks
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def put(within: int, name: str) -> None:
+    """Give a staged file its name.
+
+    Raises:
+        OSError: if that fails.
+    """
+    os.rename(TEMPORARY.format(name), name, src_dir_fd=within, dst_dir_fd=within)
+
+
+def write(path: Path, content: bytes, mode: int = STATE_FILE) -> None:
+    """Replace a small file, whole or not at all; not durable.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with directory(path.parent, follow=True) as within:
+        stage(within, path.name, content, mode)
+        put(within, path.name)
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write over a file, where a full disk has no room for another.
+
+    Raises:
+        OSError: if it is not there, or cannot be written.
+    """
+    with open(open_regular(path, os.O_RDWR), "r+b", 0) as file:
+        file.write(content)
+        file.truncate()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, to be read by nobody who may not read the original; not durable.
+
+    Raises:
+        OSError: if that fails.
+    """
+    with open(open_regular(source, os.O_RDONLY), "rb") as read_from:
+        mode = STATE_FILE & os.fstat(read_from.fileno()).st_mode
+        with open(create(target, mode), "wb") as written:
+            shutil.copyfileobj(read_from, written, 1024 * 1024)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file, or a directory, another name beside it; durable on return.
+
+    Raises:
+        OSError: if that fails.
+    """
+    os.rename(source, target)
+    with directory(target.parent, follow=True) as within:
+        os.fsync(within)
+
+
+def open_socket_to(path: Path, mode: int, group: int | None) -> None:
+    """Give a socket of ours its mode, and its group; never what somebody has put in its place.
+
+    Raises:
+        OSError: if it is something else, or that is refused.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid():
+            raise OSError(errno.EINVAL, "it is not a socket of ours", str(path))
+        opened = f"/proc/self/fd/{descriptor}"  # fchmod(2) takes no such descriptor
+        if group is not None:
+            os.chown(opened, -1, group)
+        os.chmod(opened, mode)
+    finally:
+        os.close(descriptor)
+
+
+def close_to_others(state: Path, *, itself: bool) -> None:
+    """Look through a state directory: there are no links, and what is ours is not open to others.
+
+    Args:
+        state: the directory of a state, a spool or a backup.
+        itself: whether it is ours as a whole, and not only what we have made in it.
+
+    Raises:
+        OSError: if there is a link in it, or a mode cannot be set.
+    """
+    if itself:
+        _narrow(state)
+    with os.scandir(state) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                raise OSError(errno.ELOOP, "it is a symbolic link", entry.path)
+            if entry.is_file(follow_symlinks=False):
+                _narrow(entry.path)
+            elif entry.name in _STATE_DIRECTORIES and entry.is_dir(follow_symlinks=False):
+                close_to_others(Path(entry.path), itself=True)
+
+
+def _narrow(path: str | Path) -> None:
+    """Take from a file or directory of ours what others may do with it, and what a group may write.
+
+    Not from one with a sticky bit: what is like /tmp was never ours alone.
+    """
+    status = os.lstat(path)
+    if not status.st_mode & _WIDE or status.st_mode & stat.S_ISVTX:
+        return
+    if status.st_uid != os.geteuid():
+        return
+    # Nobody may have this file open in this process: to close it would drop SQLite's locks.
+    descriptor = os.open(path, os.O_RDONLY | _CAUTIOUS)
+    try:
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_WIDE)
+    finally:
+        os.close(descriptor)
