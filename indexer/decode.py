@@ -14,7 +14,7 @@ import msgpack
 import orjson
 from voluptuous import REMOVE_EXTRA, MultipleInvalid, Required, Schema
 
-from . import messages
+from . import elements, messages
 from .entries import FILE_FEED
 from .errors import DecodeError
 from .messages import Message, Position
@@ -239,9 +239,18 @@ class ReplayRequest(NamedTuple):
     limit: int
 
 
-def _unpack(payload: bytes) -> Any:
+def unpack(payload: bytes) -> Any:
+    """What a payload of msgpack says; one of many values is refused before they are made.
+
+    Raises:
+        DecodeError: whatever the bytes, this and nothing else.
+    """
     try:
+        if len(payload) > elements.MAX_UNCOUNTED:
+            elements.count_msgpack(payload)
         return msgpack.unpackb(payload, timestamp=0)
+    except elements.TooManyError as error:
+        raise DecodeError("", str(error)) from None
     except Exception as error:  # it has many: ValueError, RecursionError, OverflowError...
         cause = str(error) or type(error).__name__
         raise DecodeError("", f"is not msgpack: {cause}") from None
@@ -278,7 +287,7 @@ def from_msgpack(payload: bytes, received: Time) -> Message:
     Raises:
         DecodeError: whatever the bytes, this and nothing else.
     """
-    return _MSGPACK.message(_unpack(payload), received)
+    return _MSGPACK.message(unpack(payload), received)
 
 
 def from_json(line: bytes, received: Time) -> Message:
@@ -300,7 +309,29 @@ def published(payload: bytes, received: Time) -> Published:
     Raises:
         DecodeError: if not even its position can be read.
     """
-    return _published(_unpack(payload), received)
+    return _published(unpack(payload), received)
+
+
+def position_of(payload: bytes) -> Position | None:
+    """Where a payload of a change feed stands, without a look at its data; None if it is not told.
+
+    Nothing is made of what the data hold: it may be what would end this process.
+    """
+    found: dict[object, object] = {}
+    try:
+        reader = msgpack.Unpacker(max_buffer_size=0)
+        reader.feed(payload)
+        for _ in range(reader.read_map_header()):
+            key = reader.unpack()
+            if key in ("feed", "epoch", "serial"):
+                found[key] = reader.unpack()
+            else:
+                reader.skip()
+            if len(found) == 3:
+                return _position(found)
+    except Exception:  # noqa: BLE001 - it is not msgpack, or no position
+        pass
+    return None
 
 
 def _published(value: Any, received: Time) -> Published:
@@ -319,7 +350,7 @@ def heartbeat(payload: bytes) -> Position:
     Raises:
         DecodeError: if it is no heartbeat.
     """
-    return _position(_unpack(payload))
+    return _position(unpack(payload))
 
 
 def replayed(payload: bytes, received: Time) -> Published | End | Gone:
@@ -328,7 +359,7 @@ def replayed(payload: bytes, received: Time) -> Published | End | Gone:
     Raises:
         DecodeError: if it is none.
     """
-    value = _unpack(payload)
+    value = unpack(payload)
     try:
         if "msg" not in value:
             if "end" in value:
@@ -347,7 +378,7 @@ def replay_request(payload: bytes) -> ReplayRequest:
     Raises:
         DecodeError: if it is none.
     """
-    value = _unpack(payload)
+    value = unpack(payload)
     try:
         valid = _REPLAY(value)["replay"]
     except MultipleInvalid as error:

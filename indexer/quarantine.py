@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 import orjson
 
+from . import decode
 from .errors import DecodeError
 from .journal import Refused
 from .messages import Position
@@ -41,7 +42,7 @@ def _redacted(encoding: str, raw: bytes) -> bytes:
     if not any(name.encode() in raw for name in NEVER_STORED):
         return raw
     try:
-        value: Any = orjson.loads(raw) if encoding == "json" else msgpack.unpackb(raw, timestamp=0)
+        value: Any = orjson.loads(raw) if encoding == "json" else decode.unpack(raw)
         found = [name for name in NEVER_STORED if name in value["data"]]
         if not found:
             return raw

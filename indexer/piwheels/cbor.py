@@ -19,6 +19,7 @@ from typing import Any
 import cbor2
 from voluptuous import Invalid, MultipleInvalid
 
+from .. import elements
 from ..errors import DecodeError
 from ..schema.messages import Validator, shown
 from ..schema.piwheels import NO_DATA
@@ -28,15 +29,16 @@ SET_TAG = 258
 DURATION_TAG = 2001
 NO_DATA_TAG = 2002
 
-MOST_BYTES = 16 * 1024 * 1024
-"""Of one frame: the names of 600,000 packages fit in. Decoded, it can take 100 times as much
-memory; who expects small messages only says so."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Of one frame: the names of 600,000 packages fit in. Who expects small messages only says so."""
 
 DEEPEST = 16
 """How deep values may be nested; those of piwheels are, to 8."""
 
 
-def loads(frame: bytes, most: int = MOST_BYTES) -> tuple[str, Any]:
+def loads(
+    frame: bytes, most: int = MAX_BYTES, most_elements: int = elements.MAX_ELEMENTS
+) -> tuple[str, Any]:
     """The name of a piwheels message and its data (`NO_DATA` if it has none).
 
     Times come as aware `datetime` in UTC, durations as `timedelta`, sets as `set`, of text or of
@@ -46,6 +48,7 @@ def loads(frame: bytes, most: int = MOST_BYTES) -> tuple[str, Any]:
     Args:
         frame: the bytes.
         most: how many they may be.
+        most_elements: how many values they may hold.
 
     Raises:
         DecodeError: whatever the bytes, this and nothing else.
@@ -54,6 +57,8 @@ def loads(frame: bytes, most: int = MOST_BYTES) -> tuple[str, Any]:
         raise DecodeError("", f"is a frame of {len(frame)} bytes, more than {most}")
     stream = BytesIO(frame)
     try:
+        if len(frame) > elements.MAX_UNCOUNTED:
+            elements.count_cbor(frame, most_elements)
         value = _decoder(stream, len(frame)).decode()
     except Exception as error:  # those of cbor2, and what its callers raise below it
         raise DecodeError("", f"is not piwheels' CBOR: {_cause(error)}") from None

@@ -30,7 +30,7 @@ PICTURE = (
     ),
     (
         "bytes and rows",
-        "encode decode index feed.security piwheels piwheels.cbor piwheels.changes"
+        "elements encode decode index feed.security piwheels piwheels.cbor piwheels.changes"
         " piwheels.status_messages",
     ),
     (

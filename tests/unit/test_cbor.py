@@ -263,7 +263,7 @@ def test_frames_that_are_too_long_are_not_looked_at() -> None:
     with pytest.raises(DecodeError, match="5 bytes, more than 4"):
         cbor.loads(b"\x64NAME", 4)
     with pytest.raises(DecodeError, match="more than 16777216"):
-        cbor.loads(b"\0" * (cbor.MOST_BYTES + 1))
+        cbor.loads(b"\0" * (cbor.MAX_BYTES + 1))
 
 
 def test_odd_but_harmless_values() -> None:
