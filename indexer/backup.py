@@ -181,7 +181,7 @@ def _identity(path: Path) -> list[Any]:
                     "SELECT max(serial) FROM messages",
                     "SELECT key, value FROM meta ORDER BY key",
                     "SELECT * FROM feeds ORDER BY feed_id",
-                    "SELECT count(*), total(times) FROM quarantine",
+                    "SELECT max(quarantine_id), count(*), total(times) FROM quarantine",
                     "SELECT count(*) FROM retries",
                 )
             ]

@@ -113,24 +113,28 @@ def _decoded(path: Path, serial: int, at: times.Time, msg: str, data: bytes) -> 
 
 def refused(directory: Path, package: str) -> Iterator[Event]:
     """What is in the quarantine, was not accepted later, and bears the package's name."""
+    name = re.compile(rb"(?<![a-z0-9.-])" + re.escape(package.encode()) + rb"(?![a-z0-9-])")
     reader = JournalReader(directory)
     try:
-        found = reader.quarantine()
+        # One after the other: together they may be many megabytes.
+        found = [
+            one._replace(raw=b"")
+            for one in reader.each_quarantined()
+            if one.retried is None and name.search(one.raw)
+        ]
     finally:
         reader.close()
-    name = re.compile(rb"(?<![a-z0-9.-])" + re.escape(package.encode()) + rb"(?![a-z0-9-])")
     for one in found:
-        if one.retried is None and name.search(one.raw):
-            reason = f"{one.path}: {one.reason}" if one.path else one.reason
-            yield Event(
-                one.received,
-                None,
-                one.feed or one.source,
-                one.feed_serial,
-                "REFUSED",
-                f"refused, number {one.quarantine_id} in the quarantine: {reason}",
-                {"quarantine_id": one.quarantine_id, "reason": reason},
-            )
+        reason = f"{one.path}: {one.reason}" if one.path else one.reason
+        yield Event(
+            one.received,
+            None,
+            one.feed or one.source,
+            one.feed_serial,
+            "REFUSED",
+            f"refused, number {one.quarantine_id} in the quarantine: {reason}",
+            {"quarantine_id": one.quarantine_id, "reason": reason},
+        )
 
 
 def downloads(

@@ -39,6 +39,15 @@ __all__ = [
 SHORT = 64 * 1024 * 1024
 """Bytes: with less room than that, disk space is short."""
 
+MAX_KEPT_BODY = 64 * 1024
+"""Bytes of a refused message that are kept; of a larger one the beginning, its length and SHA-256."""
+
+MAX_KEPT_BYTES = 16 * 1024 * 1024
+"""Bytes of refused messages that are kept for each source in a month; the oldest are let go."""
+
+MAX_KEPT_MESSAGES = 10_000
+"""Refused messages that are kept for each source in a month; the oldest are let go."""
+
 
 def roll_back(directory: Path) -> None:
     """Undo what a crash left half done in the files of a journal: readers cannot.
@@ -72,6 +81,7 @@ class Journal(JournalReader):
         self._positions: dict[tuple[str, int], int] = {}
         self._epochs: dict[str, int] = {}
         self._quarantine_id = 0
+        self._kept: dict[str, tuple[int, int]] = {}  # messages and bytes of a source, this month
         self._was_full = False
         self.short = False
         """Whether disk space is short: write-ahead logs and transactions are kept small then."""
@@ -111,6 +121,9 @@ class Journal(JournalReader):
             meta = dict(writer.execute("SELECT key, value FROM meta").fetchall())
             serial = writer.execute("SELECT max(serial) FROM messages").fetchone()[0]
             refused = writer.execute("SELECT max(quarantine_id) FROM quarantine").fetchone()[0]
+            kept = writer.execute(
+                "SELECT source, count(*), sum(length(raw)) FROM quarantine GROUP BY source"
+            ).fetchall()
         if self.short:
             database.be_brief(writer, True)
         before, self._writer, self._writer_path = self._writer, writer, path
@@ -122,6 +135,7 @@ class Journal(JournalReader):
             self._epochs[feed] = epoch
         self.serial = max(meta["after"], serial or 0, *(end for _, end in lost_of(meta)))
         self._quarantine_id = meta["after_quarantine"] if refused is None else refused
+        self._kept = {source: (messages, size) for source, messages, size in kept}
 
     def begin(self) -> None:
         """Make the first month now: a spool needs its epoch before its first message."""
@@ -232,7 +246,7 @@ class Journal(JournalReader):
         )
         if not made.inserts and not made.refusals and not made.positions:
             return made.rows
-        quarantine_id = self._quarantine_id
+        quarantine_id, kept = self._quarantine_id, self._kept
         with explained(self._writer_path, writing=True), database.transaction(writer):
             for (feed, epoch), feed_id in made.new_feeds.items():
                 writer.execute(
@@ -243,7 +257,7 @@ class Journal(JournalReader):
             if made.identities:
                 writer.executemany("INSERT INTO identities VALUES (?)", made.identities)
             if made.refusals:
-                quarantine_id = self._quarantine(writer, made.refusals)
+                quarantine_id, kept = self._quarantine(writer, made.refusals)
             # The first loss says most; a repair makes room for the next.
             writer.executemany(
                 "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed_id = ?", made.broken
@@ -258,7 +272,7 @@ class Journal(JournalReader):
             self._epochs[key[0]] = key[1]
         self._positions.update(made.positions)
         self.serial += len(made.rows)
-        self._quarantine_id = quarantine_id
+        self._quarantine_id, self._kept = quarantine_id, kept
         return made.rows
 
     def _seen(self, entries: list[Entry]) -> set[int]:
@@ -311,27 +325,65 @@ class Journal(JournalReader):
 
     def _quarantine(
         self, writer: sqlite3.Connection, refusals: Sequence[tuple[object, ...]]
-    ) -> int:
-        """Keep refused bytes; the same without a position, again and again, is counted."""
-        quarantine_id = self._quarantine_id
-        for _, source, feed_id, *rest in refusals:
+    ) -> tuple[int, dict[str, tuple[int, int]]]:
+        """Keep refused bytes; the same without a position, again and again, is counted.
+
+        Returns:
+            The last quarantine_id, and how much is kept of every source.
+        """
+        quarantine_id, kept = self._quarantine_id, dict(self._kept)
+        for _, source, feed_id, *rest, raw in refusals:
+            assert isinstance(source, str)
+            assert isinstance(raw, bytes)
             digest = None
             if feed_id is None:
-                raw = rest[-1]
-                assert isinstance(raw, bytes)
-                digest = hashlib.sha256(str(source).encode() + b"\0" + raw).digest()
+                digest = hashlib.sha256(source.encode() + b"\0" + raw).digest()
                 again = writer.execute(
                     "UPDATE quarantine SET times = times + 1 WHERE digest = ?", (digest,)
                 )
                 if again.rowcount:
                     continue
             quarantine_id += 1
+            beginning = raw[:MAX_KEPT_BODY]
             writer.execute(
                 "INSERT INTO quarantine (quarantine_id, source, feed_id, feed_serial, received,"
                 " format, path, reason, raw, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (quarantine_id, source, feed_id, *rest, digest),
+                (quarantine_id, source, feed_id, *rest, beginning, digest),
             )
-        return quarantine_id
+            if len(beginning) < len(raw):
+                writer.execute(
+                    "INSERT INTO quarantine_cut VALUES (?, ?, ?)",
+                    (quarantine_id, len(raw), hashlib.sha256(raw).digest()),
+                )
+            messages, size = kept.get(source, (0, 0))
+            kept[source] = messages + 1, size + len(beginning)
+        for source, (messages, size) in kept.items():
+            if messages > MAX_KEPT_MESSAGES or size > MAX_KEPT_BYTES:
+                kept[source] = self._let_go(writer, source, messages, size)
+        return quarantine_id, kept
+
+    def _let_go(
+        self, writer: sqlite3.Connection, source: str, messages: int, size: int
+    ) -> tuple[int, int]:
+        """Let the oldest of a source go; what is left of it, messages and bytes."""
+        gone, freed = [], 0
+        for quarantine_id, length in writer.execute(
+            "SELECT quarantine_id, length(raw) FROM quarantine WHERE source = ?"
+            " ORDER BY quarantine_id",
+            (source,),
+        ):
+            if messages - len(gone) <= MAX_KEPT_MESSAGES and size - freed <= MAX_KEPT_BYTES:
+                break
+            gone.append((quarantine_id,))
+            freed += length
+        writer.executemany("DELETE FROM quarantine WHERE quarantine_id = ?", gone)
+        writer.executemany("DELETE FROM quarantine_cut WHERE quarantine_id = ?", gone)
+        writer.execute(
+            "INSERT INTO quarantine_let_go VALUES (?, ?, ?) ON CONFLICT (source) DO UPDATE SET"
+            " messages = messages + excluded.messages, bytes = bytes + excluded.bytes",
+            (source, len(gone), freed),
+        )
+        return messages - len(gone), size - freed
 
     def retry(self, quarantine_id: int, message: Message) -> Row | None:
         """Accept a message that was quarantined; None if that was done before.

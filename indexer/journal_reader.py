@@ -9,10 +9,10 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import database, disk, encode, times
 from .errors import (
@@ -48,8 +48,13 @@ class Feed(NamedTuple):
 
 
 class Quarantined(NamedTuple):
-    """A refused message; `retried` is the serial under which it was accepted later, 0 if it was put
-    aside.
+    """A refused message.
+
+    Attributes:
+        raw: what is kept of its bytes; empty if they were not asked for.
+        retried: the serial under which it was accepted later, 0 if it was put aside.
+        size: bytes of the whole message.
+        sha256: of the whole message, if only its beginning is kept.
     """
 
     quarantine_id: int
@@ -63,6 +68,8 @@ class Quarantined(NamedTuple):
     reason: str
     raw: bytes
     retried: int | None
+    size: int
+    sha256: str | None
 
 
 Span = tuple[int, int]
@@ -225,8 +232,13 @@ class JournalReader:
                     f" covers it, move the months before it away, too){_SALVAGE}",
                 )
 
-    def read(self, after: int, limit: int) -> list[Row]:
+    def read(self, after: int, limit: int, most: int | None = None) -> list[Row]:
         """Up to `limit` messages after serial `after`, in order; fewer only at the end.
+
+        Args:
+            after: a serial.
+            limit: how many.
+            most: bytes of data, after which there are no more; None for any number.
 
         Raises:
             JournalError: if they cannot be read.
@@ -236,13 +248,13 @@ class JournalReader:
             until = self._months[number + 1].after if number + 1 < len(self._months) else None
             if until is not None and until <= after:
                 continue
-            rows += self._read(month, after, limit - len(rows))
-            if len(rows) >= limit:
+            rows += self._read(month, after, limit - len(rows), most)
+            if len(rows) >= limit or (rows and most is not None):
                 break
             after = max(after, until or 0)
         return rows
 
-    def _read(self, month: Month, after: int, limit: int) -> list[Row]:
+    def _read(self, month: Month, after: int, limit: int, most: int | None) -> list[Row]:
         """Likewise, of one month."""
         connection = self._open(month.path)
         with explained(month.path):
@@ -250,7 +262,8 @@ class JournalReader:
                 f"{_CHECKED if month.checked else _UNCHECKED} FROM messages WHERE serial > ?"
                 " ORDER BY serial LIMIT ?",
                 (after, limit),
-            ).fetchall()
+            )
+            found = found.fetchall() if most is None else _up_to(found, most)
         decode = encode.from_journal
         try:
             changed = encode.first_changed(found)
@@ -322,29 +335,77 @@ class JournalReader:
             rows = self._open(path).execute("SELECT quarantine_id FROM quarantine").fetchall()
         if not rows:
             return 0
-        retried = {one.quarantine_id for one in self.quarantine() if one.retried is not None}
+        retried = self._retried()
         return sum(row[0] not in retried for row in rows)
 
-    def quarantine(self) -> list[Quarantined]:
-        """Everything that was refused, the oldest first."""
+    def _retried(self) -> dict[int, int]:
+        """The serials under which refused messages were accepted later."""
         retried: dict[int, int] = {}
-        found = []
         for month in self._months:
             connection = self._open(month.path)
             with explained(month.path):
                 retried.update(connection.execute("SELECT quarantine_id, serial FROM retries"))
-                found += connection.execute(
+        return retried
+
+    def let_go(self) -> int:
+        """How many refused messages are no longer kept, because their sources had too many."""
+        gone = 0
+        for month in self._months:
+            connection = self._open(month.path)
+            with explained(month.path):
+                if database.has_table(connection, "quarantine_let_go"):
+                    found = connection.execute("SELECT total(messages) FROM quarantine_let_go")
+                    gone += int(found.fetchone()[0])
+        return gone
+
+    def quarantine(self) -> list[Quarantined]:
+        """Everything that was refused and is kept, the oldest first."""
+        return list(self.each_quarantined())
+
+    def each_quarantined(self, *, raw: bool = True) -> Iterator[Quarantined]:
+        """Everything that was refused and is kept, one after the other, the oldest first.
+
+        Args:
+            raw: whether to read the bytes, too. They may be many, and a list does not need them.
+        """
+        retried = self._retried()
+        for month in self._months:
+            connection = self._open(month.path)
+            with explained(month.path):
+                cut, joined = "NULL, NULL", ""
+                if database.has_table(connection, "quarantine_cut"):
+                    cut, joined = "bytes, sha256", " LEFT JOIN quarantine_cut USING (quarantine_id)"
+                for *row, length, whole, sha256 in connection.execute(
                     "SELECT quarantine_id, source, feed, feed_serial, received, times, format,"
-                    " path, reason, raw FROM quarantine LEFT JOIN feeds USING (feed_id)"
+                    f" path, reason, {'raw' if raw else 'zeroblob(0)'}, length(raw), {cut}"
+                    f" FROM quarantine LEFT JOIN feeds USING (feed_id){joined}"
                     " ORDER BY quarantine_id"
-                ).fetchall()
-        return [Quarantined._make((*row, retried.get(row[0]))) for row in found]
+                ):
+                    yield Quarantined._make(
+                        (
+                            *row,
+                            retried.get(row[0]),
+                            length if whole is None else whole,
+                            None if sha256 is None else sha256.hex(),
+                        )
+                    )
 
     def close(self) -> None:
         """Close what is open."""
         if self._reader is not None:
             self._reader[1].close()
             self._reader = None
+
+
+def _up_to(rows: Iterable[tuple[Any, ...]], most: int) -> list[tuple[Any, ...]]:
+    """Rows of messages, until their data have so many bytes."""
+    found, size = [], 0
+    for row in rows:
+        found.append(row)
+        size += len(row[3])
+        if size >= most:
+            break
+    return found
 
 
 @contextmanager

@@ -34,6 +34,8 @@ _INSERTS = {
     "quarantine": "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "retries": "INSERT OR IGNORE INTO retries VALUES (?, ?)",
     "identities": "INSERT OR IGNORE INTO identities VALUES (?)",
+    "quarantine_cut": "INSERT OR IGNORE INTO quarantine_cut VALUES (?, ?, ?)",
+    "quarantine_let_go": "INSERT OR IGNORE INTO quarantine_let_go VALUES (?, ?, ?)",
 }
 
 
@@ -335,7 +337,7 @@ def _replace(
                 connection.executemany(
                     _INSERTS["quarantine"], [linked(row, 2) for row in quarantine]
                 )
-                for name in ("retries", "identities"):
+                for name in ("retries", "identities", "quarantine_cut", "quarantine_let_go"):
                     connection.executemany(_INSERTS[name], one.month.table(name))
             database.fold(connection)
         finally:

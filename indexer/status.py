@@ -66,7 +66,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
     try:
         serial = reader.last_serial()
         feeds = _feeds(reader, live, now)
-        quarantined = reader.quarantined()
+        quarantined, let_go = reader.quarantined(), reader.let_go()
         months = [{"month": path.stem, "bytes": path.stat().st_size} for path in reader.months]
     finally:
         reader.close()
@@ -83,6 +83,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
         "oldest_pending_serial": None,
         "oldest_pending_seconds": live.get("oldest_pending_seconds") if live else None,
         "quarantined": quarantined,
+        "quarantined_let_go": let_go,
         "feeds": [feed for feed in feeds if not feed["feed"].startswith(FILE_FEED)],
         "files_ingested": sum(feed["feed"].startswith(FILE_FEED) for feed in feeds),
         "counts": {},

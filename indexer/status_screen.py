@@ -143,7 +143,9 @@ def _summary(found: dict[str, Any]) -> Table:
                 f"{sum(logs['counted'].values()):,} entries{passed},"
                 f" {logs['waiting_for_master']:,} waiting for the master",
             )
-    row("quarantined", f"{found['quarantined']:,}")
+    gone = found["quarantined_let_go"]
+    let_go = f"; {gone:,} more were let go" if gone else ""
+    row("quarantined", f"{found['quarantined']:,}{let_go}")
     counts = found["counts"]
     names = {"download_counts": "packages with downloads"}
     row("index", ", ".join(f"{n:,} {names.get(table, table)}" for table, n in counts.items()))

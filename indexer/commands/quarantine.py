@@ -43,8 +43,9 @@ def quarantine(
     journal = SPOOL if spool else JOURNAL
     refuse_missing(state_dir, journal)
     reader = JournalReader(state_dir / journal)
-    found = reader.quarantine()
-    reader.close()
+    # The bytes of all may be many megabytes: they are read one after the other, where needed.
+    found = list(reader.each_quarantined(raw=False))
+    let_go = reader.let_go()
     unknown = set(ids).difference(one.quarantine_id for one in found)
     if unknown:
         raise UsageError(
@@ -56,27 +57,33 @@ def quarantine(
         found = [one for one in found if one.quarantine_id in ids]
     elif not everything:
         found = [one for one in found if one.retried is None]
+    if dismiss and (retry or not ids):
+        raise UsageError(
+            "put aside", "--retry is given, too" if retry else "no ID is given", "give IDs only"
+        )
+    if retry and spool and not dismiss:
+        raise UsageError("retry", "what a publisher refused has to be mended in its file")
+    wanted = {one.quarantine_id for one in found}
+    waiting = [one.quarantine_id for one in found if one.retried is None]
     if dismiss:
-        if retry or not ids:
-            raise UsageError(
-                "put aside", "--retry is given, too" if retry else "no ID is given", "give IDs only"
-            )
-        _dismiss(state_dir, journal, [one for one in found if one.retried is None])
+        reader.close()
+        _dismiss(state_dir, journal, waiting)
     elif retry:
-        if spool:
-            raise UsageError("retry", "what a publisher refused has to be mended in its file")
-        _retry(state_dir, [one for one in found if one.retried is None])
-    elif as_json:
-        for one in found:
-            printable.echo(orjson.dumps({**one._asdict(), "raw": one.raw.hex()}))
-    elif ids:
-        for one in found:
-            _show(one)
+        _retry(state_dir, reader, waiting)
+    elif as_json or ids:
+        for one in reader.each_quarantined():
+            if one.quarantine_id not in wanted:
+                continue
+            if as_json:
+                printable.echo(orjson.dumps({**one._asdict(), "raw": one.raw.hex()}))
+            else:
+                _show(one)
     else:
-        _list(found)
+        _list(found, let_go)
+    reader.close()
 
 
-def _list(found: list[Quarantined]) -> None:
+def _list(found: list[Quarantined], let_go: int) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("id", "received", "from", "reason"):
         table.add_column(column, justify="right" if column == "id" else "left")
@@ -93,6 +100,8 @@ def _list(found: list[Quarantined]) -> None:
         console().print(table)
     else:
         printable.echo("The quarantine is empty.")
+    if let_go:
+        printable.echo(f"{let_go} older messages were let go: their sources sent too many of the kind.")
 
 
 def _show(one: Quarantined) -> None:
@@ -107,22 +116,25 @@ def _show(one: Quarantined) -> None:
         printable.echo(f"raw, in hex    {one.raw.hex()}")
 
 
-def _dismiss(state_dir: Path, journal: str, found: list[Quarantined]) -> None:
+def _dismiss(state_dir: Path, journal: str, found: list[int]) -> None:
     if journal == SPOOL:
         raise UsageError("put aside", "the spool's quarantine is its publisher's", "leave it")
     state = State(state_dir, "quarantine", clock.now)
     try:
-        state.journal.dismiss([one.quarantine_id for one in found])
+        state.journal.dismiss(found)
     finally:
         state.close()
     printable.echo(f"{len(found)} put aside; `piw-indexer quarantine --all` lists them")
 
 
-def _retry(state_dir: Path, found: list[Quarantined]) -> None:
+def _retry(state_dir: Path, reader: JournalReader, waiting: list[int]) -> None:
+    wanted = set(waiting)
     state = State(state_dir, "quarantine", clock.now)
     accepted = 0
     try:
-        for one in found:
+        for one in reader.each_quarantined():
+            if one.quarantine_id not in wanted:
+                continue
             try:
                 message = _decode(one)
             except DecodeError as error:
@@ -131,10 +143,14 @@ def _retry(state_dir: Path, found: list[Quarantined]) -> None:
             accepted += state.retry(one.quarantine_id, message)
     finally:
         state.close()
-    printable.echo(f"{accepted} of {len(found)} accepted")
+    printable.echo(f"{accepted} of {len(waiting)} accepted")
 
 
 def _decode(one: Quarantined) -> Message:
+    if one.sha256 is not None:
+        raise DecodeError(
+            "", f"only the first {len(one.raw)} of its {one.size} bytes are kept; have it sent again"
+        )
     if one.format == "json":
         return decode.from_json(one.raw, one.received)
     if one.format == "cbor":

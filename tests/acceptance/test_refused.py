@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from indexer.journal import MAX_KEPT_BODY
+
 from .. import samples
 from ..support import REFUSED, Site, case_named, contents
 
@@ -136,6 +138,30 @@ def test_what_was_looked_at_is_put_aside_and_kept(site: Site) -> None:
     assert "1 put aside" in site.piw("quarantine", 1, 2, "--dismiss").stdout
     assert "quarantine" not in [one["id"] for one in site.status()["alerts"]]
     assert site.piw("check", *site.output).stdout.endswith("No differences.\n")
+
+
+def test_what_is_kept_in_part_cannot_be_retried(site: Site) -> None:
+    """And a list of much shows no bytes, and says what is not kept."""
+    description = {"package": "NumPy", "description": "x" * MAX_KEPT_BODY}
+    for number in range(2):
+        site.take({"msg": "NEWPKG", "data": {**description, "skip": f"{number}"}}, write=False)
+    assert "0 of 2 accepted" in (result := site.piw("quarantine", "--retry")).stdout
+    assert f"only the first {MAX_KEPT_BODY} of its" in result.stderr
+    [one, _] = quarantined(site)
+    assert (len(one["raw"]), one["size"]) == (2 * MAX_KEPT_BODY, one["size"])
+    assert one["size"] > MAX_KEPT_BODY
+    assert len(one["sha256"]) == 64
+    shown = site.piw("quarantine", one["quarantine_id"]).stdout
+    assert one["sha256"] in shown
+    [journal] = site.state_dir.glob("journal/*.db")
+    with sqlite3.connect(journal) as connection:
+        connection.execute("INSERT INTO quarantine_let_go VALUES ('tcp://x', 12, 5000)")
+    connection.close()
+    listed = site.piw("quarantine").stdout
+    assert "12 older messages were let go" in listed
+    assert len(listed) < 2000
+    assert site.status()["quarantined_let_go"] == 12
+    assert "2; 12 more were let go" in site.piw("status").stdout
 
 
 def test_quarantine_of_nothing(site: Site) -> None:

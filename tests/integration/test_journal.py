@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,9 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from indexer import journal as module
 from indexer import times
 from indexer.errors import DecodeError, JournalError, NewerDatabaseError
-from indexer.journal import Accepted, Entry, Identity, Journal, Lost, Refused, Row
+from indexer.journal import (
+    MAX_KEPT_BODY,
+    MAX_KEPT_BYTES,
+    Accepted,
+    Entry,
+    Identity,
+    Journal,
+    Lost,
+    Refused,
+    Row,
+)
 from indexer.journal_reader import JournalReader
 from indexer.messages import Message, Position
 
@@ -355,7 +367,7 @@ def test_refused_messages_keep_their_place(opened: Opener, clock: Clock) -> None
         [found] = one.quarantine()
         assert found == (
             *(1, "tcp://x", "master", 2, clock.now, 1, "msgpack", "data.package"),
-            *("is missing", b"\xc1", None),
+            *("is missing", b"\xc1", None, 1, None),
         )
         assert one.quarantined() == 1
 
@@ -368,6 +380,60 @@ def test_same_bytes_without_a_place_are_counted(opened: Opener) -> None:
         found = [(entry.source, entry.raw, entry.times) for entry in one.quarantine()]
         assert found == [("tcp://x", b"a", 3), ("tcp://x", b"b", 1), ("tcp://y", b"a", 1)]
         assert [entry.quarantine_id for entry in one.quarantine()] == [1, 2, 3]
+
+
+def test_large_ones_are_kept_in_part(opened: Opener) -> None:
+    journal = opened()
+    raw = bytes(range(256)) * 1000
+    journal.append([refused(1, raw), refused(None, raw), refused(None, raw), refused(2, b"small")])
+    whole = hashlib.sha256(raw).hexdigest()
+    for one in (journal, opened()):
+        assert [(each.raw, each.size, each.sha256, each.times) for each in one.quarantine()] == [
+            (raw[:MAX_KEPT_BODY], len(raw), whole, 1),
+            (raw[:MAX_KEPT_BODY], len(raw), whole, 2),
+            (b"small", 5, None, 1),
+        ]
+        without = list(one.each_quarantined(raw=False))
+        assert [(each.raw, each.size) for each in without] == [
+            (b"", len(raw)), (b"", len(raw)), (b"", 5)
+        ]  # fmt: skip
+    assert journal.append([refused(1, raw)]) == []
+
+
+def test_a_source_keeps_so_many_bytes_and_the_oldest_go(opened: Opener, directory: Path) -> None:
+    """Once a frame of 1 MB each filled the disk, and no list could be read."""
+    journal = opened()
+    journal.append([refused(None, b"another's", source="tcp://y")])
+    each = MAX_KEPT_BYTES // MAX_KEPT_BODY
+    for number in range(2 * each):
+        journal.append([refused(None, number.to_bytes(4, "big") + b"\0" * MAX_KEPT_BODY)])
+    for one in (journal, opened()):
+        kept = [found for found in one.each_quarantined(raw=False) if found.source == "tcp://x"]
+        assert [found.quarantine_id for found in kept] == list(range(each + 2, 2 * each + 2))
+        assert (one.let_go(), one.quarantined()) == (each, each + 1)
+    [month] = directory.glob("*.db")
+    journal.close()
+    assert month.stat().st_size < 1.5 * MAX_KEPT_BYTES
+    again = opened()
+    again.append([refused(None, b"small")])
+    assert again.let_go() == each + 1, "what was kept before is counted after a start"
+
+
+def test_a_source_keeps_so_many_messages(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT_MESSAGES", 3)
+    journal = opened()
+    journal.append([refused(serial) for serial in (1, 2, 3)])
+    assert journal.let_go() == 0
+    journal.append([refused(serial) for serial in (4, 5)])
+    assert [found.feed_serial for found in journal.quarantine()] == [3, 4, 5]
+    assert (journal.let_go(), journal.quarantined()) == (2, 3)
+    clock.now = DECEMBER
+    journal.append([refused(serial) for serial in (6, 7, 8, 9)])
+    assert [found.feed_serial for found in journal.quarantine()] == [3, 4, 5, 7, 8, 9]
+    assert journal.let_go() == 3, "a month that is over stays as it is"
+    assert journal.position("master", 1) == 9
 
 
 def test_retry(opened: Opener, clock: Clock) -> None:
