@@ -329,7 +329,7 @@ def position_of(payload: bytes) -> Position | None:
                 reader.skip()
             if len(found) == 3:
                 return _position(found)
-    except Exception:  # noqa: BLE001 - it is not msgpack, or no position
+    except Exception:
         pass
     return None
 

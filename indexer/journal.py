@@ -40,7 +40,7 @@ SHORT = 64 * 1024 * 1024
 """Bytes: with less room than that, disk space is short."""
 
 MAX_KEPT_BODY = 64 * 1024
-"""Bytes of a refused message that are kept; of a larger one the beginning, its length and SHA-256."""
+"""Bytes of a refused message that are kept; of a larger one the beginning, length and SHA-256."""
 
 MAX_KEPT_BYTES = 16 * 1024 * 1024
 """Bytes of refused messages that are kept for each source in a month; the oldest are let go."""
@@ -366,7 +366,8 @@ class Journal(JournalReader):
         self, writer: sqlite3.Connection, source: str, messages: int, size: int
     ) -> tuple[int, int]:
         """Let the oldest of a source go; what is left of it, messages and bytes."""
-        gone, freed = [], 0
+        gone: list[tuple[int]] = []
+        freed = 0
         for quarantine_id, length in writer.execute(
             "SELECT quarantine_id, length(raw) FROM quarantine WHERE source = ?"
             " ORDER BY quarantine_id",

@@ -258,12 +258,12 @@ class JournalReader:
         """Likewise, of one month."""
         connection = self._open(month.path)
         with explained(month.path):
-            found = connection.execute(
+            selected = connection.execute(
                 f"{_CHECKED if month.checked else _UNCHECKED} FROM messages WHERE serial > ?"
                 " ORDER BY serial LIMIT ?",
                 (after, limit),
             )
-            found = found.fetchall() if most is None else _up_to(found, most)
+            found = selected.fetchall() if most is None else _up_to(selected, most)
         decode = encode.from_journal
         try:
             changed = encode.first_changed(found)

@@ -149,7 +149,8 @@ def _retry(state_dir: Path, reader: JournalReader, waiting: list[int]) -> None:
 def _decode(one: Quarantined) -> Message:
     if one.sha256 is not None:
         raise DecodeError(
-            "", f"only the first {len(one.raw)} of its {one.size} bytes are kept; have it sent again"
+            "",
+            f"only the first {len(one.raw)} of its {one.size} bytes are kept; have it sent again",
         )
     if one.format == "json":
         return decode.from_json(one.raw, one.received)

@@ -64,14 +64,25 @@ class Peer:
         self._refused = ""
         self._next_open = 0.0
         self.trouble = ""
-        self.changes = self._open(zmq.SUB, changes_queue)
+        self.changes = self._open_changes()
         self.replay = self._open_replay()
 
-    def _open_replay(self) -> zmq.Socket[bytes] | None:
-        return self._open(zmq.DEALER, self._replay_queue) if self._replay_queue else None
+    def _open_changes(self) -> zmq.Socket[bytes]:
+        return self._open(
+            zmq.SUB, self._changes_queue, sockets.MAX_PUBLISHED, sockets.MAX_CHANGES_WAITING
+        )
 
-    def _open(self, kind: int, address: str) -> zmq.Socket[bytes]:
-        socket, handshakes = sockets.connected(self._context, kind, address, self._protection)
+    def _open_replay(self) -> zmq.Socket[bytes] | None:
+        if not self._replay_queue:
+            return None
+        return self._open(
+            zmq.DEALER, self._replay_queue, sockets.MAX_MESSAGE, sockets.MAX_REPLAY_WAITING
+        )
+
+    def _open(self, kind: int, address: str, most: int, waiting: int) -> zmq.Socket[bytes]:
+        socket, handshakes = sockets.connected(
+            self._context, kind, address, self._protection, most=most, high_water=waiting
+        )
         if handshakes is not None:
             self._handshakes[socket] = handshakes
         return socket
@@ -149,14 +160,14 @@ class Peer:
         if handshakes is not None and not handshakes.succeeded:
             if handshakes.given_up and not handshakes.failed:
                 log.warning(
-                    "the publisher at %s broke the protocol (a frame of more than %d MiB?); it is"
+                    "the publisher at %s broke the protocol (a frame of more than %d KiB?); it is"
                     " connected anew",
                     self._changes_queue,
-                    sockets.MAX_MESSAGE // 2**20,
+                    sockets.MAX_PUBLISHED // 1024,
                     extra=event("publisher-breaks-protocol", address=self._changes_queue),
                 )
             self._close(self.changes)
-            self.changes = self._open(zmq.SUB, self._changes_queue)
+            self.changes = self._open_changes()
         handshakes = self._handshakes.get(self.replay) if self.replay is not None else None
         if handshakes is not None and not handshakes.succeeded:
             self.open_replay_again()

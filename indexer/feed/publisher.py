@@ -15,17 +15,18 @@ import zmq
 from .. import decode, encode, times
 from ..clock import Clock
 from ..errors import DecodeError
-from ..journal import Entry, Journal, Row
+from ..journal import Entry, Journal, JournalReader, Row
 from ..journal_log import event
 from ..lock import Lock
 from ..messages import Position
 from . import sockets
+from .connections import Connection, sender
 from .security import LOCAL_BINDING, Binding, Gatekeeper
 
 log = logging.getLogger(__name__)
 
 COMPLAIN_EVERY = 60 * times.SECOND
-"""Between two complaints of requests that are none."""
+"""Between two complaints of one kind about those who connect."""
 
 HEARTBEAT_EVERY = times.SECOND
 """Microseconds between heartbeats."""
@@ -33,9 +34,27 @@ HEARTBEAT_EVERY = times.SECOND
 MOST_REPLAYED = 1000
 """Messages in one answer: what a subscriber's socket can hold, with room to spare."""
 
+MAX_REPLAYED_BYTES = 1024 * 1024
+"""Of one answer, with one more message; whoever wants more asks again."""
+
+MAX_UNREAD_BYTES = 64 * 1024 * 1024
+"""Of answers that were not read, of all who asked; and of what one subscriber may leave unread."""
+
+MAX_AT_ONCE = 100
+"""Requests and subscriptions that are looked at before the next message is sent."""
+
+MAX_SUBSCRIPTIONS = 1000
+"""Subscriptions, and ends of them, of one connection; then it is ended."""
+
+MAX_TOPICS = 1024
+"""Subscriptions of all; who would bring one more is let go."""
+
+MAX_TOPIC = 256
+"""Bytes of a subscription; the longest that fits a message has 211."""
+
 
 class Endpoint:
-    """The sockets of a publisher, bound; they may outlive its spool.
+    """The sockets of a publisher, bound, with bounds on what those who connect can take of it.
 
     Args:
         changes_queue: the address that PUB binds.
@@ -68,6 +87,12 @@ class Endpoint:
         except BaseException:
             self.close()
             raise
+        self._clock = clock
+        self._told: dict[str, times.Time] = {}  # when a kind of misuse was told of
+        self._subscriptions: dict[Connection, int] = {}  # frames of each connection, so far
+        self._reading: dict[Connection, tuple[int, int]] = {}  # unread, and what was sent till then
+        self._answered: dict[Connection, int] = {}  # bytes that may not have been read
+        self.sent = 0
         self._poller = zmq.Poller()
         self._poller.register(self.changes, zmq.POLLIN)
         self._poller.register(self.replay, zmq.POLLIN)
@@ -81,31 +106,85 @@ class Endpoint:
             self._files.append(Path(address.removeprefix("ipc://")))
         return socket
 
-    def watch(self, descriptor: int) -> None:
-        """Stop waiting when a descriptor can be read, too."""
-        self._poller.register(descriptor, zmq.POLLIN)
-
-    def wait(self, seconds: float) -> tuple[bool, bool]:
+    def wait(self, seconds: float, *others: int) -> tuple[bool, bool]:
         """Wait until something arrives, and look after who comes in.
+
+        Args:
+            seconds: to wait at most.
+            others: descriptors of others; wait no longer when one of them can be read.
 
         Returns:
             Whether somebody new subscribed, and whether somebody asks for a replay.
         """
+        for one in others:
+            self._poller.register(one, zmq.POLLIN)
         events = dict(self._poller.poll(max(0, round(seconds * 1000))))
         if self._gatekeeper is not None and self._gatekeeper.socket in events:
             self._gatekeeper.answer()
         return self.changes in events and self._subscription(), self.replay in events
 
     def _subscription(self) -> bool:
+        """Take note of some who come and go; the rest waits for the next round."""
         somebody_new = False
-        while self.changes.poll(0):
-            frame = self.changes.recv()
-            if frame[:1] == b"\1":
+        for _ in range(MAX_AT_ONCE):
+            try:
+                frame = self.changes.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            said = frame.bytes
+            if said[:1] == b"\1":
                 self.subscribers += 1
                 somebody_new = True
-            elif frame[:1] == b"\0":
+            elif said[:1] == b"\0":
                 self.subscribers -= 1
+            connection = sender(frame)
+            if connection is None:
+                continue  # of one that has left: ZeroMQ says it in its place
+            count = self._subscriptions[connection] = self._subscriptions.get(connection, 0) + 1
+            self._reading.setdefault(connection, (0, self.sent))
+            if count > MAX_SUBSCRIPTIONS or len(said) > MAX_TOPIC:
+                self._end(connection, "it makes up subscriptions")
+            elif said[:1] == b"\1" and self.subscribers > MAX_TOPICS:
+                self._end(connection, f"there are {MAX_TOPICS} subscriptions already")
         return somebody_new
+
+    def look(self) -> None:
+        """Let go of subscribers that do not read; call it about once a second.
+
+        ZeroMQ keeps a number of messages for each, however large they are.
+        """
+        for connection, (unread, sent) in list(self._reading.items()):
+            now = connection.unread
+            if not connection.stands:
+                del self._reading[connection]
+                del self._subscriptions[connection]
+            elif now == 0 or now != unread:
+                self._reading[connection] = now, self.sent
+            elif self.sent - sent > MAX_UNREAD_BYTES:
+                self._end(connection, "it does not read what it subscribed to")
+
+    def may_be_answered(self, connection: Connection | None) -> bool:
+        """Whether who asks has read what it was answered, and there is room for another answer."""
+        for one in list(self._answered):
+            if not one.unread:
+                del self._answered[one]
+        if connection is None:  # in this process
+            return True
+        return connection not in self._answered and sum(self._answered.values()) < MAX_UNREAD_BYTES
+
+    def answered(self, connection: Connection | None, size: int) -> None:
+        """An answer of so many bytes was sent."""
+        if connection is not None:
+            self._answered[connection] = size
+
+    def _end(self, connection: Connection, why: str) -> None:
+        connection.end()
+        now = self._clock()
+        if not 0 <= now - self._told.get(why, -COMPLAIN_EVERY) < COMPLAIN_EVERY:
+            self._told[why] = now
+            log.warning(
+                "a subscriber was let go: %s", why, extra=event("subscriber-let-go", reason=why)
+            )
 
     def close(self, linger: float = 0.0) -> None:
         """Close the sockets, with up to `linger` seconds to send what is queued."""
@@ -114,7 +193,144 @@ class Endpoint:
             path.unlink(missing_ok=True)
 
 
-class FeedPublisher:
+class Server:
+    """Sends what is in a spool, and serves those who missed something; never writes.
+
+    Args:
+        spool: to read what was missed.
+        feed: the name of the feed.
+        endpoint: sockets that are bound.
+        clock: for heartbeats.
+    """
+
+    def __init__(self, spool: JournalReader, feed: str, endpoint: Endpoint, clock: Clock) -> None:
+        self.feed = feed
+        self.epoch = spool.epoch
+        self.serial = spool.last_serial()
+        """The last that may have been sent."""
+        self.last_request = 0
+        """When somebody last asked for a replay, microseconds since 1970."""
+        self._spool = spool
+        self._endpoint = endpoint
+        self._clock = clock
+        self._next_heartbeat = 0
+        self._complained = -COMPLAIN_EVERY
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscribe."""
+        return self._endpoint.subscribers
+
+    def send(self, rows: Iterable[Row]) -> None:
+        """Send messages that are in the spool; a very large one waits to be asked for."""
+        send = self._endpoint.changes.send
+        more = int(zmq.SNDMORE)  # combining the enum's members costs as much as sending
+        serial = size = 0
+        for serial, message in rows:
+            payload = encode.payload(Position(self.feed, self.epoch, serial), message)
+            if len(payload) > sockets.MAX_PUBLISHED:
+                self._next_heartbeat = 0
+                continue
+            size += len(payload)
+            send(encode.topic(message), more)
+            send(payload)
+        self.serial = serial or self.serial
+        self._endpoint.sent += size
+
+    def heartbeat(self) -> None:
+        """Tell the last serial."""
+        self._endpoint.changes.send_multipart(
+            encode.heartbeat(Position(self.feed, self.epoch, self.serial))
+        )
+
+    def serve(self, seconds: float, *others: int) -> None:
+        """Answer requests and send heartbeats for about `seconds`; returns when it did either.
+
+        Args:
+            seconds: to wait at most.
+            others: descriptors; it returns when one of them can be read.
+        """
+        now = self._clock()
+        if now >= self._next_heartbeat or now < self._next_heartbeat - HEARTBEAT_EVERY:
+            self.heartbeat()
+            self._endpoint.look()
+            self._next_heartbeat = now + HEARTBEAT_EVERY
+        wait = min(seconds, (self._next_heartbeat - now) / times.SECOND)
+        somebody_new, somebody_asks = self._endpoint.wait(wait, *others)
+        if somebody_new:
+            self._next_heartbeat = 0  # tell the new one at once how far we are
+        if somebody_asks:
+            for _ in range(MAX_AT_ONCE):
+                if not self._answer():
+                    break
+
+    def _answer(self) -> bool:
+        """Answer a request; false if there is none."""
+        try:
+            frames = self._endpoint.replay.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        connection = sender(frames[-1])
+        *envelope, payload = [frame.bytes for frame in frames]
+        self.last_request = self._clock()
+        try:
+            request = decode.replay_request(payload)
+        except DecodeError as error:
+            if self._clock() - self._complained >= COMPLAIN_EVERY:
+                self._complained = self._clock()
+                log.warning("refused a replay request: %s", error, extra=event("replay-refused"))
+            return True
+        if not self._endpoint.may_be_answered(connection):
+            return True  # it asks again when it has read the last answer
+        first = self._spool.first
+        send = self._endpoint.replay.send_multipart
+        if request.epoch != self.epoch or request.after + 1 < first:
+            answers = [encode.replay_gone(self.epoch, first)]
+        else:
+            limit = min(request.limit, MOST_REPLAYED)
+            rows = self._spool.read(request.after, limit, MAX_REPLAYED_BYTES)
+            answers = [
+                encode.payload(Position(self.feed, self.epoch, serial), message)
+                for serial, message in rows
+            ]
+            answers.append(encode.replay_end(rows[-1].serial if rows else self.serial))
+        for answer in answers:
+            send([*envelope, answer])
+        self._endpoint.answered(connection, sum(map(len, answers)))
+        return True
+
+
+class Spool(Journal):
+    """A publisher's own journal: what it has sent, held by this process alone.
+
+    Args:
+        directory: made if it is not there.
+        clock: tells the month.
+
+    Raises:
+        StateError: if it is locked, damaged or cannot be written.
+    """
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._lock = Lock(directory, "publish")
+        try:
+            super().__init__(directory, clock)
+            try:
+                self.begin()
+            except BaseException:
+                super().close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        """Close it, and let others have it."""
+        super().close()
+        self._lock.release()
+
+
+class FeedPublisher(Server):
     """Publishes messages, and serves those that were missed.
 
     Args:
@@ -124,7 +340,6 @@ class FeedPublisher:
         replay_queue: the address that ROUTER binds.
         clock: for heartbeats and the spool.
         protection: who may connect.
-        endpoint: sockets that are bound already, and stay so; the addresses are not used then.
 
     Raises:
         StateError: if the spool is locked, damaged or cannot be written.
@@ -139,35 +354,14 @@ class FeedPublisher:
         replay_queue: str,
         clock: Clock,
         protection: Binding = LOCAL_BINDING,
-        endpoint: Endpoint | None = None,
     ) -> None:
-        self.feed = feed
-        self._clock = clock
-        self._own: Endpoint | None = None
-        self._lock = Lock(spool, "publish")
+        self.spool = Spool(spool, clock)
         try:
-            self.spool = Journal(spool, clock)
+            self._own = Endpoint(changes_queue, replay_queue, clock, protection)
         except BaseException:
-            self._lock.release()
+            self.spool.close()
             raise
-        try:
-            self.spool.begin()
-            self.epoch = self.spool.epoch
-            if endpoint is None:
-                endpoint = self._own = Endpoint(changes_queue, replay_queue, clock, protection)
-        except BaseException:
-            self.close()
-            raise
-        self._endpoint = endpoint
-        self._next_heartbeat = 0
-        self.last_request = 0
-        self._complained = -COMPLAIN_EVERY
-        """When somebody last asked for a replay, microseconds since 1970."""
-
-    @property
-    def subscribers(self) -> int:
-        """How many subscribe."""
-        return self._endpoint.subscribers
+        super().__init__(self.spool, feed, self._own, clock)
 
     def publish(self, entries: Iterable[Entry]) -> list[Row]:
         """Spool messages, then send them.
@@ -179,59 +373,10 @@ class FeedPublisher:
             JournalError: if they could not be spooled; then nothing was sent.
         """
         rows = self.spool.append(entries)
-        self._send(rows)
+        self.send(rows)
         return rows
 
-    def _send(self, rows: Iterable[Row]) -> None:
-        send = self._endpoint.changes.send
-        more = int(zmq.SNDMORE)  # combining the enum's members costs as much as sending
-        for serial, message in rows:
-            send(encode.topic(message), more)
-            send(encode.payload(Position(self.feed, self.epoch, serial), message))
-
-    def heartbeat(self) -> None:
-        """Tell the last serial."""
-        self._endpoint.changes.send_multipart(
-            encode.heartbeat(Position(self.feed, self.epoch, self.spool.serial))
-        )
-
-    def serve(self, seconds: float) -> None:
-        """Answer requests and send heartbeats for about `seconds`; returns when it did either."""
-        now = self._clock()
-        if now >= self._next_heartbeat or now < self._next_heartbeat - HEARTBEAT_EVERY:
-            self.heartbeat()
-            self._next_heartbeat = now + HEARTBEAT_EVERY
-        wait = min(seconds, (self._next_heartbeat - now) / times.SECOND)
-        somebody_new, somebody_asks = self._endpoint.wait(wait)
-        if somebody_new:
-            self._next_heartbeat = 0  # tell the new one at once how far we are
-        if somebody_asks:
-            self._answer()
-
-    def _answer(self) -> None:
-        *envelope, payload = self._endpoint.replay.recv_multipart()
-        self.last_request = self._clock()
-        try:
-            request = decode.replay_request(payload)
-        except DecodeError as error:
-            if self._clock() - self._complained >= COMPLAIN_EVERY:
-                self._complained = self._clock()
-                log.warning("refused a replay request: %s", error, extra=event("replay-refused"))
-            return
-        first = self.spool.first
-        send = self._endpoint.replay.send_multipart
-        if request.epoch != self.epoch or request.after + 1 < first:
-            send([*envelope, encode.replay_gone(self.epoch, first)])
-            return
-        rows = self.spool.read(request.after, min(request.limit, MOST_REPLAYED))
-        for row in rows:
-            position = Position(self.feed, self.epoch, row.serial)
-            send([*envelope, encode.payload(position, row.message)])
-        send([*envelope, encode.replay_end(rows[-1].serial if rows else self.spool.serial)])
-
     def close(self, linger: float = 0.0) -> None:
-        """Close the spool, and its own sockets, with up to `linger` seconds to send the rest."""
-        if self._own is not None:
-            self._own.close(linger)
+        """Close the spool, and its sockets, with up to `linger` seconds to send the rest."""
+        self._own.close(linger)
         self.spool.close()
-        self._lock.release()

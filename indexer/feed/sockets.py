@@ -18,7 +18,30 @@ HIGH_WATER = 20_000
 """Messages that a socket holds for a slow peer before it drops them; replay brings them back."""
 
 MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes of a frame; a peer that sends more is disconnected."""
+"""Bytes of a frame of a replay; a peer that sends more is disconnected. A snapshot of a package
+with 9,500 versions of two files each has 8 MB."""
+
+MAX_REPLAY_WAITING = 4
+"""Answers to a replay that wait to be read: each may be as large as a frame may be."""
+
+MAX_PUBLISHED = 64 * 1024
+"""Bytes of a message that is sent to all subscribers; a larger one is only replayed. A subscriber
+takes no larger frame but as a replay."""
+
+MAX_CHANGES_WAITING = 1000
+"""Messages that a subscriber's socket holds; more wait on the way, and with the publisher."""
+
+MAX_REQUEST = 1024
+"""Bytes of what a subscriber may send: a subscription, a request, or a part of a handshake."""
+
+MAX_REQUESTS_WAITING = 64
+"""Requests of one subscriber that wait to be looked at."""
+
+MAX_CONNECTIONS_WAITING = 64
+"""Connections that wait to be accepted."""
+
+HANDSHAKE_TIMEOUT = 3000
+"""Milliseconds that a handshake may take. Who only connects shall not keep others out."""
 
 GATE = "inproc://zeromq.zap.01"
 """Its address is fixed by https://rfc.zeromq.org/spec/27/."""
@@ -30,7 +53,8 @@ def bound(
     address: str,
     protection: Binding = LOCAL_BINDING,
     *,
-    high_water: int = HIGH_WATER,
+    high_water: int | None = None,
+    most: int = MAX_REQUEST,
 ) -> zmq.Socket[bytes]:
     """A socket bound to `address`.
 
@@ -39,7 +63,8 @@ def bound(
         kind: of the socket.
         address: where others connect to.
         protection: who may come in.
-        high_water: messages that it holds for or from a peer; without a bound if 0.
+        high_water: messages that it holds from a peer, if not as many as requests may wait.
+        most: bytes of a frame; a peer that sends more is disconnected.
 
     Raises:
         UsageError: if it is no address that can be bound, or may not be with this protection.
@@ -51,7 +76,14 @@ def bound(
         raise UsageError(
             f"bind {address}", "another process has it", "stop that one, or give another address"
         )
-    socket = _socket(context, kind, address, protection, high_water)
+    socket = _socket(context, kind, address, protection)
+    socket.setsockopt(zmq.RCVHWM, MAX_REQUESTS_WAITING if high_water is None else high_water)
+    socket.setsockopt(zmq.MAXMSGSIZE, most)
+    socket.setsockopt(zmq.BACKLOG, MAX_CONNECTIONS_WAITING)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
+    if kind == zmq.XPUB:
+        # Every subscription is told, and every end of one: who makes up many is found out.
+        socket.setsockopt(zmq.XPUB_VERBOSER, 1)
     try:
         with nullcontext() if file is None else security.owner_only():
             socket.bind(endpoint)
@@ -94,6 +126,7 @@ def connected(
     *,
     immediate: bool = False,
     most: int = MAX_MESSAGE,
+    high_water: int = HIGH_WATER,
 ) -> tuple[zmq.Socket[bytes], Handshakes | None]:
     """A socket connected to `address`; the peer may come later, go, and come back.
 
@@ -104,6 +137,7 @@ def connected(
         protection: how it proves who it is, and knows the peer.
         immediate: send nothing while the peer is not there, instead of keeping it for later.
         most: bytes of a frame; a peer that sends more is disconnected.
+        high_water: messages that it holds from a peer.
 
     Returns:
         The socket, and how its handshakes end, if it has any.
@@ -116,6 +150,7 @@ def connected(
     if kind == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
     socket.setsockopt(zmq.MAXMSGSIZE, most)
+    socket.setsockopt(zmq.RCVHWM, high_water)
     if kind == zmq.DEALER or immediate:
         # A request that waited for a peer to come back would be answered twice.
         socket.setsockopt(zmq.IMMEDIATE, 1)
@@ -213,12 +248,9 @@ def _socket(
     kind: int,
     address: str,
     protection: Binding | Connecting,
-    high_water: int = HIGH_WATER,
 ) -> zmq.Socket[bytes]:
     socket = _new(context, kind)
-    socket.setsockopt(zmq.SNDHWM, high_water)
-    socket.setsockopt(zmq.RCVHWM, high_water)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
+    socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     # Of tcp peers that vanish without a word only a keepalive tells.

@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 MOST_EARLY = 20_000
 """Messages that are kept while holes before them are filled."""
 
-MOST_EARLY_BYTES = 64 * 1024 * 1024
+MAX_EARLY_BYTES = 16 * 1024 * 1024
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Of messages that are handed on at once, with one more: short text takes 20 times its size."""
+
 MOST_FEEDS = 64
 """Feeds behind one address: who makes up names shall not fill the memory."""
 
@@ -60,7 +63,7 @@ class FeedState:
     serial: int = 0
     published: int = 0
     heard: times.Time = 0
-    early: dict[int, tuple[Published, bytes, int]] = field(default_factory=dict)  # and its size
+    early: dict[int, tuple[bytes, times.Time]] = field(default_factory=dict)  # and when they came
     behind: int = 0  # heartbeats in a row that say less than we have
     hole: int = 0  # the serial before the hole that was told of
     holed: bool = False  # whether a hole was told of, and is not filled yet
@@ -146,22 +149,27 @@ class Subscriber:
             until: when to return at the latest, on the monotonic clock.
         """
         received = self._clock()
-        count = 0
+        count = size = 0
         replay = self.replay
-        while count < most and replay is not None:
+        while count < most and size < MAX_BATCH_BYTES and replay is not None:
             try:
                 frames = replay.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                break
+                # Few answers wait at a time, and the next is on its way: one commit for many.
+                if not (count and self._asked) or self._monotonic() >= until or not replay.poll(1):
+                    break
+                continue
             count += 1
+            size += len(frames[-1])
             self._replayed(frames, received)
         receive = self.changes.recv_multipart
-        while count < most:
+        while count < most and size < MAX_BATCH_BYTES:
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
                 break
             count += 1
+            size += len(frames[-1])
             self._changed(frames, received)
             if not count % 256 and self._monotonic() >= until:
                 break
@@ -252,9 +260,8 @@ class Subscriber:
             if state.early:
                 self._hand_on_early(state)
         elif serial > state.serial and serial not in state.early:
-            if self._early < MOST_EARLY and self._early_bytes < MOST_EARLY_BYTES:
-                kept = payload if found.message is None else b""
-                state.early[serial] = found, kept, len(payload)
+            if self._early < MOST_EARLY and self._early_bytes < MAX_EARLY_BYTES:
+                state.early[serial] = payload, received
                 self._early += 1
                 self._early_bytes += len(payload)
             self._ask(state)
@@ -274,14 +281,15 @@ class Subscriber:
 
     def _hand_on_early(self, state: FeedState) -> None:
         while state.serial + 1 in state.early:
-            found, payload = self._take_early(state, state.serial + 1)
-            self._hand_on(state, found, payload)
+            payload, received = self._take_early(state, state.serial + 1)
+            # It was kept as it came: read, it may be many times as large.
+            self._hand_on(state, decode.published(payload, received), payload)
 
-    def _take_early(self, state: FeedState, serial: int) -> tuple[Published, bytes]:
-        found, payload, size = state.early.pop(serial)
+    def _take_early(self, state: FeedState, serial: int) -> tuple[bytes, times.Time]:
+        payload, received = state.early.pop(serial)
         self._early -= 1
-        self._early_bytes -= size
-        return found, payload
+        self._early_bytes -= len(payload)
+        return payload, received
 
     def _heartbeat(self, position: Position, received: times.Time) -> None:
         state = self._state(position, received)

@@ -24,7 +24,7 @@ from ..journal_log import event
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 64 * 1024 * 1024
+MAX_WAITING = 64 * 1024 * 1024
 """Bytes of frames that wait, for our journal or for the master."""
 
 _FRAME = 100
@@ -54,7 +54,7 @@ class Waiting:
         """Add one at the end."""
         self._frames.append(frames)
         self._bytes += _size(frames)
-        while self._bytes > MOST_WAITING:
+        while self._bytes > MAX_WAITING:
             self.take()
             self.lost += 1
 
@@ -67,6 +67,14 @@ class Waiting:
         frames = self._frames.popleft()
         self._bytes -= _size(frames)
         return frames
+
+    def take_some(self, most: int, most_bytes: int) -> list[list[bytes]]:
+        """Take up to `most` of the oldest out, until they have so many bytes."""
+        taken: list[list[bytes]] = []
+        until = self._bytes - most_bytes
+        while self._frames and len(taken) < most and (not taken or self._bytes > until):
+            taken.append(self.take())
+        return taken
 
 
 def _size(frames: list[bytes]) -> int:

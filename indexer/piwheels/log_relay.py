@@ -32,6 +32,15 @@ log = logging.getLogger(__name__)
 SOURCE = "log-queue"
 """Where quarantined frames came from."""
 
+MAX_FRAME = 64 * 1024
+"""Bytes of an entry; who sends more is disconnected. Those of piwheels have some hundred."""
+
+MAX_QUEUED = 1000
+"""Entries of one connection that ZeroMQ holds until our thread takes them."""
+
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Of entries that are looked at for one commit, with one more."""
+
 _BATCH = 256
 DRAIN_QUIET = 50
 """Milliseconds without a frame after which a stop takes none to be under way any more."""
@@ -70,8 +79,10 @@ class LogRelay:
         self._lock = threading.Lock()
         self._ours = Waiting()
         self._stopping = threading.Event()
-        # Without a bound in ZeroMQ: ours holds, and a full PULL may lose what it has not read.
-        self._pull = sockets.bound(tools.context, zmq.PULL, log_queue, binding, high_water=0)
+        # A full PULL may lose what it has not read: the thread keeps it empty, but in a flood.
+        self._pull = sockets.bound(
+            tools.context, zmq.PULL, log_queue, binding, high_water=MAX_QUEUED, most=MAX_FRAME
+        )
         self._forward: LogForward | None = None
         if log_forward is not None:
             try:
@@ -132,7 +143,9 @@ class LogRelay:
     def receive(self, most: int, until: float) -> list[Entry]:
         """What piw-logger pushed, as messages."""
         with self._lock:
-            frames = [self._ours.take() for _ in range(min(most, len(self._ours)))]
+            frames = self._ours.take_some(most, MAX_BATCH_BYTES)
+        if len(self._ours):
+            self._wake()
         received = self._clock()
         return [entry for one in frames if (entry := self._entry(one, received)) is not None]
 

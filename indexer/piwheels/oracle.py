@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import zmq
 
+from .. import elements
 from ..errors import DecodeError, PeerError, UsageError
 from ..schema.piwheels import NO_DATA
 from . import cbor
@@ -23,6 +24,16 @@ ANSWER_WITHIN = 60.0
 
 SUMS_WITHIN = 1800.0
 """Seconds for the sums over all downloads."""
+
+MAX_ANSWER = cbor.MAX_BYTES
+"""Bytes of an answer: the names of a million packages fit in. A master that sends more is
+disconnected."""
+
+MAX_SUMS = 64 * 1024 * 1024
+"""Bytes of an answer to a command: the counters of a million packages."""
+
+MAX_SUMS_ELEMENTS = 4_000_000
+"""Values in such an answer."""
 
 
 class CannotTellError(PeerError):
@@ -38,13 +49,9 @@ def connected(address: str, monotonic: Callable[[], float]) -> Iterator[Oracle]:
     """
     context: zmq.Context[Any] = zmq.Context()
     try:
-        yield Oracle(context, address, monotonic)
+        yield Oracle(context, address, monotonic, most=MAX_SUMS, most_elements=MAX_SUMS_ELEMENTS)
     finally:
         context.destroy(linger=0)
-
-
-MOST_BYTES = 64 * 1024 * 1024
-"""Of an answer: the counters of a million packages."""
 
 
 class Answer(NamedTuple):
@@ -71,6 +78,8 @@ class Oracle:
         address: the master's `db-queue`.
         monotonic: for time-outs, seconds.
         answer_within: seconds that it may take.
+        most: bytes of an answer.
+        most_elements: values in an answer.
 
     Raises:
         UsageError: if the address is none.
@@ -82,11 +91,14 @@ class Oracle:
         address: str,
         monotonic: Callable[[], float],
         answer_within: float = ANSWER_WITHIN,
+        most: int = MAX_ANSWER,
+        most_elements: int = elements.MAX_ELEMENTS,
     ) -> None:
         self.address = address
         self._context = context
         self._monotonic = monotonic
         self._answer_within = answer_within
+        self._most, self._most_elements = most, most_elements
         self._asked = ""
         self._deadline = self._within = 0.0
         self._monitor: zmq.Socket[bytes]
@@ -96,7 +108,7 @@ class Oracle:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.REQ)
         socket.linger = 0
         socket.ipv6 = True
-        socket.setsockopt(zmq.MAXMSGSIZE, MOST_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, self._most)
         # A request waits for its master, not in a queue for one that is not there.
         socket.setsockopt(zmq.IMMEDIATE, 1)
         self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -156,7 +168,7 @@ class Oracle:
             ) from None
         name, self._asked = self._asked, ""
         frame = frames[-1]
-        outcome, data = cbor.loads(frame, MOST_BYTES)
+        outcome, data = cbor.loads(frame, self._most, self._most_elements)
         if outcome == "OK":
             return Answer(name, None if data is NO_DATA else data, "", frame)
         if outcome == "ERROR":

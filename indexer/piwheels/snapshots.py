@@ -44,6 +44,10 @@ LIST_AGAIN = 60
 SURE_AFTER = 3.0
 """Seconds until a difference is believed: a message about it may be on its way to us."""
 
+MAX_DUE = 10_000
+"""Packages that somebody waits for, and that differed, and that the master tells nothing of, each;
+of more, the sweep over all packages takes care."""
+
 Step = tuple[str, Any]
 
 _ALL_HERE = "SELECT package FROM packages ORDER BY package"
@@ -126,7 +130,8 @@ class Snapshots:
         package = names.canonical(package)
         if package == self._package:
             self._again = True
-        self._due[package] = None
+        if len(self._due) < MAX_DUE:
+            self._due[package] = None
 
     def accepted(self, rows: Sequence[Row]) -> None:
         """Ask once more for a package of which something was told meanwhile."""
@@ -242,7 +247,7 @@ class Snapshots:
 
     def _not_told(self, package: str) -> None:
         """Have the next list tell whether a package has gone; once, and not at once again."""
-        if package not in self._untold:
+        if package not in self._untold and len(self._untold) < MAX_DUE:
             self._untold.add(package)
             self._next_list = min(self._next_list, self._listed + LIST_AGAIN * self._rhythm)
 
@@ -306,6 +311,8 @@ class Snapshots:
         if not index.is_package(self._connection, package):
             return True
         now = self._monotonic()
+        if len(self._doubtful) >= MAX_DUE and package not in self._doubtful:
+            return False  # it is asked for again, by and by
         return now >= self._doubtful.setdefault(package, now) + SURE_AFTER
 
     def _active(self) -> set[str]:

@@ -33,8 +33,11 @@ log = logging.getLogger(__name__)
 SOURCE = "status-queue"
 """Of its frames in the quarantine."""
 
-LARGEST = 256 * 1024
-"""Bytes of a frame; a peer that sends more is disconnected. What is quarantined is no larger."""
+MAX_FRAME = 64 * 1024
+"""Bytes of a frame; a peer that sends more is disconnected. Those of a master have some hundred."""
+
+MAX_QUEUED = 500
+"""Frames that wait; after a hello a master says some 200 things again at once."""
 
 PATIENCE = 30.0
 """Seconds without a connection, or of silence, until that is told; a master speaks every ten."""
@@ -169,7 +172,9 @@ class StatusFeed:
         master, slaves = farm_store.pictures(self._stored, status_queue)
         self._farm.restore(master, slaves, self._now(), clock())
         connect = partial(sockets.connected, tools.context, protection=protection)
-        self._status = _Line(lambda: connect(zmq.SUB, status_queue, most=LARGEST))
+        self._status = _Line(
+            lambda: connect(zmq.SUB, status_queue, most=MAX_FRAME, high_water=MAX_QUEUED)
+        )
         self._status.since = start
         self._control: _Line | None = None
         if control_queue is not None:
@@ -301,7 +306,7 @@ class StatusFeed:
             self._last_drop, self._last_fault = now, str(error)
             return []
         self._kept -= 1
-        return [refused(None, SOURCE, "cbor", error, b"".join(frames)[:LARGEST])]
+        return [refused(None, SOURCE, "cbor", error, b"".join(frames)[:MAX_FRAME])]
 
     def _look_at_connections(self, now: float) -> None:
         was_there = self._status.connected

@@ -13,7 +13,7 @@ from ..schema.messages import Validator
 from ..times import Time
 from . import cbor
 
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 """Of a frame; those of a master have some hundred."""
 
 
@@ -125,7 +125,7 @@ def decode(frames: list[bytes]) -> Message:
     """
     if len(frames) != 1:
         raise DecodeError("", f"a message has one frame, this has {len(frames)}")
-    name, data = cbor.loads(frames[0], MOST_BYTES)
+    name, data = cbor.loads(frames[0], MAX_BYTES)
     valid = cbor.checked(_MESSAGES, name, data)
     if name == "HELLO":
         return MasterHello(**valid)

@@ -685,6 +685,9 @@ def test_heartbeat_every_second(client: Client, real: FeedPublisher, clock: Cloc
     client.subscribe(b"HEARTBEAT")
     beat = {"feed": MASTER, "epoch": real.epoch, "serial": 0}
     assert client.received() == (b"HEARTBEAT", beat)
+    real.serve(0.0)  # to one that came while the first was sent, it is said again
+    while not client.silent():
+        assert client.received() == (b"HEARTBEAT", beat)
     clock.now += times.SECOND - 1
     real.serve(0.0)
     assert client.silent()
@@ -749,7 +752,7 @@ def test_replay_of_what_is_kept_no_more(ipc: Feed, clock: Clock, tmp_path: Path)
         again.close()
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\xc1", b"\x80", b"\x91" * 2000, b"replay"])
+@pytest.mark.parametrize("garbage", [b"", b"\xc1", b"\x80", b"\x91" * 1000, b"replay"])
 def test_requests_that_are_none(garbage: bytes, client: Client, real: FeedPublisher) -> None:
     real.publish(entries(1))
     answers = client.asked(garbage, encode.replay_request(real.epoch, 0, 10))

@@ -284,9 +284,9 @@ def test_a_frame_of_any_size(address: str, ours: Ours) -> None:
     master = Master()
     with StatusQueue(address) as queue:
         queue.wait_for_subscriber()
-        queue.say(b"x" * status_feed.LARGEST)
+        queue.say(b"x" * status_feed.MAX_FRAME)
         ours.hear(1)
-        queue.say(b"x" * (status_feed.LARGEST + 1))
+        queue.say(b"x" * (status_feed.MAX_FRAME + 1))
         ours.wait(lambda: not ours.live["status_feed"]["connected"])
         ours.wait(lambda: ours.live["status_feed"]["connected"])
         queue.say(*frames(master.join()))

@@ -37,9 +37,9 @@ PICTURE = (
         "the live farm",
         "piwheels.farm_picture piwheels.farm piwheels.farm_store piwheels.farm_view",
     ),
-    ("single stages", "journal_reader counters render publish feed.sockets"),
+    ("single stages", "journal_reader counters render publish feed.sockets feed.connections"),
     ("the journal", "batch journal checkpoint damaged"),
-    ("receive and apply", "quarantine built_files apply feed.publisher salvage"),
+    ("receive and apply", "quarantine built_files apply feed.publisher feed.spool_server salvage"),
     (
         "a master whose changes are published",
         "piwheels.marks piwheels.outbox piwheels.bridge piwheels.master",

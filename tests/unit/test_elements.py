@@ -34,7 +34,9 @@ def _keys() -> st.SearchStrategy[str]:
 
 
 VALUES = st.recursive(
-    SIMPLE, lambda inner: st.lists(inner, max_size=40) | st.dictionaries(_keys(), inner), max_leaves=60
+    SIMPLE,
+    lambda inner: st.lists(inner, max_size=40) | st.dictionaries(_keys(), inner),
+    max_leaves=60,
 )
 
 
@@ -79,7 +81,7 @@ FRAMES = {
     "cbor: empty lists": b"\x82\x6bLOGDOWNLOAD\x9a" + BIG + b"\x80" * N,
     "cbor: empty maps": b"\x82\x6bLOGDOWNLOAD\x9a" + BIG + b"\xa0" * N,
 }
-PROBE = f"""
+PROBE = """
 import resource, sys
 from indexer import decode, elements
 from indexer.errors import DecodeError

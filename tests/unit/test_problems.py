@@ -41,7 +41,8 @@ def found(**more: Any) -> dict[str, Any]:
     return {
         "version": "1", "at": NOW, "state_dir": "/state", "held_by": "piw-indexer run (pid 7)",
         "serial": 10, "applied_serial": 10, "to_apply": 0, "lag": 0, "lag_seconds": 0.0,
-        "pending": 0, "oldest_pending_seconds": None, "quarantined": 0, "quarantined_let_go": 0, "feeds": [feed()],
+        "pending": 0, "oldest_pending_seconds": None, "quarantined": 0, "quarantined_let_go": 0,
+        "feeds": [feed()],
         "counts": {}, "not_a_wheel": 0, "journal_bytes": 4096, "journal_bytes_a_month": None,
         "sqlite_version": "3.51.3", "sqlite_wal_reset_bug": False, "last_check": None,
         "last_backup": None, "disk_free_bytes": 9 * GIB, "output_path": "/www",

@@ -1,0 +1,262 @@
+"""What those who connect can take of a publisher: little, and nothing from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from indexer import encode
+from indexer.clock import now
+from indexer.feed import publisher as module
+from indexer.feed import sockets
+from indexer.feed.publisher import FeedPublisher
+from indexer.journal import Accepted
+
+from .. import samples
+from ..samples import decoded
+from ..support import Feed, eventually
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def publisher(ipc: Feed, tmp_path: Path) -> Iterator[FeedPublisher]:
+    made = FeedPublisher(tmp_path / "spool", "master", ipc.changes, ipc.replay, now)
+    yield made
+    made.close()
+
+
+class Peers:
+    """Raw sockets, and what becomes of their connections."""
+
+    def __init__(self) -> None:
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._kept: list[zmq.Socket[bytes]] = []
+
+    def socket(self, kind: int) -> zmq.Socket[bytes]:
+        self._kept.append(self._context.socket(kind))
+        return self._kept[-1]
+
+    def deaf(self, kind: int) -> zmq.Socket[bytes]:
+        """One that takes next to nothing and is never read."""
+        made = self.socket(kind)
+        made.rcvhwm = 1
+        made.setsockopt(zmq.RCVBUF, 4096)
+        return made
+
+    def disconnections(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+        """Can be read when the other side has ended the connection."""
+        self._kept.append(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+        return self._kept[-1]
+
+    def close(self) -> None:
+        for one in self._kept:
+            if not one.closed and one.type != zmq.PAIR:
+                one.disable_monitor()
+        self._context.destroy(linger=0)
+
+
+@pytest.fixture
+def context() -> Iterator[Peers]:
+    made = Peers()
+    yield made
+    made.close()
+
+
+def large(number: int, size: int = 40_000) -> Accepted:
+    return Accepted(None, decoded(samples.new_package(f"p{number}", description="x" * size)))
+
+
+def serve(publisher: FeedPublisher, until: Callable[[], bool]) -> None:
+    def done() -> bool:
+        publisher.serve(0.001)
+        return until()
+
+    eventually(done)
+
+
+def subscribed(publisher: FeedPublisher, context: Peers, feed: Feed) -> zmq.Socket[bytes]:
+    before = publisher.subscribers
+    made: zmq.Socket[bytes] = context.socket(zmq.SUB)
+    made.subscribe(b"")
+    made.connect(feed.changes)
+    serve(publisher, lambda: publisher.subscribers > before)
+    return made
+
+
+def heartbeats(socket: zmq.Socket[bytes]) -> int:
+    count = 0
+    while socket.poll(0):
+        count += socket.recv_multipart()[0] == encode.HEARTBEAT
+    return count
+
+
+def test_who_makes_up_subscriptions_is_let_go(
+    publisher: FeedPublisher, context: Peers, ipc: Feed, caplog: Any
+) -> None:
+    """Once a flood of them kept the publisher from all else, and took a gigabyte in seconds."""
+    friend = subscribed(publisher, context, ipc)
+    flood = context.socket(zmq.XSUB)
+    flood.sndhwm = 0
+    flood.connect(ipc.changes)
+    monitor = context.disconnections(flood)
+    for number in range(200_000):
+        flood.send(b"\1" + number.to_bytes(8, "big"))
+    before = heartbeats(friend)
+    serve(publisher, lambda: "a subscriber was let go: it makes up" in caplog.text)
+    eventually(lambda: bool(monitor.poll(10)))
+    publisher._next_heartbeat = 0
+    publisher.serve(0.0)
+    eventually(lambda: heartbeats(friend) > before)
+    flood.close(0)
+    serve(publisher, lambda: publisher.subscribers == 1)
+    assert caplog.text.count("a subscriber was let go") == 1, "once a minute"
+
+
+def test_a_few_subscriptions_are_looked_at_before_the_next_message(
+    publisher: FeedPublisher, context: Peers, ipc: Feed
+) -> None:
+    many = context.socket(zmq.XSUB)
+    many.connect(ipc.changes)
+    for number in range(10 * module.MAX_AT_ONCE):
+        many.send(b"\1" + number.to_bytes(2, "big"))
+    serve(publisher, lambda: publisher.subscribers > 0)
+    assert publisher.subscribers <= module.MAX_AT_ONCE
+
+
+@pytest.mark.parametrize("topic", [b"x" * (module.MAX_TOPIC + 1), b"x" * 10_000])
+def test_long_subscriptions_are_refused(
+    topic: bytes, publisher: FeedPublisher, context: Peers, ipc: Feed
+) -> None:
+    one = context.socket(zmq.XSUB)
+    monitor = context.disconnections(one)
+    one.connect(ipc.changes)
+    one.send(b"\1" + topic)
+    serve(publisher, lambda: bool(monitor.poll(0)))
+
+
+def test_there_are_so_many_subscriptions(
+    publisher: FeedPublisher,
+    context: Peers,
+    ipc: Feed,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
+) -> None:
+    monkeypatch.setattr(module, "MAX_TOPICS", 5)
+    friend = subscribed(publisher, context, ipc)
+    for number in range(10):
+        one = context.socket(zmq.XSUB)
+        one.connect(ipc.changes)
+        one.send(b"\1" + bytes([number]))
+    serve(publisher, lambda: "there are 5 subscriptions already" in caplog.text)
+    publisher.publish([large(1, 10)])
+    eventually(lambda: bool(friend.poll(10)))
+
+
+def test_who_does_not_read_answers_gets_no_more(
+    publisher: FeedPublisher, context: Peers, ipc: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once requests of 60 bytes took 1.5 GB within seconds."""
+    publisher.publish([large(number) for number in range(200)])
+    answers: list[int] = []
+    answered = publisher._endpoint.answered
+
+    def counted(connection: Any, size: int) -> None:
+        answers.append(size)
+        answered(connection, size)
+
+    monkeypatch.setattr(publisher._endpoint, "answered", counted)
+    request = encode.replay_request(publisher.epoch, 0, 1000)
+    for _ in range(5):
+        one = context.deaf(zmq.DEALER)
+        one.connect(ipc.replay)
+        for _ in range(40):
+            one.send(request)
+    friend = context.socket(zmq.DEALER)
+    friend.connect(ipc.replay)
+    after = 0
+    while after < 200:
+        friend.send(encode.replay_request(publisher.epoch, after, 1000))
+        serve(publisher, lambda: bool(friend.poll(0)))
+        while True:
+            serve(publisher, lambda: bool(friend.poll(0)))
+            frame = friend.recv()
+            if frame == encode.replay_end(max(after, 0)):
+                break
+            after += 1
+    whole = 40_000 * 200
+    assert len(answers) < 5 * 3 + whole // module.MAX_REPLAYED_BYTES + 2, "not 200 answers"
+    assert max(answers) < module.MAX_REPLAYED_BYTES + 50_000
+
+
+def test_all_who_do_not_read_have_one_bound(
+    publisher: FeedPublisher,
+    context: Peers,
+    ipc: Feed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_UNREAD_BYTES", 3_000_000)
+    publisher.publish([large(number) for number in range(100)])
+    for _ in range(20):
+        one = context.deaf(zmq.DEALER)
+        one.connect(ipc.replay)
+        one.send(encode.replay_request(publisher.epoch, 0, 1000))
+    serve(publisher, lambda: len(publisher._endpoint._answered) >= 3)
+    for _ in range(50):
+        publisher.serve(0.001)
+    assert sum(publisher._endpoint._answered.values()) < 3_000_000 + 1.1 * module.MAX_REPLAYED_BYTES
+
+
+def test_a_subscriber_that_does_not_read_is_let_go(
+    publisher: FeedPublisher,
+    context: Peers,
+    ipc: Feed,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
+) -> None:
+    """By bytes, long before ZeroMQ would drop its messages by their number."""
+    monkeypatch.setattr(module, "MAX_UNREAD_BYTES", 5_000_000)
+    friend = subscribed(publisher, context, ipc)
+    deaf = context.deaf(zmq.SUB)
+    deaf.subscribe(b"")
+    deaf.connect(ipc.changes)
+    serve(publisher, lambda: publisher.subscribers == 2)
+    read = 0
+
+    def let_go() -> bool:
+        nonlocal read
+        publisher.publish([large(number) for number in range(20)])
+        publisher._endpoint.look()
+        while friend.poll(20):
+            read += friend.recv_multipart()[0] != encode.HEARTBEAT
+        return publisher.subscribers == 1
+
+    serve(publisher, let_go)
+    assert "it does not read what it subscribed to" in caplog.text
+    assert read == publisher.serial, "the one that reads has it all"
+
+
+def test_a_very_large_message_is_only_replayed(
+    publisher: FeedPublisher, context: Peers, ipc: Feed
+) -> None:
+    """A bound on what is sent to all is one on what a subscriber has to take unasked."""
+    friend = subscribed(publisher, context, ipc)
+    publisher.publish([large(1, 100), large(2, sockets.MAX_PUBLISHED), large(3, 100)])
+    topics = []
+
+    def told() -> bool:
+        while friend.poll(0):
+            topics.append(friend.recv_multipart()[0])
+        return topics.count(encode.HEARTBEAT) > 1
+
+    serve(publisher, told)
+    assert [one for one in topics if one != encode.HEARTBEAT] == [b"NEWPKG p1", b"NEWPKG p3"]
+    asks = context.socket(zmq.DEALER)
+    asks.connect(ipc.replay)
+    asks.send(encode.replay_request(publisher.epoch, 1, 1))
+    serve(publisher, lambda: bool(asks.poll(0)))
+    assert len(asks.recv()) > sockets.MAX_PUBLISHED
