@@ -15,12 +15,13 @@ import click
 from .. import clock, config
 from ..errors import UsageError
 from ..feed import security
-from ..feed.publisher import Endpoint
+from ..feed.spool_server import Options, SpoolServer
 from ..piwheels.bridge import Bridge
 from ..piwheels.changes import TESTED_WITH
 from ..piwheels.marks import Marks
 from ..piwheels.master import Master
 from ..piwheels.outbox import Outbox
+from ..state import SPOOL
 
 
 @click.command(
@@ -62,7 +63,7 @@ def bridge(
     """See `help` above."""
     if len(changes_queue) != 1 or len(replay_queue) != 1:
         raise UsageError("bridge", "a publisher has one --changes-queue and one --replay-queue")
-    protection = security.for_publisher(
+    security.for_publisher(  # what is wrong there is said at once, not by the process that serves
         [*changes_queue, *replay_queue],
         curve_key,
         allowed_keys,
@@ -76,15 +77,26 @@ def bridge(
     master = Master()
     if master.only_speaks(list(arguments)):
         return master.run(list(arguments))
-    endpoint = Endpoint(changes_queue[0], replay_queue[0], clock.now, protection)
     marks = Marks(state_dir)
     outbox = Outbox(marks, clock.now)
-    endpoint.watch(outbox.bell)
+    server = SpoolServer(
+        Options(
+            str((state_dir / SPOOL).absolute()),
+            feed or socket.gethostname(),
+            changes_queue[0],
+            replay_queue[0],
+            None if curve_key is None else str(curve_key.absolute()),
+            None if allowed_keys is None else str(allowed_keys.absolute()),
+            allow_insecure_tcp,
+            ipc_mode,
+            ipc_group,
+            logging.getLogger(__package__.partition(".")[0]).level,
+        )
+    )
     ended = threading.Event()
     thread = Bridge(
-        state_dir / "spool",
-        feed or socket.gethostname(),
-        endpoint,
+        state_dir / SPOOL,
+        server,
         outbox,
         marks,
         lambda: not ended.is_set() or _others_run(),
@@ -92,7 +104,6 @@ def bridge(
     try:
         thread.open()
     except BaseException:
-        endpoint.close()
         marks.close()
         raise
     master.wrap(outbox, downloads=not no_downloads)

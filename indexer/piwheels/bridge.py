@@ -1,8 +1,9 @@
-"""The bridge's own thread: publishes what the master changed, whatever its disk does.
+"""The bridge's own thread: spools what the master changed, whatever its disk does.
 
 The master never waits for it. While the spool cannot be written, changes are kept in memory and
 it goes on trying; if some have to be dropped, the feed gets a new epoch, by which every
-subscriber knows that it has missed something.
+subscriber knows that it has missed something. Subscribers are served by a process of its own:
+what they do, and what they do not do, takes nothing that is the master's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pathlib import Path
 from .. import clock, encode, filesystem, times
 from ..decode import Encoding
 from ..errors import DecodeError, JournalError, StateError
-from ..feed.publisher import Endpoint, FeedPublisher
+from ..feed.publisher import Spool
+from ..feed.spool_server import SpoolServer
 from ..journal import Accepted, Entry, Refused
 from ..journal_log import NOTICE, event
 from ..schema import piwheels as schema
@@ -62,8 +64,7 @@ class Bridge(threading.Thread):
 
     Args:
         spool: the directory of the spool.
-        feed: the name of the feed.
-        endpoint: its sockets, which wait for the outbox, too; closed at the end.
+        server: serves it; ended with us.
         outbox: of the master's changes.
         marks: what the last bridge left, and what this one leaves.
         running: true as long as the master may still change something.
@@ -72,20 +73,18 @@ class Bridge(threading.Thread):
     def __init__(
         self,
         spool: Path,
-        feed: str,
-        endpoint: Endpoint,
+        server: SpoolServer,
         outbox: Outbox,
         marks: Marks,
         running: Callable[[], bool],
     ) -> None:
         super().__init__(name="bridge")
-        self._spool = spool
-        self._feed = feed
-        self._endpoint = endpoint
+        self._directory = spool
+        self._server = server
         self._outbox = outbox
         self._marks = marks
         self._running = running
-        self._publisher: FeedPublisher | None = None
+        self._spool: Spool | None = None
         # What subscribers do not know yet: that something is missing, and how much of ours.
         self._gap = Gap("the last bridge did not end in good order", 0) if marks.lost else None
         self._held: list[Entry] = []  # taken from the outbox, not yet in the spool
@@ -116,34 +115,31 @@ class Bridge(threading.Thread):
         if self._gap is not None:
             self._set_aside(self._gap.why)
         try:
-            publisher = self._made()
+            spool = Spool(self._directory, clock.now)
         except JournalError as error:
             if not _damaged(error):
                 raise
             self._set_aside(f"the spool is damaged: {error.cause}")
-            publisher = self._made()
-        self._publisher = publisher
+            spool = Spool(self._directory, clock.now)
+        self._spool = spool
         self._marks.made_good()
         if self._gap is not None:
             self._outbox.settle(self._gap.count)
             self._gap = None
         self._abis = None
 
-    def _made(self) -> FeedPublisher:
-        return FeedPublisher(self._spool, self._feed, "", "", clock.now, endpoint=self._endpoint)
-
     def _set_aside(self, why: str) -> None:
         """Make room for a new spool, and so for a new epoch."""
-        if not self._spool.exists():
+        if not self._directory.exists():
             return
-        old = self._spool.with_name(self._spool.name + OLD)
+        old = self._directory.with_name(self._directory.name + OLD)
         try:
             if old.exists():
                 shutil.rmtree(old)
-            filesystem.rename(self._spool, old)
+            filesystem.rename(self._directory, old)
         except OSError as error:
             raise StateError(
-                f"replace the spool {self._spool}",
+                f"replace the spool {self._directory}",
                 error.strerror or error,
                 "check that its directory belongs to the user that runs the master",
                 passing=True,
@@ -159,9 +155,9 @@ class Bridge(threading.Thread):
         )
 
     def _close(self) -> None:
-        if self._publisher is not None:
-            self._publisher.close()
-            self._publisher = None
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
 
     # The thread
 
@@ -180,11 +176,11 @@ class Bridge(threading.Thread):
                 "%d changes of the master are not in the feed: its spool %s could not be written\n"
                 "  what happens: with the next bridge the feed has a new epoch",
                 missing,
-                self._spool,
-                extra=event("changes-unpublished", messages=missing, path=self._spool),
+                self._directory,
+                extra=event("changes-unpublished", messages=missing, path=self._directory),
             )
         self._close()
-        self._endpoint.close(linger=2.0)
+        self._server.close()
         self._marks.close()
 
     @property
@@ -204,29 +200,29 @@ class Bridge(threading.Thread):
         return not self._waiting or (self._trouble and now - self._ended_at > LAST_TRIES)
 
     def _serve(self) -> None:
-        """Serve subscribers until something is to be done, for half a second at most."""
+        """See that the spool is served, until something is to be done; half a second at most."""
         wait = _LOOK_AGAIN
-        if self._waiting or self._publisher is None:
+        if self._waiting or self._spool is None:
             wait = max(0.0, min(wait, self._next_try - clock.monotonic()))
-        if self._publisher is not None:
-            self._publisher.serve(wait)
-        else:
-            select.select([self._outbox.bell], [], [], wait)
+        if self._spool is not None:
+            self._server.look(self._spool.epoch)
+        select.select([self._outbox.bell], [], [], wait)
         self._outbox.heard()
 
     def _deliver(self) -> None:
         """Publish what comes next, in one commit."""
-        opened = self._publisher is None or self._gap is not None
+        opened = self._spool is None or self._gap is not None
         if opened:
             self._close()
             self._open()
-        assert self._publisher is not None
+        assert self._spool is not None
         if not self._held:
             self._take()
         if self._held:
-            self._publisher.publish(self._held)
+            self._spool.append(self._held)
+            self._server.tell()
             if self._abis_digest:
-                self._marks.published_abis(self._publisher.epoch, self._abis_digest)
+                self._marks.published_abis(self._spool.epoch, self._abis_digest)
                 self._abis_digest = b""
             else:
                 self._outbox.settle(len(self._held))
@@ -248,11 +244,11 @@ class Bridge(threading.Thread):
 
     def _take_abis(self, item: Item | None) -> None:
         """Take the build ABIs, unless they are what this epoch was told last."""
-        assert self._publisher is not None
+        assert self._spool is not None
         assert item is not None
         self._abis = item
         digest = hashlib.sha256(json.dumps(item.data, sort_keys=True).encode()).digest()
-        if (self._publisher.epoch, digest) != self._marks.abis:
+        if (self._spool.epoch, digest) != self._marks.abis:
             self._abis_digest = digest
             self._held = [self._entry(item)]
 
@@ -293,7 +289,7 @@ class Bridge(threading.Thread):
                 " is tried again until they are in the feed",
                 error if isinstance(error, StateError) else f"the bridge failed: {error!r}",
                 exc_info=None if isinstance(error, StateError) else error,
-                extra=event("spool-failing", path=self._spool),
+                extra=event("spool-failing", path=self._directory),
             )
         self._next_try = clock.monotonic() + self._wait
         self._wait = min(LONGEST_WAIT, 2 * self._wait)
@@ -305,8 +301,8 @@ class Bridge(threading.Thread):
             log.log(
                 NOTICE,
                 "the spool %s can be written again",
-                self._spool,
-                extra=event("spool-working", path=self._spool),
+                self._directory,
+                extra=event("spool-working", path=self._directory),
             )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer import clock
-from indexer.feed.publisher import Endpoint
+from indexer.feed.spool_server import Options, SpoolServer
 from indexer.journal import JournalReader
 from indexer.messages import Message
 from indexer.piwheels.bridge import Bridge
@@ -68,22 +68,16 @@ class Bridged:
         self._original = dict(vars(self._class))
         self.marks = Marks(self.state_dir)
         self.outbox = Outbox(self.marks, clock.now, most)
-        endpoint = Endpoint(feed.changes, feed.replay, clock.now)
-        endpoint.watch(self.outbox.bell)
+        self.server = SpoolServer(Options(str(self.spool), "master", feed.changes, feed.replay))
         self._ended = threading.Event()
         self.bridge = Bridge(
             self.spool,
-            "master",
-            endpoint,
+            self.server,
             self.outbox,
             self.marks,
             lambda: not self._ended.is_set(),
         )
-        try:
-            self.bridge.open()
-        except BaseException:
-            endpoint.close()
-            raise
+        self.bridge.open()
         master.wrap(self.outbox, downloads=downloads)
         self.bridge.start()
         self.database = self.connect()
@@ -129,9 +123,9 @@ class Bridged:
     @property
     def epoch(self) -> int:
         """The epoch of the feed."""
-        publisher = self.bridge._publisher
-        assert publisher is not None
-        return publisher.epoch
+        spool = self.bridge._spool
+        assert spool is not None
+        return spool.epoch
 
     def stop(self) -> None:
         """End as the master does."""

@@ -372,9 +372,9 @@ def test_build_abis_of_a_new_epoch(start: Callable[..., Bridged]) -> None:
 
 def writer_of(bridged: Bridged) -> sqlite3.Connection:
     """The connection with which the spool is written."""
-    publisher = bridged.bridge._publisher
-    assert publisher is not None
-    writer = publisher.spool._writer
+    spool = bridged.bridge._spool
+    assert spool is not None
+    writer = spool._writer
     assert writer is not None
     return writer
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from indexer import clock
-from indexer.feed.publisher import Endpoint
+from indexer.feed.spool_server import Options, SpoolServer
 from indexer.journal import Accepted, JournalReader
 from indexer.messages import Position
 from indexer.piwheels.bridge import Bridge
@@ -98,12 +98,9 @@ def real(dsn: str, tmp_path: Path, ipc: Feed) -> Iterator[tuple[Any, Any, Marks,
 
     marks = Marks(tmp_path)
     outbox = Outbox(marks, clock.now)
-    endpoint = Endpoint(ipc.changes, ipc.replay, clock.now)
-    endpoint.watch(outbox.bell)
+    server = SpoolServer(Options(str(tmp_path / "spool"), "master", ipc.changes, ipc.replay))
     ended = threading.Event()
-    bridge = Bridge(
-        tmp_path / "spool", "master", endpoint, outbox, marks, lambda: not ended.is_set()
-    )
+    bridge = Bridge(tmp_path / "spool", server, outbox, marks, lambda: not ended.is_set())
     bridge.open()
     original = dict(vars(Database))
     for change in CHANGES:

@@ -1,0 +1,298 @@
+"""A process that sends what another one spools, and serves those who missed something.
+
+With it, nothing that strangers do to a publisher's sockets reaches who writes the spool: their
+connections take the descriptors and the memory of this process, which has bounds on both. It holds
+nothing that is not in the spool; one that ends is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .. import clock, journal_log
+from ..errors import IndexerError, PeerError
+from ..journal import JournalReader
+from ..journal_log import NOTICE, event
+from ..journal_reader import month_files
+from . import security
+from .publisher import Endpoint, Server
+
+log = logging.getLogger(__name__)
+
+MAX_DESCRIPTORS = 256
+"""Of the process; each connection of a subscriber takes one."""
+
+MAX_MEMORY = 512 * 1024 * 1024
+"""Bytes of the process, with what ZeroMQ keeps for subscribers. It ends if it needs more."""
+
+MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 30.0
+"""Seconds until one that ended is started again; each time twice as long."""
+
+SETTLED_AFTER = 60.0
+"""Seconds after which one that ends has worked, and the next is started soon."""
+
+END_TIMEOUT = 5.0
+"""Seconds that it may take to send the rest when it is told to end."""
+
+_LINGER = 2.0
+_AT_ONCE = 500
+_AT_ONCE_BYTES = 1024 * 1024
+_DEAF = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_START = "from indexer.feed.spool_server import main; main()"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is served, and to whom; as the options of a publisher have it."""
+
+    spool: str
+    feed: str
+    changes_queue: str
+    replay_queue: str
+    curve_key: str | None = None
+    allowed_keys: str | None = None
+    insecure: bool = False
+    ipc_mode: int = security.IPC_MODE
+    ipc_group: str | None = None
+    log_level: int | None = None
+
+
+class SpoolServer:
+    """The publisher's end: starts the process, tells it what is new, starts it again.
+
+    Nothing here waits, but for the end. Used by one thread.
+
+    Args:
+        options: of the process.
+        monotonic: seconds, on a clock that never jumps.
+
+    Attributes:
+        trouble: why nobody is served at present; empty if all is well.
+    """
+
+    def __init__(self, options: Options, monotonic: Callable[[], float] = clock.monotonic) -> None:
+        self._options = options
+        self._monotonic = monotonic
+        self._process: subprocess.Popen[bytes] | None = None
+        self._epoch = 0
+        self._said = b""
+        self._delay = MIN_RESTART_DELAY
+        self._next_start = self._started = 0.0
+        self.trouble = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the process; None while there is none."""
+        return None if self._process is None else self._process.pid
+
+    def look(self, epoch: int) -> None:
+        """See that the spool is served, whose epoch this is; call it about once a second."""
+        now = self._monotonic()
+        if self._process is not None and epoch != self._epoch:
+            self.close()  # it has the files of a spool that is no more
+            self._next_start = now
+        if self._process is not None:
+            self._listen(now)
+        elif now >= self._next_start:
+            self._epoch = epoch
+            try:
+                self._start(now)
+            except OSError as error:
+                self._failed(f"its process cannot be started: {error.strerror or error}", now)
+
+    def _start(self, now: float) -> None:
+        # Until it can say that it does not listen to signals, they wait.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF)
+        try:
+            # The directory that the master was started in is no place to take modules from.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        self._started, self._said = now, b""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._write(json.dumps(asdict(self._options)).encode() + b"\n")
+
+    def tell(self) -> None:
+        """There is something new in the spool."""
+        if self._process is not None:
+            self._write(b".")
+
+    def _write(self, what: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            os.write(self._process.stdin.fileno(), what)
+        except OSError:
+            pass  # it is full, and so will be read; or it has ended, which is noticed
+
+    def _listen(self, now: float) -> None:
+        """Take note of what it says, and of its end."""
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        try:
+            self._said = (self._said + os.read(process.stdout.fileno(), 4096))[-4096:]
+        except OSError:
+            pass  # nothing new
+        if process.poll() is None:
+            if self._said.startswith(b"serving\n") and self.trouble:
+                self.trouble = ""
+                log.log(
+                    NOTICE,
+                    "the feed is served again at %s",
+                    self._options.changes_queue,
+                    extra=event("feed-served", address=self._options.changes_queue),
+                )
+            return
+        self._drop()
+        said = self._said.removeprefix(b"serving\n").decode(errors="replace").strip()
+        if now - self._started >= SETTLED_AFTER:
+            self._delay = MIN_RESTART_DELAY
+        self._failed(said or f"its process ended with status {process.returncode}", now)
+
+    def _failed(self, why: str, now: float) -> None:
+        if why != self.trouble:
+            log.error(
+                "the feed is not served: %s\n  what happens: the master goes on, its changes are"
+                " spooled, and it is tried again",
+                why,
+                extra=event("feed-not-served", address=self._options.changes_queue),
+            )
+        self.trouble = why
+        self._next_start = now + self._delay
+        self._delay = min(MAX_RESTART_DELAY, 2 * self._delay)
+
+    def _drop(self) -> None:
+        assert self._process is not None
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process = None
+
+    def close(self) -> None:
+        """Let it send the rest, and end it."""
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(END_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._drop()
+
+
+# The process
+
+
+def main() -> None:
+    """Serve what the first line of the standard input says, until that ends."""
+    parent = os.getppid()
+    for number in _DEAF:  # the master ends by them, and we when it has
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
+    descriptor = sys.stdin.fileno()
+    with open(descriptor, "rb", buffering=0, closefd=False) as told:
+        line = told.readline()
+    if not line:
+        return
+    options = Options(**json.loads(line))
+    journal_log.set_up(options.log_level)
+    _be_bounded()
+    try:
+        _serve(options, descriptor, parent)
+    except IndexerError as error:
+        _say(str(error))
+        sys.exit(1)
+    except MemoryError:
+        _say(f"it needs more than {MAX_MEMORY >> 20} MiB of memory")
+        sys.exit(1)
+
+
+def _say(what: str) -> None:
+    try:
+        os.write(sys.stdout.fileno(), what.encode() + b"\n")
+    except OSError:
+        pass  # who started us has ended
+
+
+def _be_bounded() -> None:
+    """Take so much at most, and go before the master does where memory is short."""
+    for kind, most in (
+        (resource.RLIMIT_NOFILE, MAX_DESCRIPTORS),
+        (resource.RLIMIT_DATA, MAX_MEMORY),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+    try:
+        Path("/proc/self/oom_score_adj").write_text("500")
+        os.nice(5)
+    except OSError:
+        pass  # then it is as the master is
+
+
+def _serve(options: Options, descriptor: int, parent: int) -> None:
+    queues = options.changes_queue, options.replay_queue
+    protection = security.for_publisher(
+        queues,
+        None if options.curve_key is None else Path(options.curve_key),
+        None if options.allowed_keys is None else Path(options.allowed_keys),
+        options.insecure,
+        options.ipc_mode,
+        options.ipc_group,
+    )
+    spool = JournalReader(Path(options.spool))
+    if not spool.months:
+        raise PeerError(f"serve the spool {options.spool}", "there is none")
+    endpoint = Endpoint(*queues, clock.now, protection)
+    server = Server(spool, options.feed, endpoint, clock.now)
+    _say("serving")
+    os.set_blocking(descriptor, False)
+    try:
+        ended = False
+        while not ended:
+            server.serve(1.0, descriptor)
+            told, ended = _told(descriptor)
+            ended = ended or os.getppid() != parent
+            if told or ended:
+                _send_new(server, spool)
+    finally:
+        endpoint.close(_LINGER)
+        spool.close()
+
+
+def _told(descriptor: int) -> tuple[bool, bool]:
+    """Whether something is new, and whether who spools has ended."""
+    try:
+        told = os.read(descriptor, 65536)
+    except BlockingIOError:
+        return False, False
+    return True, not told
+
+
+def _send_new(server: Server, spool: JournalReader) -> None:
+    while True:
+        rows = spool.read(server.serial, _AT_ONCE, _AT_ONCE_BYTES)
+        if not rows:
+            if month_files(spool.directory) == spool.months:
+                return
+            spool.scan()  # a month has begun
+            continue
+        server.send(rows)
