@@ -18,7 +18,7 @@ from typing import Any
 
 import zmq
 
-from . import __version__, clock, disk, times
+from . import __version__, clock, disk, poison, times
 from .errors import StateError
 from .feed.security import Connecting
 from .feed.subscriber import Subscriber
@@ -26,6 +26,7 @@ from .journal import Entry, Refused, Row
 from .journal_log import NOTICE, event
 from .live import LiveFile, Progress
 from .notify import Notifier
+from .poison import Note
 from .reload import HELD, Check
 from .source import OpenSource, Source, Tools
 from .state import State
@@ -140,6 +141,7 @@ class Daemon:
             self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
         except _StoppedError:
             return
+        self._note = self._open_note()
         self._progress = Progress(self._state, clock.monotonic())
         try:
             self._writer = WriterHandle(self._options.writer, self._state.connection)
@@ -162,8 +164,21 @@ class Daemon:
                 ),
             )
         finally:
+            self._note.close()
             self._state.close()
             self._live_file.remove()
+
+    def _open_note(self) -> Note:
+        directory = self._options.state_dir
+        try:
+            return Note(directory, self._state.journal.serial)
+        except OSError as error:
+            self._state.close()
+            raise StateError(
+                f"use the file {poison.FILE} in {directory}",
+                error.strerror or error,
+                "check that it belongs to the user that runs piw-indexer",
+            ) from error
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stop = True
@@ -195,6 +210,7 @@ class Daemon:
                     clock.now,
                     clock.monotonic,
                     protection,
+                    self._note,
                 )
                 for (changes, replay), protection in zip(
                     self._options.feeds, self._options.protections, strict=True
@@ -263,14 +279,22 @@ class Daemon:
         until = clock.monotonic() + LONGEST_BATCH
         entries: list[Entry] = []
         most = min(MOST_MESSAGES, self._state.batch)
+        self._note.begin(self._state.journal.serial)
         for subscriber in self._subscribers:
-            entries += subscriber.receive(most, until)
+            entries += subscriber.receive(1 if self._note.careful else most, until)
+            if entries and self._note.careful:
+                break
         for source in self._sources:
             entries += source.receive(most, until)
         if self._subscribers:
             self._subscribers.append(self._subscribers.pop(0))  # each is the first in turn
         if entries:
-            self._commit(entries)
+            try:
+                self._commit(entries)
+            except StateError:
+                self._note.end()  # the disk did it, no message
+                raise
+        self._note.end()
         self._handle_writer()
         if clock.monotonic() - self._last_tick >= 1.0:
             for subscriber in self._subscribers:

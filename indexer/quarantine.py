@@ -16,6 +16,7 @@ from .errors import DecodeError
 from .journal import Refused
 from .messages import Position
 from .piwheels import cbor
+from .poison import PutAsideError
 
 NEVER_STORED = ("host", "output")
 """Fields of piwheels' messages: an address is personal data, a log is large and lives elsewhere."""
@@ -33,7 +34,12 @@ def refused(
         error: what is wrong.
         raw: the bytes.
     """
-    return Refused(position, source, encoding, error, _redacted(encoding, raw))
+    if isinstance(error, PutAsideError):
+        # It must not be read, and so what must not be stored cannot be taken out.
+        kept = b"" if any(name.encode() in raw for name in NEVER_STORED) else raw
+    else:
+        kept = _redacted(encoding, raw)
+    return Refused(position, source, encoding, error, kept)
 
 
 def _redacted(encoding: str, raw: bytes) -> bytes:

@@ -9,22 +9,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import zmq
 
 from .. import decode, encode, times
 from ..clock import Clock
 from ..decode import End, Gone, Published
+from ..elements import MAX_UNCOUNTED
 from ..errors import DecodeError
 from ..journal import Accepted, Entry, Lost
 from ..journal_log import NOTICE, event
 from ..messages import Position
+from ..poison import PutAsideError
 from ..quarantine import refused
 from .peer import LONGEST_WAIT, Peer
 from .security import LOCAL_CONNECTING, Connecting
 
 log = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
 
 MOST_EARLY = 20_000
 """Messages that are kept while holes before them are filled."""
@@ -45,6 +49,30 @@ SILENT_AFTER = 10 * times.SECOND
 
 TRIES = 3
 """Answers without the message that was asked for, or broken off at it, until it is given up."""
+
+
+class Guard(Protocol):
+    """Knows messages that must not be looked at; see `indexer.poison`."""
+
+    @property
+    def careful(self) -> bool:
+        """Whether messages are handled one by one."""
+
+    def wants(self, size: int) -> bool:
+        """Whether it has to be asked about a message of so many bytes."""
+
+    def refuses(self, payload: bytes) -> bool:
+        """Whether a message must not be looked at; if not, that is about to happen."""
+
+
+class _Fearless:
+    careful = False
+
+    def wants(self, size: int) -> bool:
+        return False
+
+    def refuses(self, payload: bytes) -> bool:
+        return False
 
 
 @dataclass
@@ -91,6 +119,7 @@ class Subscriber:
         clock: the time of receipt.
         monotonic: for time-outs, seconds.
         protection: how it proves who it is, and knows the publisher.
+        guard: knows messages that must not be looked at.
 
     Raises:
         UsageError: if an address is none, or may not be connected with this protection.
@@ -106,7 +135,9 @@ class Subscriber:
         clock: Clock,
         monotonic: Callable[[], float],
         protection: Connecting = LOCAL_CONNECTING,
+        guard: Guard | None = None,
     ) -> None:
+        self._guard: Guard = guard or _Fearless()
         self.changes_queue = changes_queue
         self.replay_queue = replay_queue
         self._position = position
@@ -160,7 +191,7 @@ class Subscriber:
                     break
                 continue
             count += 1
-            size += len(frames[-1])
+            size += self._size(frames)
             self._replayed(frames, received)
         receive = self.changes.recv_multipart
         while count < most and size < MAX_BATCH_BYTES:
@@ -169,12 +200,38 @@ class Subscriber:
             except zmq.Again:
                 break
             count += 1
-            size += len(frames[-1])
+            size += self._size(frames)
             self._changed(frames, received)
             if not count % 256 and self._monotonic() >= until:
                 break
         entries, self._entries = self._entries, []
         return entries
+
+    def _size(self, frames: list[bytes]) -> int:
+        """The bytes of a message; one that is noted ends its batch."""
+        size = len(frames[-1])
+        return size + MAX_BATCH_BYTES if size > MAX_UNCOUNTED else size
+
+    def _decoded(
+        self, payload: bytes, received: times.Time, decoder: Callable[[bytes, times.Time], _Found]
+    ) -> _Found | Published:
+        """What a payload says, unless it is one that must not be looked at.
+
+        Raises:
+            DecodeError: if not even its position can be read.
+        """
+        if self._guard.wants(len(payload)) and self._guard.refuses(payload):
+            position = decode.position_of(payload)
+            if position is None:
+                raise PutAsideError
+            log.error(
+                "message %d of feed %s was put aside: it ended those who handled it",
+                position.serial,
+                position.feed,
+                extra=event("message-put-aside", feed=position.feed, feed_serial=position.serial),
+            )
+            return Published(position, None, PutAsideError())
+        return decoder(payload, received)
 
     def _changed(self, frames: list[bytes], received: times.Time) -> None:
         payload = frames[-1]
@@ -184,7 +241,7 @@ class Subscriber:
             if frames[0] == encode.HEARTBEAT:
                 self._heartbeat(decode.heartbeat(payload), received)
                 return
-            self._published(decode.published(payload, received), payload, received)
+            self._published(self._decoded(payload, received, decode.published), payload, received)
         except DecodeError as error:
             self._refuse(None, self.changes_queue, error, payload)
 
@@ -260,7 +317,8 @@ class Subscriber:
             if state.early:
                 self._hand_on_early(state)
         elif serial > state.serial and serial not in state.early:
-            if self._early < MOST_EARLY and self._early_bytes < MAX_EARLY_BYTES:
+            room = self._early < MOST_EARLY and not self._guard.careful
+            if room and self._early_bytes < MAX_EARLY_BYTES:
                 state.early[serial] = payload, received
                 self._early += 1
                 self._early_bytes += len(payload)
@@ -283,7 +341,8 @@ class Subscriber:
         while state.serial + 1 in state.early:
             payload, received = self._take_early(state, state.serial + 1)
             # It was kept as it came: read, it may be many times as large.
-            self._hand_on(state, decode.published(payload, received), payload)
+            found = self._decoded(payload, received, decode.published)
+            self._hand_on(state, found, payload)
 
     def _take_early(self, state: FeedState, serial: int) -> tuple[bytes, times.Time]:
         payload, received = state.early.pop(serial)
@@ -348,7 +407,7 @@ class Subscriber:
     def _replayed(self, frames: list[bytes], received: times.Time) -> None:
         payload = frames[-1]
         try:
-            found = decode.replayed(payload, received)
+            found = self._decoded(payload, received, decode.replayed)
             state = self._asked
             if isinstance(found, Published) and state is not None:
                 if found.position.epoch == state.epoch:

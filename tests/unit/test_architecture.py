@@ -30,7 +30,7 @@ PICTURE = (
     ),
     (
         "bytes and rows",
-        "elements encode decode index feed.security piwheels piwheels.cbor piwheels.changes"
+        "elements poison encode decode index feed.security piwheels piwheels.cbor piwheels.changes"
         " piwheels.status_messages",
     ),
     (
@@ -111,13 +111,13 @@ STAGES_NEVER = {
 """What a stage must not know of (DESIGN section 2: "what it never does")."""
 
 ONLY = {
-    "zmq": "daemon source feed.curve feed.peer feed.publisher feed.security feed.sockets"
-    " feed.subscriber piwheels.log_forward piwheels.log_relay piwheels.oracle piwheels.snapshots"
-    " piwheels.status_feed",
+    "zmq": "daemon source feed.connections feed.curve feed.peer feed.publisher feed.security"
+    " feed.sockets feed.subscriber piwheels.log_forward piwheels.log_relay piwheels.oracle"
+    " piwheels.snapshots piwheels.status_feed",
     "time": "clock",
     "psycopg": "piwheels.postgres",
     "prometheus_client": "metrics commands.metrics",
-    "fcntl": "lock piwheels.log_forward",
+    "fcntl": "lock feed.connections piwheels.log_forward",
     "click": "cli config printable commands.*",
     "voluptuous": "decode piwheels.cbor piwheels.site piwheels.translate schema.messages"
     " schema.piwheels",
