@@ -9,13 +9,16 @@ from __future__ import annotations
 MAX_UNCOUNTED = 64 * 1024
 """Bytes: whatever a frame of this size holds takes a few MiB, and is not worth counting."""
 
-MAX_ELEMENTS = 1_600_000
-"""Values in one message of a change feed: a snapshot of 9,500 versions with two files each has
-700,000, and the largest that fits in a frame has 1,500,000."""
+MAX_ELEMENTS = 1_000_000
+"""Values in one frame: a snapshot of 9,500 versions with two files each has 700,000, the list of
+all packages 750,000."""
 
 ELEMENT_BYTES = 104
 """Memory that one value takes, at most, besides its text: an empty list, and its place in
 another; then the tuple that a record becomes."""
+
+TEXT_BYTES = 4
+"""Memory that a byte of text takes, at most: one character outside the usual ones is enough."""
 
 _MSGPACK_FIXED = [1] * 256
 _MSGPACK_ITEMS = [0] * 256

@@ -24,8 +24,8 @@ from ..journal_log import event
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 64 * 1024 * 1024
-"""Bytes of frames that wait, for our journal or for the master."""
+MAX_WAITING = 32 * 1024 * 1024
+"""Bytes of frames that wait for our journal, and of those that wait for the master."""
 
 _FRAME = 100
 """Bytes that a frame takes besides its own."""

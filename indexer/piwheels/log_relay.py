@@ -35,7 +35,7 @@ SOURCE = "log-queue"
 MAX_FRAME = 64 * 1024
 """Bytes of an entry; who sends more is disconnected. Those of piwheels have some hundred."""
 
-MAX_QUEUED = 1000
+MAX_QUEUED = 500
 """Entries of one connection that ZeroMQ holds until our thread takes them."""
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""A valid message that ends every process that handles it: it is put aside, and the feed goes on."""
+"""A valid message that ends whoever handles it is put aside, and the feed goes on."""
 
 from __future__ import annotations
 
