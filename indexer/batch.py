@@ -81,7 +81,8 @@ def prepare(
             positions[key] = feed_serial
             feed_id = feed_ids.get(key) or new_feeds.get(key)
             if feed_id is None:
-                feed_id = new_feeds[key] = len(feed_ids) + len(new_feeds) + 1
+                last = max(feed_ids.values(), default=0)  # numbers of those that went are free
+                feed_id = new_feeds[key] = last + len(new_feeds) + 1
         if type(entry) is Accepted:
             if entry.identity is not None:
                 digest = entry.identity.digest

@@ -11,7 +11,8 @@ import hashlib
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from . import batch, database, directories, disk, filesystem, times
@@ -267,13 +268,39 @@ class Journal(JournalReader):
                 "UPDATE feeds SET serial = ? WHERE feed_id = ?",
                 [(last, feed_ids[key]) for key, last in made.positions.items()],
             )
+            gone = self._forget_epochs(writer, made.new_feeds)
         for key, feed_id in made.new_feeds.items():
             self._feed_ids[key] = feed_id
             self._epochs[key[0]] = key[1]
         self._positions.update(made.positions)
+        for key in gone:
+            self._feed_ids.pop(key, None)
+            self._positions.pop(key, None)
         self.serial += len(made.rows)
         self._quarantine_id, self._kept = quarantine_id, kept
         return made.rows
+
+    def _forget_epochs(
+        self, writer: sqlite3.Connection, new: Mapping[tuple[str, int], int]
+    ) -> list[tuple[str, int]]:
+        """Forget earlier epochs in which nothing came: a publisher can make up any number.
+
+        Args:
+            writer: in a transaction.
+            new: the numbers of epochs that are new, by feed and epoch.
+
+        Returns:
+            The feeds and epochs that were forgotten.
+        """
+        newest = {feed: number for (feed, _), number in sorted(new.items(), key=itemgetter(1))}
+        gone: list[tuple[str, int]] = []
+        for feed, number in newest.items():
+            gone += writer.execute(
+                "DELETE FROM feeds WHERE feed = ? AND serial = 0 AND feed_id < ? AND feed_id NOT IN"
+                " (SELECT feed_id FROM quarantine WHERE feed_id IS NOT NULL) RETURNING feed, epoch",
+                (feed, number),
+            ).fetchall()
+        return gone
 
     def _seen(self, entries: list[Entry]) -> set[int]:
         """The digests of those entries that came before.

@@ -43,6 +43,9 @@ MAX_UNREAD_BYTES = 64 * 1024 * 1024
 MAX_AT_ONCE = 100
 """Requests and subscriptions that are looked at before the next message is sent."""
 
+MAX_GREETED = 10
+"""Heartbeats for those who came, between two that are due."""
+
 MAX_SUBSCRIPTIONS = 1000
 """Subscriptions, and ends of them, of one connection; then it is ended."""
 
@@ -214,6 +217,7 @@ class Server:
         self._endpoint = endpoint
         self._clock = clock
         self._next_heartbeat = 0
+        self._greeted = 0  # heartbeats for those who came, since the last that was due
         self._complained = -COMPLAIN_EVERY
 
     @property
@@ -254,10 +258,11 @@ class Server:
         if now >= self._next_heartbeat or now < self._next_heartbeat - HEARTBEAT_EVERY:
             self.heartbeat()
             self._endpoint.look()
+            self._greeted = 0 if now >= self._next_heartbeat > 0 else self._greeted + 1
             self._next_heartbeat = now + HEARTBEAT_EVERY
         wait = min(seconds, (self._next_heartbeat - now) / times.SECOND)
         somebody_new, somebody_asks = self._endpoint.wait(wait, *others)
-        if somebody_new:
+        if somebody_new and self._greeted < MAX_GREETED:
             self._next_heartbeat = 0  # tell the new one at once how far we are
         if somebody_asks:
             for _ in range(MAX_AT_ONCE):

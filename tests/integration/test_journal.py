@@ -354,6 +354,28 @@ def test_lost_messages_mark_their_feed(opened: Opener) -> None:
     assert opened().feeds() == [("master", 1, 6, None)]
 
 
+def test_epochs_in_which_nothing_came_are_forgotten(opened: Opener) -> None:
+    """A publisher may make up a new one with every heartbeat."""
+    journal = opened()
+    journal.append(accepted(1, 2))
+    journal.append([Lost(Position("master", epoch, 0), "a new spool") for epoch in range(2, 500)])
+    for epoch in range(500, 600):
+        journal.append([Lost(Position("master", epoch, 0), "a new spool")])
+    journal.append([Lost(Position("other", 7, 0), "a new spool")])
+    for one in (journal, opened()):
+        assert [feed[:3] for feed in one.feeds()] == [
+            ("master", 1, 2), ("master", 599, 0), ("other", 7, 0)
+        ]  # fmt: skip
+        assert one.feed_epoch("master") == 599
+        assert one.position("master", 1) == 2
+    again = opened()
+    assert again.append(accepted(1, 2)) == []
+    assert names(again.append(accepted(1, epoch=600))) == ["package-1"]
+    assert [feed[:3] for feed in again.feeds()] == [
+        ("master", 1, 2), ("other", 7, 0), ("master", 600, 1)
+    ]  # fmt: skip
+
+
 # Quarantine
 
 

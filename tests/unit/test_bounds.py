@@ -54,7 +54,9 @@ SHARES = {
 
 def test_the_table_says_what_the_code_does() -> None:
     found = _BOUND.findall(TEXT)
-    assert len(found) == len(re.findall(r"^\| .* \| `[a-z]", TEXT, re.MULTILINE)), "a row is not read"
+    assert len(found) == len(re.findall(r"^\| .* \| `[a-z]", TEXT, re.MULTILINE)), (
+        "a row is not read"
+    )
     for number, unit, module, name in found:
         value = getattr(importlib.import_module(f"indexer.{module}"), name)
         assert value == int(number.replace(",", "")) * UNITS[unit], f"{module}.{name}"
