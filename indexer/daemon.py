@@ -18,7 +18,7 @@ from typing import Any
 
 import zmq
 
-from . import __version__, clock, disk, poison, times
+from . import __version__, clock, disk, times
 from .errors import StateError
 from .feed.security import Connecting
 from .feed.subscriber import Subscriber
@@ -26,7 +26,6 @@ from .journal import Entry, Refused, Row
 from .journal_log import NOTICE, event
 from .live import LiveFile, Progress
 from .notify import Notifier
-from .poison import Note
 from .reload import HELD, Check
 from .source import OpenSource, Source, Tools
 from .state import State
@@ -141,7 +140,7 @@ class Daemon:
             self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
         except _StoppedError:
             return
-        self._note = self._open_note()
+        self._note = self._state.note
         self._progress = Progress(self._state, clock.monotonic())
         try:
             self._writer = WriterHandle(self._options.writer, self._state.connection)
@@ -164,21 +163,8 @@ class Daemon:
                 ),
             )
         finally:
-            self._note.close()
             self._state.close()
             self._live_file.remove()
-
-    def _open_note(self) -> Note:
-        directory = self._options.state_dir
-        try:
-            return Note(directory, self._state.journal.serial)
-        except OSError as error:
-            self._state.close()
-            raise StateError(
-                f"use the file {poison.FILE} in {directory}",
-                error.strerror or error,
-                "check that it belongs to the user that runs piw-indexer",
-            ) from error
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stop = True

@@ -15,12 +15,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 
-from . import batch, database, directories, disk, filesystem, times
+from . import batch, database, directories, disk, encode, filesystem, times
 from .clock import Clock
 from .entries import Accepted, Entry, Identity, Lost, Refused
-from .errors import ForeignFileError, JournalError, NewerDatabaseError, StateError
-from .journal_reader import Feed, JournalReader, Quarantined, Row, explained, lost_of
-from .messages import Message
+from .errors import DecodeError, ForeignFileError, JournalError, NewerDatabaseError, StateError
+from .journal_reader import (
+    SALVAGE_HINT,
+    Feed,
+    JournalReader,
+    Quarantined,
+    Row,
+    explained,
+    lost_of,
+)
+from .messages import Message, Position
 from .schema import journal as schema
 
 __all__ = [
@@ -436,6 +444,37 @@ class Journal(JournalReader):
             writer.execute("INSERT INTO retries VALUES (?, ?)", (quarantine_id, row.serial))
         self.serial = row.serial
         return row
+
+    def give_up(self, row: Row, source: str, error: DecodeError) -> None:
+        """Put a message into the quarantine that cannot be applied; its serial is lost.
+
+        Raises:
+            JournalError: if it could not be committed, or is in a month that is over.
+        """
+        writer = self._this_month()
+        [month] = [one for one in self._months if one.path == self._writer_path]
+        if row.serial <= month.after:
+            raise JournalError(
+                f"put message {row.serial} aside",
+                "it is in a month that is over",
+                f"restore the index from a checkpoint{SALVAGE_HINT}",
+            )
+        lost = [*month.lost, (row.serial, row.serial)]
+        quarantine_id, serial, message = self._quarantine_id + 1, *row
+        payload = encode.payload(Position("", 0, serial), message)
+        with explained(self._writer_path, writing=True), database.transaction(writer):
+            writer.execute(
+                "INSERT INTO quarantine"
+                " (quarantine_id, source, received, format, path, reason, raw)"
+                " VALUES (?, ?, ?, 'msgpack', ?, ?, ?)",
+                (quarantine_id, source, self._clock(), error.path, error.cause, payload),
+            )
+            writer.execute("DELETE FROM messages WHERE serial = ?", (serial,))
+            writer.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('lost', ?)", (json.dumps(sorted(lost)),)
+            )
+        self._quarantine_id = quarantine_id
+        self.scan()
 
     def dismiss(self, quarantine_ids: Iterable[int]) -> None:
         """Put messages of the quarantine aside: they are kept, and wait for nothing any more.

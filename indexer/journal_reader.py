@@ -28,6 +28,9 @@ from .schema import journal as schema
 _UNCHECKED = "SELECT serial, at, msg, data, NULL"
 _CHECKED = "SELECT serial, at, msg, data, checksum"
 
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""Bytes of messages that are read at once: ten thousand of the largest do not fit into memory."""
+
 _MONTH = re.compile(r"\d{4}-\d\d\.db", re.ASCII)
 
 
@@ -229,7 +232,7 @@ class JournalReader:
                     f"{before.path.name} ends with serial {last}, but {month.path.name} "
                     f"begins after {month.after}",
                     "restore the missing or damaged month from a backup (or, if a checkpoint"
-                    f" covers it, move the months before it away, too){_SALVAGE}",
+                    f" covers it, move the months before it away, too){SALVAGE_HINT}",
                 )
 
     def read(self, after: int, limit: int, most: int | None = None) -> list[Row]:
@@ -278,8 +281,8 @@ class JournalReader:
             ) from error
 
     def batches(self, after: int, size: int = 5000) -> Iterator[list[Row]]:
-        """All messages after serial `after`, in order, `size` at a time."""
-        while rows := self.read(after, size):
+        """All messages after serial `after`, in order, `size` at a time, or fewer large ones."""
+        while rows := self.read(after, size, MAX_BATCH_BYTES):
             last = rows[-1].serial
             if last - after != len(rows):
                 self._refuse_holes(after, rows)
@@ -296,7 +299,7 @@ class JournalReader:
                     raise JournalError(
                         f"read the journal in {self.directory}",
                         f"message {missing} is missing",
-                        f"restore the damaged month from a backup{_SALVAGE}",
+                        f"restore the damaged month from a backup{SALVAGE_HINT}",
                     )
                 missing = given_up[0] + 1
             missing = row.serial + 1
@@ -440,16 +443,17 @@ def refuse_unreadable(path: Path, operation: str) -> None:
             operation,
             f"{path}: {os.strerror(found)}",
             "look at the disk (dmesg). If it stays so, copy the file to another disk with what"
-            f" can still be read (ddrescue), or restore it from a backup{_SALVAGE}",
+            f" can still be read (ddrescue), or restore it from a backup{SALVAGE_HINT}",
             passing=True,
         )
 
 
-_SALVAGE = "; without one, `piw-indexer rebuild --salvage` goes on with what can be read"
+SALVAGE_HINT = "; without one, `piw-indexer rebuild --salvage` goes on with what can be read"
 
 
 def restore_hint(path: Path) -> str:
     """What to do about a damaged month."""
     return (
-        f"restore {path} from a backup: the journal is the only record of these messages{_SALVAGE}"
+        f"restore {path} from a backup: the journal is the only record of these messages"
+        f"{SALVAGE_HINT}"
     )

@@ -36,7 +36,7 @@ CAREFUL_MESSAGES = 10_000
 
 _LAYOUT = struct.Struct(">8sBBBxxxxxQ32s")  # magic, busy, ends, tries, serial, key
 _MAGIC = b"piwnote1"
-_IDLE, _BATCH, _MESSAGE = range(3)
+_IDLE, _BATCH, _MESSAGE, _APPLYING, _APPLYING_ONE = range(5)
 _NONE = b"\0" * 32
 
 
@@ -56,6 +56,7 @@ class Note:
 
     Attributes:
         careful: whether small messages are noted, too; they have to be handled one by one then.
+        apply_each: whether the last process ended while it applied messages of the journal.
     """
 
     def __init__(self, directory: Path, serial: int) -> None:
@@ -63,6 +64,7 @@ class Note:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(path, flags, 0o600)
         self._key, self._tries, self._ends = _NONE, 0, 0
+        self.apply_each = False
         found = os.pread(self._descriptor, _LAYOUT.size, 0)
         if len(found) == _LAYOUT.size and found.startswith(_MAGIC):
             _, busy, ends, self._tries, noted, self._key = _LAYOUT.unpack(found)
@@ -70,6 +72,7 @@ class Note:
                 self._ends = min(255, ends + 1) if noted == serial else 1
             elif busy == _MESSAGE:
                 self._ends = ends  # one that was careful ended at what it looked for
+            self.apply_each = busy in (_APPLYING, _APPLYING_ONE)
         self.careful = self._ends >= MAX_ENDS
         self._left = CAREFUL_MESSAGES if self.careful else 0
         self._suspect = self._key if self._tries else _NONE
@@ -98,15 +101,26 @@ class Note:
                 self._ends = 0
         self._write(_BATCH)
 
+    def applying(self) -> None:
+        """Messages of the journal are about to be applied."""
+        self._write(_APPLYING)
+
+    def refuses_to_apply(self, serial: int) -> bool:
+        """Likewise one message; true if it must not be, and is put aside."""
+        return self._refuses(b"serial %d" % serial, _APPLYING_ONE)
+
     def refuses(self, payload: bytes) -> bool:
         """Note that a message is about to be handled; true if it must not be, and is put aside."""
+        return self._refuses(payload, _MESSAGE)
+
+    def _refuses(self, payload: bytes, kind: int) -> bool:
         key = hashlib.sha256(payload).digest()
         before = self._suspect_tries if key == self._suspect else 0
         self._handling, self._key, self._tries = True, key, before
         if before >= MAX_TRIES:
             return True
         self._tries = before + 1
-        self._write(_MESSAGE)
+        self._write(kind)
         return False
 
     def wants(self, size: int) -> bool:

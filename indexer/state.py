@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import apply, checkpoint, database, filesystem, index, journal, pending, salvage
+from . import apply, checkpoint, database, filesystem, index, journal, pending, poison, salvage
 from .clock import Clock
 from .directories import JOURNAL
 from .errors import NewerDatabaseError, StateError
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Is told how many of how many messages are done."""
+
+SOURCE = "journal"
+"""Where messages came from that were in the journal and could not be applied."""
 
 OURS = (JOURNAL, index.FILE, checkpoint.DIRECTORY)
 """What is in a state directory; from any of them it goes on."""
@@ -80,12 +83,14 @@ class State:
             if salvage_journal:
                 self.salvaged = salvage.salvage(directory, JOURNAL, progress)
             self.journal = journal.Journal(directory / JOURNAL, clock)
+            self.note = self._opened_note()
             try:
                 checkpoint.refuse_bare(directory, self.journal, self.journal.serial)
                 self.connection = self._open_index(progress)
                 self._applier = apply.Applier(self.connection)
                 self._catch_up(progress)
             except BaseException:
+                self.note.close()
                 self.journal.close()
                 raise
         except BaseException:
@@ -183,9 +188,41 @@ class State:
         self.journal.look_at_room()
         self._save_space()
         for rows in self.journal.batches(applied, self.batch):
-            self.apply(rows)
+            if self.note.apply_each:
+                self._apply_each(rows)
+            else:
+                self.note.applying()
+                self.apply(rows)
+            self.note.end()
             done += len(rows)
             progress(done, total)
+
+    def _apply_each(self, rows: list[journal.Row]) -> None:
+        """Apply messages one by one; what ended those who did is put aside."""
+        for row in rows:
+            if self.note.refuses_to_apply(row.serial):
+                self.journal.give_up(row, SOURCE, poison.PutAsideError())
+                log.error(
+                    "message %d of the journal was put aside: it ended those who applied it",
+                    row.serial,
+                    extra=event("message-given-up", serial=row.serial),
+                )
+                with database.explained(f"write to the index {self.index_path}"):
+                    index.put(self.connection, "applied_serial", row.serial)
+            else:
+                self.apply([row])
+            self.note.end()
+
+    def _opened_note(self) -> poison.Note:
+        try:
+            return poison.Note(self.directory, self.journal.serial)
+        except OSError as error:
+            self.journal.close()
+            raise StateError(
+                f"use the file {poison.FILE} in {self.directory}",
+                error.strerror or error,
+                "check that it belongs to the user that runs piw-indexer",
+            ) from error
 
     def apply(self, rows: list[journal.Row]) -> None:
         """Apply messages of the journal to the index.
@@ -258,6 +295,7 @@ class State:
         """Close everything and let others have the state."""
         with database.explained(f"close the index {self.index_path}"):
             self.connection.close()
+        self.note.close()
         self.journal.close()
         self._lock.release()
 

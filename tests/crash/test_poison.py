@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from indexer.elements import MAX_UNCOUNTED
+from indexer.journal_reader import JournalReader
 from indexer.poison import FILE, MAX_ENDS, MAX_TRIES, Note
 
 from .. import samples
@@ -64,6 +65,28 @@ def test_it_is_put_aside(where: str, description: str, deaths: int, site: Site, 
     # When what was wrong is mended, it can be had.
     if len(description) < MAX_UNCOUNTED:
         assert "1 of 1 accepted" in site.piw("quarantine", "--retry").stdout
+
+
+def test_one_that_cannot_be_applied_is_put_aside(site: Site, ipc: Feed) -> None:
+    """It is in the journal by then, and every start and every rebuild would apply it again."""
+    with site.publisher(ipc, messages(site, "POISON")):
+        # In a batch, in the next one's catching up, and twice by itself.
+        for number in range(2 + MAX_TRIES):
+            with daemon(site, ipc, poisoned("apply")) as victim:
+                assert victim.wait() == -signal.SIGKILL, (number, victim.output)
+        with daemon(site, ipc, poisoned("apply")) as victim:
+            site.wait(lambda found: found["applied_serial"] == 20, victim)
+            assert "message 10 of the journal was put aside" in victim.output
+            victim.terminate()
+    status = site.status()
+    assert (status["serial"], status["quarantined"]) == (20, 1)
+    [found] = [json.loads(line) for line in site.piw("quarantine", "--json").stdout.splitlines()]
+    assert (found["source"], found["feed"]) == ("journal", None)
+    site.piw("rebuild")
+    assert site.status()["applied_serial"] == 20
+    assert site.piw("check", *site.output).stdout.endswith("No differences.\n")
+    # When what was wrong is mended, it can be had.
+    assert "1 of 1 accepted" in site.piw("quarantine", "--retry").stdout
 
 
 def test_another_end_at_the_same_message_is_no_proof(site: Site, ipc: Feed) -> None:
@@ -121,7 +144,13 @@ def test_ends_without_progress_make_it_careful(tmp_path: Path) -> None:
 def ended_or_done(victim: Victim, site: Site) -> bool:
     if victim.ended() is not None:
         return True
-    return (site.state_dir / "journal").exists() and site.gather()["serial"] == 19
+    if not (site.state_dir / "journal").exists():
+        return False
+    reader = JournalReader(site.state_dir / "journal")
+    try:
+        return reader.last_serial() == 19
+    finally:
+        reader.close()
 
 
 def test_nobody_waits_for_a_message_that_is_put_aside(site: Site, ipc: Feed) -> None:
