@@ -24,8 +24,8 @@ from ..journal_log import event
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 32 * 1024 * 1024
-"""Bytes of frames that wait for our journal, and of those that wait for the master."""
+MAX_WAITING = 64 * 1024 * 1024
+"""Bytes of frames that wait for the master."""
 
 _FRAME = 100
 """Bytes that a frame takes besides its own."""
@@ -40,9 +40,10 @@ _LOOK_EVERY = 0.02
 
 
 class Waiting:
-    """Frames that wait; the oldest goes if they are too many."""
+    """Frames that wait; the oldest goes if they have more bytes than `most`."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_WAITING) -> None:
+        self._most = most
         self._frames: deque[list[bytes]] = deque()
         self._bytes = 0
         self.lost = 0
@@ -54,7 +55,7 @@ class Waiting:
         """Add one at the end."""
         self._frames.append(frames)
         self._bytes += _size(frames)
-        while self._bytes > MAX_WAITING:
+        while self._bytes > self._most:
             self.take()
             self.lost += 1
 

@@ -38,6 +38,9 @@ MAX_FRAME = 64 * 1024
 MAX_QUEUED = 500
 """Entries of one connection that ZeroMQ holds until our thread takes them."""
 
+MAX_WAITING = 32 * 1024 * 1024
+"""Bytes of entries that wait for our journal."""
+
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 """Of entries that are looked at for one commit, with one more."""
 
@@ -77,7 +80,7 @@ class LogRelay:
         self._clock = clock
         self._queues = log_queue, log_forward
         self._lock = threading.Lock()
-        self._ours = Waiting()
+        self._ours = Waiting(MAX_WAITING)
         self._stopping = threading.Event()
         # A full PULL may lose what it has not read: the thread keeps it empty, but in a flood.
         self._pull = sockets.bound(

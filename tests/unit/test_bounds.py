@@ -45,7 +45,8 @@ SHARES = {
     "one replayed message, unpacked and read": unpacked(sockets.MAX_MESSAGE),
     "the messages of a commit, read": commit(subscriber.MAX_BATCH_BYTES, sockets.MAX_PUBLISHED),
     "log entries that wait to be taken": log_relay.MAX_QUEUED * log_relay.MAX_FRAME,
-    "log entries that wait for the journal and the master": 2 * log_forward.MAX_WAITING,
+    "log entries that wait for the journal and the master": log_relay.MAX_WAITING
+    + log_forward.MAX_WAITING,
     "the log entries of a commit, read": commit(log_relay.MAX_BATCH_BYTES, log_relay.MAX_FRAME),
     "status messages that wait": status_feed.MAX_QUEUED * status_feed.MAX_FRAME,
     "one answer of the database queue, unpacked": unpacked(oracle.MAX_ANSWER),
