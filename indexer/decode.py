@@ -7,6 +7,7 @@ message; whatever these refuse goes to voluptuous itself, which words the error.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -103,6 +104,7 @@ def _compiled_record(node: dict[Any, Any], path: tuple[str, ...], record: type[A
 
 def _compiled_map(node: schema.Map, path: tuple[str, ...]) -> _Check:
     key, inner = node.key, node.value
+    most = sys.maxsize if node.most is None else node.most
     record = _RECORDS.get(path)
     if record is not None:
         # The key is the first field: check the others as a record of their own.
@@ -115,7 +117,7 @@ def _compiled_map(node: schema.Map, path: tuple[str, ...]) -> _Check:
         rest = _compiled_record(inner, path, _Rest)
 
         def check_records(value: Any) -> Any:
-            if type(value) is not dict:
+            if type(value) is not dict or len(value) > most:
                 raise _RefusedError
             return tuple([keyed(key(k), *rest(v)) for k, v in value.items()])
 
@@ -123,7 +125,7 @@ def _compiled_map(node: schema.Map, path: tuple[str, ...]) -> _Check:
     check = _compiled(inner, path, None)
 
     def check_map(value: Any) -> Any:
-        if type(value) is not dict:
+        if type(value) is not dict or len(value) > most:
             raise _RefusedError
         return tuple([(key(k), check(v)) for k, v in value.items()])
 

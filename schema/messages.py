@@ -21,6 +21,9 @@ Validator = Callable[[Any], Any]
 MAX_INTEGER = 2**63 - 1
 """The largest integer that SQLite stores."""
 
+MAX_ABIS = 100
+"""Build ABIs; every version of every package has an entry for each in its document."""
+
 MAX_COUNT = 2**40
 """The most downloads that a package may be said to have had."""
 
@@ -186,19 +189,22 @@ class Nullable:
 
 
 class Map:
-    """A map whose keys and values are all of one kind.
+    """A map whose keys and values are all of one kind, with up to `most` entries.
 
     voluptuous would pass over keys that do not fit, as it does with extra fields.
     """
 
-    def __init__(self, key: Validator, value: Any) -> None:
+    def __init__(self, key: Validator, value: Any, most: int | None = None) -> None:
         self.key = key
         self.value = value
+        self.most = most
         self._schema = Schema(value, extra=REMOVE_EXTRA)
 
     def __call__(self, value: Any) -> dict[Any, Any]:
         if type(value) is not dict:
             raise Invalid(f"expected a map, got {shown(value)}")
+        if self.most is not None and len(value) > self.most:
+            raise Invalid(f"has more than {self.most} entries")
         valid = {}
         for key, inner in value.items():
             try:
@@ -251,13 +257,14 @@ def messages(time: Validator) -> dict[str, dict[Any, Any]]:
         Required("released"): time,
         Required("skip"): text,  # the version's reason, else the package's
         Required("yanked"): boolean,
-        Required("abis"): Map(build_abi, SNAPSHOT_BUILD),
+        Required("abis"): Map(build_abi, SNAPSHOT_BUILD, MAX_ABIS),
         Required("files"): Map(filename, SNAPSHOT_FILE),
     }
     return {
         "SETABIS": {
-            Required("build_abis"): Map(build_abi, text),  # ABI: why it is skipped, '' if active
-            Required("preinstalled_apt_packages"): Map(build_abi, [text]),
+            # ABI: why it is skipped, '' if active
+            Required("build_abis"): Map(build_abi, text, MAX_ABIS),
+            Required("preinstalled_apt_packages"): Map(build_abi, [text], MAX_ABIS),
         },
         "NEWPKG": {
             Required("package"): package,

@@ -637,3 +637,16 @@ def test_replay_request() -> None:
 def test_no_replay_request(asked: object) -> None:
     with pytest.raises(DecodeError):
         decode.replay_request(msgpack.packb(asked))
+
+
+def test_there_are_so_many_build_abis() -> None:
+    """Each is an entry of every version of every package: with many no document fits anywhere."""
+    abis = {f"cp3{number}": "" for number in range(1, 102)}
+    for field in ("build_abis", "preinstalled_apt_packages"):
+        data: dict[str, Any] = {"build_abis": {}, "preinstalled_apt_packages": {}}
+        data[field] = {abi: "" if field == "build_abis" else [] for abi in abis}
+        line = orjson.dumps({"msg": "SETABIS", "data": data})
+        with pytest.raises(DecodeError, match=f"data.{field}: has more than 100 entries"):
+            decode.from_json(line, 0)
+        del data[field]["cp3101"]
+        decode.from_json(orjson.dumps({"msg": "SETABIS", "data": data}), 0)

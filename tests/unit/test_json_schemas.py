@@ -68,6 +68,7 @@ def check_value(node: Any, schema: dict[str, Any], path: str) -> None:
         while "$ref" in schema:
             schema = DEFINED[schema["$ref"].removeprefix("#/$defs/")]
         assert schema["type"] == "object", path
+        assert schema.get("maxProperties") == node.most, path
         check_value(node.key, schema["propertyNames"], f"{path} key")
         check_value(node.value, schema["additionalProperties"], f"{path} value")
     elif isinstance(node, messages.Nullable):
