@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from .. import clock, config
+from ..directories import SPOOL
 from ..errors import UsageError
 from ..feed import security
 from ..feed.spool_server import Options, SpoolServer
@@ -21,7 +22,6 @@ from ..piwheels.changes import TESTED_WITH
 from ..piwheels.marks import Marks
 from ..piwheels.master import Master
 from ..piwheels.outbox import Outbox
-from ..state import SPOOL
 
 
 @click.command(
