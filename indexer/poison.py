@@ -60,12 +60,10 @@ class Note:
     """
 
     def __init__(self, directory: Path, serial: int) -> None:
-        path = directory / FILE
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(path, flags, 0o600)
+        self._descriptor: int | None = None
         self._key, self._tries, self._ends = _NONE, 0, 0
         self.apply_each = False
-        found = os.pread(self._descriptor, _LAYOUT.size, 0)
+        found = self._read(directory / FILE)
         if len(found) == _LAYOUT.size and found.startswith(_MAGIC):
             _, busy, ends, self._tries, noted, self._key = _LAYOUT.unpack(found)
             if busy == _BATCH:
@@ -89,9 +87,34 @@ class Note:
             )
         self._write(_IDLE)
 
+    def _read(self, path: Path) -> bytes:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(path, flags, 0o600)
+            return os.pread(self._descriptor, _LAYOUT.size, 0)
+        except OSError as error:
+            self._give_up(error)
+            return b""
+
     def _write(self, busy: int) -> None:
+        if self._descriptor is None:
+            return
         content = _LAYOUT.pack(_MAGIC, busy, self._ends, self._tries, self._serial, self._key)
-        os.pwrite(self._descriptor, content, 0)
+        try:
+            os.pwrite(self._descriptor, content, 0)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Go on without: what a full disk does not let in is no reason to take in nothing."""
+        log.warning(
+            "cannot write the file %s of the state directory: %s\n  what happens: a message that"
+            " ends this process would not be found out",
+            FILE,
+            error.strerror or error,
+            extra=event("handling-not-noted"),
+        )
+        self.close()
 
     def begin(self, serial: int) -> None:
         """A batch begins after this serial."""
@@ -140,4 +163,6 @@ class Note:
 
     def close(self) -> None:
         """End in good order."""
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

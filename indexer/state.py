@@ -83,7 +83,7 @@ class State:
             if salvage_journal:
                 self.salvaged = salvage.salvage(directory, JOURNAL, progress)
             self.journal = journal.Journal(directory / JOURNAL, clock)
-            self.note = self._opened_note()
+            self.note = poison.Note(directory, self.journal.serial)
             try:
                 checkpoint.refuse_bare(directory, self.journal, self.journal.serial)
                 self.connection = self._open_index(progress)
@@ -212,17 +212,6 @@ class State:
             else:
                 self.apply([row])
             self.note.end()
-
-    def _opened_note(self) -> poison.Note:
-        try:
-            return poison.Note(self.directory, self.journal.serial)
-        except OSError as error:
-            self.journal.close()
-            raise StateError(
-                f"use the file {poison.FILE} in {self.directory}",
-                error.strerror or error,
-                "check that it belongs to the user that runs piw-indexer",
-            ) from error
 
     def apply(self, rows: list[journal.Row]) -> None:
         """Apply messages of the journal to the index.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -125,6 +127,28 @@ def test_the_note(tmp_path: Path) -> None:
         assert note.refuses(one)
     note.end()
     assert not opened(5).refuses(one)
+
+
+def test_a_note_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a full disk."""
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    note = Note(tmp_path, 5)
+    note.begin(5)
+    assert not note.refuses(b"one")
+    note.end()
+    note.close()
+    assert caplog.text.count("No space left on device") == 1
+    monkeypatch.undo()
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).symlink_to(tmp_path / "elsewhere")
+    Note(tmp_path, 5).begin(5)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_ends_without_progress_make_it_careful(tmp_path: Path) -> None:
