@@ -101,7 +101,9 @@ def _list(found: list[Quarantined], let_go: int) -> None:
     else:
         printable.echo("The quarantine is empty.")
     if let_go:
-        printable.echo(f"{let_go} older messages were let go: their sources sent too many of the kind.")
+        printable.echo(
+            f"{let_go} older messages were let go: their sources sent too many of the kind."
+        )
 
 
 def _show(one: Quarantined) -> None:
