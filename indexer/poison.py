@@ -16,6 +16,7 @@ import os
 import struct
 from pathlib import Path
 
+from . import filesystem
 from .elements import MAX_UNCOUNTED
 from .errors import DecodeError
 from .journal_log import event
@@ -88,9 +89,8 @@ class Note:
         self._write(_IDLE)
 
     def _read(self, path: Path) -> bytes:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._descriptor = os.open(path, flags, 0o600)
+            self._descriptor = filesystem.open_own(path)
             return os.pread(self._descriptor, _LAYOUT.size, 0)
         except OSError as error:
             self._give_up(error)
