@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .. import clock, config
+from .. import clock, config, privileges
 from ..errors import UsageError
 from ..feed import security
 from ..feed.publisher import Endpoint
@@ -60,6 +60,7 @@ def bridge(
     no_downloads: bool,
 ) -> Any:
     """See `help` above."""
+    privileges.become_owner(state_dir)  # the master stays in the directory that it was started in
     if len(changes_queue) != 1 or len(replay_queue) != 1:
         raise UsageError("bridge", "a publisher has one --changes-queue and one --replay-queue")
     protection = security.for_publisher(

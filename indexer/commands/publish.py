@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, printable
+from .. import clock, config, database, directories, filesystem, printable
 from ..directories import SPOOL
 from ..errors import UsageError
 from ..feed import security
@@ -72,6 +72,8 @@ def publish(
         ipc_mode,
         ipc_group,
     )
+    with database.explained(f"make the state directory {state_dir}"):
+        directories.make(state_dir, filesystem.STATE_DIRECTORY)
     # A larger one would be cut off, and its subscribers with it.
     messages = MessageFile(file, clock.now, MAX_MESSAGE // 2) if file is not None else None
     publisher = FeedPublisher(

@@ -499,3 +499,23 @@ def test_root_leaves_nothing_that_the_daemon_cannot_write() -> None:
         assert site.piw("check", *site.output).stdout.endswith("No differences.\n")
         owners = {path: path.lstat().st_uid for path in Path(directory).rglob("*")}
         assert set(owners.values()) == {somebody}, owners
+
+
+@pytest.mark.parametrize("place", ["project/numpy/json/index.json", "packages.json"])
+def test_a_fifo_in_the_output_tree_holds_nobody_up(site: Site, place: str) -> None:
+    """Whoever opened one would wait for a writer for ever."""
+    site.take(samples.new_package("numpy"))
+    path = site.output_path / place
+
+    def plant() -> None:
+        path.unlink()
+        os.mkfifo(path)
+
+    plant()
+    assert "is no file" in site.piw("check", status=1).stdout
+    site.piw("explain", "numpy")
+    site.piw("check", "--fix")
+    assert path.is_file()
+    plant()
+    site.piw("write", "--all")
+    assert path.is_file()
