@@ -69,7 +69,7 @@ class QueueType(click.ParamType[Any]):
         kind, _, rest = str(value).partition("://")
         if not is_queue(str(value)):
             self.fail(
-                f"{value!r} is no address, such as ipc:///tmp/piw-changes or tcp://host:5560",
+                f"{value!r} is no address, such as ipc:///run/piw-indexer/changes or tcp://host:5560",
                 param,
                 context,
             )
@@ -223,13 +223,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "changes-queue": {
         "type": QueueType(),
         "multiple": True,
-        "default": ("ipc:///tmp/piw-changes",),
+        "default": None,
         "help": "Where a publisher's change feed is. Give it once for each publisher.",
     },
     "replay-queue": {
         "type": QueueType(),
         "multiple": True,
-        "default": ("ipc:///tmp/piw-replay",),
+        "default": None,
         "help": "Where that publisher answers for missed messages; as often as --changes-queue.",
     },
     "curve-key": {
@@ -250,6 +250,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "FILE|DIR",
         "default": None,
         "help": "The public keys of those who may subscribe, one a line, or a directory of .pub.",
+    },
+    "ipc-peer": {
+        "multiple": True,
+        "metavar": "USER",
+        "default": None,
+        "help": "A user whose ipc sockets are believed, besides our own and root's; may be given"
+        " several times.",
     },
     "ipc-mode": {
         "type": ModeType(),
@@ -425,6 +432,54 @@ def flag(name: str) -> Callable[[_Function], _Function]:
 
 _RESERVED = {"all": "everything", "json": "as_json", "exit": "leave"}
 """Parameters of functions that would hide what Python calls so."""
+
+
+def feeds(
+    operation: str, changes_queue: tuple[str, ...], replay_queue: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """The changes-queue and the replay-queue of each publisher.
+
+    Raises:
+        UsageError: if they do not go together, or one address is given twice.
+    """
+    if len(changes_queue) != len(replay_queue):
+        raise UsageError(
+            operation,
+            f"there are {len(changes_queue)} --changes-queue, but {len(replay_queue)}"
+            " --replay-queue",
+            "give one of each for every publisher",
+        )
+    seen = set()
+    for address in (*changes_queue, *replay_queue):
+        kind, _, rest = address.partition("://")
+        same = os.path.normpath(rest) if kind == "ipc" else rest
+        if (kind, same) in seen:
+            raise UsageError(
+                operation,
+                f"the address {address} is given twice",
+                "every --changes-queue and every --replay-queue needs an address of its own",
+            )
+        seen.add((kind, same))
+    return list(zip(changes_queue, replay_queue, strict=True))
+
+
+def feed(
+    operation: str, changes_queue: tuple[str, ...], replay_queue: tuple[str, ...]
+) -> tuple[str, str]:
+    """The changes-queue and the replay-queue of the one publisher that we are.
+
+    Raises:
+        UsageError: if there is not one of each, or they are the same.
+    """
+    if len(changes_queue) != 1 or len(replay_queue) != 1:
+        raise UsageError(
+            operation,
+            "a publisher has one --changes-queue and one --replay-queue; here are"
+            f" {len(changes_queue)} and {len(replay_queue)}",
+            "say where subscribers connect to, as --changes-queue ipc:///run/piw-indexer/changes"
+            " --replay-queue ipc:///run/piw-indexer/replay",
+        )
+    return feeds(operation, changes_queue, replay_queue)[0]
 
 
 def configuration(function: _Function) -> _Function:

@@ -275,15 +275,19 @@ def _feeds(machine: Machine) -> list[str]:
     else:
         lines += [
             "# The master's database queue. Nobody outside of the master can ask there, until its",
-            "# own configuration has `db-queue = ipc:///tmp/piw-db` and it was started again; then",
+            "# own configuration has `db-queue = ipc:///run/piw-indexer/db`, its unit has",
+            "# RuntimeDirectory=piw-indexer (docs/security.md), and it was started again; then",
             "# take the # away, and reload.",
-            "#db-queue = ipc:///tmp/piw-db",
+            "#db-queue = ipc:///run/piw-indexer/db",
             "",
         ]
     lines += [
+        "# Whose ipc sockets are believed, besides those of root and of the user of the daemon.",
+        f"#ipc-peer = {MASTERS_USER}",
+        "",
         "# A change feed, of `piw-indexer bridge` or of another publisher; both addresses.",
-        "#changes-queue = ipc:///run/piwheels/changes",
-        "#replay-queue = ipc:///run/piwheels/replay",
+        "#changes-queue = ipc:///run/piw-indexer/changes",
+        "#replay-queue = ipc:///run/piw-indexer/replay",
         "",
     ]
     return lines

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import batch, database, directories, disk, filesystem, times
 from .clock import Clock
-from .entries import Accepted, Entry, Identity, Lost, Refused
+from .entries import Accepted, Claimed, Entry, Identity, Lost, Refused
 from .errors import ForeignFileError, JournalError, NewerDatabaseError, StateError
 from .journal_reader import Feed, JournalReader, Quarantined, Row, explained, lost_of
 from .messages import Message
@@ -24,6 +24,7 @@ from .schema import journal as schema
 
 __all__ = [
     "Accepted",
+    "Claimed",
     "Entry",
     "Feed",
     "Identity",
@@ -71,6 +72,7 @@ class Journal(JournalReader):
         self._feed_ids: dict[tuple[str, int], int] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._epochs: dict[str, int] = {}
+        self._addresses: dict[str, tuple[str, str]] = {}
         self._quarantine_id = 0
         self._was_full = False
         self.short = False
@@ -108,6 +110,7 @@ class Journal(JournalReader):
             ) from error
         with explained(path):
             feeds = writer.execute("SELECT feed_id, feed, epoch, serial FROM feeds").fetchall()
+            addresses = writer.execute("SELECT feed, address, server_key FROM addresses").fetchall()
             meta = dict(writer.execute("SELECT key, value FROM meta").fetchall())
             serial = writer.execute("SELECT max(serial) FROM messages").fetchone()[0]
             refused = writer.execute("SELECT max(quarantine_id) FROM quarantine").fetchone()[0]
@@ -120,6 +123,7 @@ class Journal(JournalReader):
             self._feed_ids[feed, epoch] = feed_id
             self._positions[feed, epoch] = accepted
             self._epochs[feed] = epoch
+        self._addresses.update((feed, (address, key)) for feed, address, key in addresses)
         self.serial = max(meta["after"], serial or 0, *(end for _, end in lost_of(meta)))
         self._quarantine_id = meta["after_quarantine"] if refused is None else refused
 
@@ -155,11 +159,13 @@ class Journal(JournalReader):
                 feeds: list[tuple[object, ...]] = []
                 if self._writer is not None:
                     feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
+                addresses = [(feed, *where) for feed, where in self._addresses.items()]
                 database.remove(unfinished)
                 connection = database.open_writer(unfinished, schema.SCHEMA, synchronous="FULL")
                 try:
                     with database.transaction(connection):
                         connection.executemany("INSERT INTO feeds VALUES (?, ?, ?, ?, ?)", feeds)
+                        connection.executemany("INSERT INTO addresses VALUES (?, ?, ?)", addresses)
                         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
                     # In another mode it would be changed once more under its own name, and a kill
                     # at that moment would leave what no reader can undo.
@@ -204,6 +210,10 @@ class Journal(JournalReader):
         """The newest epoch of a feed that is known; None for a new feed."""
         return self._epochs.get(feed)
 
+    def address(self, feed: str) -> tuple[str, str] | None:
+        """The address and the server key that a feed belongs to; None for a new feed."""
+        return self._addresses.get(feed)
+
     def append(self, entries: Iterable[Entry]) -> list[Row]:
         """Make a batch durable, in one commit; what was accepted before is passed over.
 
@@ -230,7 +240,7 @@ class Journal(JournalReader):
             self._quarantine_id,
             self._clock,
         )
-        if not made.inserts and not made.refusals and not made.positions:
+        if not (made.inserts or made.refusals or made.positions or made.claims):
             return made.rows
         quarantine_id = self._quarantine_id
         with explained(self._writer_path, writing=True), database.transaction(writer):
@@ -244,6 +254,7 @@ class Journal(JournalReader):
                 writer.executemany("INSERT INTO identities VALUES (?)", made.identities)
             if made.refusals:
                 quarantine_id = self._quarantine(writer, made.refusals)
+            writer.executemany("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", made.claims)
             # The first loss says most; a repair makes room for the next.
             writer.executemany(
                 "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed_id = ?", made.broken
@@ -257,6 +268,7 @@ class Journal(JournalReader):
             self._feed_ids[key] = feed_id
             self._epochs[key[0]] = key[1]
         self._positions.update(made.positions)
+        self._addresses.update((feed, (address, key)) for feed, address, key in made.claims)
         self.serial += len(made.rows)
         self._quarantine_id = quarantine_id
         return made.rows

@@ -34,6 +34,7 @@ _INSERTS = {
     "quarantine": "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "retries": "INSERT OR IGNORE INTO retries VALUES (?, ?)",
     "identities": "INSERT OR IGNORE INTO identities VALUES (?)",
+    "addresses": "INSERT OR IGNORE INTO addresses VALUES (?, ?, ?)",
 }
 
 
@@ -335,7 +336,7 @@ def _replace(
                 connection.executemany(
                     _INSERTS["quarantine"], [linked(row, 2) for row in quarantine]
                 )
-                for name in ("retries", "identities"):
+                for name in ("retries", "identities", "addresses"):
                     connection.executemany(_INSERTS[name], one.month.table(name))
             database.fold(connection)
         finally:

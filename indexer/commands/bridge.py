@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from .. import clock, config, privileges
-from ..errors import UsageError
 from ..feed import security
 from ..feed.publisher import Endpoint
 from ..piwheels.bridge import Bridge
@@ -61,10 +60,9 @@ def bridge(
 ) -> Any:
     """See `help` above."""
     privileges.become_owner(state_dir)  # the master stays in the directory that it was started in
-    if len(changes_queue) != 1 or len(replay_queue) != 1:
-        raise UsageError("bridge", "a publisher has one --changes-queue and one --replay-queue")
+    changes, replay = config.feed("bridge", changes_queue, replay_queue)
     protection = security.for_publisher(
-        [*changes_queue, *replay_queue],
+        [changes, replay],
         curve_key,
         allowed_keys,
         allow_insecure_tcp,
@@ -77,7 +75,7 @@ def bridge(
     master = Master()
     if master.only_speaks(list(arguments)):
         return master.run(list(arguments))
-    endpoint = Endpoint(changes_queue[0], replay_queue[0], clock.now, protection)
+    endpoint = Endpoint(changes, replay, clock.now, protection, later=True)
     marks = Marks(state_dir)
     outbox = Outbox(marks, clock.now)
     endpoint.watch(outbox.bell)

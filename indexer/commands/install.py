@@ -22,6 +22,7 @@ _START = (
     "systemctl daemon-reload",
     "systemctl enable --now piw-indexer.service piw-indexer-check.timer",
 )
+_SOURCES = re.compile(r"^(changes|status|db|log)-queue =", re.MULTILINE)
 _STOP = "systemctl disable --now piw-indexer.service piw-indexer-check.timer"
 
 
@@ -82,6 +83,11 @@ def install(
                     " when root types piw-indexer; install it as root, below /opt",
                     err=True,
                 )
+    if not _SOURCES.search(texts[installation.CONFIGURATION]):
+        printable.echo(
+            f"{installation.CONFIGURATION} names nothing to follow, because no master was found:"
+            " before it is started, set changes-queue and replay-queue there, or status-queue."
+        )
     printable.echo(
         "To start it:" if not dry_run else "Nothing was written. To start it, after that:"
     )

@@ -19,7 +19,7 @@ from ..journal import Entry, Journal, Row
 from ..journal_log import event
 from ..lock import Lock
 from ..messages import Position
-from . import sockets
+from . import ipc, sockets
 from .security import LOCAL_BINDING, Binding, Gatekeeper
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,10 @@ class Endpoint:
         replay_queue: the address that ROUTER binds.
         clock: for the pace of reports.
         protection: who may connect.
+        later: whether `bind` is called later; until then nobody can connect.
+
+    Attributes:
+        bound: whether others can connect.
 
     Raises:
         UsageError: if an address cannot be bound.
@@ -53,8 +57,12 @@ class Endpoint:
         replay_queue: str,
         clock: Clock,
         protection: Binding = LOCAL_BINDING,
+        *,
+        later: bool = False,
     ) -> None:
-        self._files: list[Path] = []
+        self._listeners: list[ipc.Listener] = []
+        self._protection = protection
+        self.bound = False
         self._context: zmq.Context[Any] = zmq.Context()
         try:
             self._gatekeeper: Gatekeeper | None = None
@@ -63,8 +71,11 @@ class Endpoint:
                     sockets.gate(self._context), protection.allowed, clock
                 )
             # XPUB is PUB that tells of its subscribers.
-            self.changes = self._bound(zmq.XPUB, changes_queue, protection)
-            self.replay = self._bound(zmq.ROUTER, replay_queue, protection)
+            self.changes = sockets.opened(self._context, zmq.XPUB, changes_queue, protection)
+            self.replay = sockets.opened(self._context, zmq.ROUTER, replay_queue, protection)
+            self._unbound = [(self.changes, changes_queue), (self.replay, replay_queue)]
+            if not later:
+                self.bind()
         except BaseException:
             self.close()
             raise
@@ -75,11 +86,19 @@ class Endpoint:
             self._poller.register(self._gatekeeper.socket, zmq.POLLIN)
         self.subscribers = 0
 
-    def _bound(self, kind: int, address: str, protection: Binding) -> zmq.Socket[bytes]:
-        socket = sockets.bound(self._context, kind, address, protection)
-        if address.startswith("ipc://"):
-            self._files.append(Path(address.removeprefix("ipc://")))
-        return socket
+    def bind(self) -> None:
+        """Let others connect; if one of the addresses cannot be bound, it may be tried again.
+
+        Raises:
+            UsageError: if that is so.
+        """
+        while self._unbound:
+            socket, address = self._unbound[0]
+            listener = sockets.bind(socket, address, self._protection)
+            if listener is not None:
+                self._listeners.append(listener)
+            del self._unbound[0]
+        self.bound = True
 
     def watch(self, descriptor: int) -> None:
         """Stop waiting when a descriptor can be read, too."""
@@ -110,8 +129,8 @@ class Endpoint:
     def close(self, linger: float = 0.0) -> None:
         """Close the sockets, with up to `linger` seconds to send what is queued."""
         self._context.destroy(linger=round(linger * 1000))
-        for path in self._files:  # ZeroMQ leaves them behind
-            path.unlink(missing_ok=True)
+        for listener in self._listeners:
+            listener.remove()
 
 
 class FeedPublisher:

@@ -1,8 +1,9 @@
 """The bridge's own thread: publishes what the master changed, whatever its disk does.
 
-The master never waits for it. While the spool cannot be written, changes are kept in memory and
-it goes on trying; if some have to be dropped, the feed gets a new epoch, by which every
-subscriber knows that it has missed something.
+The master never waits for it. While somebody else has the feed's addresses, changes are in the
+spool, from which subscribers get them later. While the spool cannot be written, changes are kept
+in memory and it goes on trying; if some have to be dropped, the feed gets a new epoch, by which
+every subscriber knows that it has missed something.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from .. import clock, encode, filesystem, times
 from ..decode import Encoding
-from ..errors import DecodeError, JournalError, StateError
+from ..errors import DecodeError, JournalError, StateError, UsageError
 from ..feed.publisher import Endpoint, FeedPublisher
 from ..journal import Accepted, Entry, Refused
 from ..journal_log import NOTICE, event
@@ -63,7 +64,7 @@ class Bridge(threading.Thread):
     Args:
         spool: the directory of the spool.
         feed: the name of the feed.
-        endpoint: its sockets, which wait for the outbox, too; closed at the end.
+        endpoint: its sockets, which wait for the outbox, too; bound here, closed at the end.
         outbox: of the master's changes.
         marks: what the last bridge left, and what this one leaves.
         running: true as long as the master may still change something.
@@ -92,6 +93,9 @@ class Bridge(threading.Thread):
         self._abis: Item | None = None  # those that this epoch knows
         self._abis_digest = b""  # of those in _held
         self._trouble = False
+        self._unbindable = ""  # why the endpoint cannot be bound
+        self._bind_wait = FIRST_WAIT
+        self._next_bind = 0.0
         self._wait = FIRST_WAIT
         self._next_try = 0.0
         self._ended_at: float | None = None
@@ -100,17 +104,39 @@ class Bridge(threading.Thread):
     # The spool
 
     def open(self) -> None:
-        """Open the spool; one that cannot be written for now is tried again later.
+        """Open the spool and bind the endpoint; what cannot be done now is tried again later.
 
         Raises:
-            StateError: if it is locked, or can never be used as it is.
+            StateError: if the spool is locked, or can never be used as it is.
         """
+        self._bind()
         try:
             self._open()
         except StateError as error:
             if not _passing(error):
                 raise
             self._failed(error)
+
+    def _bind(self) -> None:
+        """Let subscribers connect; while somebody else has an address, the master goes on."""
+        if self._endpoint.bound or clock.monotonic() < self._next_bind:
+            return
+        try:
+            self._endpoint.bind()
+        except UsageError as error:
+            if str(error) != self._unbindable:
+                log.error(
+                    "%s\n  what happens: the master goes on, and its changes are kept in the spool;"
+                    " it is tried again until subscribers can have them",
+                    error,
+                    extra=event("feed-not-bound"),
+                )
+            self._unbindable = str(error)
+            self._next_bind = clock.monotonic() + self._bind_wait
+            self._bind_wait = min(LONGEST_WAIT, 2 * self._bind_wait)
+            return
+        if self._unbindable:
+            log.log(NOTICE, "the feed's addresses are bound now", extra=event("feed-bound"))
 
     def _open(self) -> None:
         if self._gap is not None:
@@ -169,6 +195,7 @@ class Bridge(threading.Thread):
         """Publish until the master has ended and everything is published."""
         while not self._ended():
             try:
+                self._bind()
                 self._serve()
                 if clock.monotonic() >= self._next_try:
                     self._deliver()

@@ -18,7 +18,7 @@ import pytest
 from indexer import config, installation
 
 from .. import needs, samples
-from ..support import COMMAND, REPOSITORY, Site, contents, environment, piw
+from ..support import COMMAND, REPOSITORY, RUN, Site, contents, environment, piw
 
 pytestmark = pytest.mark.acceptance
 
@@ -430,9 +430,9 @@ def test_a_newer_index_is_refused_and_made_again(site: Site) -> None:
     site.take(samples.new_package("numpy"))
     index = site.state_dir / "index.db"
     newer(index)
-    for command in ("write", "rebuild", "run", "status", "check"):
-        output = site.output if command == "run" else []
-        said = site.piw(command, *output, status=3).stderr
+    for command in ("write", "rebuild", RUN, "status", "check"):
+        output = site.output if command == RUN else []
+        said = site.piw(*command.split(), *output, status=3).stderr
         assert "999-later" in said, command
         assert f"`rm {index}*`" in said, command
         assert "install that version again" in said
@@ -447,9 +447,9 @@ def test_a_newer_journal_is_refused(site: Site) -> None:
     (month,) = (site.state_dir / "journal").glob("*.db")
     newer(month)
     before = contents(site.state_dir / "journal")
-    for command in ("write", "rebuild", "run", "status", "check"):
-        output = site.output if command == "run" else []
-        said = site.piw(command, *output, status=3).stderr
+    for command in ("write", "rebuild", RUN, "status", "check"):
+        output = site.output if command == RUN else []
+        said = site.piw(*command.split(), *output, status=3).stderr
         assert str(month) in said
         assert "999-later" in said, command
         assert "install that version again" in said

@@ -27,7 +27,7 @@ PICTURE = (
     ),
     (
         "doors to the machine",
-        "lock privileges database config feed feed.curve schema.journal reload",
+        "lock privileges database config feed feed.curve feed.ipc feed.names schema.journal reload",
     ),
     (
         "bytes and rows",
@@ -39,6 +39,7 @@ PICTURE = (
         "piwheels.farm_picture piwheels.farm piwheels.farm_store piwheels.farm_view",
     ),
     ("single stages", "journal_reader counters render publish feed.sockets"),
+    ("one connection", "feed.line"),
     ("the journal", "batch journal checkpoint damaged"),
     ("receive and apply", "quarantine built_files apply feed.publisher salvage"),
     (
@@ -113,8 +114,8 @@ STAGES_NEVER = {
 
 ONLY = {
     "zmq": "daemon source feed.curve feed.peer feed.publisher feed.security feed.sockets"
-    " feed.subscriber piwheels.log_forward piwheels.log_relay piwheels.oracle piwheels.snapshots"
-    " piwheels.status_feed",
+    " feed.line feed.subscriber piwheels.log_forward piwheels.log_relay piwheels.oracle"
+    " piwheels.snapshots piwheels.status_feed",
     "time": "clock",
     "psycopg": "piwheels.postgres",
     "prometheus_client": "metrics commands.metrics",
