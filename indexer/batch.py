@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from . import encode, messages
 from .clock import Clock
-from .entries import Accepted, Entry, Lost, Refused
+from .entries import Accepted, Claimed, Entry, Lost, Refused
 from .journal_reader import Row
 
 INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -31,6 +31,7 @@ class Batch(NamedTuple):
         new_feeds: the numbers of feeds that were not known.
         positions: how far every feed of the batch is accepted with it.
         broken: why messages of a feed are lost, and its number.
+        claims: rows of the table `addresses`.
     """
 
     rows: list[Row]
@@ -40,6 +41,7 @@ class Batch(NamedTuple):
     new_feeds: dict[Feed, int]
     positions: dict[Feed, int]
     broken: list[tuple[str, int]]
+    claims: list[tuple[str, str, str]]
 
 
 def prepare(
@@ -62,8 +64,8 @@ def prepare(
         quarantine_id: the last that was given.
         clock: for the time of receipt of what is refused.
     """
-    batch = Batch([], [], [], [], {}, {}, [])
-    rows, inserts, identities, refusals, new_feeds, positions, broken = batch
+    batch = Batch([], [], [], [], {}, {}, [], [])
+    rows, inserts, identities, refusals, new_feeds, positions, broken, claims = batch
     pack, checksum, package_of = encode.to_journal, encode.checksum, messages.package_of
     for entry in entries:
         position = entry.position
@@ -110,6 +112,8 @@ def prepare(
         elif type(entry) is Lost:
             assert feed_id is not None
             broken.append((entry.why, feed_id))
+        elif type(entry) is Claimed:
+            claims.append((entry.feed, entry.address, entry.server_key))
         else:
             assert type(entry) is Refused
             quarantine_id += 1

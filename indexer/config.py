@@ -11,7 +11,7 @@ import configparser
 import difflib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,15 +67,23 @@ class QueueType(click.ParamType[Any]):
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> str:
         kind, _, rest = str(value).partition("://")
-        host, _, port = rest.rpartition(":")
-        good = rest if kind in ("ipc", "inproc") else host and _is_port(port)
-        if kind not in ("ipc", "tcp", "inproc") or not good:
+        if not is_queue(str(value)):
             self.fail(
-                f"{value!r} is no address, such as ipc:///tmp/piw-changes or tcp://host:5560",
+                f"{value!r} is no address, such as ipc:///run/piw-indexer/changes or tcp://host:5560",
                 param,
                 context,
             )
+        if kind == "ipc" and rest[:1] not in ("/", "@", "*"):  # a name of Linux' own, or any
+            return f"ipc://{os.path.abspath(rest)}"
         return str(value)
+
+
+def is_queue(text: str, kinds: Sequence[str] = ("ipc", "tcp", "inproc")) -> bool:
+    """Whether a text has the form of an address of ZeroMQ, of one of these kinds."""
+    kind, _, rest = text.partition("://")
+    host, _, port = rest.rpartition(":")
+    good = rest if kind in ("ipc", "inproc") else host and _is_port(port)
+    return kind in kinds and bool(good)
 
 
 def _is_port(text: str) -> bool:
@@ -156,13 +164,50 @@ class RateType(click.ParamType[Any]):
         return rate
 
 
+_typed: dict[Path, Path] = {}
+"""Paths from the root, and as they were typed."""
+
+
+def as_typed(path: Path) -> Path:
+    """A path, or one below it, as it was typed: so it is told what became of it."""
+    for part in (path, *path.parents):
+        if part in _typed:
+            return _typed[part] / path.relative_to(part)
+    return path
+
+
+class PathType(click.Path):
+    """A path, from here on from the root: commands leave the directory that they are typed in."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, path_type=Path)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Path:
+        given = Path(os.fsdecode(super().convert(value, param, context)))
+        _typed[given.absolute()] = given
+        return given.absolute()
+
+
+class KeyType(click.ParamType[Any]):
+    """A key, or the file that it is in."""
+
+    name = "key"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> str:
+        return os.path.abspath(value) if os.path.exists(value) else str(value)
+
+
 _SECONDS = SecondsType()
-_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_DIRECTORY = PathType(file_okay=False)
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "state-dir": {
         # Who may not look into it is told better by what looks.
-        "type": click.Path(file_okay=False, readable=False, path_type=Path),
+        "type": PathType(file_okay=False, readable=False),
         "default": "/var/lib/piw-indexer",
         "help": "Where journal and index are.",
     },
@@ -178,32 +223,40 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "changes-queue": {
         "type": QueueType(),
         "multiple": True,
-        "default": ("ipc:///tmp/piw-changes",),
+        "default": None,
         "help": "Where a publisher's change feed is. Give it once for each publisher.",
     },
     "replay-queue": {
         "type": QueueType(),
         "multiple": True,
-        "default": ("ipc:///tmp/piw-replay",),
+        "default": None,
         "help": "Where that publisher answers for missed messages; as often as --changes-queue.",
     },
     "curve-key": {
-        "type": click.Path(dir_okay=False, path_type=Path),
+        "type": PathType(dir_okay=False),
         "metavar": "FILE",
         "default": None,
         "help": "Our own private key for CURVE on tcp, made by `piw-indexer keys`.",
     },
     "curve-server-key": {
+        "type": KeyType(),
         "multiple": True,
         "metavar": "KEY|FILE",
         "default": None,
         "help": "The public key of the publisher, or its file. Give it once, or for each of them.",
     },
     "allowed-keys": {
-        "type": click.Path(path_type=Path),
+        "type": PathType(),
         "metavar": "FILE|DIR",
         "default": None,
         "help": "The public keys of those who may subscribe, one a line, or a directory of .pub.",
+    },
+    "ipc-peer": {
+        "multiple": True,
+        "metavar": "USER",
+        "default": None,
+        "help": "A user whose ipc sockets are believed, besides our own and root's; may be given"
+        " several times.",
     },
     "ipc-mode": {
         "type": ModeType(),
@@ -314,7 +367,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Messages a second. Default: as fast as it goes.",
     },
     "textfile": {
-        "type": click.Path(dir_okay=False, path_type=Path),
+        "type": PathType(dir_okay=False),
         "metavar": "FILE",
         "default": None,
         "help": "Write the metrics to this file, as node_exporter's textfile collector reads them.",
@@ -381,6 +434,54 @@ _RESERVED = {"all": "everything", "json": "as_json", "exit": "leave"}
 """Parameters of functions that would hide what Python calls so."""
 
 
+def feeds(
+    operation: str, changes_queue: tuple[str, ...], replay_queue: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """The changes-queue and the replay-queue of each publisher.
+
+    Raises:
+        UsageError: if they do not go together, or one address is given twice.
+    """
+    if len(changes_queue) != len(replay_queue):
+        raise UsageError(
+            operation,
+            f"there are {len(changes_queue)} --changes-queue, but {len(replay_queue)}"
+            " --replay-queue",
+            "give one of each for every publisher",
+        )
+    seen = set()
+    for address in (*changes_queue, *replay_queue):
+        kind, _, rest = address.partition("://")
+        same = os.path.normpath(rest) if kind == "ipc" else rest
+        if (kind, same) in seen:
+            raise UsageError(
+                operation,
+                f"the address {address} is given twice",
+                "every --changes-queue and every --replay-queue needs an address of its own",
+            )
+        seen.add((kind, same))
+    return list(zip(changes_queue, replay_queue, strict=True))
+
+
+def feed(
+    operation: str, changes_queue: tuple[str, ...], replay_queue: tuple[str, ...]
+) -> tuple[str, str]:
+    """The changes-queue and the replay-queue of the one publisher that we are.
+
+    Raises:
+        UsageError: if there is not one of each, or they are the same.
+    """
+    if len(changes_queue) != 1 or len(replay_queue) != 1:
+        raise UsageError(
+            operation,
+            "a publisher has one --changes-queue and one --replay-queue; here are"
+            f" {len(changes_queue)} and {len(replay_queue)}",
+            "say where subscribers connect to, as --changes-queue ipc:///run/piw-indexer/changes"
+            " --replay-queue ipc:///run/piw-indexer/replay",
+        )
+    return feeds(operation, changes_queue, replay_queue)[0]
+
+
 def configuration(function: _Function) -> _Function:
     """A decorator that gives a command `-c FILE`, and reads the configuration files."""
     return _configuration(_read_files)(function)
@@ -444,6 +545,26 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
         UsageError: if the file cannot be read, or has an unknown key or a bad value there.
     """
     operation = f"read the configuration {path}"
+    found = {}
+    for written, text in section(path).items():
+        try:
+            parameter, value = _option(operation, written, text)
+        except UsageError as error:
+            if mistake is None:
+                raise
+            mistake(error)
+        else:
+            found[parameter] = value
+    return found
+
+
+def section(path: Path) -> dict[str, str | None]:
+    """The section `[indexer]` of a file as it is written.
+
+    Raises:
+        UsageError: if the file cannot be read.
+    """
+    operation = f"read the configuration {path}"
     # A [DEFAULT] is a section like others: its keys are not ours.
     # piwheels writes switches without a value.
     parser = configparser.ConfigParser(
@@ -459,23 +580,11 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
     except (OSError, ValueError, configparser.Error) as error:
         cause = " ".join(str(error).split())
         raise UsageError(operation, cause, "mend that line, or name another file") from error
-    for section in parser.sections():
-        for written in parser.options(section):
+    for name in parser.sections():
+        for written in parser.options(name):
             if written.startswith("["):  # it would have been a key without a value
                 raise UsageError(operation, f"the header {written!r} has no end", "mend that line")
-    if not parser.has_section(SECTION):
-        return {}
-    found = {}
-    for written, text in parser.items(SECTION):
-        try:
-            parameter, value = _option(operation, written, text)
-        except UsageError as error:
-            if mistake is None:
-                raise
-            mistake(error)
-        else:
-            found[parameter] = value
-    return found
+    return dict(parser.items(SECTION)) if parser.has_section(SECTION) else {}
 
 
 def _option(operation: str, written: str, text: str | None) -> tuple[str, Any]:
@@ -493,6 +602,13 @@ def _option(operation: str, written: str, text: str | None) -> tuple[str, Any]:
 
 def _checked(operation: str, name: str, text: str) -> Any:
     settings = OPTIONS.get(name, {"type": click.BOOL})
+    # A value that goes on in the next line would be something else in whatever it is copied to.
+    if not settings.get("multiple") and not text.strip().isprintable():
+        raise UsageError(
+            operation,
+            f"[{SECTION}] {name} = {text!r}: it has a line break or another control character",
+            "mend that line",
+        )
     kind = click.types.convert_type(settings.get("type", str))
     try:
         if settings.get("multiple"):

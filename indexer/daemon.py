@@ -20,6 +20,8 @@ import zmq
 
 from . import __version__, clock, disk, times
 from .errors import StateError
+from .feed.names import FeedNames
+from .feed.names import Source as FeedSource
 from .feed.security import Connecting
 from .feed.subscriber import Subscriber
 from .journal import Entry, Refused, Row
@@ -59,7 +61,6 @@ class Options:
         protections: of the queues of each of them.
         writer: how documents are written.
         sources: what else it takes messages from.
-        feeds_named: whether somebody has set the feeds; by default there may be none.
     """
 
     state_dir: Path
@@ -67,7 +68,6 @@ class Options:
     protections: Sequence[Connecting]
     writer: WriterOptions
     sources: Sequence[OpenSource] = ()
-    feeds_named: bool = True
 
 
 class _StoppedError(Exception):
@@ -186,6 +186,15 @@ class Daemon:
         context: zmq.Context[Any] = zmq.Context()
         journal = self._state.journal
         try:
+            names = FeedNames(
+                journal.address,
+                [
+                    FeedSource(changes, one.server_key.decode())
+                    for (changes, _), one in zip(
+                        self._options.feeds, self._options.protections, strict=True
+                    )
+                ],
+            )
             self._subscribers = [
                 Subscriber(
                     context,
@@ -197,6 +206,7 @@ class Daemon:
                     clock.monotonic,
                     protection,
                     self._note,
+                    names,
                 )
                 for (changes, replay), protection in zip(
                     self._options.feeds, self._options.protections, strict=True
@@ -446,6 +456,9 @@ class Daemon:
             ("index-failing", self._index_trouble or self._progress.trouble),
             ("writer-failing", writer.failure or self._quiet),
             ("reload-refused", self._reload_trouble),
+            *(("peer-not-believed", one.distrust) for one in subscribers),
+            *(("peer-not-believed", one.distrust) for one in self._sources),
+            *(("feed-name-taken", one.conflict) for one in subscribers),
             *(("feed-refused", one.trouble) for one in subscribers),
             *(("source-failing", one.trouble) for one in self._sources),
         ]
@@ -463,7 +476,6 @@ class Daemon:
             "counters_published": times.to_rfc3339(counters) if counters else None,
             "feeds": self._progress.feeds(subscribers),
             "queues": [list(pair) for pair in self._options.feeds],
-            "feeds_named": self._options.feeds_named,
             "output_path": str(self._options.writer.output_path),
         }
         for source in self._sources:

@@ -48,4 +48,19 @@ class Lost(NamedTuple):
     why: str
 
 
-Entry = Accepted | Refused | Lost
+class Claimed(NamedTuple):
+    """A feed is heard, for the first time, or from now on, at an address.
+
+    Attributes:
+        feed: its name.
+        address: of its changes-queue.
+        server_key: the public key of its publisher; empty without CURVE.
+    """
+
+    feed: str
+    address: str
+    server_key: str
+    position: None = None
+
+
+Entry = Accepted | Refused | Lost | Claimed

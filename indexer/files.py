@@ -11,10 +11,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
-from . import decode, encode
+from . import decode, encode, privileges
 from .clock import Clock
 from .entries import FILE_FEED
 from .errors import DecodeError, UsageError
@@ -46,7 +45,7 @@ class MessageFile:
                 shutil.copyfileobj(sys.stdin.buffer, self._file)
                 self._file.seek(0)
             else:
-                self._file = Path(name).open("rb")  # noqa: SIM115 - closed by close()
+                self._file = privileges.typed(name).open("rb")
             digest = hashlib.file_digest(self._file, "sha256").hexdigest()
             self.size = self._file.tell()
         except OSError as error:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from . import __version__, config
+from . import __version__, config, filesystem
 from .errors import UsageError
 
 USER = "piw-indexer"
@@ -85,16 +88,89 @@ def piwheels_settings(files: list[Path], root: Path) -> dict[str, Setting]:
     for path in files:
         shown = "/" + str(path.relative_to(root)).lstrip("/")
         try:
-            text = path.read_text(encoding="utf-8")
+            text = filesystem.read(path.resolve()).decode()
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
             raise UsageError(f"read {path}", error, "mend it, or its permissions") from error
         for number, line in enumerate(text.splitlines(), 1):
             match = re.match(r"\s*([^:=;#\s\[]+)\s*[:=\s]\s*(.+?)\s*(?:\s[;#].*)?$", line)
-            if match is not None:
+            # They become lines of our configuration, comments of it at least.
+            if match is not None and match[2].isprintable() and shown.isprintable():
                 found[match[1]] = Setting(match[2], f"{shown}, line {number}")
     return found
+
+
+# What becomes a line of a file that root or systemd reads
+
+
+def checked_path(operation: str, path: Path) -> Path:
+    """A path that can stand in a unit and in a configuration file, and is what it says.
+
+    Raises:
+        UsageError: if it cannot.
+    """
+    text, cause = str(path), ""
+    if not text.startswith("/"):
+        cause = "it does not begin at the root of the file system"
+    elif not text.isprintable() or text != text.strip():
+        cause = "it has a line break, another control character, or a space at its end"
+    elif set(text) & set("\"'\\"):
+        cause = "systemd would read its quotes or backslashes in another way"
+    elif ".." in path.parts or text.startswith("//"):
+        cause = "it leads up again"
+    elif len(path.parts) == 1:
+        cause = "the daemon could write everywhere"
+    if cause:
+        raise UsageError(operation, f"{text!r}: {cause}", "name a path such as /srv/piw-indexer")
+    return path
+
+
+def checked_user(name: str) -> str:
+    """The name of a user as systemd wants it; see systemd.syntax(7).
+
+    Raises:
+        UsageError: if it is something else.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}", name):
+        raise UsageError(
+            f"install for the user {name!r}",
+            "systemd takes no such name",
+            "name one of letters, digits, _, - and dots",
+        )
+    return name
+
+
+def others_may_write(path: Path, base: Path) -> Path | None:
+    """What on the way to a file, from `base` on, somebody else than root and us may write.
+
+    What such a file says is that user's word, not that of whoever installs.
+    """
+    ours = {0, os.geteuid()}
+    for part in (path, *path.parents):
+        try:
+            status = os.lstat(part)
+        except FileNotFoundError:
+            continue
+        if status.st_uid not in ours:
+            return part
+        others = 0o002 if status.st_gid in (0, os.getegid()) else 0o022
+        # The mode of a link says nothing, and in /tmp nobody exchanges what is not his own.
+        if status.st_mode & others and not stat.S_ISLNK(status.st_mode):
+            if not status.st_mode & stat.S_ISVTX:
+                return part
+        if part == base:
+            break
+    return None
+
+
+def _word(text: str) -> str:
+    """A checked path as a word of a unit: without specifiers, and quoted if it has to be.
+
+    A $ stays as it is: variables are not looked for in these.
+    """
+    text = text.replace("%", "%%")
+    return text if re.fullmatch(r"[\w%+,./:=@~-]*", text) else f'"{text}"'
 
 
 def files(machine: Machine) -> dict[str, str]:
@@ -115,14 +191,11 @@ def files(machine: Machine) -> dict[str, str]:
 
 def _unit(name: str, machine: Machine) -> str:
     text = (resources.files("indexer.systemd") / name).read_text(encoding="utf-8")
-    output = str(machine.output_path).replace("%", "%%")
-    quoted = f'"{output}"' if " " in output else output
-    text = text.replace("ExecStart=/usr/local/bin/piw-indexer", f"ExecStart={machine.command}")
-    text = text.replace("\nUser=piwheels\n", f"\nUser={machine.user}\n")
-    text = text.replace(
-        "\nReadWritePaths=-/var/www\n",
-        f"\nReadWritePaths=-{quoted}\n" if '"' not in quoted else f'\nReadWritePaths="-{output}"\n',
-    )
+    output = checked_path("install for an output path", machine.output_path)
+    command = str(checked_path("install the command", machine.command))
+    text = text.replace("ExecStart=/usr/local/bin/piw-indexer", f"ExecStart={_word(command)}")
+    text = text.replace("\nUser=piwheels\n", f"\nUser={checked_user(machine.user)}\n")
+    text = text.replace("\nReadWritePaths=-/var/www\n", f"\nReadWritePaths={_word(f'-{output}')}\n")
     if machine.systemd >= STEPS_SINCE:
         text = text.replace(
             "\nRestartSec=10\n",
@@ -172,7 +245,9 @@ def _configuration(machine: Machine) -> str:
 def _feeds(machine: Machine) -> list[str]:
     """Where messages come from: a master, as far as one was found, and change feeds."""
     status = machine.piwheels.get("status-queue")
-    address = status.value if status else "ipc:///tmp/piw-status"
+    address = "ipc:///tmp/piw-status"
+    if status is not None and config.is_queue(status.value):
+        address = status.value
     there = address in machine.sockets
     lines = []
     if machine.piwheels or there:
@@ -191,7 +266,7 @@ def _feeds(machine: Machine) -> list[str]:
             "",
         ]
     asked = machine.piwheels.get("db-queue")
-    if asked is not None and asked.value.startswith(("ipc://", "tcp://")):
+    if asked is not None and config.is_queue(asked.value, ("ipc", "tcp")):
         lines += [
             f"# The master's database queue, from {asked.place}: packages are asked for there.",
             f"db-queue = {asked.value}",
@@ -200,15 +275,19 @@ def _feeds(machine: Machine) -> list[str]:
     else:
         lines += [
             "# The master's database queue. Nobody outside of the master can ask there, until its",
-            "# own configuration has `db-queue = ipc:///tmp/piw-db` and it was started again; then",
+            "# own configuration has `db-queue = ipc:///run/piw-indexer/db`, its unit has",
+            "# RuntimeDirectory=piw-indexer (docs/security.md), and it was started again; then",
             "# take the # away, and reload.",
-            "#db-queue = ipc:///tmp/piw-db",
+            "#db-queue = ipc:///run/piw-indexer/db",
             "",
         ]
     lines += [
+        "# Whose ipc sockets are believed, besides those of root and of the user of the daemon.",
+        f"#ipc-peer = {MASTERS_USER}",
+        "",
         "# A change feed, of `piw-indexer bridge` or of another publisher; both addresses.",
-        "#changes-queue = ipc:///run/piwheels/changes",
-        "#replay-queue = ipc:///run/piwheels/replay",
+        "#changes-queue = ipc:///run/piw-indexer/changes",
+        "#replay-queue = ipc:///run/piw-indexer/replay",
         "",
     ]
     return lines
@@ -233,16 +312,18 @@ def _log_queue(machine: Machine) -> list[str]:
 
 def marked(text: str) -> str:
     """A text with a first line that tells whether it was edited since."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = _digest(text)
     return f"# Written by `piw-indexer install` {__version__}, {digest}.\n{text}"
 
 
 def untouched(text: str) -> bool:
     """Whether it is as it was written."""
     match = _MARK.match(text)
-    return (
-        match is not None and hashlib.sha256(text[match.end() :].encode()).hexdigest() == match[1]
-    )
+    return match is not None and _digest(text[match.end() :]) == match[1]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def same(one: str, other: str) -> bool:
@@ -250,46 +331,75 @@ def same(one: str, other: str) -> bool:
     return _MARK.sub("", one, 1) == _MARK.sub("", other, 1)
 
 
-def read(path: Path) -> str | None:
-    """What a file says; None if it is not there.
+@contextmanager
+def within(base: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+    """The open directory that a path below a root is in, and its name there.
+
+    Below another root than this machine's no link is followed: in an image that others have made,
+    one could lead out of it.
+
+    Raises:
+        OSError: if there is no such directory.
+    """
+    *parents, name = PurePosixPath(path.lstrip("/")).parts
+    with ExitStack() as stack:
+        here = stack.enter_context(filesystem.directory(base, follow=True))
+        for part in parents:
+            if make:
+                try:
+                    os.mkdir(part, 0o755, dir_fd=here)
+                except FileExistsError:
+                    pass
+            there = filesystem.directory(part, dir_fd=here, follow=base == Path("/"))
+            here = stack.enter_context(there)
+        yield here, name
+
+
+def read(base: Path, path: str) -> str | None:
+    """What a file below a root says; None if it is not there.
 
     Raises:
         UsageError: if it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        with within(base, path) as (directory, name):
+            return filesystem.read(name, dir_fd=directory).decode(errors="surrogateescape")
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise refused(f"read {path}", error) from error
+        raise refused(f"read {below(base, path)}", error) from error
 
 
-def put(path: Path, text: str) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        UsageError: if that is refused.
-    """
-    new = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(text, encoding="utf-8")
-        new.chmod(0o644)
-        os.rename(new, path)
-    except OSError as error:
-        raise refused(f"write {path}", error) from error
-
-
-def take_away(path: Path) -> None:
-    """Remove a file.
+def put(base: Path, path: str, text: str) -> None:
+    """Write a file below a root, whole or not at all.
 
     Raises:
         UsageError: if that is refused.
     """
     try:
-        path.unlink()
+        with within(base, path, make=True) as (directory, name):
+            filesystem.stage(directory, name, text.encode(), 0o644, durable=True)
+            filesystem.put(directory, name)
     except OSError as error:
-        raise refused(f"remove {path}", error) from error
+        raise refused(f"write {below(base, path)}", error) from error
+
+
+def take_away(base: Path, path: str) -> None:
+    """Remove a file below a root.
+
+    Raises:
+        UsageError: if that is refused.
+    """
+    try:
+        with within(base, path) as (directory, name):
+            os.unlink(name, dir_fd=directory)
+    except OSError as error:
+        raise refused(f"remove {below(base, path)}", error) from error
+
+
+def below(base: Path, path: str) -> Path:
+    """Where a path is below a root."""
+    return base / path.lstrip("/")
 
 
 def refused(operation: str, error: OSError) -> UsageError:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import batch, database, directories, disk, encode, filesystem, times
 from .clock import Clock
-from .entries import Accepted, Entry, Identity, Lost, Refused
+from .entries import Accepted, Claimed, Entry, Identity, Lost, Refused
 from .errors import DecodeError, ForeignFileError, JournalError, NewerDatabaseError, StateError
 from .journal_reader import (
     SALVAGE_HINT,
@@ -33,6 +33,7 @@ from .schema import journal as schema
 
 __all__ = [
     "Accepted",
+    "Claimed",
     "Entry",
     "Feed",
     "Identity",
@@ -89,6 +90,7 @@ class Journal(JournalReader):
         self._feed_ids: dict[tuple[str, int], int] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._epochs: dict[str, int] = {}
+        self._addresses: dict[str, tuple[str, str]] = {}
         self._quarantine_id = 0
         self._kept: dict[str, tuple[int, int]] = {}  # messages and bytes of a source, this month
         self._was_full = False
@@ -127,6 +129,7 @@ class Journal(JournalReader):
             ) from error
         with explained(path):
             feeds = writer.execute("SELECT feed_id, feed, epoch, serial FROM feeds").fetchall()
+            addresses = writer.execute("SELECT feed, address, server_key FROM addresses").fetchall()
             meta = dict(writer.execute("SELECT key, value FROM meta").fetchall())
             serial = writer.execute("SELECT max(serial) FROM messages").fetchone()[0]
             refused = writer.execute("SELECT max(quarantine_id) FROM quarantine").fetchone()[0]
@@ -142,6 +145,7 @@ class Journal(JournalReader):
             self._feed_ids[feed, epoch] = feed_id
             self._positions[feed, epoch] = accepted
             self._epochs[feed] = epoch
+        self._addresses.update((feed, (address, key)) for feed, address, key in addresses)
         self.serial = max(meta["after"], serial or 0, *(end for _, end in lost_of(meta)))
         self._quarantine_id = meta["after_quarantine"] if refused is None else refused
         self._kept = {source: (messages, size) for source, messages, size in kept}
@@ -178,11 +182,13 @@ class Journal(JournalReader):
                 feeds: list[tuple[object, ...]] = []
                 if self._writer is not None:
                     feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
+                addresses = [(feed, *where) for feed, where in self._addresses.items()]
                 database.remove(unfinished)
                 connection = database.open_writer(unfinished, schema.SCHEMA, synchronous="FULL")
                 try:
                     with database.transaction(connection):
                         connection.executemany("INSERT INTO feeds VALUES (?, ?, ?, ?, ?)", feeds)
+                        connection.executemany("INSERT INTO addresses VALUES (?, ?, ?)", addresses)
                         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
                     # In another mode it would be changed once more under its own name, and a kill
                     # at that moment would leave what no reader can undo.
@@ -227,6 +233,10 @@ class Journal(JournalReader):
         """The newest epoch of a feed that is known; None for a new feed."""
         return self._epochs.get(feed)
 
+    def address(self, feed: str) -> tuple[str, str] | None:
+        """The address and the server key that a feed belongs to; None for a new feed."""
+        return self._addresses.get(feed)
+
     def append(self, entries: Iterable[Entry]) -> list[Row]:
         """Make a batch durable, in one commit; what was accepted before is passed over.
 
@@ -253,7 +263,7 @@ class Journal(JournalReader):
             self._quarantine_id,
             self._clock,
         )
-        if not made.inserts and not made.refusals and not made.positions:
+        if not (made.inserts or made.refusals or made.positions or made.claims):
             return made.rows
         quarantine_id, kept = self._quarantine_id, self._kept
         with explained(self._writer_path, writing=True), database.transaction(writer):
@@ -267,6 +277,7 @@ class Journal(JournalReader):
                 writer.executemany("INSERT INTO identities VALUES (?)", made.identities)
             if made.refusals:
                 quarantine_id, kept = self._quarantine(writer, made.refusals)
+            writer.executemany("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", made.claims)
             # The first loss says most; a repair makes room for the next.
             writer.executemany(
                 "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed_id = ?", made.broken
@@ -284,6 +295,7 @@ class Journal(JournalReader):
         for key in gone:
             self._feed_ids.pop(key, None)
             self._positions.pop(key, None)
+        self._addresses.update((feed, (address, key)) for feed, address, key in made.claims)
         self.serial += len(made.rows)
         self._quarantine_id, self._kept = quarantine_id, kept
         return made.rows

@@ -124,7 +124,7 @@ class Progress:
         return [
             {
                 "feed": state.feed,
-                "epoch": state.epoch,
+                "epoch": state.known_epoch,
                 "serial": state.serial,
                 "published": state.published,
                 "lag": max(0, state.published - state.serial),

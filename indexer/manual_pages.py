@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def link(prefix: Path, base: Path, dry_run: bool) -> str:
         UsageError: if a link cannot be made.
     """
     theirs = prefix / "share" / "man"
-    ours = _below(base)
+    ours = installation.below(base, DIRECTORY)
     pages = {page.relative_to(theirs): page for page in sorted(theirs.glob(_PAGES))}
     if not pages or theirs.resolve() == ours.resolve():
         return ""
@@ -38,14 +39,9 @@ def link(prefix: Path, base: Path, dry_run: bool) -> str:
         return ""
     if not dry_run:
         for path in old:
-            installation.take_away(path)
+            installation.take_away(base, _path(base, path))
         for path, page in new.items():
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.unlink(missing_ok=True)
-                path.symlink_to(page)
-            except OSError as error:
-                raise installation.refused(f"link {path}", error) from error
+            _link(base, path, page)
     return f"{DIRECTORY}: {len(new)} manual pages {'would be ' if dry_run else ''}linked"
 
 
@@ -60,17 +56,31 @@ def unlink(base: Path, dry_run: bool) -> str:
         return ""
     if not dry_run:
         for path in links:
-            installation.take_away(path)
+            installation.take_away(base, _path(base, path))
     return f"{DIRECTORY}: {len(links)} links {'would be ' if dry_run else ''}removed"
 
 
-def _below(base: Path) -> Path:
-    return base / DIRECTORY.lstrip("/")
+def _path(base: Path, path: Path) -> str:
+    """A path of a root as `installation` wants it."""
+    return f"/{path.relative_to(base)}"
+
+
+def _link(base: Path, path: Path, page: Path) -> None:
+    """Make a link to a page in place of one that is there."""
+    try:
+        with installation.within(base, _path(base, path), make=True) as (directory, name):
+            try:
+                os.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                pass
+            os.symlink(page, name, dir_fd=directory)
+    except OSError as error:
+        raise installation.refused(f"link {path}", error) from error
 
 
 def _links(base: Path) -> Iterator[Path]:
     """Links to pages of an environment, which may have gone."""
-    for path in sorted(_below(base).glob(_PAGES)):
+    for path in sorted(installation.below(base, DIRECTORY).glob(_PAGES)):
         if path.is_symlink() and path.readlink().parts[-4:-2] == ("share", "man"):
             yield path
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from . import clock, printable, times
+from . import clock, filesystem, printable, times
 from .errors import StateError, UsageError
 from .problems import KINDS
 from .status import STALE, gather, unreadable
@@ -339,14 +339,14 @@ def exposition(directory: Path) -> bytes:
     return generate_latest(registry(directory))
 
 
-def write(path: Path, directory: Path) -> None:
-    """Put the exposition in its place, whole: node_exporter may read it at any moment.
+def write(path: Path, content: bytes) -> None:
+    """Put an exposition in its place, whole: node_exporter may read it at any moment.
 
     Raises:
         UsageError: if it cannot be written.
     """
     try:
-        write_to_textfile(str(path), registry(directory))
+        filesystem.write(path, content, filesystem.DOCUMENT)
     except OSError as error:
         raise UsageError(
             f"write the metrics to {path}",

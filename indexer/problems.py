@@ -134,6 +134,19 @@ KINDS = {
             "compare the keys on both sides (piw-indexer keys FILE --show)",
         ),
         Kind(
+            "peer-not-believed",
+            CRITICAL,
+            "A socket that we should connect to belongs to somebody whom nobody has named.",
+            "see who it is (ss -xlp); if it is the user of the peer, name it with --ipc-peer",
+        ),
+        Kind(
+            "feed-name-taken",
+            CRITICAL,
+            "Somebody spoke for a feed that belongs to another address; it was not taken.",
+            "give each publisher another name with its --feed; if the feed has moved, take its old"
+            " address out of --changes-queue; systemctl reload piw-indexer",
+        ),
+        Kind(
             "feed-never-heard",
             WARNING,
             "No publisher was heard on a change feed since the daemon started.",

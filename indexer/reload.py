@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import msgpack
 
+from . import privileges
+
 HANDED_OVER = "PIW_INDEXER_HANDED_OVER"
 """In the environment of the new one: the descriptor of what the old one held."""
 
@@ -32,6 +34,7 @@ class Check:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:], "--validate"],
+            cwd=privileges.start(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -68,6 +71,7 @@ def again(frames: Sequence[Sequence[bytes]], umask: int) -> None:
             memory.write(msgpack.packb(list(frames)))
         environment[HANDED_OVER] = str(descriptor)
     os.umask(umask)
+    os.chdir(privileges.start())
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

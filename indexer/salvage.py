@@ -36,6 +36,7 @@ _INSERTS = {
     "identities": "INSERT OR IGNORE INTO identities VALUES (?)",
     "quarantine_cut": "INSERT OR IGNORE INTO quarantine_cut VALUES (?, ?, ?)",
     "quarantine_let_go": "INSERT OR IGNORE INTO quarantine_let_go VALUES (?, ?, ?)",
+    "addresses": "INSERT OR IGNORE INTO addresses VALUES (?, ?, ?)",
 }
 
 
@@ -337,7 +338,13 @@ def _replace(
                 connection.executemany(
                     _INSERTS["quarantine"], [linked(row, 2) for row in quarantine]
                 )
-                for name in ("retries", "identities", "quarantine_cut", "quarantine_let_go"):
+                for name in (
+                    "retries",
+                    "identities",
+                    "quarantine_cut",
+                    "quarantine_let_go",
+                    "addresses",
+                ):
                     connection.executemany(_INSERTS[name], one.month.table(name))
             database.fold(connection)
         finally:

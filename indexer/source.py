@@ -34,6 +34,10 @@ class Source(Protocol):
     def trouble(self) -> str:
         """What is not well with it; empty if nothing is."""
 
+    @property
+    def distrust(self) -> str:
+        """Why what is at an address of its is not believed; empty if it is."""
+
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
         """Which to wait for input on, at this moment."""
 

@@ -236,7 +236,7 @@ def _alerts(status: dict[str, Any]) -> list[Alert]:
     """What is not well, the worst first; empty if all is well."""
     found = [*_holder_alerts(status), *_disk_alerts(status)]
     if status["daemon"] is not None:
-        found += _daemon_alerts(status["daemon"], known=bool(status["feeds"]))
+        found += _daemon_alerts(status["daemon"])
     for feed in status["feeds"]:
         found += _feed_alerts(feed)
     found += _index_alerts(status)
@@ -304,8 +304,8 @@ def _disk_alerts(status: dict[str, Any]) -> list[Alert]:
     return found
 
 
-def _daemon_alerts(live: dict[str, Any], *, known: bool = False) -> list[Alert]:
-    """What the daemon says is wrong; `known` if the journal has messages of a change feed."""
+def _daemon_alerts(live: dict[str, Any]) -> list[Alert]:
+    """What the daemon says is wrong."""
     found = [explained(one["id"], one["text"]) for one in live.get("troubles", ())]
     age = live["age_seconds"]
     if age > STALE:
@@ -319,13 +319,11 @@ def _daemon_alerts(live: dict[str, Any], *, known: bool = False) -> list[Alert]:
                 f"what the daemon said last is {-age:.0f} s in the future: the clock was set back",
             )
         )
-    # Beside a master that is followed in other ways, perhaps nobody publishes a change feed.
-    expected = known or live.get("feeds_named", False)
-    elsewhere = not expected and live.keys() & {"status_feed", "db_queue", "log_queue"}
     running = times.parse_rfc3339(live["at"]) - times.parse_rfc3339(live["started"])
-    if running > STALE * times.SECOND and not elsewhere:
+    if running > STALE * times.SECOND:
         heard = {feed["changes_queue"] for feed in live["feeds"]}
-        refused = any(one["id"] == "feed-refused" for one in live.get("troubles", ()))
+        told = {"feed-refused", "feed-name-taken", "peer-not-believed"}
+        refused = any(one["id"] in told for one in live.get("troubles", ()))
         found += [
             alert("feed-never-heard", f"nobody has been heard at {changes} yet")
             for changes, _ in live["queues"]

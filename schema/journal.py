@@ -93,6 +93,16 @@ CREATE TABLE quarantine_let_go (
 CREATE INDEX quarantine_source ON quarantine (source)
 """
 
+ADDRESSES = """
+CREATE TABLE addresses (
+    -- Where every change feed was heard first: nobody else may use its name. A new month begins
+    -- with a copy.
+    feed       TEXT NOT NULL PRIMARY KEY,    -- the publisher's name
+    address    TEXT NOT NULL,                -- of its changes-queue
+    server_key TEXT NOT NULL                 -- its public key of CURVE; empty without
+) STRICT, WITHOUT ROWID;
+"""
+
 SCHEMA = Schema(
     "piw-indexer-journal",
     APPLICATION_ID,
@@ -101,5 +111,6 @@ SCHEMA = Schema(
         "002-identities": IDENTITIES,
         "003-checksums": CHECKSUMS,
         "004-quarantine-bounds": QUARANTINE_BOUNDS,
+        "005-addresses": ADDRESSES,
     },
 )

@@ -289,8 +289,8 @@ def _configuration_page() -> Page:
     yield ".SH EXAMPLE"
     yield ".nf"
     yield from ("[indexer]", "state\\-dir = /srv/index", "output\\-path = /var/www")
-    yield from ("changes\\-queue = ipc:///run/piwheels/changes",)
-    yield from ("replay\\-queue = ipc:///run/piwheels/replay", "settle = 2")
+    yield from ("changes\\-queue = ipc:///run/piw-indexer/changes",)
+    yield from ("replay\\-queue = ipc:///run/piw-indexer/replay", "settle = 2")
     yield ".fi"
     yield from _see_also(("piw-indexer", 1))
 

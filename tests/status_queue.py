@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 import zmq
 
 from indexer.piwheels import cbor
 
-from .support import DEADLINE
+from .support import eventually
 
 
 class StatusQueue:
@@ -34,13 +34,19 @@ class StatusQueue:
         self._control = self._context.socket(zmq.PULL)
         self._control.bind(control)
 
-    def wait_for_subscriber(self) -> None:
-        """Wait until somebody begins to listen; what is said before is lost."""
-        what = b""
-        while what != b"\1":  # and not somebody who has left
-            if not self._status.poll(round(DEADLINE * 1000)):
-                pytest.fail("nobody subscribes")
-            what = self._status.recv()
+    def wait_for_subscriber(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Wait until somebody begins to listen; what is said before is lost.
+
+        Args:
+            meanwhile: done again and again, by a test that is the subscriber, too.
+        """
+
+        def subscribed() -> bool:
+            meanwhile()
+            # And not somebody who has left.
+            return bool(self._status.poll(0)) and self._status.recv() == b"\1"
+
+        eventually(subscribed)
 
     def say(self, *frames: bytes) -> None:
         for frame in frames:

@@ -32,6 +32,9 @@ DEADLINE = 60.0
 
 Environment = dict[str, str]
 
+RUN = "run --status-queue=ipc:///run/nobody/status"
+"""A daemon that has something to follow, for who does not care what."""
+
 
 # Cases
 

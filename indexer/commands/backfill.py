@@ -8,6 +8,7 @@ import click
 
 from .. import clock, config, printable
 from ..errors import UsageError
+from ..feed import ipc, security
 from ..piwheels import backfill as backfills
 from ..piwheels import fill
 from ..piwheels.oracle import connected
@@ -21,6 +22,8 @@ from ..state import State
 @config.configuration
 @config.option("state-dir")
 @config.option("db-queue")
+@config.option("ipc-peer")
+@config.flag("allow-insecure-tcp")
 @config.option("pause")
 @config.option("dsn")
 @config.option("download-days")
@@ -28,6 +31,8 @@ from ..state import State
 def backfill(
     state_dir: Path,
     db_queue: str | None,
+    ipc_peer: tuple[str, ...],
+    allow_insecure_tcp: bool,
     pause: float,
     dsn: str | None,
     download_days: int | None,
@@ -49,16 +54,21 @@ def backfill(
             "there is no --db-queue to ask, and no --dsn to read"
             if dsn is None
             else "there are a --db-queue and a --dsn: it cannot do both",
-            "set db-queue = ipc:///tmp/piw-db in the master's configuration, restart it, and give"
-            " the same here; or give as --dsn the database of the master",
+            "set db-queue = ipc:///run/piw-indexer/db in the master's configuration, restart it,"
+            " and give the same here; or give as --dsn the database of the master",
         )
     if dsn is not None:
         _from_database(state_dir, dsn, download_days)
         return
     assert db_queue is not None
+    protection = security.Connecting(insecure=allow_insecure_tcp, peers=ipc.user_ids(ipc_peer))
+    security.endpoint("connect to", db_queue, protection)
     state = State(state_dir, "backfill", clock.now)
     try:
-        with connected(db_queue, clock.monotonic) as oracle, bar("packages") as progress:
+        with (
+            connected(db_queue, clock.monotonic, protection) as oracle,
+            bar("packages") as progress,
+        ):
             asker = backfills.Asker(oracle, pause, clock.now, clock.sleep)
             found = backfills.backfill(state, asker, progress)
     finally:

@@ -12,9 +12,8 @@ from typing import Any
 
 import click
 
-from .. import clock, config
+from .. import clock, config, privileges
 from ..directories import SPOOL
-from ..errors import UsageError
 from ..feed import security
 from ..feed.spool_server import Options, SpoolServer
 from ..piwheels.bridge import Bridge
@@ -61,10 +60,10 @@ def bridge(
     no_downloads: bool,
 ) -> Any:
     """See `help` above."""
-    if len(changes_queue) != 1 or len(replay_queue) != 1:
-        raise UsageError("bridge", "a publisher has one --changes-queue and one --replay-queue")
+    privileges.become_owner(state_dir)  # the master stays in the directory that it was started in
+    changes, replay = config.feed("bridge", changes_queue, replay_queue)
     security.for_publisher(  # what is wrong there is said at once, not by the process that serves
-        [*changes_queue, *replay_queue],
+        [changes, replay],
         curve_key,
         allowed_keys,
         allow_insecure_tcp,
@@ -83,8 +82,8 @@ def bridge(
         Options(
             str((state_dir / SPOOL).absolute()),
             feed or socket.gethostname(),
-            changes_queue[0],
-            replay_queue[0],
+            changes,
+            replay,
             None if curve_key is None else str(curve_key.absolute()),
             None if allowed_keys is None else str(allowed_keys.absolute()),
             allow_insecure_tcp,

@@ -56,16 +56,18 @@ def checkpoint(state_dir: Path) -> None:
         origin = "a replay of the journal"
         if start is not None:
             origin = f"a replay from {start.path.name} on"
-        printable.echo(f"{made.path}: the index at serial {made.serial}, the same as {origin}")
+        printable.echo(
+            f"{config.as_typed(made.path)}: the index at serial {made.serial}, the same as {origin}"
+        )
         months = reader.months_before(made.serial)
         if months:
             printable.echo("These months may be archived now (move them away, the oldest first):")
         for path in months:
             waiting = reader.waiting(path)
             note = f"  ({waiting} messages of the quarantine go with it)" if waiting else ""
-            printable.echo(f"  {path}{note}")
+            printable.echo(f"  {config.as_typed(path)}{note}")
             write_ahead = Path(f"{path}-wal")
             if write_ahead.exists() and write_ahead.stat().st_size:
-                printable.echo(f"  {write_ahead}  (belongs to it)")
+                printable.echo(f"  {config.as_typed(write_ahead)}  (belongs to it)")
     finally:
         reader.close()

@@ -24,6 +24,7 @@ from ..demo_screen import Picture
 from ..directories import JOURNAL
 from ..errors import UsageError
 from ..interruption import Interruption
+from ..privileges import become_owner
 from ..simulation import Farm
 
 DAYS = 35
@@ -38,7 +39,7 @@ LINE_EVERY = 1.0
 SHOWN = 5
 """Rows of an answer."""
 
-_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_DIRECTORY = config.PathType(file_okay=False)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -152,6 +153,8 @@ def demo(
     )
     if seconds is None:
         seconds = LIVE_SECONDS if watched else UNWATCHED_SECONDS
+    if state_dir is not None:
+        become_owner(state_dir)
     for directory, option in ((state_dir, "--state-dir"), (output_path, "--output-path")):
         if directory is not None:
             _require_empty(directory, option)

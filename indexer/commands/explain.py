@@ -13,6 +13,7 @@ from rich.text import Text
 from .. import clock, config, printable
 from ..directories import JOURNAL, refuse_missing
 from ..explain import explain as gather
+from ..privileges import as_owner
 from ..progress import bar, console
 
 
@@ -23,6 +24,7 @@ from ..progress import bar, console
 @config.option("output-path")
 @config.option("site-url")
 @config.flag("json")
+@as_owner
 def explain(package: str, state_dir: Path, output_path: Path, site_url: str, as_json: bool) -> None:
     """What the index knows of a package, what is published, what is pending, and why.
 

@@ -12,6 +12,7 @@ from rich.live import Live
 from .. import clock, config, farm_screen, printable
 from ..errors import PeerError
 from ..interruption import Interruption
+from ..privileges import as_owner
 from ..progress import console
 from ..status import live_farm
 
@@ -23,6 +24,7 @@ EVERY = 1.0
 @config.configuration_to_look
 @config.option("state-dir")
 @config.flag("json")
+@as_owner
 def farm(state_dir: Path, as_json: bool) -> None:
     """The build slaves: what each is doing, its load and health, and the latest builds.
 

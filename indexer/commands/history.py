@@ -13,6 +13,7 @@ from rich.text import Text
 from .. import config, index, lookup, names, printable, times
 from .. import history as past
 from ..directories import JOURNAL, refuse_missing
+from ..privileges import as_owner
 from ..progress import bar, console
 
 
@@ -24,6 +25,7 @@ from ..progress import bar, console
 @config.option("limit")
 @config.flag("with-downloads")
 @config.flag("json")
+@as_owner
 def history(
     package: str,
     state_dir: Path,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, index, printable
+from .. import clock, config, filesystem, index, printable
 from ..errors import DecodeError
 from ..journal import Accepted, Entry
 from ..piwheels import site as sites
@@ -20,7 +20,7 @@ _BATCH = 500
 
 
 @click.command("import-site")
-@click.argument("site", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("site", type=config.PathType(file_okay=False))
 @config.configuration
 @config.option("state-dir")
 @as_owner
@@ -39,7 +39,8 @@ def import_site(site: Path, state_dir: Path) -> None:
     finally:
         state.close()
     printable.echo(
-        f"{site}: {len(documents):,} documents, {taken:,} of them new, {counted:,} counters taken"
+        f"{config.as_typed(site)}: {len(documents):,} documents, {taken:,} of them new,"
+        f" {counted:,} counters taken"
     )
     if unusable:
         printable.echo(
@@ -56,7 +57,7 @@ def _take_documents(
     taken = unusable = 0
     batch: list[Entry] = []
     for number, path in enumerate(documents, 1):
-        content = path.read_bytes()
+        content = filesystem.read(path.resolve())
         package = path.parent.parent.name
         try:
             found = sites.snapshot(content, spellings.get(package, []), clock.now())
@@ -81,7 +82,7 @@ def _take_counters(state: State, path: Path) -> int:
     known = dict(
         state.connection.execute("SELECT package, downloads_all FROM download_counts").fetchall()
     )
-    content = path.read_bytes()
+    content = filesystem.read(path.resolve())
     try:
         found = [
             Accepted(None, message)

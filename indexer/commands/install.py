@@ -22,6 +22,7 @@ _START = (
     "systemctl daemon-reload",
     "systemctl enable --now piw-indexer.service piw-indexer-check.timer",
 )
+_SOURCES = re.compile(r"^(changes|status|db|log)-queue =", re.MULTILINE)
 _STOP = "systemctl disable --now piw-indexer.service piw-indexer-check.timer"
 
 
@@ -49,7 +50,7 @@ def install(
     machine = _machine(base, output_path if given else None, user)
     texts = installation.files(machine)
     for path, text in texts.items():
-        _lay(_below(base, path), path, text, dry_run)
+        _lay(base, path, text, dry_run)
     pages = manual_pages.link(Path(sys.prefix), base, dry_run)
     if pages:
         printable.echo(pages)
@@ -75,15 +76,23 @@ def install(
                     " everybody; install piw-indexer below /opt, as docs/install.md has it",
                     err=True,
                 )
+            writable = installation.others_may_write(program, Path("/"))
+            if writable is not None:
+                printable.echo(
+                    f"piw-indexer: others than root may write {writable}: whoever does that is root"
+                    " when root types piw-indexer; install it as root, below /opt",
+                    err=True,
+                )
+    if not _SOURCES.search(texts[installation.CONFIGURATION]):
+        printable.echo(
+            f"{installation.CONFIGURATION} names nothing to follow, because no master was found:"
+            " before it is started, set changes-queue and replay-queue there, or status-queue."
+        )
     printable.echo(
         "To start it:" if not dry_run else "Nothing was written. To start it, after that:"
     )
     for line in _START:
         printable.echo(f"  {line}")
-
-
-def _below(base: Path, path: str) -> Path:
-    return base / path.lstrip("/")
 
 
 def _machine(base: Path, output_path: Path | None, user: str | None) -> Machine:
@@ -99,35 +108,63 @@ def _machine(base: Path, output_path: Path | None, user: str | None) -> Machine:
     theirs = []
     for file in config.PIWHEELS_FILES:
         if not file.startswith("~"):
-            theirs.append(_below(base, file))
+            theirs.append(installation.below(base, file))
         elif name in homes:
-            theirs.append(_below(base, homes[name] + file[1:]))
+            theirs.append(installation.below(base, homes[name] + file[1:]))
     piwheels = installation.piwheels_settings(theirs, base)
     chosen = output_path
-    for path in (*theirs, _below(base, installation.CONFIGURATION)):
-        if output_path is None and path.is_file():
-            chosen = config.read_file(path).get("output_path", chosen)
+    if chosen is None:
+        for path in (*theirs, installation.below(base, installation.CONFIGURATION)):
+            if path.is_file():
+                chosen = _configured(path, base) or chosen
     command = Path(sys.prefix) / "bin" / "piw-indexer"
     if not command.is_file():
         command = Path(sys.argv[0]).absolute()
     sockets = {
-        f"ipc:///tmp/{path.name}" for path in _below(base, "/tmp").glob("piw-*") if path.is_socket()
+        f"ipc:///tmp/{path.name}"
+        for path in installation.below(base, "/tmp").glob("piw-*")
+        if path.is_socket()
     }
     return Machine(
         command=command,
         user=name,
-        output_path=(chosen or installation.OUTPUT_PATH).absolute(),
+        output_path=chosen or installation.OUTPUT_PATH,
         piwheels=piwheels,
         sockets=frozenset(sockets),
         systemd=_systemd() if base == Path("/") else 0,
     )
 
 
+def _configured(path: Path, base: Path) -> Path | None:
+    """The output path that a configuration file names, if only root may write it.
+
+    Units say with it what the daemon may write, and root makes the directory.
+    """
+    writable = installation.others_may_write(path.resolve(), base.resolve())
+    writable = writable or installation.others_may_write(path, base)
+    try:
+        config.read_file(path)
+        found = {key.replace("_", "-"): text for key, text in config.section(path).items()}
+    except UsageError:
+        if writable is None:
+            raise
+        return None
+    text = (found.get("output-path") or "").strip()
+    if not text or writable is None:
+        return Path(text) if text else None
+    printable.echo(
+        f"piw-indexer: the output-path in {path} is not taken, because others than root may write"
+        f" {writable}: give it as --output-path, if it is right",
+        err=True,
+    )
+    return None
+
+
 def _homes(base: Path) -> dict[str, str]:
     """The users and their homes; for another root, those of its passwd."""
     if base == Path("/"):
         return {one.pw_name: one.pw_dir for one in pwd.getpwall()}
-    text = installation.read(base / "etc" / "passwd") or ""
+    text = installation.read(base, "/etc/passwd") or ""
     return {
         fields[0]: fields[5] for line in text.splitlines() if len(fields := line.split(":")) == 7
     }
@@ -153,14 +190,13 @@ def _closed(path: Path) -> Path | None:
     return None
 
 
-def _lay(target: Path, path: str, text: str, dry_run: bool) -> None:
+def _lay(base: Path, path: str, text: str, dry_run: bool) -> None:
     """Write a file, unless somebody has edited the one that is there."""
-    there = installation.read(target)
+    there = installation.read(base, path)
     if there is not None and installation.same(there, text):
         printable.echo(f"{path}: as it should be")
         return
     kept = there is not None and not installation.untouched(there)
-    aim = target.with_name(f"{target.name}.new") if kept else target
     shown = f"{path}.new" if kept else path
     what = "kept, it was edited; the new text is beside it" if kept else "written"
     if dry_run:
@@ -176,7 +212,7 @@ def _lay(target: Path, path: str, text: str, dry_run: bool) -> None:
         for line in lines:
             printable.echo(f"    {line}".rstrip())
         return
-    installation.put(aim, text)
+    installation.put(base, shown, text)
     printable.echo(f"{path}: {what}" + (f": {shown}" if kept else ""))
 
 
@@ -195,7 +231,7 @@ def _run(helper: tuple[str, ...]) -> None:
 
 def _remove(base: Path, dry_run: bool) -> None:
     """Take away what was written and not edited since."""
-    units = _below(base, installation.UNIT_DIRECTORY)
+    units = installation.below(base, installation.UNIT_DIRECTORY)
     wanted = [
         path.name for path in units.glob("*.wants/piw-indexer*") if path.name in installation.UNITS
     ]
@@ -204,8 +240,7 @@ def _remove(base: Path, dry_run: bool) -> None:
             "remove the units", f"{' and '.join(sorted(wanted))} would still be started", _STOP
         )
     for path in installation.EVERY_FILE:
-        target = _below(base, path)
-        there = installation.read(target)
+        there = installation.read(base, path)
         if there is None:
             continue
         if not installation.untouched(there):
@@ -213,7 +248,7 @@ def _remove(base: Path, dry_run: bool) -> None:
         elif dry_run:
             printable.echo(f"{path}: would be removed")
         else:
-            installation.take_away(target)
+            installation.take_away(base, path)
             printable.echo(f"{path}: removed")
     pages = manual_pages.unlink(base, dry_run)
     if pages:

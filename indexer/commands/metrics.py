@@ -14,7 +14,7 @@ import click
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
-from .. import config, printable
+from .. import config, printable, privileges
 from .. import metrics as exposed
 from ..errors import UsageError
 
@@ -113,10 +113,15 @@ def metrics(state_dir: Path, textfile: Path | None, listen: tuple[str, int] | No
     if listen is not None:
         if textfile is not None:
             raise UsageError("show the metrics", "--textfile and --listen are given", "give one")
+        privileges.become_owner(state_dir)
         _serve(state_dir, *listen)
     elif textfile is not None:
-        exposed.write(textfile, state_dir)
+        # The state is its owner's, the file belongs to whoever asks for it.
+        with privileges.looking_as_owner(state_dir):
+            content = exposed.exposition(state_dir)
+        exposed.write(textfile, content)
     else:
+        privileges.become_owner(state_dir)
         printable.echo(exposed.exposition(state_dir), nl=False)
 
 

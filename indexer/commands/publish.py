@@ -9,9 +9,8 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, printable
+from .. import clock, config, database, directories, filesystem, printable
 from ..directories import SPOOL
-from ..errors import UsageError
 from ..feed import security
 from ..feed.curve import KeyList
 from ..feed.publisher import FeedPublisher
@@ -62,23 +61,24 @@ def publish(
     Its spool is STATE_DIR/spool. A file that was sent in part goes on where it stopped. Without
     a file it only serves those who missed something. Stays until it is interrupted.
     """
-    if len(changes_queue) != 1 or len(replay_queue) != 1:
-        raise UsageError("publish", "a publisher has one --changes-queue and one --replay-queue")
+    changes, replay = config.feed("publish", changes_queue, replay_queue)
     protection = security.for_publisher(
-        [*changes_queue, *replay_queue],
+        [changes, replay],
         curve_key,
         allowed_keys,
         allow_insecure_tcp,
         ipc_mode,
         ipc_group,
     )
+    with database.explained(f"make the state directory {state_dir}"):
+        directories.make(state_dir, filesystem.STATE_DIRECTORY)
     # A larger one would be cut off, and its subscribers with it.
     messages = MessageFile(file, clock.now, MAX_MESSAGE // 2) if file is not None else None
     publisher = FeedPublisher(
         state_dir / SPOOL,
         feed or socket.gethostname(),
-        changes_queue[0],
-        replay_queue[0],
+        changes,
+        replay,
         clock.now,
         protection,
     )

@@ -48,7 +48,9 @@ def rebuild(
     try:
         if state.salvaged is not None:
             _tell(state.salvaged)
-        printable.echo(f"{state.index_path}: rebuilt from {state.journal.serial} messages")
+        printable.echo(
+            f"{config.as_typed(state.index_path)}: rebuilt from {state.journal.serial} messages"
+        )
         publish_all(state, publisher, site_url, as_of)
     finally:
         state.close()

@@ -9,6 +9,7 @@ import click
 from .. import clock, config, index, names, printable
 from ..directories import JOURNAL, refuse_missing
 from ..errors import UsageError
+from ..feed import ipc, security
 from ..journal import Accepted
 from ..piwheels.backfill import Asker, Difference, differences
 from ..piwheels.oracle import connected
@@ -22,11 +23,19 @@ from ..state import State
 @config.configuration
 @config.option("state-dir")
 @config.option("db-queue")
+@config.option("ipc-peer")
+@config.flag("allow-insecure-tcp")
 @config.option("pause")
 @config.flag("fix")
 @as_owner
 def reconcile(
-    packages: tuple[str, ...], state_dir: Path, db_queue: str | None, pause: float, fix: bool
+    packages: tuple[str, ...],
+    state_dir: Path,
+    db_queue: str | None,
+    ipc_peer: tuple[str, ...],
+    allow_insecure_tcp: bool,
+    pause: float,
+    fix: bool,
 ) -> int:
     """Compare packages (or all) with what a running master says of them; exit status 1 if any
     differs. Download counters are not compared.
@@ -37,11 +46,16 @@ def reconcile(
     refuse_missing(state_dir, JOURNAL)
     if db_queue is None:
         raise UsageError("reconcile", "there is no --db-queue to ask", "give the master's db-queue")
+    protection = security.Connecting(insecure=allow_insecure_tcp, peers=ipc.user_ids(ipc_peer))
+    security.endpoint("connect to", db_queue, protection)
     state = State(state_dir, "reconcile", clock.now) if fix else None
     connection = state.connection if state else index.open_reader(state_dir / index.FILE)
     different = mended = 0
     try:
-        with connected(db_queue, clock.monotonic) as oracle, bar("packages") as progress:
+        with (
+            connected(db_queue, clock.monotonic, protection) as oracle,
+            bar("packages") as progress,
+        ):
             asker = Asker(oracle, pause, clock.now, clock.sleep)
             wanted = [names.canonical(package) for package in packages]
             for found in differences(connection, asker, wanted, progress):

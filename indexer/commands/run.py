@@ -6,12 +6,11 @@ import logging
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from .. import clock, config, reload
 from ..daemon import Daemon, Options
 from ..errors import UsageError
-from ..feed import security
+from ..feed import ipc, security
 from ..index import FILE
 from ..journal_log import event
 from ..piwheels.log_relay import LogRelay
@@ -41,6 +40,7 @@ log = logging.getLogger(__name__)
 @config.option("sweep-pause")
 @config.option("log-queue")
 @config.option("log-forward")
+@config.option("ipc-peer")
 @config.option("ipc-mode")
 @config.option("ipc-group")
 @config.option("settle")
@@ -63,6 +63,7 @@ def run(
     sweep_pause: float,
     log_queue: str | None,
     log_forward: str | None,
+    ipc_peer: tuple[str, ...],
     ipc_mode: int,
     ipc_group: str | None,
     settle: float,
@@ -79,16 +80,22 @@ def run(
     Stops on SIGTERM or Ctrl-C, after publishing what is pending. On SIGHUP it checks the
     configuration, as --validate does, and begins anew with it, if it is valid.
     """
-    if len(changes_queue) != len(replay_queue):
+    feeds = config.feeds("run", changes_queue, replay_queue)
+    if not (feeds or status_queue or db_queue or log_queue or control_queue or log_forward):
         raise UsageError(
             "run",
-            f"there are {len(changes_queue)} --changes-queue, but {len(replay_queue)}"
-            " --replay-queue",
-            "give one of each for every publisher",
+            "there is nothing to follow",
+            "give --changes-queue and --replay-queue of a publisher, or of a piwheels master its"
+            " --status-queue, --db-queue or --log-queue; `piw-indexer install` writes them into"
+            f" {config.OURS}",
         )
-    named = click.get_current_context().get_parameter_source("changes_queue")
-    feeds = list(zip(changes_queue, replay_queue, strict=True))
-    protections = security.for_subscribers(feeds, curve_key, curve_server_key, allow_insecure_tcp)
+    peers = ipc.user_ids(ipc_peer)
+    protections = security.for_subscribers(
+        feeds, curve_key, curve_server_key, allow_insecure_tcp, peers
+    )
+    plain = security.Connecting(insecure=allow_insecure_tcp, peers=peers)  # piwheels has no CURVE
+    for queue in filter(None, (status_queue, control_queue, db_queue, log_forward)):
+        security.endpoint("connect to", queue, plain)
     sources: list[OpenSource] = []
     asking: list[Snapshots] = []
     relays: list[LogRelay] = []
@@ -96,13 +103,13 @@ def run(
 
     def open_snapshots(tools: Tools) -> Source:
         assert db_queue is not None
-        asking.append(Snapshots(tools, db_queue, sweep_pause, clock.now, clock.monotonic))
+        asking.append(Snapshots(tools, db_queue, sweep_pause, clock.now, clock.monotonic, plain))
         return asking[-1]
 
     def open_relay(tools: Tools) -> Source:
         assert log_queue is not None
         nonlocal waiting
-        relays.append(LogRelay(tools, log_queue, log_forward, binding, clock.now, waiting))
+        relays.append(LogRelay(tools, log_queue, log_forward, binding, plain, clock.now, waiting))
         waiting = []
         return relays[-1]
 
@@ -113,9 +120,6 @@ def run(
     if db_queue is not None:
         sources.append(open_snapshots)
     if status_queue is not None:
-        plain = security.Connecting(insecure=allow_insecure_tcp)  # piwheels knows no CURVE
-        for queue in filter(None, (status_queue, control_queue)):
-            security.endpoint("connect to", queue, plain)
         sources.append(
             lambda tools: StatusFeed(
                 tools, status_queue, control_queue, clock.now, clock.monotonic, ask_for, plain
@@ -129,6 +133,7 @@ def run(
         sources.append(forget_farm)
     if log_queue is not None:
         binding = security.for_publisher([log_queue], None, None, False, ipc_mode, ipc_group)
+        ipc.refuse_unbindable(log_queue)
         sources.append(open_relay)
     elif log_forward is not None:
         raise UsageError("run", "--log-forward passes on what --log-queue takes", "give both")
@@ -154,7 +159,6 @@ def run(
                 logging.getLogger().level,
             ),
             sources,
-            feeds_named=named is not ParameterSource.DEFAULT,
         )
     )
 

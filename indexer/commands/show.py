@@ -8,6 +8,7 @@ import click
 import orjson
 
 from .. import config, index, lookup, printable, project_screen
+from ..privileges import as_owner
 from ..progress import console
 
 
@@ -19,6 +20,7 @@ from ..progress import console
 @config.option("site-url")
 @config.flag("all")
 @config.flag("json")
+@as_owner
 def show(
     package: str,
     version: str | None,

@@ -9,6 +9,7 @@ import orjson
 
 from .. import clock, config, monitor, printable, status_screen
 from ..errors import StateError, UsageError
+from ..privileges import become_owner
 from ..progress import console
 from ..status import gather
 
@@ -28,6 +29,7 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
         if as_json:
             raise UsageError("show the status", "--json and --monitor are given", "give one")
         return _monitor(state_dir)
+    become_owner(state_dir)
     found = gather(state_dir, clock.now())
     if as_json:
         printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
@@ -39,6 +41,7 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
 
 def _monitor(state_dir: Path) -> int:
     try:
+        become_owner(state_dir)
         line, code = monitor.line(gather(state_dir, clock.now(), counting=False))
     except StateError as error:
         line, code = monitor.unknown(error)

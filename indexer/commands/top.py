@@ -20,6 +20,7 @@ from rich.live import Live
 from .. import clock, config, top_screen
 from ..errors import StateError
 from ..interruption import Interruption
+from ..privileges import as_owner
 from ..progress import PrintableConsole, console
 from ..status import gather, unreadable
 
@@ -36,6 +37,7 @@ PLAIN = (100, 40)
 @click.command()
 @config.configuration_to_look
 @config.option("state-dir")
+@as_owner
 def top(state_dir: Path) -> None:
     """How it stands, live: the verdict, feeds, throughput, what waits, what was published last.
 

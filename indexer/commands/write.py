@@ -68,4 +68,4 @@ def publish_all(
             )
     finally:
         publisher.close()
-    printable.echo(f"{publisher.output_path}: {changed} documents written")
+    printable.echo(f"{config.as_typed(publisher.output_path)}: {changed} documents written")

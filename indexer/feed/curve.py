@@ -17,6 +17,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
+from .. import config, filesystem
 from ..errors import UsageError
 from ..journal_log import event
 
@@ -78,7 +79,7 @@ def write(name: Path, pair: KeyPair) -> None:
 def _create(path: Path, mode: int, text: str) -> None:
     operation = f"write the key {path}"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = filesystem.create(path, mode, over=False)
     except FileExistsError as error:
         raise UsageError(
             operation,
@@ -105,13 +106,14 @@ def read_private(path: Path) -> KeyPair:
     Raises:
         UsageError: if the file cannot be read, holds no private key, or others may read it.
     """
-    operation = f"read the private key {path}"
+    shown = config.as_typed(path)
+    operation = f"read the private key {shown}"
     text, mode = _read(operation, path)
     if mode & 0o077:
         raise UsageError(
             operation,
             f"others than its owner may use it (its mode is {mode:04o})",
-            f"chmod 600 {path}; and if somebody may have read it, make a new pair with"
+            f"chmod 600 {shown}; and if somebody may have read it, make a new pair with"
             " `piw-indexer keys`",
         )
     words = [line.split() for line in text.splitlines() if not line.startswith("#")]
@@ -261,7 +263,7 @@ def _read(operation: str, path: Path) -> tuple[str, int]:
     except OSError as error:
         raise UsageError(
             operation,
-            f"{path}: {error.strerror or error}",
+            f"{config.as_typed(path)}: {error.strerror or error}",
             "check its name, and that the user that runs piw-indexer may read it",
         ) from error
     except ValueError as error:

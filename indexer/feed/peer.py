@@ -14,6 +14,7 @@ import zmq
 from ..errors import PeerError
 from ..journal_log import NOTICE, event
 from . import sockets
+from .line import Line
 from .security import Connecting
 from .sockets import Handshakes
 
@@ -39,8 +40,6 @@ class Peer:
         protection: how we prove who we are, and know it.
 
     Attributes:
-        changes: the socket to its PUB.
-        replay: the socket to its ROUTER; None if it has none.
         trouble: why it cannot be followed at present; empty if it can be.
 
     Raises:
@@ -54,61 +53,84 @@ class Peer:
         replay_queue: str,
         protection: Connecting,
     ) -> None:
-        self._context = context
         self._changes_queue = changes_queue
-        self._replay_queue = replay_queue
         self._protection = protection
-        self._handshakes: dict[zmq.Socket[bytes], Handshakes] = {}
         self._failing_since: float | None = None
         self._apart_since: float | None = None
         self._refused = ""
         self._next_open = 0.0
         self.trouble = ""
-        self.changes = self._open_changes()
-        self.replay = self._open_replay()
-
-    def _open_changes(self) -> zmq.Socket[bytes]:
-        return self._open(
-            zmq.SUB, self._changes_queue, sockets.MAX_PUBLISHED, sockets.MAX_CHANGES_WAITING
+        self._changes = Line(
+            context,
+            zmq.SUB,
+            changes_queue,
+            protection,
+            most=sockets.MAX_PUBLISHED,
+            high_water=sockets.MAX_CHANGES_WAITING,
         )
+        self._replay: Line | None = None
+        if replay_queue:
+            try:
+                self._replay = Line(
+                    context,
+                    zmq.DEALER,
+                    replay_queue,
+                    protection,
+                    most=sockets.MAX_MESSAGE,
+                    high_water=sockets.MAX_REPLAY_WAITING,
+                )
+            except BaseException:
+                self._changes.close()
+                raise
 
-    def _open_replay(self) -> zmq.Socket[bytes] | None:
-        if not self._replay_queue:
-            return None
-        return self._open(
-            zmq.DEALER, self._replay_queue, sockets.MAX_MESSAGE, sockets.MAX_REPLAY_WAITING
-        )
+    @property
+    def changes(self) -> zmq.Socket[bytes]:
+        """The socket to its PUB; another one after it was opened anew."""
+        return self._changes.socket
 
-    def _open(self, kind: int, address: str, most: int, waiting: int) -> zmq.Socket[bytes]:
-        socket, handshakes = sockets.connected(
-            self._context, kind, address, self._protection, most=most, high_water=waiting
-        )
-        if handshakes is not None:
-            self._handshakes[socket] = handshakes
-        return socket
+    @property
+    def replay(self) -> zmq.Socket[bytes] | None:
+        """The socket to its ROUTER; None if it has none."""
+        return self._replay.socket if self._replay is not None else None
 
-    def _close(self, socket: zmq.Socket[bytes]) -> None:
-        handshakes = self._handshakes.pop(socket, None)
-        if handshakes is not None:
-            handshakes.close()
-        socket.close()
+    @property
+    def changes_open(self) -> bool:
+        """True if what comes on `changes` counts."""
+        return self._changes.open
+
+    @property
+    def replay_open(self) -> bool:
+        """True if what comes on `replay` counts."""
+        return self._replay is not None and self._replay.open
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at one of its addresses is not believed; empty if it is."""
+        return next((line.distrust for line in self._lines if line.distrust), "")
+
+    @property
+    def _lines(self) -> list[Line]:
+        return [self._changes, *([self._replay] if self._replay is not None else [])]
+
+    @property
+    def _handshakes(self) -> list[Handshakes]:
+        return [line.handshakes for line in self._lines if line.handshakes is not None]
 
     def open_replay_again(self) -> None:
         """Expect no more answers; those that still come go with the socket."""
-        if self.replay is not None:
-            self._close(self.replay)
-            self.replay = self._open_replay()
+        if self._replay is not None:
+            self._replay.open_again()
 
     @property
     def replay_broken_off(self) -> bool:
         """True if the publisher broke the protocol on the replay socket: nothing more comes."""
-        handshakes = self._handshakes.get(self.replay) if self.replay is not None else None
+        handshakes = self._replay.handshakes if self._replay is not None else None
         return handshakes is not None and handshakes.given_up and not handshakes.failed
 
     def look(self) -> None:
         """Take note of what happened to the connections since the last look."""
-        for handshakes in self._handshakes.values():
-            handshakes.look()
+        for line in self._lines:
+            line.look()
 
     def mend(self, now: float) -> bool:
         """Say it when the publisher and we do not know each other, and try again.
@@ -119,7 +141,7 @@ class Peer:
         Returns:
             True if the replay socket was opened anew: what was asked for will not be answered.
         """
-        if all(one.succeeded for one in self._handshakes.values()):
+        if all(line.connected for line in self._lines):
             self._failing_since = self._apart_since = None
             if self.trouble:
                 log.log(
@@ -132,7 +154,7 @@ class Peer:
             return False
         if self._apart_since is None:
             self._apart_since = now
-        failed = [one for one in self._handshakes.values() if one.failed]
+        failed = [one for one in self._handshakes if one.failed]
         if failed:
             if self._failing_since is None:
                 self._failing_since = now
@@ -147,7 +169,7 @@ class Peer:
                     "%s", trouble, extra=event("publisher-refuses", address=self._changes_queue)
                 )
                 self.trouble = trouble
-        given_up = failed or any(one.given_up for one in self._handshakes.values())
+        given_up = failed or any(one.given_up for one in self._handshakes)
         if now >= self._next_open and (given_up or now - self._apart_since >= OPEN_AGAIN):
             self._next_open = now + LONGEST_WAIT
             self._apart_since = now
@@ -156,7 +178,7 @@ class Peer:
 
     def _open_again(self) -> bool:
         """Open those sockets anew that have no connection; the others may hold messages."""
-        handshakes = self._handshakes.get(self.changes)
+        handshakes = self._changes.handshakes
         if handshakes is not None and not handshakes.succeeded:
             if handshakes.given_up and not handshakes.failed:
                 log.warning(
@@ -166,9 +188,8 @@ class Peer:
                     sockets.MAX_PUBLISHED // 1024,
                     extra=event("publisher-breaks-protocol", address=self._changes_queue),
                 )
-            self._close(self.changes)
-            self.changes = self._open_changes()
-        handshakes = self._handshakes.get(self.replay) if self.replay is not None else None
+            self._changes.open_again()
+        handshakes = self._replay.handshakes if self._replay is not None else None
         if handshakes is not None and not handshakes.succeeded:
             self.open_replay_again()
             return True
@@ -197,6 +218,5 @@ class Peer:
 
     def close(self) -> None:
         """Close the sockets."""
-        self._close(self.changes)
-        if self.replay is not None:
-            self._close(self.replay)
+        for line in self._lines:
+            line.close()

@@ -19,7 +19,7 @@ from ..journal import Entry, Journal, JournalReader, Row
 from ..journal_log import event
 from ..lock import Lock
 from ..messages import Position
-from . import sockets
+from . import ipc, sockets
 from .connections import Connection, sender
 from .security import LOCAL_BINDING, Binding, Gatekeeper
 
@@ -76,7 +76,7 @@ class Endpoint:
         clock: Clock,
         protection: Binding = LOCAL_BINDING,
     ) -> None:
-        self._files: list[Path] = []
+        self._listeners: list[ipc.Listener] = []
         self._context: zmq.Context[Any] = zmq.Context()
         try:
             self._gatekeeper: Gatekeeper | None = None
@@ -104,9 +104,9 @@ class Endpoint:
         self.subscribers = 0
 
     def _bound(self, kind: int, address: str, protection: Binding) -> zmq.Socket[bytes]:
-        socket = sockets.bound(self._context, kind, address, protection)
-        if address.startswith("ipc://"):
-            self._files.append(Path(address.removeprefix("ipc://")))
+        socket, listener = sockets.bound(self._context, kind, address, protection)
+        if listener is not None:
+            self._listeners.append(listener)
         return socket
 
     def wait(self, seconds: float, *others: int) -> tuple[bool, bool]:
@@ -192,8 +192,8 @@ class Endpoint:
     def close(self, linger: float = 0.0) -> None:
         """Close the sockets, with up to `linger` seconds to send what is queued."""
         self._context.destroy(linger=round(linger * 1000))
-        for path in self._files:  # ZeroMQ leaves them behind
-            path.unlink(missing_ok=True)
+        for listener in self._listeners:
+            listener.remove()
 
 
 class Server:

@@ -8,10 +8,8 @@ from __future__ import annotations
 import grp
 import ipaddress
 import logging
-import os
 import socket as network
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,7 +17,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from .. import filesystem, times
+from .. import times
 from ..clock import Clock
 from ..errors import UsageError
 from ..journal_log import event
@@ -65,11 +63,13 @@ class Connecting:
         pair: its keys; None without CURVE.
         server_key: the public key of the publisher; empty without CURVE.
         insecure: true if tcp beyond this machine is meant to be without CURVE.
+        peers: the numbers of users whose ipc sockets are believed, besides ours and root's.
     """
 
     pair: KeyPair | None = None
     server_key: bytes = b""
     insecure: bool = False
+    peers: frozenset[int] = frozenset()
 
 
 LOCAL_BINDING, LOCAL_CONNECTING = Binding(), Connecting()
@@ -115,6 +115,7 @@ def for_subscribers(
     curve_key: Path | None,
     server_keys: Sequence[str],
     insecure: bool,
+    peers: frozenset[int] = frozenset(),
 ) -> list[Connecting]:
     """The protection of the queues of each of `feeds`, from the options of a subscriber.
 
@@ -140,7 +141,7 @@ def for_subscribers(
     keys = [curve.read_public(key) for key in server_keys] or [b""]
     if len(keys) == 1:
         keys *= len(feeds)
-    found = [Connecting(pair, key, insecure) for key in keys]
+    found = [Connecting(pair, key, insecure, peers) for key in keys]
     for queues, connecting in zip(feeds, found, strict=True):
         for queue in queues:
             endpoint("connect to", queue, connecting)
@@ -229,25 +230,6 @@ def protect(socket: zmq.Socket[bytes], security: Binding | Connecting) -> None:
         socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
         # Without it, a gatekeeper that is not there lets everybody in.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-
-
-@contextmanager
-def owner_only() -> Iterator[None]:
-    """Files made here are for their owner alone, until they have got their group."""
-    before = os.umask(0o177)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
-def let_in(path: Path, security: Binding) -> None:
-    """Give the file of an ipc socket its group and mode.
-
-    Raises:
-        OSError: if the process may not.
-    """
-    filesystem.open_socket_to(path, security.ipc_mode, security.ipc_group)
 
 
 class Gatekeeper:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket as unix
-from contextlib import nullcontext
-from pathlib import Path
+import os
 from typing import Any
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from ..clock import monotonic
 from ..errors import PeerError, UsageError
-from . import security
-from .security import LOCAL_BINDING, LOCAL_CONNECTING, Binding, Connecting
+from . import ipc, security
+from .security import LOCAL_BINDING, Binding, Connecting
 
 HIGH_WATER = 20_000
 """Messages that a socket holds for a slow peer before it drops them; replay brings them back."""
@@ -43,6 +42,12 @@ MAX_CONNECTIONS_WAITING = 64
 HANDSHAKE_TIMEOUT = 3000
 """Milliseconds that a handshake may take. Who only connects shall not keep others out."""
 
+NEVER = 2**30
+"""Milliseconds until ZeroMQ connects an ipc socket again; it is closed long before."""
+
+ANNOUNCE_TIMEOUT = 0.5
+"""Seconds after the end of a connection in which ZeroMQ must have announced a new try."""
+
 GATE = "inproc://zeromq.zap.01"
 """Its address is fixed by https://rfc.zeromq.org/spec/27/."""
 
@@ -53,9 +58,9 @@ def bound(
     address: str,
     protection: Binding = LOCAL_BINDING,
     *,
-    high_water: int | None = None,
+    high_water: int = MAX_REQUESTS_WAITING,
     most: int = MAX_REQUEST,
-) -> zmq.Socket[bytes]:
+) -> tuple[zmq.Socket[bytes], ipc.Listener | None]:
     """A socket bound to `address`.
 
     Args:
@@ -63,72 +68,61 @@ def bound(
         kind: of the socket.
         address: where others connect to.
         protection: who may come in.
-        high_water: messages that it holds from a peer, if not as many as requests may wait.
+        high_water: messages that it holds from a peer.
         most: bytes of a frame; a peer that sends more is disconnected.
 
+    Returns:
+        The socket, and the file of an ipc address, to be removed when the socket is closed.
+
     Raises:
-        UsageError: if it is no address that can be bound, or may not be with this protection.
+        UsageError: if it is not an address that can be bound, or may not be with this protection.
     """
     endpoint = security.endpoint("bind", address, protection)
-    file = Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
-    if file is not None and _in_use(str(file)):
-        # ZeroMQ would take the address away from whoever has it, without a word.
-        raise UsageError(
-            f"bind {address}", "another process has it", "stop that one, or give another address"
-        )
     socket = _socket(context, kind, address, protection)
-    socket.setsockopt(zmq.RCVHWM, MAX_REQUESTS_WAITING if high_water is None else high_water)
+    socket.setsockopt(zmq.RCVHWM, high_water)
     socket.setsockopt(zmq.MAXMSGSIZE, most)
     socket.setsockopt(zmq.BACKLOG, MAX_CONNECTIONS_WAITING)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
     if kind == zmq.XPUB:
         # Every subscription is told, and every end of one: who makes up many is found out.
         socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+    listener = None
     try:
-        with nullcontext() if file is None else security.owner_only():
-            socket.bind(endpoint)
+        if ipc.file_of(address) is not None:
+            # ZeroMQ removes whatever file is there, without a word, and takes an address away from
+            # whoever has it. So it gets a socket that listens already.
+            listener = ipc.Listener(address, protection.ipc_mode, protection.ipc_group)
+            socket.setsockopt(zmq.USE_FD, listener.descriptor)
+        socket.bind(endpoint)
     except zmq.ZMQError as error:
         socket.close()
+        if listener is not None:
+            os.close(listener.descriptor)
+            listener.remove()
         raise UsageError(
             f"bind {address}",
             error.strerror or error,
             "give an address that nobody else has bound, as ipc:///run/piw-indexer/changes; "
             "the directory of an ipc socket must exist",
         ) from error
-    if file is not None:
-        try:
-            security.let_in(file, protection)
-        except OSError as error:
-            socket.close()
-            file.unlink(missing_ok=True)
-            raise UsageError(
-                f"set the group and mode of {address}",
-                error.strerror or error,
-                "give --ipc-group a group that the user who runs piw-indexer belongs to",
-            ) from error
-    return socket
+    except UsageError:
+        socket.close()
+        raise
+    return socket, listener
 
 
-def _in_use(path: str) -> bool:
-    with unix.socket(unix.AF_UNIX, unix.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
-
-
-def connected(
+def connectable(
     context: zmq.Context[Any],
     kind: int,
     address: str,
-    protection: Connecting = LOCAL_CONNECTING,
+    protection: Connecting,
     *,
     immediate: bool = False,
     most: int = MAX_MESSAGE,
     high_water: int = HIGH_WATER,
+    ipv6: bool = False,
 ) -> tuple[zmq.Socket[bytes], Handshakes | None]:
-    """A socket connected to `address`; the peer may come later, go, and come back.
+    """A socket that can be connected to `address`; `Line` does so.
 
     Args:
         context: of ZeroMQ.
@@ -137,36 +131,27 @@ def connected(
         protection: how it proves who it is, and knows the peer.
         immediate: send nothing while the peer is not there, instead of keeping it for later.
         most: bytes of a frame; a peer that sends more is disconnected.
-        high_water: messages that it holds from a peer.
+        high_water: messages that it holds from the peer.
+        ipv6: look names of hosts up for IPv6, too.
 
     Returns:
         The socket, and how its handshakes end, if it has any.
-
-    Raises:
-        UsageError: if it is no address, or may not be connected with this protection.
     """
-    endpoint = security.endpoint("connect to", address, protection)
     socket = _socket(context, kind, address, protection)
     if kind == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
     socket.setsockopt(zmq.MAXMSGSIZE, most)
     socket.setsockopt(zmq.RCVHWM, high_water)
+    if ipv6 and address.startswith("tcp://"):
+        socket.setsockopt(zmq.IPV6, 1)
     if kind == zmq.DEALER or immediate:
         # A request that waited for a peer to come back would be answered twice.
         socket.setsockopt(zmq.IMMEDIATE, 1)
-    handshakes = None if address.startswith("inproc://") else Handshakes(context, socket)
-    try:
-        socket.connect(endpoint)
-    except zmq.ZMQError as error:
-        if handshakes is not None:
-            handshakes.close()
-        socket.close()
-        raise UsageError(
-            f"connect to {address}",
-            error.strerror or error,
-            "give an address as ipc:///run/piw-indexer/changes or tcp://host:port",
-        ) from error
-    return socket, handshakes
+    if address.startswith(ipc.SCHEME):
+        # ZeroMQ would connect to whoever has the address by then: `Line` makes a new socket.
+        socket.setsockopt(zmq.RECONNECT_IVL, NEVER)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 0)
+    return socket, None if address.startswith("inproc://") else Handshakes(context, socket)
 
 
 def gate(context: zmq.Context[Any]) -> zmq.Socket[bytes]:
@@ -187,7 +172,10 @@ class Handshakes:
         failed: true if the last one failed, for any reason.
         succeeded: true if the last one succeeded, and the connection stands.
         given_up: true if there is no connection any more, and ZeroMQ does not try to make one.
+        retried: true if there is none, and ZeroMQ will try to make one.
+        connection: the descriptor of the connection, ZeroMQ's own; None if there is none.
         successes: how many have succeeded.
+        endings: how many connections have ended.
     """
 
     _number = 0
@@ -196,12 +184,15 @@ class Handshakes:
         Handshakes._number += 1
         address = f"inproc://handshakes-{Handshakes._number}"
         self.refused = self.failed = self.succeeded = self.given_up = False
-        self._parted = False
+        self.retried = False
+        self.connection: int | None = None
+        self._parted_at: float | None = None
         self._socket = socket
-        self.successes = 0
+        self.successes = self.endings = 0
         socket.monitor(
             address,
-            zmq.EVENT_HANDSHAKE_SUCCEEDED
+            zmq.EVENT_CONNECTED
+            | zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
             | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -215,13 +206,19 @@ class Handshakes:
 
     def look(self) -> None:
         """Take note of what happened since the last look."""
-        parted_before = self._parted
         while self._events.poll(0):
-            event = parse_monitor_message(self._events.recv_multipart())["event"]
+            report = parse_monitor_message(self._events.recv_multipart())
+            event = report["event"]
             if event == zmq.EVENT_MONITOR_STOPPED:
                 continue
-            self._parted = event == zmq.EVENT_DISCONNECTED
-            parted_before &= self._parted
+            self._parted_at = monotonic() if event == zmq.EVENT_DISCONNECTED else None
+            self.endings += event == zmq.EVENT_DISCONNECTED
+            self.retried = event == zmq.EVENT_CONNECT_RETRIED
+            if event == zmq.EVENT_CONNECTED:
+                self.connection = report["value"]
+                continue
+            if event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CONNECT_RETRIED):
+                self.connection = None
             if event == zmq.EVENT_CONNECT_RETRIED:
                 continue
             self.succeeded = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -229,8 +226,10 @@ class Handshakes:
             if event != zmq.EVENT_DISCONNECTED:  # that follows a failure, and tells nothing of it
                 self.refused = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
                 self.failed = not self.succeeded
-        # A new try is announced at once, but perhaps not before this look.
-        self.given_up = self._parted and parted_before
+        # ZeroMQ announces a new try at once, but perhaps not before this look.
+        self.given_up = (
+            self._parted_at is not None and monotonic() - self._parted_at >= ANNOUNCE_TIMEOUT
+        )
 
     def close(self) -> None:
         """Stop; only then may the socket be closed.

@@ -1,5 +1,8 @@
 """A subscriber of a change feed: every message once and in order, holes filled by replay.
 
+A feed is taken from the address that it belongs to, and from nowhere else. What a heartbeat or a
+`gone` says of epochs and serials is believed when a message or a replay bears it out.
+
 What it hands on is not yet durable; after a crash the journal says where to go on. Memory is
 bounded: what does not fit is dropped and asked for again.
 """
@@ -17,12 +20,13 @@ from .. import decode, encode, times
 from ..clock import Clock
 from ..decode import End, Gone, Published
 from ..elements import MAX_UNCOUNTED
-from ..errors import DecodeError
-from ..journal import Accepted, Entry, Lost
+from ..errors import DecodeError, PeerError
+from ..journal import Accepted, Claimed, Entry, Lost
 from ..journal_log import NOTICE, event
 from ..messages import Position
 from ..poison import PutAsideError
 from ..quarantine import refused
+from .names import FeedNames, Source
 from .peer import LONGEST_WAIT, Peer
 from .security import LOCAL_CONNECTING, Connecting
 
@@ -49,6 +53,9 @@ SILENT_AFTER = 10 * times.SECOND
 
 TRIES = 3
 """Answers without the message that was asked for, or broken off at it, until it is given up."""
+
+MAX_BEHIND = 10
+"""Heartbeats in a row with less than we have, until the publisher is asked for its last serial."""
 
 
 class Guard(Protocol):
@@ -80,7 +87,8 @@ class FeedState:
     """How one feed stands.
 
     Attributes:
-        epoch: of the publisher's spool; None until it has spoken.
+        epoch: of the publisher's spool; None until a message of it has come.
+        announced: the last serial of another epoch, of which only heartbeats have told.
         serial: the last message that was handed on.
         published: the last serial that the publisher is known to have sent.
         heard: when it last said anything, microseconds since 1970.
@@ -88,11 +96,22 @@ class FeedState:
 
     feed: str
     epoch: int | None = None
+    announced: Position | None = None
     serial: int = 0
     published: int = 0
     heard: times.Time = 0
     early: dict[int, tuple[bytes, times.Time]] = field(default_factory=dict)  # and when they came
+    claimed: bool = False  # whether it belongs to this address
     behind: int = 0  # heartbeats in a row that say less than we have
+    went_back: bool = False  # whether it was told that its spool did
+
+    @property
+    def known_epoch(self) -> int | None:
+        """Its epoch, or as long as no message has come, the one that heartbeats tell."""
+        if self.epoch is None and self.announced is not None:
+            return self.announced.epoch
+        return self.epoch
+
     hole: int = 0  # the serial before the hole that was told of
     holed: bool = False  # whether a hole was told of, and is not filled yet
     silent: bool = False  # whether it was told that nothing is heard
@@ -120,6 +139,7 @@ class Subscriber:
         monotonic: for time-outs, seconds.
         protection: how it proves who it is, and knows the publisher.
         guard: knows messages that must not be looked at.
+        names: which feeds belong to other addresses; none do without it.
 
     Raises:
         UsageError: if an address is none, or may not be connected with this protection.
@@ -136,6 +156,7 @@ class Subscriber:
         monotonic: Callable[[], float],
         protection: Connecting = LOCAL_CONNECTING,
         guard: Guard | None = None,
+        names: FeedNames | None = None,
     ) -> None:
         self._guard: Guard = guard or _Fearless()
         self.changes_queue = changes_queue
@@ -145,10 +166,15 @@ class Subscriber:
         self._clock = clock
         self._monotonic = monotonic
         self._peer = Peer(context, changes_queue, replay_queue, protection)
+        self._source = Source(changes_queue, protection.server_key.decode())
+        self._names = names or FeedNames(lambda feed: None, [self._source])
+        self._conflicts: dict[str, str] = {}  # by feed: that it belongs to another address
         self.feeds: dict[str, FeedState] = {}
         self._early = self._early_bytes = 0  # of all feeds
         self._asked: FeedState | None = None  # whose replay is under way
-        self._asked_at = 0  # its serial when it was asked for
+        self._asked_epoch = 0  # and which epoch of it
+        self._asked_at = 0  # the serial after which it was asked for
+        self._unreadable = 0  # frames of the answer that could not be decoded
         self._deadline = 0.0
         self._fruitless = 0  # answers in a row that brought nothing
         self._silences = 0  # requests in a row that nobody answered
@@ -172,6 +198,16 @@ class Subscriber:
         """Why the publisher cannot be followed at present; empty if it can be."""
         return self._peer.trouble
 
+    @property
+    def distrust(self) -> str:
+        """Why what is at its addresses is not believed; empty if it is."""
+        return self._peer.distrust
+
+    @property
+    def conflict(self) -> str:
+        """That it speaks for a feed of another address; empty if it never did."""
+        return next(iter(self._conflicts.values()), "")
+
     def receive(self, most: int, until: float) -> list[Entry]:
         """What arrived, in order; returns at once when nothing waits any more.
 
@@ -181,8 +217,10 @@ class Subscriber:
         """
         received = self._clock()
         count = size = 0
-        replay = self.replay
-        while count < most and size < MAX_BATCH_BYTES and replay is not None:
+        self._peer.look()
+        while count < most and size < MAX_BATCH_BYTES and self._peer.replay_open:
+            replay = self.replay  # another one if an answer was given up
+            assert replay is not None
             try:
                 frames = replay.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -194,7 +232,7 @@ class Subscriber:
             size += self._size(frames)
             self._replayed(frames, received)
         receive = self.changes.recv_multipart
-        while count < most and size < MAX_BATCH_BYTES:
+        while count < most and size < MAX_BATCH_BYTES and self._peer.changes_open:
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
@@ -245,37 +283,82 @@ class Subscriber:
         except DecodeError as error:
             self._refuse(None, self.changes_queue, error, payload)
 
-    def _state(self, position: Position, received: times.Time) -> FeedState:
-        """The state of a message's feed; notices that its spool was replaced.
+    def _state(self, feed: str, received: times.Time) -> FeedState | None:
+        """The state of a feed; None if it belongs to another address.
 
         Raises:
             DecodeError: if there are too many feeds.
         """
-        state = self.feeds.get(position.feed)
+        state = self.feeds.get(feed)
         if state is None:
+            if self._belongs_elsewhere(feed):
+                return None
             if len(self.feeds) >= MOST_FEEDS:
                 raise DecodeError("feed", f"this address has {MOST_FEEDS} other feeds already")
-            state = self.feeds[position.feed] = FeedState(position.feed)
-            state.epoch = self._known_epoch(position.feed)
+            state = self.feeds[feed] = FeedState(feed)
+            state.epoch = self._known_epoch(feed)
             if state.epoch is not None:
-                state.serial = self._position(position.feed, state.epoch)
+                state.serial = state.published = self._position(feed, state.epoch)
             log.info(
                 "feed %s is heard at %s; known up to serial %d",
-                state.feed,
+                feed,
                 self.changes_queue,
                 state.serial,
                 extra=event(
                     "feed-heard",
-                    feed=state.feed,
+                    feed=feed,
                     serial=state.serial,
-                    epoch=position.epoch,
+                    epoch=state.epoch,
                     address=self.changes_queue,
                 ),
             )
         state.heard = received
-        if position.epoch != state.epoch:
-            self._new_epoch(state, position.epoch)
         return state
+
+    def _belongs_elsewhere(self, feed: str) -> bool:
+        """Whether another address has a feed; if so, somebody has to look at it."""
+        owner = self._names.elsewhere(feed, self._source)
+        if owner is None:
+            return False
+        if feed not in self._conflicts and len(self._conflicts) < MOST_FEEDS:
+            where = owner.address
+            if owner.address == self.changes_queue:
+                where = f"the publisher there with the key {owner.server_key or 'none'}"
+            error = PeerError(
+                f"take the feed {feed} from {self.changes_queue}",
+                f"that name belongs to {where}",
+                "give each publisher another name with its --feed; if the feed has moved, take"
+                f" {owner.address} out of --changes-queue, and reload",
+            )
+            self._conflicts[feed] = str(error)
+            log.error(
+                "%s", error, extra=event("feed-name-taken", feed=feed, address=self.changes_queue)
+            )
+        return True
+
+    def _claim(self, state: FeedState) -> bool:
+        """Have a feed belong to this address; false if another one was quicker."""
+        if self._belongs_elsewhere(state.feed):
+            for serial in list(state.early):
+                self._take_early(state, serial)
+            del self.feeds[state.feed]
+            if self._asked is state:
+                self._give_up_request()
+            return False
+        before = self._names.claim(state.feed, self._source)
+        state.claimed = True
+        if before != self._source:
+            self._entries.append(Claimed(state.feed, *self._source))
+        if before is not None and before != self._source:
+            log.log(
+                NOTICE,
+                "feed %s belongs to %s from now on; %s, where it was, is not followed any more",
+                state.feed,
+                self.changes_queue,
+                before.address if before.address != self.changes_queue else "the key of before",
+                extra=event("feed-moved", feed=state.feed, address=self.changes_queue),
+            )
+        return True
 
     def _new_epoch(self, state: FeedState, epoch: int) -> None:
         known = self._position(state.feed, epoch)
@@ -294,20 +377,25 @@ class Subscriber:
             _say_broken(state, why)
             self._entries.append(Lost(Position(state.feed, epoch, 0), why))
         state.epoch = epoch
-        state.serial = known
-        state.published = 0
+        state.serial = state.published = known
+        if state.announced is not None and state.announced.epoch == epoch:
+            state.published = max(known, state.announced.serial)
+        state.announced = None
         state.behind = 0
+        state.went_back = False
         state.holed = False
         for serial in list(state.early):
             self._take_early(state, serial)
-        if self._asked is state:
+        if self._asked is state and self._asked_epoch != epoch:
             self._give_up_request()
 
     def _published(self, found: Published, payload: bytes, received: times.Time) -> None:
         position = found.position
-        state = self.feeds.get(position.feed)
-        if state is None or state.epoch != position.epoch:
-            state = self._state(position, received)
+        state = self.feeds.get(position.feed) or self._state(position.feed, received)
+        if state is None or not (state.claimed or self._claim(state)):
+            return
+        if state.epoch != position.epoch:
+            self._new_epoch(state, position.epoch)
         serial = position.serial
         if serial > state.published:
             state.published = serial
@@ -317,8 +405,10 @@ class Subscriber:
             if state.early:
                 self._hand_on_early(state)
         elif serial > state.serial and serial not in state.early:
-            room = self._early < MOST_EARLY and not self._guard.careful
-            if room and self._early_bytes < MAX_EARLY_BYTES:
+            room = self._early < MOST_EARLY and self._early_bytes < MAX_EARLY_BYTES
+            # The one that bears out where a replay begins is needed, whatever else there is.
+            needed = self._asked is state and serial == self._asked_at + 1
+            if (room and not self._guard.careful) or needed:
                 state.early[serial] = payload, received
                 self._early += 1
                 self._early_bytes += len(payload)
@@ -351,7 +441,15 @@ class Subscriber:
         return payload, received
 
     def _heartbeat(self, position: Position, received: times.Time) -> None:
-        state = self._state(position, received)
+        state = self._state(position.feed, received)
+        if state is None:
+            return
+        if position.epoch != state.epoch:
+            state.announced = position
+            if position.serial:
+                self._ask(state, position.epoch)
+            return
+        state.announced = None
         if position.serial > state.published:
             state.published = position.serial
         if position.serial > state.serial:
@@ -360,39 +458,41 @@ class Subscriber:
         elif position.serial < state.serial and self._asked is None:
             # One may be old, still queued behind a replay; several in a row are not.
             state.behind += 1
-            if state.behind == 10:
-                why = (
-                    f"its publisher's spool went back to serial {position.serial}, "
-                    f"{state.serial} was accepted already: what it publishes is taken for known"
-                )
-                _say_broken(state, why)
-                assert state.epoch is not None
-                lost = Position(state.feed, state.epoch, state.serial)
-                self._entries.append(Lost(lost, why))
+            if state.behind >= MAX_BEHIND and not state.went_back:
+                self._ask(state)
         else:
             state.behind = 0
 
     # Replay
 
-    def _ask(self, state: FeedState) -> None:
-        """Ask for what comes after the last message, unless a replay is under way."""
+    def _ask(self, state: FeedState, epoch: int | None = None, after: int | None = None) -> None:
+        """Ask for what comes next, unless a replay is under way.
+
+        Args:
+            state: of the feed.
+            epoch: which one; None for that of the feed.
+            after: the serial before; None for the last one that we have of that epoch.
+        """
+        if epoch is None:
+            epoch = state.epoch
+        assert epoch is not None
         if self.replay is None:
-            self._lose(
-                state, min([*state.early, state.published + 1]) - 1, "no replay queue is set"
-            )
+            if state.early:
+                self._lose(state, min(state.early) - 1, "no replay queue is set")
             return
         now = self._monotonic()
-        if self._asked is not None or now < self._next_request:
+        if self._asked is not None or now < self._next_request or not self._peer.replay_open:
             return
-        assert state.epoch is not None
+        if after is None:
+            after = state.serial
+            if epoch != state.epoch:
+                after = self._position(state.feed, epoch)
         try:
-            self.replay.send(
-                encode.replay_request(state.epoch, state.serial, REPLAY_LIMIT), zmq.NOBLOCK
-            )
+            self.replay.send(encode.replay_request(epoch, after, REPLAY_LIMIT), zmq.NOBLOCK)
         except zmq.Again:
             self._next_request = now + 0.1  # not connected yet
             return
-        if not state.holed:
+        if state.published > state.serial and not state.holed:
             state.holed, state.hole = True, state.serial
             log.info(
                 "feed %s: messages after serial %d are missing, and asked for",
@@ -400,8 +500,8 @@ class Subscriber:
                 state.serial,
                 extra=event("hole-noticed", feed=state.feed, serial=state.serial),
             )
-        self._asked = state
-        self._asked_at = state.serial
+        self._asked, self._asked_epoch, self._asked_at = state, epoch, after
+        self._unreadable = 0
         self._deadline = now + ANSWER_WITHIN
 
     def _replayed(self, frames: list[bytes], received: times.Time) -> None:
@@ -410,9 +510,11 @@ class Subscriber:
             found = self._decoded(payload, received, decode.replayed)
             state = self._asked
             if isinstance(found, Published) and state is not None:
-                if found.position.epoch == state.epoch:
+                feed, epoch, _ = found.position
+                if (feed, epoch) == (state.feed, self._asked_epoch):
                     self._published(found, payload, received)
         except DecodeError as error:
+            self._unreadable += 1
             self._refuse(None, self.replay_queue, error, payload)
             return
         if state is not None:
@@ -428,21 +530,66 @@ class Subscriber:
             self._gone(state, found)
 
     def _ended(self, state: FeedState, last: int) -> None:
-        if state.serial > self._asked_at:
+        if self._asked_epoch != state.epoch:
+            # It has brought nothing; but that it goes on from where we are tells enough.
+            if 0 < last == self._position(state.feed, self._asked_epoch):
+                self._new_epoch(state, self._asked_epoch)
+            return
+        if self._asked_at > state.serial:
+            # Older ones are said to be gone, which the first of those that it keeps bears out.
+            if self._asked_at + 1 in state.early:
+                self._lose(state, self._asked_at, "its publisher keeps them no more")
+        elif state.serial > self._asked_at:
             self._fruitless = 0
         elif last <= state.serial and not state.early:
             # It has nothing that comes after, whatever it said before.
             state.published = state.serial
+            if last == state.serial:
+                state.behind = 0
+            elif state.behind >= MAX_BEHIND:
+                self._tell_went_back(state, last)
         elif state.published > state.serial:
             self._fruitless += 1
             if self._fruitless >= TRIES:
                 self._fruitless = 0
-                until = min(state.early, default=last + 1) - 1
-                self._lose(state, until, "its publisher does not replay them")
+                self._give_up(state, last)
         if state.published > state.serial:
             self._ask(state)
         else:
             self._tell_filled(state)
+
+    def _give_up(self, state: FeedState, last: int) -> None:
+        """Go on without what the publisher does not replay; its last serial is `last`.
+
+        How much that is, messages have to tell: those that follow, or that could not be read.
+        """
+        beyond = [serial for serial in state.early if serial > last]
+        for serial in beyond:
+            self._take_early(state, serial)
+        if beyond:
+            log.warning(
+                "feed %s: its publisher does not know %d messages, up to serial %d, that came in"
+                " its name; they are not taken",
+                state.feed,
+                len(beyond),
+                max(beyond),
+                extra=event("messages-not-known", feed=state.feed, messages=len(beyond)),
+            )
+        until = min(state.early, default=min(last, state.serial + self._unreadable) + 1) - 1
+        if until > state.serial:
+            self._lose(state, until, "its publisher does not replay them")
+        state.published = max([state.serial, *state.early])
+
+    def _tell_went_back(self, state: FeedState, last: int) -> None:
+        why = (
+            f"its publisher's spool went back to serial {last}, "
+            f"{state.serial} was accepted already: what it publishes is taken for known"
+        )
+        state.went_back = True
+        _say_broken(state, why)
+        assert state.epoch is not None
+        lost = Position(state.feed, state.epoch, state.serial)
+        self._entries.append(Lost(lost, why))
 
     def _tell_filled(self, state: FeedState) -> None:
         if not state.holed or state.published > state.serial:
@@ -463,15 +610,16 @@ class Subscriber:
 
     def _gone(self, state: FeedState, gone: Gone) -> None:
         self._fruitless = 0
-        if gone.epoch != state.epoch:
-            self._new_epoch(state, gone.epoch)
-            self._ask(state)
-        elif gone.first > state.serial + 1:
-            self._lose(state, gone.first - 1, "its publisher keeps them no more")
-            self._ask(state)
+        if gone.epoch != self._asked_epoch:
+            if gone.epoch != state.epoch:
+                self._ask(state, gone.epoch)
+        elif gone.first > self._asked_at + 1:
+            self._ask(state, gone.epoch, gone.first - 1)
 
     def _lose(self, state: FeedState, last: int, why: str) -> None:
         """Give up the messages up to serial `last` and go on after them."""
+        if not (state.claimed or self._claim(state)):
+            return
         assert state.epoch is not None
         why = f"messages {state.serial + 1} to {last} are lost: {why}"
         _say_broken(state, why)
@@ -507,6 +655,8 @@ class Subscriber:
             for state in self.feeds.values():
                 if state.published > state.serial:
                     self._ask(state)
+                elif state.announced is not None and state.announced.serial:
+                    self._ask(state, state.announced.epoch)
 
     def _listen(self) -> None:
         """Say once that a publisher has fallen silent, and that it is back."""

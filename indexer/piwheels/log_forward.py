@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from ..clock import monotonic, sleep
-from ..errors import UsageError
+from ..feed.line import Line
+from ..feed.security import Connecting
 from ..journal_log import event
 
 log = logging.getLogger(__name__)
@@ -88,10 +88,10 @@ class LogForward:
     Args:
         context: of ZeroMQ.
         address: the master's own log queue.
+        protection: who may be the master: what it gets bears addresses of downloaders.
         waiting: frames that the one before us still held for the master.
 
     Attributes:
-        socket: ready for POLLOUT when `pass_on` may get on.
         waiting: what has to be passed on.
         forwarded: how many entries the connection has taken.
 
@@ -100,7 +100,11 @@ class LogForward:
     """
 
     def __init__(
-        self, context: zmq.Context[Any], address: str, waiting: Sequence[list[bytes]]
+        self,
+        context: zmq.Context[Any],
+        address: str,
+        protection: Connecting,
+        waiting: Sequence[list[bytes]],
     ) -> None:
         self.address = address
         self.waiting = Waiting()
@@ -108,22 +112,21 @@ class LogForward:
             self.waiting.put(frames)
         self.forwarded = 0
         self._sent: list[bytes] | None = None
-        self._connection: int | None = None
-        self.socket: zmq.Socket[bytes] = context.socket(zmq.PUSH)
-        self.socket.ipv6 = True
         # What waits for a master that is not there waits with us, where it is counted.
-        self.socket.setsockopt(zmq.IMMEDIATE, 1)
         # One at a time: that there is room for another tells that ZeroMQ writes this one.
-        self.socket.sndhwm = 1
-        self.socket.linger = 0
-        self._events = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
-        try:
-            self.socket.connect(address)
-        except zmq.ZMQError as error:
-            self.close()
-            raise UsageError(
-                f"pass logs on to {address}", error.strerror, "check --log-forward"
-            ) from error
+        self._line = Line(
+            context, zmq.PUSH, address, protection, immediate=True, high_water=1, ipv6=True
+        )
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """Ready for POLLOUT when `pass_on` may get on; another one after it was opened anew."""
+        return self._line.socket
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at the address is not believed; empty if it is."""
+        return self._line.distrust
 
     @property
     def behind(self) -> int:
@@ -132,8 +135,10 @@ class LogForward:
 
     def pass_on(self) -> None:
         """Pass on what the master takes now."""
-        self._look()
-        while self.behind:
+        self._line.look()
+        if self._line.given_up:
+            self._line.open_again()
+        while self.behind and self._line.open:
             if self._sent is not None:
                 if not self.socket.poll(0, zmq.POLLOUT):
                     return
@@ -179,20 +184,15 @@ class LogForward:
 
     def _unread(self) -> int:
         """What the kernel holds for the master: of tcp bytes, of ipc memory; see ioctl_tty(2)."""
-        self._look()
-        if self._connection is None:
+        self._line.look()
+        connection = self._line.connection
+        if connection is None:
             return 0
         try:
-            held = fcntl.ioctl(self._connection, termios.TIOCOUTQ, bytes(struct.calcsize("i")))
+            held = fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(struct.calcsize("i")))
         except OSError:  # it has just been closed
             return 0
         return int(struct.unpack("i", held)[0])
-
-    def _look(self) -> None:
-        """Keep up with ZeroMQ's reports, for which it waits if they become too many."""
-        while self._events.poll(0):
-            what = recv_monitor_message(self._events)
-            self._connection = what["value"] if what["event"] == zmq.EVENT_CONNECTED else None
 
     def left(self) -> list[list[bytes]]:
         """After the end: what the master has not taken."""
@@ -201,6 +201,4 @@ class LogForward:
 
     def close(self) -> None:
         """Stop."""
-        self.socket.disable_monitor()
-        self._events.close()
-        self.socket.close()
+        self._line.close()

@@ -60,6 +60,7 @@ class LogRelay:
         log_queue: the address to bind, where piw-logger connects to.
         log_forward: the master's own log queue; none is passed on without it.
         binding: the mode of an ipc socket.
+        connecting: who may be the master.
         clock: the time of receipt.
         waiting: frames that the one before us still held for the master.
 
@@ -73,6 +74,7 @@ class LogRelay:
         log_queue: str,
         log_forward: str | None,
         binding: security.Binding,
+        connecting: security.Connecting,
         clock: Clock,
         waiting: Sequence[list[bytes]] = (),
     ) -> None:
@@ -83,15 +85,15 @@ class LogRelay:
         self._ours = Waiting(MAX_WAITING)
         self._stopping = threading.Event()
         # A full PULL may lose what it has not read: the thread keeps it empty, but in a flood.
-        self._pull = sockets.bound(
+        self._pull, self._listener = sockets.bound(
             tools.context, zmq.PULL, log_queue, binding, high_water=MAX_QUEUED, most=MAX_FRAME
         )
         self._forward: LogForward | None = None
         if log_forward is not None:
             try:
-                self._forward = LogForward(tools.context, log_forward, waiting)
+                self._forward = LogForward(tools.context, log_forward, connecting, waiting)
             except BaseException:
-                self._pull.close()
+                self._close_queue()
                 raise
         self.counted: dict[str, int] = {}
         """Messages by name, so far."""
@@ -118,9 +120,14 @@ class LogRelay:
         until = monotonic() + DRAIN_WITHIN
         while self._pull.poll(DRAIN_QUIET) and monotonic() < until:
             self._take_in()
-        self._pull.close(linger=0)
+        self._close_queue()
         if forward is not None:
             forward.finish()
+
+    def _close_queue(self) -> None:
+        self._pull.close(linger=0)
+        if self._listener is not None:
+            self._listener.remove()
 
     def _take_in(self) -> None:
         taken = 0
@@ -195,6 +202,11 @@ class LogRelay:
                 f" {self._queues[1]}, which was away for too long"
             )
         return "; ".join(lost)
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at the master's address is not believed; empty if it is."""
+        return self._forward.distrust if self._forward is not None else ""
 
     def tick(self) -> None:
         """Say once that entries are lost."""

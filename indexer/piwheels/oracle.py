@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import zmq
 
 from .. import elements
-from ..errors import DecodeError, PeerError, UsageError
+from ..errors import DecodeError, PeerError
+from ..feed.line import Line
+from ..feed.security import LOCAL_CONNECTING, Connecting
 from ..schema.piwheels import NO_DATA
 from . import cbor
 
@@ -41,7 +43,9 @@ class CannotTellError(PeerError):
 
 
 @contextmanager
-def connected(address: str, monotonic: Callable[[], float]) -> Iterator[Oracle]:
+def connected(
+    address: str, monotonic: Callable[[], float], protection: Connecting = LOCAL_CONNECTING
+) -> Iterator[Oracle]:
     """A client with a context of its own, for commands.
 
     Raises:
@@ -49,7 +53,14 @@ def connected(address: str, monotonic: Callable[[], float]) -> Iterator[Oracle]:
     """
     context: zmq.Context[Any] = zmq.Context()
     try:
-        yield Oracle(context, address, monotonic, most=MAX_SUMS, most_elements=MAX_SUMS_ELEMENTS)
+        yield Oracle(
+            context,
+            address,
+            monotonic,
+            protection,
+            most=MAX_SUMS,
+            most_elements=MAX_SUMS_ELEMENTS,
+        )
     finally:
         context.destroy(linger=0)
 
@@ -77,6 +88,7 @@ class Oracle:
         context: of ZeroMQ.
         address: the master's `db-queue`.
         monotonic: for time-outs, seconds.
+        protection: who may be the master: what it answers is published.
         answer_within: seconds that it may take.
         most: bytes of an answer.
         most_elements: values in an answer.
@@ -90,37 +102,32 @@ class Oracle:
         context: zmq.Context[Any],
         address: str,
         monotonic: Callable[[], float],
+        protection: Connecting = LOCAL_CONNECTING,
         answer_within: float = ANSWER_WITHIN,
         most: int = MAX_ANSWER,
         most_elements: int = elements.MAX_ELEMENTS,
     ) -> None:
         self.address = address
-        self._context = context
         self._monotonic = monotonic
         self._answer_within = answer_within
         self._most, self._most_elements = most, most_elements
         self._asked = ""
         self._deadline = self._within = 0.0
-        self._monitor: zmq.Socket[bytes]
-        self.socket = self._open()
-
-    def _open(self) -> zmq.Socket[bytes]:
-        socket: zmq.Socket[bytes] = self._context.socket(zmq.REQ)
-        socket.linger = 0
-        socket.ipv6 = True
-        socket.setsockopt(zmq.MAXMSGSIZE, self._most)
         # A request waits for its master, not in a queue for one that is not there.
-        socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        try:
-            socket.connect(self.address)
-        except zmq.ZMQError as error:
-            socket.disable_monitor()
-            socket.close()
-            raise UsageError(
-                f"ask the master at {self.address}", error.strerror, "check --db-queue"
-            ) from error
-        return socket
+        self._line = Line(
+            context, zmq.REQ, address, protection, immediate=True, most=most, ipv6=True
+        )
+        self._endings = 0  # of connections, when it was asked
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """To wait with; another one after it was opened anew."""
+        return self._line.socket
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at the address is not believed; empty if it is."""
+        return self._line.distrust
 
     @property
     def busy(self) -> bool:
@@ -130,8 +137,12 @@ class Oracle:
     def ask(self, name: str, data: Any = NO_DATA, within: float | None = None) -> bool:
         """Ask, for an answer within so many seconds; false if nobody is there to be asked."""
         assert not self._asked, "one request at a time"
-        while self._monitor.poll(0):
-            self._monitor.recv_multipart()  # of before
+        self._line.look()
+        if self._line.given_up:
+            self._line.open_again()
+        if not self._line.open:
+            return False
+        self._endings = self._line.endings
         try:
             self.socket.send(cbor.dumps(name, data), zmq.NOBLOCK)
         except zmq.Again:
@@ -153,7 +164,7 @@ class Oracle:
         try:
             frames = self.socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
-            if self._monitor.poll(0):
+            if self._went_away():
                 cause = "it went away"
             elif self._monotonic() < self._deadline:
                 return None
@@ -177,8 +188,12 @@ class Oracle:
 
     def _forget(self) -> None:
         self._asked = ""
-        self.close()
-        self.socket = self._open()
+        self._line.open_again()
+
+    def _went_away(self) -> bool:
+        """True if the connection over which was asked has ended, and brings no answer."""
+        self._line.look()
+        return self._line.endings != self._endings
 
     def request(
         self,
@@ -196,6 +211,8 @@ class Oracle:
         operation = f"ask the master at {self.address} for {name}"
         until = self._monotonic() + connect_within
         while not self.ask(name, data, within):
+            if self.distrust:
+                raise PeerError(operation, *self.distrust.split("\n  what to do: "))
             if self._monotonic() >= until:
                 raise PeerError(
                     operation,
@@ -217,5 +234,4 @@ class Oracle:
 
     def close(self) -> None:
         """Close its socket."""
-        self.socket.disable_monitor()
-        self.socket.close()
+        self._line.close()

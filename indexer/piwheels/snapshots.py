@@ -16,6 +16,7 @@ import zmq
 from .. import index, names
 from ..clock import Clock
 from ..errors import DecodeError, PeerError
+from ..feed.security import LOCAL_CONNECTING, Connecting
 from ..journal import Accepted, Entry, Row
 from ..journal_log import NOTICE, event
 from ..messages import Message, package_of
@@ -87,6 +88,7 @@ class Snapshots:
         pause: seconds between two requests that nobody waits for.
         clock: the time of a snapshot.
         monotonic: for pauses and time-outs, seconds.
+        protection: who may be the master.
     """
 
     def __init__(
@@ -96,10 +98,11 @@ class Snapshots:
         pause: float,
         clock: Clock,
         monotonic: Callable[[], float],
+        protection: Connecting = LOCAL_CONNECTING,
     ) -> None:
         self._connection = tools.connection
         self._wake = tools.wake
-        self._oracle = Oracle(tools.context, address, monotonic)
+        self._oracle = Oracle(tools.context, address, monotonic, protection)
         self._pause = pause
         self._rhythm = max(pause, 0.01)
         self._clock = clock
@@ -356,6 +359,11 @@ class Snapshots:
             )
         self.trouble = ""
         self._backoff = 0.0
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at the master's address is not believed; empty if it is."""
+        return self._oracle.distrust
 
     def tick(self) -> None:
         """Nothing: `receive` is called at least as often."""

@@ -17,9 +17,8 @@ import zmq
 from .. import times
 from ..clock import Clock
 from ..errors import DecodeError, StateError
-from ..feed import sockets
+from ..feed.line import Line
 from ..feed.security import LOCAL_CONNECTING, Connecting
-from ..feed.sockets import Handshakes
 from ..journal import Entry, Row
 from ..journal_log import event
 from ..quarantine import refused
@@ -80,44 +79,34 @@ def forget_farm(tools: Tools) -> None:
         log.warning("%s", error, extra=event("farm-not-forgotten"))
 
 
-class _Line:
-    """A socket that is opened anew when ZeroMQ has given its peer up.
+class _Watched:
+    """A line, and since when its peer is there or away.
 
     Attributes:
-        socket: at present.
+        line: to the peer; opened anew when ZeroMQ has given the peer up.
         connected: true while the peer is there.
         since: when it came or left, or we began; seconds.
     """
 
-    def __init__(self, opened: Callable[[], tuple[zmq.Socket[bytes], Handshakes | None]]) -> None:
-        self._open = opened
-        self.socket, self._handshakes = opened()
+    def __init__(self, line: Line) -> None:
+        self.line = line
         self.connected = False
         self.since = self._opened = -math.inf
-        self._connections = 0  # as far as they were noticed
+        self._connections = line.connections
 
     def look(self, now: float) -> bool:
         """Take note of what happened since the last look; true if a peer came, perhaps anew."""
-        handshakes = self._handshakes
-        if handshakes is None:  # it is in this process
-            return False
-        handshakes.look()
-        came = handshakes.successes > self._connections
-        if came or handshakes.succeeded != self.connected:
-            self.connected, self.since = handshakes.succeeded, now
-        self._connections = handshakes.successes
+        line = self.line
+        line.look()
+        came = line.connections > self._connections
+        if came or line.connected != self.connected:
+            self.connected, self.since = line.connected, now
+        self._connections = line.connections
         apart = now - max(self.since, self._opened)
-        if not self.connected and (handshakes.given_up or apart >= OPEN_AGAIN):
-            self.close()
-            self.socket, self._handshakes = self._open()
-            self._connections, self._opened = 0, now
+        if not self.connected and (line.given_up or apart >= OPEN_AGAIN):
+            line.open_again()
+            self._opened = now
         return came
-
-    def close(self) -> None:
-        """Close the socket."""
-        if self._handshakes is not None:
-            self._handshakes.close()
-        self.socket.close()
 
 
 class StatusFeed:
@@ -171,23 +160,29 @@ class StatusFeed:
         self._stored = farm_store.read(tools.connection)
         master, slaves = farm_store.pictures(self._stored, status_queue)
         self._farm.restore(master, slaves, self._now(), clock())
-        connect = partial(sockets.connected, tools.context, protection=protection)
-        self._status = _Line(
-            lambda: connect(zmq.SUB, status_queue, most=MAX_FRAME, high_water=MAX_QUEUED)
+        connect = partial(Line, tools.context, protection=protection)
+        self._status = _Watched(
+            connect(zmq.SUB, status_queue, most=MAX_FRAME, high_water=MAX_QUEUED)
         )
         self._status.since = start
-        self._control: _Line | None = None
+        self._control: _Watched | None = None
         if control_queue is not None:
             try:
-                self._control = _Line(lambda: connect(zmq.PUSH, control_queue, immediate=True))
+                self._control = _Watched(connect(zmq.PUSH, control_queue, immediate=True))
             except BaseException:
-                self._status.close()
+                self._status.line.close()
                 raise
 
     def _now(self) -> times.Time:
         return round(self._monotonic() * times.SECOND)
 
     # What the daemon wants of a source
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at one of its addresses is not believed; empty if it is."""
+        control = self._control.line.distrust if self._control is not None else ""
+        return self._status.line.distrust or control
 
     @property
     def trouble(self) -> str:
@@ -212,7 +207,7 @@ class StatusFeed:
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
         """What to poll for input."""
-        return (self._status.socket,)
+        return (self._status.line.socket,)
 
     def receive(self, most: int, until: float) -> list[Entry]:
         """Take in what arrived; returns at once when nothing waits any more.
@@ -225,11 +220,14 @@ class StatusFeed:
             What could not be read, for the quarantine.
         """
         entries: list[Entry] = []
-        for count in range(most):
+        line = self._status.line
+        if not line.open:
+            line.look()  # it may have come, and be believed
+        for count in range(most if line.open else 0):
             if not count % 64 and count and self._monotonic() >= until:
                 break
             try:
-                frames = self._status.socket.recv_multipart(zmq.NOBLOCK)
+                frames = line.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
             self._frames += 1
@@ -280,9 +278,9 @@ class StatusFeed:
 
     def close(self) -> None:
         """Close its sockets."""
-        self._status.close()
+        self._status.line.close()
         if self._control is not None:
-            self._control.close()
+            self._control.line.close()
 
     # How it does that
 
@@ -329,7 +327,7 @@ class StatusFeed:
 
     def _say_hello(self, now: float) -> None:
         """Ask the master to say everything again, if something is missing here."""
-        if self._control is None or not self._status.connected:
+        if self._control is None or not (self._status.connected and self._control.line.open):
             return
         if self._hello_wanted:
             # Before the subscription has reached the master, its answers would be lost.
@@ -341,7 +339,7 @@ class StatusFeed:
         if not due:
             return
         try:
-            self._control.socket.send(cbor.dumps("HELLO"), zmq.NOBLOCK)
+            self._control.line.socket.send(cbor.dumps("HELLO"), zmq.NOBLOCK)
         except zmq.Again:
             return  # the control queue is not there (yet)
         self._hello_wanted = False

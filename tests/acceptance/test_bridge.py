@@ -231,7 +231,7 @@ def test_sockets_of_another(site: Site, master: Master, ipc: Feed) -> None:
     context.destroy(linger=0)
 
 
-def test_spool_of_another(master: Master) -> None:
+def test_spool_of_another(site: Site, master: Master) -> None:
     lock = Lock(master.state_dir / "spool", "publish")
     assert "locked by piw-indexer publish" in refusal(master, status=3)
     lock.release()

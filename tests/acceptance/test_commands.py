@@ -16,7 +16,17 @@ from indexer import __version__
 from indexer.state import State
 
 from .. import needs, samples
-from ..support import COMMAND, Feed, Site, case_named, contents, environment, free_ports, piw
+from ..support import (
+    COMMAND,
+    RUN,
+    Feed,
+    Site,
+    case_named,
+    contents,
+    environment,
+    free_ports,
+    piw,
+)
 
 pytestmark = pytest.mark.acceptance
 
@@ -215,6 +225,8 @@ def test_mistakes_of_usage(arguments: list[str], says: str, site: Site) -> None:
         changes, replay = free_ports(2)
         options += ["--changes-queue", f"tcp://127.0.0.1:{changes}"]
         options += ["--replay-queue", f"tcp://127.0.0.1:{replay}", "--exit"]
+    if arguments[0] == "publish" and "--changes-queue" in arguments:
+        options += ["--replay-queue", "ipc:///no/such/directory/replay"]
     if "--rate" in arguments:
         (site.home / "one.jsonl").write_bytes(samples.line(samples.new_package("numpy")))
         options += ["one.jsonl"]
@@ -258,7 +270,7 @@ def held(site: Site) -> Iterator[Site]:
 @pytest.mark.parametrize(
     "command",
     [
-        ["run"],
+        RUN.split(),
         ["ingest", "-"],
         ["ingest", "--write", "-"],
         ["write"],
@@ -322,7 +334,7 @@ def test_state_that_is_not_there_does_not_empty_the_site(command: str, filled: S
     assert_explained(result.stderr, wrong)
 
 
-@pytest.mark.parametrize("command", ["run", "ingest -", "write", "rebuild"])
+@pytest.mark.parametrize("command", [RUN, "ingest -", "write", "rebuild"])
 def test_paths_below_a_file(command: str, site: Site) -> None:
     (site.home / "file").write_text("")
     below = site.home / "file" / "directory"
@@ -361,7 +373,7 @@ def newer(path: Path) -> None:
     connection.close()
 
 
-COMMANDS = ["run", "ingest -", "write", "check", "check --fix", "status"]
+COMMANDS = [RUN, "ingest -", "write", "check", "check --fix", "status"]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS])
@@ -499,3 +511,23 @@ def test_root_leaves_nothing_that_the_daemon_cannot_write() -> None:
         assert site.piw("check", *site.output).stdout.endswith("No differences.\n")
         owners = {path: path.lstat().st_uid for path in Path(directory).rglob("*")}
         assert set(owners.values()) == {somebody}, owners
+
+
+@pytest.mark.parametrize("place", ["project/numpy/json/index.json", "packages.json"])
+def test_a_fifo_in_the_output_tree_holds_nobody_up(site: Site, place: str) -> None:
+    """Whoever opened one would wait for a writer for ever."""
+    site.take(samples.new_package("numpy"))
+    path = site.output_path / place
+
+    def plant() -> None:
+        path.unlink()
+        os.mkfifo(path)
+
+    plant()
+    assert "is no file" in site.piw("check", status=1).stdout
+    site.piw("explain", "numpy")
+    site.piw("check", "--fix")
+    assert path.is_file()
+    plant()
+    site.piw("write", "--all")
+    assert path.is_file()

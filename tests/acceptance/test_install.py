@@ -18,7 +18,7 @@ import pytest
 from indexer import config, installation
 
 from .. import needs, samples
-from ..support import COMMAND, REPOSITORY, Site, contents, environment, piw
+from ..support import COMMAND, REPOSITORY, RUN, Site, contents, environment, piw
 
 pytestmark = pytest.mark.acceptance
 
@@ -61,7 +61,7 @@ def master(root: Path) -> Iterator[Path]:
         yield root
 
 
-def install(root: Path, *arguments: object, status: int = 0) -> str:
+def install(root: Path, *arguments: object, status: int | None = 0) -> str:
     result = piw("install", "--root", root, *arguments, home=root.parent, status=status)
     return result.stdout if not status else result.stderr
 
@@ -207,6 +207,137 @@ def test_the_unit_follows_the_configuration(root: Path) -> None:
     assert "\nReadWritePaths=-/srv/elsewhere\n" in unit(root)
 
 
+# What it does not believe
+
+
+HOSTILE = {
+    "a line break": "/srv/x\n  ExecStartPre=+/home/piwheels/evil",
+    "a carriage return": "/srv/x\rExecStartPre=+/home/piwheels/evil",
+    "a control character": "/srv/x\x1b[2J",
+    "a separator": "/srv/x\u2028User=root",
+    "a quote": '/srv/x" "/etc',
+    "a backslash": "/srv/x\\",
+    "the way up": "/srv/x/../../etc",
+    "a space at its end": "/srv/x ",
+    "all that there is": "/",
+}
+"""Output paths."""
+
+hostile = pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+
+
+def nothing_was_written(root: Path) -> bool:
+    return not list((root / "etc").rglob("*piw-indexer*"))
+
+
+@hostile
+def test_hostile_output_paths(root: Path, value: str) -> None:
+    said = install(root, "--output-path", value, status=2)
+    assert "install for an output path" in said
+    assert "\x1b" not in said
+    assert nothing_was_written(root)
+    settings = {"PIW_INDEXER_OUTPUT_PATH": value}
+    result = piw("install", "--root", root, home=root.parent, status=2, settings=settings)
+    assert "install for an output path" in result.stderr
+    assert nothing_was_written(root)
+
+
+@pytest.mark.parametrize(
+    "file", ["etc/piwheels.conf", "usr/local/etc/piwheels.conf", "etc/piw-indexer.conf"]
+)
+@pytest.mark.parametrize("value", [*HOSTILE.values(), "srv/x", "./x"], ids=[*HOSTILE, "r", "r2"])
+def test_hostile_output_paths_from_a_file(root: Path, file: str, value: str) -> None:
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(f"[indexer]\noutput-path = {value}\n")
+    if value.strip() != value:  # of a file, spaces around a value are not part of it
+        install(root)
+        assert "\nReadWritePaths=-/srv/x\n" in unit(root)
+        return
+    install(root, status=2)
+    assert not (root / "etc" / "systemd").exists()
+
+
+@pytest.mark.parametrize("user", ["root\nExecStartPre=+/x", "a b", "0", "-x", "%u", ""])
+def test_hostile_users(root: Path, user: str) -> None:
+    (root / "etc" / "passwd").write_text(f"{PASSWD}{user}:x:999:999::/home/x:/bin/bash\n")
+    install(root, "--user", user, status=None if not user else 2)
+    if user:
+        assert nothing_was_written(root)
+    else:
+        assert "\nUser=piw-indexer\n" in unit(root)
+
+
+@pytest.mark.parametrize("output", ["/srv/a site", "/srv/50%/%n", "/srv/$HOME;#x", "/srv/ü"])
+def test_unusual_paths_are_written_as_systemd_reads_them(
+    root: Path, tmp_path: Path, output: str
+) -> None:
+    """The command, too: verify says of one that it cannot find."""
+    command = tmp_path / "50% of $HOME" / "piw-indexer"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    machine = installation.Machine(command, "root", Path(output), {}, frozenset(), 252)
+    for path, content in installation.files(machine).items():
+        installation.put(root, path, content)
+    for name in installation.UNITS:
+        assert systemd_analyze("verify", root / "etc" / "systemd" / "system" / name) == ""
+    assert config.read_file(root / "etc" / "piw-indexer.conf") == {"output_path": Path(output)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+@pytest.mark.parametrize("whose", ["file", "directory", "mode", "link"])
+def test_what_the_services_user_may_write_is_no_word_of_roots(master: Path, whose: str) -> None:
+    directory = master / "home" / "piwheels" / ".config" / "piwheels"
+    directory.mkdir(parents=True)
+    path = directory / "piwheels.conf"
+    path.write_text("[indexer]\noutput-path = /etc\n[master]\nstatus-queue = ipc:///tmp/x\x1b[2J\n")
+    if whose == "file":
+        os.chown(path, 999, 999)
+    elif whose == "directory":
+        os.chown(directory.parent.parent, 999, 999)
+    elif whose == "mode":
+        path.chmod(0o666)
+    else:
+        path.rename(master / "home" / "theirs")
+        path.symlink_to(master / "home" / "theirs")
+        os.chown(path, 999, 999, follow_symlinks=False)
+    result = piw("install", "--root", master, home=master.parent)
+    assert f"the output-path in {path} is not taken" in result.stderr
+    assert "\nReadWritePaths=-/srv/piw-indexer\n" in unit(master)
+    assert "\x1b" not in text(master, installation.CONFIGURATION)
+    path.write_text("nonsense\n[indexer\n")
+    install(master)
+
+
+@pytest.mark.parametrize(
+    "path", ["etc/systemd", "etc/systemd/system", "etc/sysusers.d", "etc/tmpfiles.d"]
+)
+def test_links_in_an_image_lead_nowhere(root: Path, tmp_path: Path, path: str) -> None:
+    """Below --root: one that others have made may lead into this machine."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (root / path).parent.mkdir(exist_ok=True)
+    (root / path).symlink_to(theirs)
+    assert f"/{path}" in install(root, status=2)
+    assert list(theirs.iterdir()) == []
+
+
+@pytest.mark.parametrize("plant", ["link", "FIFO", "directory"])
+def test_what_is_in_the_place_of_a_unit(root: Path, tmp_path: Path, plant: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("theirs")
+    path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
+    path.parent.mkdir(parents=True)
+    if plant == "link":
+        path.symlink_to(victim)
+    elif plant == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    assert str(path) in install(root, status=2)
+    assert victim.read_text() == "theirs"
+
+
 # What it leaves alone
 
 
@@ -299,9 +430,9 @@ def test_a_newer_index_is_refused_and_made_again(site: Site) -> None:
     site.take(samples.new_package("numpy"))
     index = site.state_dir / "index.db"
     newer(index)
-    for command in ("write", "rebuild", "run", "status", "check"):
-        output = site.output if command == "run" else []
-        said = site.piw(command, *output, status=3).stderr
+    for command in ("write", "rebuild", RUN, "status", "check"):
+        output = site.output if command == RUN else []
+        said = site.piw(*command.split(), *output, status=3).stderr
         assert "999-later" in said, command
         assert f"`rm {index}*`" in said, command
         assert "install that version again" in said
@@ -316,9 +447,9 @@ def test_a_newer_journal_is_refused(site: Site) -> None:
     (month,) = (site.state_dir / "journal").glob("*.db")
     newer(month)
     before = contents(site.state_dir / "journal")
-    for command in ("write", "rebuild", "run", "status", "check"):
-        output = site.output if command == "run" else []
-        said = site.piw(command, *output, status=3).stderr
+    for command in ("write", "rebuild", RUN, "status", "check"):
+        output = site.output if command == RUN else []
+        said = site.piw(*command.split(), *output, status=3).stderr
         assert str(month) in said
         assert "999-later" in said, command
         assert "install that version again" in said

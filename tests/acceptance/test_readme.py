@@ -213,7 +213,7 @@ def test_the_configuration_file_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "piwheels.conf"
     path.write_text(sample)
     found = config.read_file(path)
-    assert found["changes_queue"] == ["ipc:///run/piwheels/changes"]
+    assert found["changes_queue"] == ["ipc:///run/piw-indexer/changes"]
     assert found["settle"] == 2.0
     for file in config.FILES:
         assert f"`{file}`" in PROSE

@@ -155,7 +155,9 @@ def test_keys_of_several_publishers(tcp: Feed, site: Site, keys: Keys) -> None:
     [("--changes-queue", "tcp://0.0.0.0:5560"), ("--replay-queue", "tcp://192.0.2.1:5560")],
 )
 def test_tcp_beyond_this_machine(command: str, queue: str, address: str, site: Site) -> None:
-    result = piw(command, queue, address, *site.state, home=site.home, status=2)
+    other = {"--changes-queue", "--replay-queue"}.difference([queue]).pop()
+    options = [queue, address, other, "ipc:///run/piw-indexer/other"]
+    result = piw(command, *options, *site.state, home=site.home, status=2)
     assert_refused(result, address, "without CURVE", "--curve-key", "--allow-insecure-tcp")
     assert not site.state_dir.exists(), "it is refused before anything is opened"
 

@@ -95,7 +95,8 @@ def test_ready_when_the_index_has_caught_up(site: Site, ipc: Feed, systemd: Syst
 
 def test_a_reload_begins_anew_in_the_same_process(site: Site, ipc: Feed, systemd: Systemd) -> None:
     file = configured(site, "site-url = https://old.example\n")
-    with site.daemon(ipc, "-c", file, settings=systemd.settings) as daemon:
+    # By a name that only holds where the daemon was started, which it has left.
+    with site.daemon(ipc, "-c", file.name, settings=systemd.settings) as daemon:
         systemd.until("READY")
         for name in ("new", "newer"):
             configured(site, f"site-url = https://{name}.example\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -19,6 +20,7 @@ from zmq.utils import z85
 from indexer import clock, decode, encode
 from indexer.errors import UsageError
 from indexer.feed import curve, peer, security, sockets
+from indexer.feed.line import Line
 from indexer.feed.publisher import FeedPublisher
 from indexer.feed.security import Binding, Connecting, Gatekeeper
 from indexer.feed.subscriber import Subscriber
@@ -180,7 +182,8 @@ def test_stranger_gets_no_replay(
 ) -> None:
     with publishing(tmp_path, tcp, GUARDED) as publisher:
         publish(publisher, 5)
-        dealer, handshakes = sockets.connected(context, zmq.DEALER, tcp.replay, STRANGERS[name][0])
+        line = Line(context, zmq.DEALER, tcp.replay, STRANGERS[name][0])
+        dealer, handshakes = line.socket, line.handshakes
         assert handshakes is not None
         dealer.setsockopt(zmq.IMMEDIATE, 0)  # a stranger may be as pushy as it likes
         dealer.disconnect(tcp.replay)
@@ -195,8 +198,7 @@ def test_stranger_gets_no_replay(
         eventually(refused_or_served)
         assert not dealer.poll(0)
         assert publisher.last_request == 0
-        handshakes.close()
-        dealer.close()
+        line.close()
 
 
 IMPOSTORS = {
@@ -221,8 +223,9 @@ def test_impostor_is_not_listened_to(
 def test_nobody_gets_in_without_a_gatekeeper(context: zmq.Context[Any], tcp: Feed) -> None:
     """A gatekeeper that is not there must not be an open gate."""
     server: zmq.Context[Any] = zmq.Context()
-    changes = sockets.bound(server, zmq.XPUB, tcp.changes, GUARDED)
-    changes_there, handshakes = sockets.connected(context, zmq.SUB, tcp.changes, MAY_COME_IN)
+    changes, _ = sockets.bound(server, zmq.XPUB, tcp.changes, GUARDED)
+    line = Line(context, zmq.SUB, tcp.changes, MAY_COME_IN)
+    handshakes = line.handshakes
     assert handshakes is not None
 
     def decided() -> bool:
@@ -233,31 +236,27 @@ def test_nobody_gets_in_without_a_gatekeeper(context: zmq.Context[Any], tcp: Fee
     assert not handshakes.succeeded
     assert not changes.poll(0)
     server.destroy(linger=0)
-    handshakes.close()
-    changes_there.close()
+    line.close()
 
 
 def test_sockets_that_end_let_others_live(context: zmq.Context[Any], ipc: Feed) -> None:
     """ZeroMQ reports what a socket does while it ends, and waits for whoever shall get that."""
     for number in range(60):
-        socket, handshakes = sockets.connected(context, zmq.SUB, f"{ipc.changes}{number}")
-        assert handshakes is not None
-        handshakes.look()
-        handshakes.close()
-        socket.close()
-    server = sockets.bound(context, zmq.XPUB, ipc.changes)
-    socket, handshakes = sockets.connected(context, zmq.SUB, ipc.changes)
-    assert handshakes is not None
-    watching = handshakes
+        line = Line(context, zmq.SUB, f"{ipc.changes}{number}")
+        line.look()
+        line.close()
+    server, listener = sockets.bound(context, zmq.XPUB, ipc.changes)
+    line = Line(context, zmq.SUB, ipc.changes)
 
     def together() -> bool:
-        watching.look()
-        return watching.succeeded
+        line.look()
+        return line.connected
 
     eventually(together)
-    handshakes.close()
-    socket.close()
+    line.close()
     server.close()
+    assert listener is not None
+    listener.remove()
 
 
 def test_who_was_refused_comes_in_when_the_list_has_its_key(
@@ -569,7 +568,7 @@ def test_sockets_refuse_by_themselves(
     with pytest.raises(UsageError, match="without CURVE"):
         sockets.bound(context, zmq.XPUB, "tcp://*:*", Binding())
     with pytest.raises(UsageError, match="without CURVE"):
-        sockets.connected(context, zmq.SUB, "tcp://192.0.2.1:5560", Connecting())
+        Line(context, zmq.SUB, "tcp://192.0.2.1:5560", Connecting())
     assert len(os.listdir("/proc/self/fd")) == before
     feed = ipc_feed(sockets_directory)
     with (
@@ -629,14 +628,15 @@ def test_mode_and_group_of_ipc_sockets(
     sockets: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = []
-    let_in = security.let_in
+    heard = []
+    chmod = os.chmod
 
-    def watched(path: Path, binding: Binding) -> None:
-        first.append(stat.S_IMODE(path.stat().st_mode))
-        let_in(path, binding)
+    def watched(path: Path, to: int) -> None:
+        with network.socket(network.AF_UNIX) as probe:
+            heard.append(probe.connect_ex(str(path)))
+        chmod(path, to)
 
-    monkeypatch.setattr(security, "let_in", watched)
+    monkeypatch.setattr(os, "chmod", watched)
     before = os.umask(umask)
     try:
         with publishing(tmp_path, ipc, Binding(ipc_mode=mode, ipc_group=some_group())):
@@ -647,7 +647,7 @@ def test_mode_and_group_of_ipc_sockets(
                 assert status.st_gid == some_group()
     finally:
         os.umask(before)
-    assert first == [0o600, 0o600], "nobody else could connect before it had its group"
+    assert heard == [errno.ECONNREFUSED] * 2, "nobody could connect before it had its group"
     assert list(sockets.iterdir()) == []
 
 

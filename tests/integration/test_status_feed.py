@@ -129,7 +129,7 @@ def asking(sockets: Path, tmp_path: Path) -> Iterator[Ours]:
 def test_the_captured_life(address: str, ours: Ours) -> None:
     """A minute of a real farm, as fast as it goes."""
     with StatusQueue(address) as master:
-        master.wait_for_subscriber()
+        master.wait_for_subscriber(ours.step)
         master.say(*CAPTURED)
         ours.hear(len(CAPTURED))
     assert ours.refused == []
@@ -153,7 +153,7 @@ def test_the_captured_life(address: str, ours: Ours) -> None:
 def test_the_index_follows(address: str, ours: Ours) -> None:
     master = Master()
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.told(queue, [*master.hello(), *master.join(), *master.idle(1, ["numpy", "2.0"])])
         assert ours.rows("SELECT doing, package, version FROM slaves") == [
             ("building", "numpy", "2.0")
@@ -173,7 +173,7 @@ def test_the_index_follows(address: str, ours: Ours) -> None:
 def test_slaves_that_are_silent_leave(address: str, ours: Ours) -> None:
     master = Master()
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.told(queue, [*master.join(), *master.idle(1)])
         assert ours.numbers == [1]
         ours.later(331)
@@ -191,7 +191,7 @@ def test_a_master_that_goes_and_comes_back(address: str, ours: Ours) -> None:
     assert not ours.live["status_feed"]["connected"]
     master = Master()
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.told(queue, [*master.hello(), *master.join("first"), *master.join("second")])
         ours.wait(lambda: ours.live["status_feed"]["connected"])
         assert ours.feed.trouble == ""
@@ -204,7 +204,7 @@ def test_a_master_that_goes_and_comes_back(address: str, ours: Ours) -> None:
     master.now += timedelta(seconds=62)
     master.restart()
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.told(queue, master.stats())
         ours.wait(lambda: ours.feed.trouble == "")
         assert ours.numbers == [1, 2], "nothing says yet that it is another one"
@@ -215,7 +215,7 @@ def test_a_master_that_goes_and_comes_back(address: str, ours: Ours) -> None:
 
 def test_a_master_that_is_silent(address: str, ours: Ours) -> None:
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.wait(lambda: ours.live["status_feed"]["connected"])
         ours.later(status_feed.PATIENCE + 1)
         assert ours.feed.trouble == f"the master at {address} has been silent for 31 s"
@@ -231,7 +231,7 @@ def test_nonsense_goes_to_the_quarantine(address: str, ours: Ours, tmp_path: Pat
     master = Master()
     good = frames(master.join())
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         queue.say(good[0], b"", b"\xff", *[b"nonsense"] * 5, b"\x67GOODBYE", good[1])
         queue.say_parts(b"\x65STATS", b"and more")
         ours.hear(11)
@@ -257,7 +257,7 @@ def test_nonsense_goes_to_the_quarantine(address: str, ours: Ours, tmp_path: Pat
 
 def test_nonsense_without_end_is_counted(address: str, ours: Ours) -> None:
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         queue.say(*[b"%d" % number for number in range(1000)])
         ours.hear(1000)
         assert len(ours.refused) == status_feed.MOST_KEPT
@@ -283,7 +283,7 @@ def test_a_frame_of_any_size(address: str, ours: Ours) -> None:
     """Who sends too much is disconnected, and ZeroMQ would not come back."""
     master = Master()
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         queue.say(b"x" * status_feed.MAX_FRAME)
         ours.hear(1)
         queue.say(b"x" * (status_feed.MAX_FRAME + 1))
@@ -296,7 +296,7 @@ def test_a_frame_of_any_size(address: str, ours: Ours) -> None:
 
 def test_a_batch_ends(address: str, ours: Ours) -> None:
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         queue.say(*CAPTURED)
         seen = 0
         for most, until, limit in ((10, ours.seconds + 1, 10), (10_000, ours.seconds, 64)):
@@ -316,7 +316,7 @@ def test_hello_is_said_when_the_master_hears_it(asking: Ours) -> None:
     master = Master()
     master.join()
     with StatusQueue(asking.status, asking.control) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(asking.step)
         asking.wait(lambda: asking.live["status_feed"]["connected"])
         asking.later(status_feed.SETTLED / 2)
         assert queue.asked() == [], "the answer might be lost"
@@ -331,7 +331,7 @@ def test_hello_is_said_when_the_master_hears_it(asking: Ours) -> None:
 def test_hello_is_said_to_a_silent_master(asking: Ours) -> None:
     assert asking.control is not None
     with StatusQueue(asking.status, asking.control) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(asking.step)
         asking.wait(lambda: asking.live["status_feed"]["connected"])
         asking.later(status_feed.SETTLED + 1)
         asking.wait(lambda: queue.asked() == ["HELLO"])
@@ -346,7 +346,7 @@ def test_hello_is_said_to_a_master_that_comes_back(asking: Ours) -> None:
     master = Master()
     for _ in range(2):
         with StatusQueue(asking.status, asking.control) as queue:
-            queue.wait_for_subscriber()
+            queue.wait_for_subscriber(asking.step)
             asking.wait(lambda: asking.live["status_feed"]["connected"])
             asking.later(status_feed.QUICKEST_HELLO + 1)
             asking.wait(lambda: queue.asked() == ["HELLO"])
@@ -359,7 +359,7 @@ def test_no_hello_without_a_control_queue(asking: Ours) -> None:
     """It is not there: nothing waits for it, nothing is kept for it."""
     assert asking.control is not None
     with StatusQueue(asking.status) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(asking.step)
         asking.told(queue, Master().stats())
         for _ in range(5):
             asking.later(2 * status_feed.HELLO_AGAIN)
@@ -374,7 +374,7 @@ def test_no_hello_without_a_control_queue(asking: Ours) -> None:
 def test_a_restart_of_ours(address: str, ours: Ours) -> None:
     master = Master()
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.told(queue, [*master.hello(), *master.join("pi"), *master.idle(1, ["numpy", "2.0"])])
         before = ours.rows("SELECT * FROM slaves")
         ours.close_feed()
@@ -383,7 +383,7 @@ def test_a_restart_of_ours(address: str, ours: Ours) -> None:
         ours.step()
         assert ours.rows("SELECT * FROM slaves") == before
         assert ours.live["farm"]["slaves"][0]["label"] == "pi"
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.told(queue, master.built(1))
         assert ours.finished == [("numpy", "2.0")]
         ours.close_feed()
@@ -397,7 +397,7 @@ def test_a_restart_of_ours(address: str, ours: Ours) -> None:
 
 def test_another_feed_begins_with_nothing(address: str, ours: Ours) -> None:
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.told(queue, Master().join())
     ours.close_feed()
     ours.status += "1"
@@ -412,7 +412,7 @@ def test_a_full_disk(address: str, ours: Ours) -> None:
     master = Master()
     pages = ours.rows("PRAGMA page_count")[0][0]
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.connection.execute(f"PRAGMA max_page_count = {pages}")
         for number in range(60):
             ours.told(queue, master.join(f"slave {number} {'x' * 200}"))
@@ -428,7 +428,7 @@ def test_a_full_disk(address: str, ours: Ours) -> None:
 def test_a_broken_index_stops_it(address: str, ours: Ours) -> None:
     ours.connection.execute("DROP TABLE slaves")
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         queue.say(*frames(Master().join()))
         with pytest.raises(StateError, match="cannot write the live farm to the index"):
             ours.hear(2)
@@ -447,7 +447,7 @@ def test_tcp_beyond_this_machine_is_refused(control: str | None, ours: Ours) -> 
 
 def test_the_index_is_there_for_readers(address: str, ours: Ours, tmp_path: Path) -> None:
     with StatusQueue(address) as queue:
-        queue.wait_for_subscriber()
+        queue.wait_for_subscriber(ours.step)
         ours.told(queue, Master().join("pi"))
     reader = sqlite3.connect(f"file:{tmp_path}/index.db?mode=ro", uri=True)
     assert reader.execute("SELECT label, doing FROM farm").fetchall() == [("pi", "starting")]

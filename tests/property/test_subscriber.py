@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from indexer import decode, encode
 from indexer.feed import sockets, subscriber
 from indexer.feed.subscriber import Subscriber
-from indexer.journal import Accepted, Lost, Refused
+from indexer.journal import Accepted, Claimed, Lost, Refused
 from indexer.messages import Position
 
 from . import strategies as s
@@ -56,8 +56,8 @@ class Network:
         self.start_subscriber()
 
     def start_publisher(self) -> None:
-        self.changes = sockets.bound(self.context, zmq.PUB, self.changes_queue)
-        self.replay = sockets.bound(self.context, zmq.ROUTER, self.replay_queue)
+        self.changes, _ = sockets.bound(self.context, zmq.PUB, self.changes_queue)
+        self.replay, _ = sockets.bound(self.context, zmq.ROUTER, self.replay_queue)
 
     def start_subscriber(self) -> None:
         self.subscriber = Subscriber(
@@ -95,7 +95,7 @@ class Network:
     def receive(self, *, lose: bool = False) -> None:
         """Take what arrived; a crash before it is durable loses it."""
         for entry in self.subscriber.receive(1000, self.now + 1):
-            if lose:
+            if lose or isinstance(entry, Claimed):
                 continue
             assert not isinstance(entry, Lost), entry
             assert entry.position is not None

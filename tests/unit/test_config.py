@@ -53,6 +53,38 @@ def test_types(file: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["output-path = /srv/x\n  ExecStartPre=+/evil", "site-url = https://x\x1b[2J", "user = a\x00b"],
+)
+def test_a_value_is_of_one_line(file: Path, text: str) -> None:
+    """What it is copied to would have another line, which somebody else chose."""
+    file.write_text(f"[indexer]\n{text}\n")
+    with pytest.raises(UsageError, match="line break or another control character") as error:
+        config.read_file(file)
+    assert "\x1b" not in str(error.value)
+
+
+def test_paths_are_from_the_root(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands leave the directory that they are typed in."""
+    monkeypatch.chdir(file.parent)
+    file.write_text(
+        "[indexer]\noutput-path = site\ncurve-key = my.key\ncurve-server-key = their.pub other\n"
+        "log-queue = ipc://logger\nchanges-queue = ipc:///a ipc://@abstract tcp://b:1\n"
+    )
+    (file.parent / "their.pub").touch()
+    here = file.parent
+    assert config.read_file(file) == {
+        "output_path": here / "site",
+        "curve_key": here / "my.key",
+        "curve_server_key": [f"{here}/their.pub", "other"],
+        "log_queue": f"ipc://{here}/logger",
+        "changes_queue": ["ipc:///a", "ipc://@abstract", "tcp://b:1"],
+    }
+    assert config.as_typed(here / "site" / "project") == Path("site/project")
+    assert config.as_typed(Path("/elsewhere")) == Path("/elsewhere")
+
+
 def test_keys_of_a_default_section_are_not_ours(file: Path) -> None:
     file.write_text("[DEFAULT]\ndsn = x\n[indexer]\nsettle = 1\n")
     assert config.read_file(file) == {"settle": 1.0}

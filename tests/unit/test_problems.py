@@ -70,9 +70,7 @@ CASES = [
     ("feed-behind", {"feeds": [feed(lag=5, lag_seconds=61.0)]}),
     ("feed-filling", {"feeds": [feed(lag=5, lag_seconds=11.0, filling=True)]}),
     ("feed-never-heard", {"daemon": daemon(feeds=[])}),
-    # Beside a master, too, if somebody has set the feed, or it was heard before.
-    ("feed-never-heard", {"daemon": daemon(feeds=[], status_feed={}, feeds_named=True)}),
-    ("feed-never-heard", {"daemon": daemon(feeds=[], status_feed={}, feeds_named=False)}),
+    ("feed-never-heard", {"daemon": daemon(feeds=[], status_feed={})}),
     ("writer-stuck", {"pending": 1, "oldest_pending_seconds": 301.0}),
     ("quarantine", {"quarantined": 2}),
     ("check-differences", {"last_check": {"at": NOW, "finished": True, "differences": 3}}),
@@ -81,7 +79,7 @@ CASES = [
         (kind, trouble(kind))
         for kind in (
             *("intake-waiting", "index-failing", "writer-failing", "feed-refused"),
-            *("source-failing", "reload-refused"),
+            *("source-failing", "reload-refused", "peer-not-believed", "feed-name-taken"),
         )
     ],
 ]
@@ -121,8 +119,8 @@ def test_every_kind_is_shown_by_a_case() -> None:
         {"feeds": [feed(silent_seconds=9.0)]},
         {"feeds": [feed(silent_seconds=None, lag=None, lag_seconds=None)]},
         {"daemon": daemon(feeds=[], started="2026-11-26T11:59:55+00:00")},
-        # Nobody was heard, but a master is followed, and nobody said that there is a feed.
-        {"daemon": daemon(feeds=[], db_queue={"asked": 1, "taken": 0, "due": 0}), "feeds": []},
+        # Nobody was heard, but a master is followed, and no feed is.
+        {"daemon": daemon(feeds=[], queues=[]), "feeds": []},
         {"pending": 1, "oldest_pending_seconds": 299.0},
         {"disk_free_bytes": None, "output_disk_free_bytes": None},
         {"last_check": {"at": NOW, "finished": False, "differences": 3}},

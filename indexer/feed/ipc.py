@@ -1,0 +1,350 @@
+"""The files of ipc sockets: whose they are, before one counts and before one is made.
+
+Whoever may write to a directory can be the first at any name in it, and /tmp belongs to everybody.
+So nothing is believed of a socket that is not ours, root's, or of a user that was named; and where
+we listen, nothing is removed but an old socket of our own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import socket
+import stat
+import struct
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from .. import filesystem
+from ..errors import PeerError, UsageError
+
+SCHEME = "ipc://"
+
+MAX_LINKS = 40
+"""Symbolic links on the way to a file; the kernel follows as many."""
+
+BACKLOG = 100
+"""Connections that wait to be accepted."""
+
+_CREDENTIALS = struct.Struct("3i")
+"""pid, uid and gid; see SO_PEERCRED in unix(7)."""
+
+_KINDS = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class _UnsafeError(Exception):
+    """What is wrong with a path, and what to do about it."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(cause)
+        self.remedy = remedy
+
+
+class Identity(NamedTuple):
+    """What tells a file from another one that takes its name."""
+
+    device: int
+    inode: int
+
+
+def file_of(address: str) -> Path | None:
+    """The file of an ipc address; None if it is another address, or has no file."""
+    path = address.removeprefix(SCHEME)
+    return Path(path) if address.startswith(SCHEME) and path[:1] not in ("@", "*") else None
+
+
+def user_ids(names: Iterable[str]) -> frozenset[int]:
+    """The numbers of users that are given by name or by number.
+
+    Raises:
+        UsageError: if there is no user of a name.
+    """
+    found = set()
+    for name in names:
+        try:
+            found.add(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
+        except KeyError as error:
+            raise UsageError(
+                f"trust the user {name}",
+                "there is no such user",
+                "name one with --ipc-peer that `getent passwd` shows",
+            ) from error
+    return frozenset(found)
+
+
+def user_name(number: int) -> str:
+    """A user as people know it."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
+# Where we connect
+
+
+def look_at(address: str, peers: Collection[int]) -> Identity | None:
+    """What is at an ipc address, before we connect to it; None if nothing is there yet.
+
+    Raises:
+        PeerError: if it is not a socket, or others could have put it there.
+    """
+    path = file_of(address)
+    assert path is not None
+    trusted = {0, os.geteuid(), *peers}
+    try:
+        status = _reached(path, trusted, follow=True)
+        if not stat.S_ISSOCK(status.st_mode):
+            raise _UnsafeError(
+                f"there is {_kind(status)} in the place of a socket", "give the address of a socket"
+            )
+        _refuse_owner(status.st_uid, trusted, "the socket belongs to")
+    except FileNotFoundError:
+        return None
+    except _UnsafeError as error:
+        raise _not_believed(address, str(error), error.remedy) from error
+    except OSError as error:
+        raise _not_believed(
+            address,
+            f"{error.filename}: {error.strerror}",
+            "let the user that runs piw-indexer look into its directory",
+        ) from error
+    return Identity(status.st_dev, status.st_ino)
+
+
+def refuse_stranger(address: str, descriptor: int, peers: Collection[int]) -> None:
+    """Ask the kernel who listens at the other end of a connection.
+
+    Where the kernel cannot tell, the owner of the file has to do; `look_at` has seen to that.
+
+    Raises:
+        PeerError: if it is nobody whom we trust.
+        OSError: if the connection has ended.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        return
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        answer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(answer)
+    try:
+        _refuse_owner(user, {0, os.geteuid(), *peers}, "the process that listens there runs as")
+    except _UnsafeError as error:
+        raise _not_believed(address, str(error), error.remedy) from error
+
+
+def _not_believed(address: str, cause: str, remedy: str) -> PeerError:
+    return PeerError(f"believe what is at {address}", cause, remedy)
+
+
+def _refuse_owner(user: int, trusted: Collection[int], what: str) -> None:
+    if user not in trusted:
+        name = user_name(user)
+        raise _UnsafeError(
+            f"{what} {name}, whom nobody has named",
+            f"if that is the user of the peer, say so with --ipc-peer {name.removeprefix('user ')};"
+            " if not, somebody has taken its place: see who it is (ss -xlp), and move the address"
+            " to a directory of its owner's (docs/security.md)",
+        )
+
+
+# Where we listen
+
+
+class Listener:
+    """A socket that listens at a path which nobody else can take.
+
+    Args:
+        address: where others connect to.
+        mode: of the file: who may write to it may connect.
+        group: the number of its group; None for that of the process.
+
+    Attributes:
+        descriptor: of the socket; whoever takes it over closes it.
+
+    Raises:
+        UsageError: if something is there that is not an old socket of ours, or others could
+            replace the socket.
+    """
+
+    def __init__(self, address: str, mode: int, group: int | None) -> None:
+        path = file_of(address)
+        assert path is not None
+        self._path = path.absolute()
+        refuse_unbindable(address)
+        if _is_heard(self._path):
+            raise UsageError(
+                f"bind {address}",
+                "another process has it",
+                "stop that one, or give another address",
+            )
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._path.unlink(missing_ok=True)
+            listening.bind(str(self._path))
+            made = os.lstat(self._path)
+            self._identity = Identity(made.st_dev, made.st_ino)
+            self._let_in(address, mode, group)
+            listening.listen(BACKLOG)  # nobody can connect before
+        except OSError as error:
+            listening.close()
+            raise UsageError(
+                f"bind {address}", error.strerror or error, "give another address"
+            ) from error
+        except UsageError:
+            listening.close()
+            self.remove()
+            raise
+        self.descriptor = listening.detach()
+
+    def _let_in(self, address: str, mode: int, group: int | None) -> None:
+        """Give the file its group and mode."""
+        try:
+            filesystem.open_socket_to(self._path, mode, group)
+        except OSError as error:
+            raise UsageError(
+                f"set the group and mode of {address}",
+                error.strerror or error,
+                "give --ipc-group a group that the user who runs piw-indexer belongs to",
+            ) from error
+
+    def remove(self) -> None:
+        """Remove the file, unless another one has taken its name."""
+        try:
+            status = os.lstat(self._path)
+            if Identity(status.st_dev, status.st_ino) == self._identity:
+                self._path.unlink()
+        except OSError:
+            pass  # it is gone, or its directory is
+
+
+def refuse_unbindable(address: str) -> None:
+    """Refuse an address that can never be bound as it is; whether somebody listens is not asked.
+
+    Raises:
+        UsageError: if what is there is not an old socket of ours, or others could replace ours.
+    """
+    path = file_of(address)
+    if path is None:
+        return
+    operation = f"bind {address}"
+    ours = {0, os.geteuid()}
+    try:
+        try:
+            status = _reached(path, ours, follow=False)
+        except FileNotFoundError as error:
+            if not path.absolute().parent.is_dir():
+                raise _UnsafeError(
+                    f"there is no directory {path.absolute().parent}",
+                    "make it, or give an address in one that is there, as"
+                    " ipc:///run/piw-indexer/changes",
+                ) from error
+            return
+        if not stat.S_ISSOCK(status.st_mode):
+            raise _UnsafeError(
+                f"there is {_kind(status)} in the place of a socket",
+                "give another address, or move away what is there; it was left as it is",
+            )
+        if status.st_uid != os.geteuid():
+            raise _UnsafeError(
+                f"there is a socket of {user_name(status.st_uid)}",
+                "give another address, in a directory where nobody else can make sockets, as"
+                " ipc:///run/piw-indexer/changes; or remove that socket, if it is old",
+            )
+    except _UnsafeError as error:
+        raise UsageError(operation, str(error), error.remedy) from error
+    except OSError as error:
+        raise UsageError(
+            operation,
+            f"{error.filename}: {error.strerror}",
+            "give an address in a directory of the user that runs piw-indexer",
+        ) from error
+
+
+def _is_heard(path: Path) -> bool:
+    """True if somebody listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # its backlog is full
+            return True
+        except OSError:
+            return False
+    return True
+
+
+# Paths
+
+
+def _reached(path: Path, trusted: Collection[int], *, follow: bool) -> os.stat_result:
+    """What is at a path; everything on the way to it is of users whom we trust.
+
+    Args:
+        follow: the last name, too, if it is a symbolic link.
+
+    Raises:
+        _UnsafeError: if somebody else could put another file in its place.
+        OSError: if it is not there, or cannot be looked at.
+    """
+    here = Path("/")
+    waiting = list(reversed(path.absolute().parts[1:]))
+    links = 0
+    _refuse_directory(here, trusted)
+    while True:
+        name = waiting.pop() if waiting else "."
+        if name == "..":
+            here = here.parent
+            continue
+        status = os.lstat(here / name)
+        if stat.S_ISLNK(status.st_mode) and (waiting or follow):
+            _refuse_link(here / name, status, trusted)
+            links += 1
+            if links > MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            target = Path(os.readlink(here / name))
+            here = Path("/") if target.is_absolute() else here
+            waiting += reversed([part for part in target.parts if part != "/"])
+            continue
+        if not waiting:
+            return status
+        here /= name
+        if not stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(here))
+        _refuse_directory(here, trusted)
+
+
+def _refuse_link(link: Path, status: os.stat_result, trusted: Collection[int]) -> None:
+    if status.st_uid not in trusted:
+        raise _UnsafeError(
+            f"{link} is a symbolic link of {user_name(status.st_uid)}", "give the path without it"
+        )
+
+
+def _refuse_directory(directory: Path, trusted: Collection[int]) -> None:
+    """Refuse a directory in which others than those whom we trust can replace a file."""
+    status = os.stat(directory)
+    if status.st_uid not in trusted:
+        raise _UnsafeError(
+            f"the directory {directory} belongs to {user_name(status.st_uid)}, who can put another"
+            " socket there",
+            "give an address in a directory of root or of the user that runs piw-indexer, as"
+            " /run/piw-indexer",
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
+        raise _UnsafeError(
+            f"others may write to the directory {directory} (its mode is"
+            f" {stat.S_IMODE(status.st_mode):04o}), and put another socket there",
+            f"chmod go-w {directory}, or give an address in another directory, as /run/piw-indexer",
+        )
+
+
+def _kind(status: os.stat_result) -> str:
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
