@@ -547,6 +547,37 @@ def test_snapshot_of_a_file_whose_build_is_not_told(index: Index) -> None:
     assert len(index.rows("SELECT build_id FROM builds WHERE build_id < 0")) == 2
 
 
+def test_snapshot_of_a_skipped_version_names_the_build_of_its_files(index: Index) -> None:
+    releases = {"1.0": snapshot_release({WHEEL: snapshot_file()}, {"cp311": ("skip", 7)})}
+    index.apply(set_abis("cp311"), numpy_snapshot(releases=releases))
+    assert files(index) == [(WHEEL, 7)]
+
+
+def test_snapshot_of_a_file_whose_builder_is_disabled(index: Index) -> None:
+    """An ABI that the file serves, and that has no file of its own, tells the build."""
+    name = "numpy-1.0-py3-none-any.whl"
+    releases = {
+        "1.0": snapshot_release(
+            {
+                name: snapshot_file(abi_tag="none", builder_abi="cp37m"),
+                WHEEL: snapshot_file(),
+            },
+            {"cp311": ("success", 7), "cp39": ("fail", 8), "cp313": ("success", 9)},
+        )
+    }
+    index.apply(set_abis("cp39", "cp311", "cp313"), numpy_snapshot(releases=releases))
+    assert files(index) == [(WHEEL, 7), (name, 9)]
+
+
+def test_snapshot_of_a_wheel_with_a_build_number(index: Index) -> None:
+    """PEP 427: the number stands between the version and the tags."""
+    name = "numpy-1.0-2-cp311-cp311-linux_armv7l.whl"
+    index.apply(numpy_snapshot(releases={"1.0": snapshot_release({name: snapshot_file()})}))
+    assert index.rows("SELECT package_tag, package_version_tag, py_version_tag FROM files") == [
+        ("numpy", "1.0", "cp311")
+    ]
+
+
 def test_snapshot_of_an_empty_package(index: Index) -> None:
     index.apply(log_build(1, "numpy", "1.0", WHEEL), snapshot("numpy"))
     assert index.table("versions") == index.table("builds") == index.table("files") == []
@@ -568,11 +599,11 @@ def test_batches_give_the_same_rows(size: int, tmp_path: Path) -> None:
 
 
 def test_what_was_applied_is_not_applied_again(index: Index) -> None:
+    """The journal may give a message twice; those after it are applied all the same."""
     index.apply(new_package("numpy"), log_download(WHEEL))
     index.serial = 0
-    before = everything(index)
-    index._applier.apply([])
-    assert everything(index) == before
+    index.apply(new_package("numpy"), log_download(WHEEL), new_package("scipy"))
+    assert index.counts() == [("numpy", 0, 1), ("scipy", 0, 0)]
 
 
 def test_marks_keep_the_last_serial(index: Index) -> None:

@@ -437,6 +437,34 @@ def test_messages_that_are_kept_no_more(follower: Follower, publisher: FakePubli
     assert follower.journal.position(MASTER, 1) == 6
 
 
+def test_publisher_that_still_keeps_the_next_message(
+    follower: Follower, publisher: FakePublisher
+) -> None:
+    """Nothing is given up for an answer that says no more than what is known."""
+
+    def gone(request: dict[str, int], send: Send) -> None:
+        send(encode.replay_gone(publisher.epoch, 1))
+
+    publisher.answers = [gone]
+    publisher.keep(1)
+    publisher.send(2)
+    follow(follower, publisher, packages(2))
+    assert follower.broken == []
+
+
+def test_early_messages_that_are_given_up_make_room(
+    follower: Follower, publisher: FakePublisher
+) -> None:
+    def gone(request: dict[str, int], send: Send) -> None:
+        send(encode.replay_gone(publisher.epoch, 4))
+
+    publisher.keep(4, 5)
+    publisher.answers = [gone]
+    publisher.send(2, 6)
+    follow(follower, publisher, packages(6, first=4))
+    assert follower.subscriber.feeds[MASTER].early == {}
+
+
 def test_new_spool(follower: Follower, publisher: FakePublisher) -> None:
     publisher.send(1, 2, 3)
     follow(follower, publisher, packages(3))

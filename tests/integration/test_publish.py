@@ -343,6 +343,25 @@ def test_removal_leaves_nothing_of_ours(publisher: Publisher, output: Path) -> N
     assert publisher.remove("nobody") is False
 
 
+def test_removal_is_durable(output: Path, done: list[str]) -> None:
+    publisher = Publisher(output)
+    publisher.project("numpy", b"{}", [])
+    publisher.sync()
+    done.clear()
+    publisher.remove("numpy")
+    publisher.sync()
+    assert done == ["sync project"]
+
+
+def test_removal_that_fails_says_why(publisher: Publisher, project: Path) -> None:
+    document_of(project).mkdir(parents=True)
+    with pytest.raises(PublishError) as failed:
+        publisher.remove("numpy")
+    assert failed.value.operation == f"remove {project}/numpy"
+    assert failed.value.cause == "Is a directory"
+    assert "move away what is there" in failed.value.remedy
+
+
 def test_files_of_others_stay(publisher: Publisher, project: Path) -> None:
     publisher.project("numpy", b"{}", [])
     (project / "numpy" / "index.html").write_bytes(b"theirs")
