@@ -27,7 +27,7 @@ class Batch(NamedTuple):
         rows: the messages, with their serials.
         inserts: rows of the table `messages`.
         identities: rows of the table `identities`.
-        refusals: quarantine_id, source, feed_id, feed_serial, received, format, path, reason, raw.
+        refusals: source, feed_id, feed_serial, received, format, path, reason, raw.
         new_feeds: the numbers of feeds that were not known.
         positions: how far every feed of the batch is accepted with it.
         broken: why messages of a feed are lost, and its number.
@@ -50,7 +50,6 @@ def prepare(
     feed_ids: Mapping[Feed, int],
     accepted: Mapping[Feed, int],
     serial: int,
-    quarantine_id: int,
     clock: Clock,
 ) -> Batch:
     """What is new of `entries`; what was accepted before is passed over.
@@ -61,7 +60,6 @@ def prepare(
         feed_ids: the numbers of the feeds that are known.
         accepted: how far every feed is accepted.
         serial: the last that was given.
-        quarantine_id: the last that was given.
         clock: for the time of receipt of what is refused.
     """
     batch = Batch([], [], [], [], {}, {}, [], [])
@@ -116,10 +114,8 @@ def prepare(
             claims.append((entry.feed, entry.address, entry.server_key))
         else:
             assert type(entry) is Refused
-            quarantine_id += 1
             refusals.append(
                 (
-                    quarantine_id,
                     entry.source,
                     feed_id,
                     feed_serial,

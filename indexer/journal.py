@@ -260,7 +260,6 @@ class Journal(JournalReader):
             self._feed_ids,
             self._positions,
             self.serial,
-            self._quarantine_id,
             self._clock,
         )
         if not (made.inserts or made.refusals or made.positions or made.claims):
@@ -379,7 +378,7 @@ class Journal(JournalReader):
             The last quarantine_id, and how much is kept of every source.
         """
         quarantine_id, kept = self._quarantine_id, dict(self._kept)
-        for _, source, feed_id, *rest, raw in refusals:
+        for source, feed_id, *rest, raw in refusals:
             assert isinstance(source, str)
             assert isinstance(raw, bytes)
             digest = None
@@ -447,9 +446,7 @@ class Journal(JournalReader):
                 )
                 if done.fetchone() is not None:
                     return None
-        made = batch.prepare(
-            [Accepted(None, message)], set(), {}, {}, self.serial, self._quarantine_id, self._clock
-        )
+        made = batch.prepare([Accepted(None, message)], set(), {}, {}, self.serial, self._clock)
         [row] = made.rows
         with explained(self._writer_path, writing=True), database.transaction(writer):
             writer.executemany(batch.INSERT, made.inserts)
