@@ -494,7 +494,9 @@ def test_new_spool_that_a_replay_tells_of(follower: Follower, publisher: FakePub
     assert len(follower.broken) == 1
 
 
-def test_spool_that_went_back(follower: Follower, publisher: FakePublisher) -> None:
+def test_spool_that_went_back(
+    follower: Follower, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
     """As after a restore from a backup: what it publishes next would be taken for known."""
     publisher.send(*range(1, 11))
     follow(follower, publisher, packages(10))
@@ -504,6 +506,13 @@ def test_spool_that_went_back(follower: Follower, publisher: FakePublisher) -> N
         follower.step()
     assert follower.broken == []
     asked = len(publisher.requests)
+    # One that says all is well begins the count anew, and with nothing.
+    publisher.heartbeat(10)
+    for _ in range(9):
+        publisher.heartbeat(4)
+    state = follower.subscriber.feeds[MASTER]
+    pump(follower, publisher, lambda: state.behind >= 9)
+    assert len(publisher.requests) == asked
     for _ in range(10):
         publisher.heartbeat(4)
     pump(follower, publisher, lambda: len(publisher.requests) > asked)
@@ -516,6 +525,8 @@ def test_spool_that_went_back(follower: Follower, publisher: FakePublisher) -> N
         publisher.heartbeat(4)
     pump(follower, publisher, lambda: bool(follower.broken))
     assert "went back to serial 4" in follower.broken[0]
+    [logged] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert vars(logged)["piw_event"] == "feed-broken"
 
 
 def test_heartbeat_that_was_ahead(follower: Follower, publisher: FakePublisher) -> None:

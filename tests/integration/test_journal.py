@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from indexer import disk, times
 from indexer import journal as module
-from indexer import times
 from indexer.errors import DecodeError, JournalError, NewerDatabaseError
 from indexer.journal import (
     MAX_KEPT_BODY,
@@ -471,6 +471,25 @@ def test_retry(opened: Opener, clock: Clock) -> None:
         assert one.quarantined() == 1
         assert names(one.read(0, 10)) == ["package-1", "package-2", "package-4"]
         assert one.retry(1, package(2)) is None
+
+
+def test_what_is_refused_for_want_of_room_waits_until_there_is_more(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where intake stops, a little room must not start it for one batch."""
+    free = disk.LEAST
+    monkeypatch.setattr(disk, "room", lambda directory: free)
+    journal = opened()
+    assert len(journal.append(accepted(1))) == 1
+    free = disk.LEAST - 1
+    with pytest.raises(JournalError, match="KiB left") as refusal:
+        journal.append(accepted(2))
+    assert refusal.value.passing
+    free = disk.LEAST * 5 // 4 - 1
+    with pytest.raises(JournalError, match="KiB left"):
+        journal.append(accepted(2))
+    free = disk.LEAST * 5 // 4
+    assert len(journal.append(accepted(2))) == 1
 
 
 def test_batch_that_cannot_be_committed_leaves_nothing(opened: Opener, directory: Path) -> None:

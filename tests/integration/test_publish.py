@@ -125,6 +125,16 @@ def test_every_rename_is_of_what_was_synced(output: Path, done: list[str]) -> No
     ]
 
 
+def test_first_sync_is_made_whatever_was_published(output: Path, done: list[str]) -> None:
+    """The process before this one may have been killed between a rename and its sync."""
+    publisher = Publisher(output)
+    done.clear()
+    publisher.sync()
+    assert done == ["sync project"]
+    publisher.sync()
+    assert done == ["sync project"]
+
+
 def test_one_sync_for_many(output: Path, done: list[str]) -> None:
     publisher = Publisher(output)
     done.clear()
