@@ -283,8 +283,9 @@ def test_month_of_another_journal_is_noticed(
     other.append(accepted(1))
     other.close()
     shutil.copy(tmp_path / "other" / "2026-12.db", directory)
-    with pytest.raises(JournalError):
+    with pytest.raises(JournalError, match="2026-12.db belong to different journals") as error:
         opened()
+    assert error.value.remedy == "move the one that does not belong here away"
 
 
 def test_other_files_in_the_directory_are_none_of_ours(opened: Opener, directory: Path) -> None:
@@ -317,7 +318,7 @@ def test_message_that_cannot_be_read_is_refused(opened: Opener, directory: Path)
             connection.execute("UPDATE messages SET data = ? WHERE serial = 2", (damage,))
         connection.close()
         journal = opened()
-        with pytest.raises(JournalError, match="damaged"):
+        with pytest.raises(JournalError, match=r"read the journal's 2026-11\.db: .* damaged"):
             journal.read(0, 10)
         journal.close()
 
