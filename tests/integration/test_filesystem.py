@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer import database, filesystem, index, lock, notes
+from indexer import database, filesystem, index, lock, notes, poison
 from indexer.errors import ForeignFileError, StateError
 from indexer.live import LiveFile
 from indexer.lock import Lock
@@ -191,7 +191,7 @@ def test_nothing_of_a_state_is_open_to_others(tmp_path: Path, umask: int) -> Non
     directories = [path for path in (tmp_path / "state").rglob("*") if path.is_dir()]
     state.close()
     assert {mode(path) for path in [tmp_path / "state", *directories]} <= {0o750, 0o750 & ~umask}
-    locks = {lock.FILE, RESUME, MARKS}
+    locks = {lock.FILE, RESUME, MARKS, poison.FILE}
     assert {path.name for path in files} >= {*locks, index.FILE, f"{index.FILE}-wal", notes.CHECK}
     for path in files:
         if path.exists():

@@ -221,6 +221,7 @@ MAY_WRITE = {
     "filesystem": "all",
     "publish": "os.rename os.fchmod",  # links, and the directory that is locked
     "cli": "os.open",  # /dev/null
+    "feed.spool_server": "Path('/proc/self/oom_score_adj').write_text",  # of the kernel
     "files": "shutil.copyfileobj",  # the standard input, into a file without a name
 }
 """One place opens files to write: elsewhere links, FIFOs and modes would be forgotten."""
