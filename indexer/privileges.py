@@ -87,12 +87,20 @@ def typed(name: str) -> Path:
 def become_owner(directory: Path) -> None:
     """If we are root, and the directory is somebody else's, be that user from now on.
 
+    What a database's migrations need is imported before: a Python below /root only root can read.
+
     Raises:
         StateError: if that is refused.
     """
     owner = _owner(directory)
     if owner is None:
         return
+    # Here, as only root who becomes somebody else needs it this early: with the import left to
+    # `database`, commands ended with a traceback where that user may not read Python's files.
+    from sqlite_utils import Database
+
+    Database(memory=True).close()  # the first one that it opens imports the rest
+
     with _explained(owner, directory):
         _take_groups(owner)
         os.setgid(owner.gid)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,18 @@ def test_every_command_has_a_sentence_and_a_module() -> None:
         assert piw_indexer.commands[name].name == name
     for section in SECTIONS.values():
         assert all(sentence.endswith(".") for sentence in section.values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_root_imports_what_migrations_need_before_it_becomes_the_owner() -> None:
+    somebody = 65534
+    with tempfile.TemporaryDirectory(prefix="piw-") as directory:
+        os.chmod(directory, 0o755)
+        site = Site(Path(directory))
+        site.take(samples.new_package("numpy"))
+        for path in [Path(directory), *Path(directory).rglob("*")]:
+            os.lchown(path, somebody, somebody)
+        # Its index has all migrations already: nothing else in `write` imports it.
+        loaded = modules(site.home, "write", *site.state, *site.output)
+        assert "indexer.writer" in loaded
+        assert {"sqlite_utils", "importlib.metadata"} <= loaded
