@@ -45,13 +45,14 @@ def modules(home: Path, *arguments: object) -> set[str]:
 def test_no_command_is_loaded_for_what_needs_none(option: str, tmp_path: Path) -> None:
     loaded = modules(tmp_path, option)
     assert not [name for name in loaded if name.startswith("indexer.commands.")]
-    assert loaded.isdisjoint({"zmq", "sqlite_utils", "rich", "msgpack", "voluptuous"})
+    heavy = {"zmq", "sqlite_utils", "rich", "prometheus_client", "cbor2", "msgpack", "voluptuous"}
+    assert loaded.isdisjoint(heavy)
 
 
-@pytest.mark.parametrize("option", ["--json", "--monitor"])
-def test_status_loads_what_it_needs(option: str, site: Site) -> None:
+@pytest.mark.parametrize("options", [[], ["--json"], ["--monitor"]])
+def test_status_loads_what_it_needs(options: list[str], site: Site) -> None:
     site.take(samples.new_package("numpy"))
-    loaded = modules(site.home, "status", "--state-dir", site.state_dir, option)
+    loaded = modules(site.home, "status", *site.state, *options)
     assert "indexer.status" in loaded
     assert loaded.isdisjoint({"zmq", "sqlite_utils", "voluptuous", "prometheus_client", "asyncio"})
 
