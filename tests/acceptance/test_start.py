@@ -79,3 +79,5 @@ def test_root_imports_what_migrations_need_before_it_becomes_the_owner() -> None
         loaded = modules(site.home, "write", *site.state, *site.output)
         assert "indexer.writer" in loaded
         assert {"sqlite_utils", "importlib.metadata"} <= loaded
+        for option in ("--json", "--monitor"):
+            assert "sqlite_utils" not in modules(site.home, "status", *site.state, option)
