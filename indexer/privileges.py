@@ -84,8 +84,14 @@ def typed(name: str) -> Path:
     return Path(_Start.directory or os.curdir, name)
 
 
-def become_owner(directory: Path) -> None:
+def become_owner(directory: Path, *, only_to_look: bool = False) -> None:
     """If we are root, and the directory is somebody else's, be that user from now on.
+
+    What a database's migrations need is imported before: a Python below /root only root can read.
+
+    Args:
+        directory: of the state.
+        only_to_look: whether no database will be opened to write, so that nothing is migrated.
 
     Raises:
         StateError: if that is refused.
@@ -93,6 +99,12 @@ def become_owner(directory: Path) -> None:
     owner = _owner(directory)
     if owner is None:
         return
+    if not only_to_look:
+        # Only root who becomes somebody else needs it this early: with the import left to
+        # `database`, commands ended with a traceback where that user may not read Python's files.
+        from sqlite_utils import Database
+
+        Database(memory=True).close()  # the first one that it opens imports the rest
     with _explained(owner, directory):
         _take_groups(owner)
         os.setgid(owner.gid)

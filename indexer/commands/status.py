@@ -29,7 +29,7 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
         if as_json:
             raise UsageError("show the status", "--json and --monitor are given", "give one")
         return _monitor(state_dir)
-    become_owner(state_dir)
+    become_owner(state_dir, only_to_look=True)
     found = gather(state_dir, clock.now())
     if as_json:
         printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
@@ -41,7 +41,7 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
 
 def _monitor(state_dir: Path) -> int:
     try:
-        become_owner(state_dir)
+        become_owner(state_dir, only_to_look=True)
         line, code = monitor.line(gather(state_dir, clock.now(), counting=False))
     except StateError as error:
         line, code = monitor.unknown(error)

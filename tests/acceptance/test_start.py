@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -43,13 +45,14 @@ def modules(home: Path, *arguments: object) -> set[str]:
 def test_no_command_is_loaded_for_what_needs_none(option: str, tmp_path: Path) -> None:
     loaded = modules(tmp_path, option)
     assert not [name for name in loaded if name.startswith("indexer.commands.")]
-    assert loaded.isdisjoint({"zmq", "sqlite_utils", "rich", "msgpack", "voluptuous"})
+    heavy = {"zmq", "sqlite_utils", "rich", "prometheus_client", "cbor2", "msgpack", "voluptuous"}
+    assert loaded.isdisjoint(heavy)
 
 
-@pytest.mark.parametrize("option", ["--json", "--monitor"])
-def test_status_loads_what_it_needs(option: str, site: Site) -> None:
+@pytest.mark.parametrize("options", [[], ["--json"], ["--monitor"]])
+def test_status_loads_what_it_needs(options: list[str], site: Site) -> None:
     site.take(samples.new_package("numpy"))
-    loaded = modules(site.home, "status", "--state-dir", site.state_dir, option)
+    loaded = modules(site.home, "status", *site.state, *options)
     assert "indexer.status" in loaded
     assert loaded.isdisjoint({"zmq", "sqlite_utils", "voluptuous", "prometheus_client", "asyncio"})
 
@@ -61,3 +64,20 @@ def test_every_command_has_a_sentence_and_a_module() -> None:
         assert piw_indexer.commands[name].name == name
     for section in SECTIONS.values():
         assert all(sentence.endswith(".") for sentence in section.values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_root_imports_what_migrations_need_before_it_becomes_the_owner() -> None:
+    somebody = 65534
+    with tempfile.TemporaryDirectory(prefix="piw-") as directory:
+        os.chmod(directory, 0o755)
+        site = Site(Path(directory))
+        site.take(samples.new_package("numpy"))
+        for path in [Path(directory), *Path(directory).rglob("*")]:
+            os.lchown(path, somebody, somebody)
+        # Its index has all migrations already: nothing else in `write` imports it.
+        loaded = modules(site.home, "write", *site.state, *site.output)
+        assert "indexer.writer" in loaded
+        assert {"sqlite_utils", "importlib.metadata"} <= loaded
+        for option in ("--json", "--monitor"):
+            assert "sqlite_utils" not in modules(site.home, "status", *site.state, option)
