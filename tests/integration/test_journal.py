@@ -283,7 +283,7 @@ def test_month_of_another_journal_is_noticed(
     other.append(accepted(1))
     other.close()
     shutil.copy(tmp_path / "other" / "2026-12.db", directory)
-    with pytest.raises(JournalError, match="2026-12.db belong to different journals") as error:
+    with pytest.raises(JournalError, match=r"2026-12\.db belong to different journals") as error:
         opened()
     assert error.value.remedy == "move the one that does not belong here away"
 
