@@ -54,6 +54,11 @@ class Identity(NamedTuple):
 
     device: int
     inode: int
+    made: int  # its modification time, ns: a file system gives the inode to the next file at once
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return Identity(status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
 def file_of(address: str) -> Path | None:
@@ -118,7 +123,7 @@ def look_at(address: str, peers: Collection[int]) -> Identity | None:
             f"{error.filename}: {error.strerror}",
             "let the user that runs piw-indexer look into its directory",
         ) from error
-    return Identity(status.st_dev, status.st_ino)
+    return _identity(status)
 
 
 def refuse_stranger(address: str, descriptor: int, peers: Collection[int]) -> None:
@@ -191,7 +196,7 @@ class Listener:
             self._path.unlink(missing_ok=True)
             listening.bind(str(self._path))
             made = os.lstat(self._path)
-            self._identity = Identity(made.st_dev, made.st_ino)
+            self._identity = _identity(made)
             self._let_in(address, mode, group)
             listening.listen(BACKLOG)  # nobody can connect before
         except OSError as error:
@@ -220,7 +225,7 @@ class Listener:
         """Remove the file, unless another one has taken its name."""
         try:
             status = os.lstat(self._path)
-            if Identity(status.st_dev, status.st_ino) == self._identity:
+            if _identity(status) == self._identity:
                 self._path.unlink()
         except OSError:
             pass  # it is gone, or its directory is

@@ -131,7 +131,7 @@ def connectable(
         protection: how it proves who it is, and knows the peer.
         immediate: send nothing while the peer is not there, instead of keeping it for later.
         most: bytes of a frame; a peer that sends more is disconnected.
-        high_water: messages that it holds from the peer.
+        high_water: messages that it holds for or from the peer.
         ipv6: look names of hosts up for IPv6, too.
 
     Returns:
@@ -141,7 +141,7 @@ def connectable(
     if kind == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
     socket.setsockopt(zmq.MAXMSGSIZE, most)
-    socket.setsockopt(zmq.RCVHWM, high_water)
+    socket.set_hwm(high_water)
     if ipv6 and address.startswith("tcp://"):
         socket.setsockopt(zmq.IPV6, 1)
     if kind == zmq.DEALER or immediate:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq
 
 from indexer.journal import JournalReader
 from indexer.lock import Lock
@@ -206,29 +204,6 @@ def test_with_another_piwheels(site: Site, ipc: Feed, tmp_path: Path) -> None:
     assert "piwheels 1.0 does not look like 0.23" in says
     assert "delete_package takes (self, name) instead of (self, package)" in says
     assert not master.state_dir.exists()
-
-
-def test_sockets_of_another(site: Site, master: Master, ipc: Feed) -> None:
-    """The master goes on, and the feed is served as soon as the address is free."""
-    path = ipc.changes.removeprefix("ipc://")
-    context: zmq.Context[Any] = zmq.Context()
-    with socket.socket(socket.AF_UNIX) as server, master.start() as process:
-        server.bind(path)
-        server.listen()
-        ready(process)
-        eventually(lambda: "another process has it" in process.output, lambda: process.output)
-        server.close()
-        Path(path).unlink()
-        subscriber = context.socket(zmq.SUB)
-        subscriber.subscribe(b"HEARTBEAT")
-        subscriber.connect(ipc.changes)
-        eventually(lambda: bool(subscriber.poll(100)), lambda: process.output)
-        eventually(lambda: "the feed is served again" in process.output, lambda: process.output)
-        subscriber.close()
-        process.signal(signal.SIGTERM)
-        assert process.wait() == 0
-        assert process.output.count("another process has it") == 1, "it is said once"
-    context.destroy(linger=0)
 
 
 def test_spool_of_another(site: Site, master: Master) -> None:

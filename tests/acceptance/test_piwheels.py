@@ -247,7 +247,7 @@ def test_daemon_takes_everything_from_a_master(ipc: Feed, site: Site, master: Ma
 
 def test_daemon_survives_its_master(ipc: Feed, site: Site, sockets: Path) -> None:
     address = f"ipc://{sockets}/db"
-    with site.daemon(ipc, "--db-queue", address, "--sweep-pause", 0) as daemon:
+    with site.daemon([], "--db-queue", address, "--sweep-pause", 0) as daemon:
         site.wait(lambda found: "nobody is there" in str(found["problems"]), daemon)
         for _ in range(2):
             with Master(address, farm()):

@@ -171,7 +171,7 @@ def test_master_runs_while_somebody_has_the_address_of_its_feed(
             eventually(lambda: _spooled(master) == 3, lambda: process.output)
             process.assert_running()
             first.close()
-            eventually(lambda: "are bound now" in process.output, lambda: process.output)
+            eventually(lambda: "the feed is served again" in process.output, lambda: process.output)
             with site.daemon(ipc) as daemon:
                 site.wait_for_all(3, daemon, process)  # the build ABIs, too
                 daemon.terminate()

@@ -397,6 +397,10 @@ def wire_value(value: Any, key: str = "") -> Any:
     return value
 
 
+feeds = st.text(max_size=5).filter(str.isprintable)
+"""Names of feeds: a frame with another one is refused whole."""
+
+
 def wire(message: Message, **position: Any) -> bytes:
     """The msgpack payload of a message, with its position in a feed if one is given."""
     packed: bytes = msgpack.packb({**position, **wire_value(message)})

@@ -98,7 +98,7 @@ def test_published_messages_keep_their_position(
     assert found.message == decode.from_json(s.line(message), RECEIVED)
 
 
-@given(s.mutated_wire, st.text(max_size=3), st.integers(1, LAST))
+@given(s.mutated_wire, s.feeds, st.integers(1, LAST))
 def test_invalid_messages_keep_their_position_too(value: Any, feed: str, serial: int) -> None:
     if not isinstance(value, dict):
         return

@@ -27,7 +27,7 @@ def decoded(message: s.Message) -> Message:
     return decode.from_json(s.line(message), 0)
 
 
-@given(s.messages, st.text(max_size=5), st.integers(0, 2**63 - 1), st.integers(1, 2**63 - 1))
+@given(s.messages, s.feeds, st.integers(0, 2**63 - 1), st.integers(1, 2**63 - 1))
 def test_the_wire_gives_back_what_it_was_given(
     message: s.Message, feed: str, epoch: int, serial: int
 ) -> None:

@@ -51,6 +51,8 @@ def tree(root: Path) -> Tree:
     """Everything below a directory: its kind, and its bytes or its target."""
     found: Tree = {}
     for directory, names, files in os.walk(root):
+        if ".piw-indexer" in names:  # what is locked; it is empty
+            names.remove(".piw-indexer")
         for name in names + files:
             path = Path(directory, name)
             at = os.fsdecode(path.relative_to(root))
