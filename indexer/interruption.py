@@ -10,6 +10,7 @@ import os
 import select
 import signal
 from types import FrameType
+from typing import Any
 
 
 class Interruption:
@@ -20,20 +21,24 @@ class Interruption:
 
     Attributes:
         wished: the number of the signal that came; 0 if none did.
+        bell: a descriptor that can be read as soon as one has come.
     """
 
     def __init__(self, *numbers: int) -> None:
         self._numbers = numbers
+        self._before: dict[int, Any] = {}
         self.wished = 0
 
     def __enter__(self) -> Interruption:
-        self._bell, self._ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._before = {
-            number: signal.signal(number, self._wish)
-            for number in self._numbers
-            # nohup ignores hang-ups on purpose.
-            if signal.getsignal(number) != signal.SIG_IGN
-        }
+        self.bell, self._ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            for number in self._numbers:
+                # nohup ignores hang-ups on purpose.
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._wish)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def _wish(self, number: int, frame: FrameType | None) -> None:
@@ -48,7 +53,7 @@ class Interruption:
         Returns:
             True if a descriptor can be read.
         """
-        ready, _, _ = select.select([self._bell, *descriptors], [], [], seconds)
+        ready, _, _ = select.select([self.bell, *descriptors], [], [], seconds)
         return any(descriptor in ready for descriptor in descriptors)
 
     def obey(self) -> None:
@@ -66,5 +71,5 @@ class Interruption:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        os.close(self._bell)
+        os.close(self.bell)
         os.close(self._ring)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ import pytest
 from . import tally
 from .postgres import Server, server
 from .support import Feed, Site, ipc_feed, tcp_feed
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As a shell starts what is in the background: all that a test starts would ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

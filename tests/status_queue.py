@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import zmq
 
 from indexer.piwheels import cbor
 
-from .support import eventually
+from .support import DEADLINE, eventually
 
 
 class StatusQueue:
@@ -73,5 +72,4 @@ class StatusQueue:
 
     def __exit__(self, *exception: object) -> None:
         # What was said is on its way still.
-        time.sleep(0.05)
-        self.close()
+        self._context.destroy(linger=round(DEADLINE * 1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import select
@@ -13,8 +14,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -325,14 +325,47 @@ def tcp_feed() -> Feed:
     return Feed(f"tcp://127.0.0.1:{changes}", f"tcp://127.0.0.1:{replay}")
 
 
+MIN_PORT = 20_000
+SLICE = 100
+"""Ports that a process takes at a time; it has the first bound for as long as it lives."""
+
+
+def _ports() -> Iterator[int]:
+    """Ports that no other process of any suite is given, and that the kernel gives to nobody.
+
+    The kernel gives those above to connections: one that was free a moment ago may be the client's
+    end of a connection when a test binds it.
+    """
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]
+    guards = []
+    for first in range(MIN_PORT, int(ephemeral) - SLICE, SLICE):
+        guard = socket.socket()
+        if not _binds(guard, first):
+            guard.close()
+            continue  # the slice is another's
+        guards.append(guard)
+        for port in range(first + 1, first + SLICE):
+            with socket.socket() as tried:
+                free = _binds(tried, port)
+            if free:
+                yield port
+    pytest.fail(f"there are no free ports from {MIN_PORT} to {ephemeral}")
+
+
+def _binds(tried: socket.socket, port: int) -> bool:
+    try:
+        tried.bind(("", port))
+    except OSError:
+        return False
+    return True
+
+
+_PORTS = _ports()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has bound at the moment."""
-    with ExitStack() as stack:
-        # All are held until all are chosen: no two of them are the same.
-        servers = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [server.getsockname()[1] for server in servers]
+    """Ports that nobody has bound, and that are given once only."""
+    return list(itertools.islice(_PORTS, count))
 
 
 class Site:

@@ -16,6 +16,7 @@ from ..feed.curve import KeyList
 from ..feed.publisher import FeedPublisher
 from ..feed.sockets import MAX_MESSAGE
 from ..files import MessageFile
+from ..interruption import Interruption
 from ..journal import Accepted
 from ..privileges import as_owner
 
@@ -74,60 +75,62 @@ def publish(
         directories.make(state_dir, filesystem.STATE_DIRECTORY)
     # A larger one would be cut off, and its subscribers with it.
     messages = MessageFile(file, clock.now, MAX_MESSAGE // 2) if file is not None else None
-    publisher = FeedPublisher(
-        state_dir / SPOOL,
-        feed or socket.gethostname(),
-        changes,
-        replay,
-        clock.now,
-        protection,
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
     allowed = protection.allowed
     if isinstance(allowed, KeyList):
         # It is read again before anybody is let in; an administrator wants to know at once.
         signal.signal(signal.SIGHUP, lambda number, frame: allowed.refresh())
-    try:
-        if messages is not None:
+    with Interruption(signal.SIGTERM, signal.SIGINT) as interruption:
+        publisher = FeedPublisher(
+            state_dir / SPOOL,
+            feed or socket.gethostname(),
+            changes,
+            replay,
+            clock.now,
+            protection,
+        )
+        try:
+            if messages is not None:
+                if leave:
+                    _await_subscriber(publisher, interruption)
+                _send(publisher, messages, rate, interruption)
+                publisher.heartbeat()
             if leave:
-                _await_subscriber(publisher)
-            _send(publisher, messages, rate)
-            publisher.heartbeat()
-        if leave:
-            _finish(publisher)
-        else:
-            while True:
-                publisher.serve(1.0)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        publisher.close(linger=2.0)
+                _finish(publisher, interruption)
+            else:
+                while not interruption.wished:
+                    publisher.serve(1.0, interruption.bell)
+        finally:
+            publisher.close(linger=2.0)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _await_subscriber(publisher: FeedPublisher) -> None:
+def _await_subscriber(publisher: FeedPublisher, interruption: Interruption) -> None:
     """Give subscribers a moment to connect: what is sent to nobody is only in the spool."""
     until = clock.monotonic() + _WAIT_FOR_SUBSCRIBERS
-    while not publisher.subscribers and clock.monotonic() < until:
-        publisher.serve(0.05)
+    while not publisher.subscribers and clock.monotonic() < until and not interruption.wished:
+        publisher.serve(0.05, interruption.bell)
 
 
-def _send(publisher: FeedPublisher, messages: MessageFile, rate: float | None) -> None:
-    """Publish a file from where it stopped, at `rate` messages a second."""
+def _send(
+    publisher: FeedPublisher,
+    messages: MessageFile,
+    rate: float | None,
+    interruption: Interruption,
+) -> None:
+    """Publish a file from where it stopped, at `rate` messages a second, or until interrupted."""
     entries = (entry for entry, _ in messages.entries(publisher.spool.position(messages.feed, 0)))
     sent = refused = taken = 0
     began = clock.monotonic()
     while True:
+        if interruption.wished:
+            return
         size = _BATCH
         if rate is not None:
             elapsed = clock.monotonic() - began
             size = min(_BATCH, int(elapsed * rate) - taken)
             if size < 1:
-                publisher.serve(max(0.0, min(_SLICE, (taken + 1) / rate - elapsed)))
+                publisher.serve(
+                    max(0.0, min(_SLICE, (taken + 1) / rate - elapsed)), interruption.bell
+                )
                 continue
         batch = list(islice(entries, size))
         if not batch:
@@ -147,13 +150,15 @@ def _send(publisher: FeedPublisher, messages: MessageFile, rate: float | None) -
     messages.close()
 
 
-def _finish(publisher: FeedPublisher) -> None:
+def _finish(publisher: FeedPublisher, interruption: Interruption) -> None:
     """Serve until nobody has asked for anything for a while."""
     until = clock.monotonic() + _WAIT_FOR_REQUESTS
     asked = publisher.last_request
     publisher.heartbeat()
     while clock.monotonic() < until:
-        publisher.serve(0.1)
+        publisher.serve(0.1, interruption.bell)
+        if interruption.wished:
+            return
         if publisher.last_request != asked:
             asked = publisher.last_request
             until = clock.monotonic() + _WAIT_FOR_REQUESTS

@@ -191,9 +191,11 @@ class Endpoint:
 
     def close(self, linger: float = 0.0) -> None:
         """Close the sockets, with up to `linger` seconds to send what is queued."""
-        self._context.destroy(linger=round(linger * 1000))
-        for listener in self._listeners:
-            listener.remove()
+        try:
+            self._context.destroy(linger=round(linger * 1000))
+        finally:  # a second Ctrl-C ends the wait
+            for listener in self._listeners:
+                listener.remove()
 
 
 class Server:
@@ -383,5 +385,7 @@ class FeedPublisher(Server):
 
     def close(self, linger: float = 0.0) -> None:
         """Close the spool, and its sockets, with up to `linger` seconds to send the rest."""
-        self._own.close(linger)
-        self.spool.close()
+        try:
+            self._own.close(linger)
+        finally:
+            self.spool.close()

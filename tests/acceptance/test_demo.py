@@ -13,7 +13,6 @@ import sqlite3
 import struct
 import subprocess
 import termios
-import time
 from pathlib import Path
 
 import pytest
@@ -58,6 +57,13 @@ def state_of(home: Path) -> Path:
 
     eventually(made)
     return found[0]
+
+
+def daemon_of(home: Path) -> int:
+    """The process of the demo's daemon."""
+    holder = re.search(r"pid (\d+)", (state_of(home) / "lock").read_text())
+    assert holder is not None
+    return int(holder[1])
 
 
 def wait_for_documents(home: Path) -> None:
@@ -158,19 +164,18 @@ def test_a_signal_ends_it_in_good_order(tmp_path: Path, number: signal.Signals) 
 def test_two_signals_end_it_at_once(tmp_path: Path) -> None:
     with start(tmp_path, "--seconds", "1000") as demo:
         wait_for_documents(tmp_path)
-        for _ in range(2):
-            demo.signal(signal.SIGINT)
-            time.sleep(0.1)
-        assert demo.wait() in (0, 130), demo.output
+        os.kill(daemon_of(tmp_path), signal.SIGSTOP)  # the demo waits for its end
+        demo.signal(signal.SIGINT)
+        eventually(lambda: "interrupted" in demo.output, lambda: demo.output)
+        demo.signal(signal.SIGINT)
+        assert demo.wait() == 130, demo.output
         assert_none_left(demo.pid)
 
 
 def test_it_says_why_the_daemon_failed(tmp_path: Path) -> None:
     with start(tmp_path, "--seconds", "1000") as demo:
         wait_for_documents(tmp_path)
-        holder = re.search(r"pid (\d+)", (state_of(tmp_path) / "lock").read_text())
-        assert holder is not None
-        os.kill(int(holder[1]), signal.SIGKILL)
+        os.kill(daemon_of(tmp_path), signal.SIGKILL)
         assert demo.wait() == 3, demo.output
         assert_none_left(demo.pid)
         assert "the daemon ended with status -9" in demo.output

@@ -116,7 +116,7 @@ VALUES = {
     "max-delay": "20",
     "counters-interval": "0",
     "as-of": "2026-11-20T12:00:00Z",
-    "status-queue": "ipc:///tmp/piw-status",
+    "status-queue": "ipc:///run/nobody/status",
     "control-queue": "tcp://master:5561",
     "feed": "master",
     "rate": "100.5",

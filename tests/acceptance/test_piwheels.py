@@ -21,7 +21,7 @@ from indexer.piwheels.backfill import OLDEST, Record
 from .. import samples
 from ..captured import DIRECTORY, captures
 from ..master import SITE, Master, answers_in_time, farm, small
-from ..support import Feed, Process, Site, eventually
+from ..support import DEADLINE, Feed, Process, Site, eventually
 
 pytestmark = pytest.mark.acceptance
 
@@ -401,7 +401,9 @@ def test_what_waits_for_the_master_is_passed_on_when_we_stop(
             assert log_queue(site.status())["waiting_for_master"] > 0
             daemon.signal(signal.SIGTERM)
             for number, frame in enumerate(many):
-                assert slow.poll(10_000), f"{number} of {len(many)} have come\n{daemon.output}"
+                assert slow.poll(round(DEADLINE * 1000)), (
+                    f"{number} of {len(many)} have come\n{daemon.output}"
+                )
                 assert slow.recv() == frame
                 if number > len(many) - 3000:  # more than the kernel holds: we wait for its reader
                     time.sleep(0.001)

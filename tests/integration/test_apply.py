@@ -483,7 +483,7 @@ def test_snapshot_has_the_statuses_that_the_master_told(index: Index) -> None:
     ]
 
 
-def test_snapshot_replaces_all_that_is_known_but_the_counters(index: Index) -> None:
+def test_snapshot_replaces_all_that_is_known_but_the_counters(index: Index, tmp_path: Path) -> None:
     index.apply(
         new_package("numpy", skip="no", description="old"),
         new_name("numpy", "Old.Name"),
@@ -493,7 +493,7 @@ def test_snapshot_replaces_all_that_is_known_but_the_counters(index: Index) -> N
     )
     touched = index.apply(numpy_snapshot())
     assert {"numpy", "Old.Name"} <= touched.keys()
-    fresh = Index(Path(":memory:"))
+    fresh = Index(tmp_path / "fresh.db")
     with fresh:
         fresh.apply(numpy_snapshot())
         for table in TABLES:

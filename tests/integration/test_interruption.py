@@ -43,6 +43,14 @@ def test_the_handlers_of_before_are_there_again() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_one_that_cannot_begin_leaves_nothing_behind() -> None:
+    before, descriptors = signal.getsignal(signal.SIGTERM), os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="Invalid argument"), Interruption(signal.SIGTERM, 9):
+        pytest.fail("nobody can catch signal 9")
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
 def test_what_is_typed_ends_the_wait() -> None:
     reader, writer = os.pipe()
     with Interruption() as interruption:

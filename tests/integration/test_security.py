@@ -490,7 +490,7 @@ HERE = [
     ("tcp://127.8.9.10:*", "tcp://127.8.9.10:*"),
     ("tcp://[::1]:5560", "tcp://[::1]:5560"),
     ("tcp://here:5560", "tcp://127.0.1.1:5560"),
-    ("ipc:///tmp/x", "ipc:///tmp/x"),
+    ("ipc:///run/nobody/x", "ipc:///run/nobody/x"),
     ("inproc://x", "inproc://x"),
 ]
 ELSEWHERE = [

@@ -38,7 +38,7 @@ from .profiles import examples
 
 pytestmark = pytest.mark.property
 
-QUEUE = "ipc:///tmp/piw-status"
+QUEUE = "ipc:///run/nobody/status"
 
 
 class Listener:
