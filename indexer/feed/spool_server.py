@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .. import clock, journal_log
@@ -64,6 +64,8 @@ class Options:
     ipc_mode: int = security.IPC_MODE
     ipc_group: str | None = None
     log_level: int | None = None
+    parent: int = 0
+    """Of whom the process is, and with whom it ends."""
 
 
 class SpoolServer:
@@ -124,7 +126,7 @@ class SpoolServer:
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         os.set_blocking(self._process.stdout.fileno(), False)
-        self._write(json.dumps(asdict(self._options)).encode() + b"\n")
+        self._write(json.dumps(asdict(replace(self._options, parent=os.getpid()))).encode() + b"\n")
 
     def tell(self) -> None:
         """There is something new in the spool."""
@@ -203,7 +205,6 @@ class SpoolServer:
 
 def main() -> None:
     """Serve what the first line of the standard input says, until that ends."""
-    parent = os.getppid()
     for number in _DEAF:  # the master ends by them, and we when it has
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
@@ -216,7 +217,7 @@ def main() -> None:
     journal_log.set_up(options.log_level)
     _be_bounded()
     try:
-        _serve(options, descriptor, parent)
+        _serve(options, descriptor)
     except IndexerError as error:
         _say(str(error))
         sys.exit(1)
@@ -248,7 +249,7 @@ def _be_bounded() -> None:
         pass  # then it is as the master is
 
 
-def _serve(options: Options, descriptor: int, parent: int) -> None:
+def _serve(options: Options, descriptor: int) -> None:
     queues = options.changes_queue, options.replay_queue
     protection = security.for_publisher(
         queues,
@@ -270,7 +271,9 @@ def _serve(options: Options, descriptor: int, parent: int) -> None:
         while not ended:
             server.serve(1.0, descriptor)
             told, ended = _told(descriptor)
-            ended = ended or os.getppid() != parent
+            # The pipe alone does not tell: who spools may have left its end to a child. Nor does a
+            # change of the parent: it may have ended before we could ask who it is.
+            ended = ended or os.getppid() != options.parent
             if told or ended:
                 _send_new(server, spool)
     finally:

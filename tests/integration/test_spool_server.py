@@ -207,6 +207,35 @@ sys.stdin.read()
     eventually(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid))
 
 
+def test_it_ends_if_who_spools_had_ended_before_it_began(tmp_path: Path, ipc: Feed) -> None:
+    """Once it took for its parent whoever it was left to, and outlived a master killed early."""
+    Spool(tmp_path / "spool", clock.now).close()
+    options = Options(str(tmp_path / "spool"), "f", ipc.changes, ipc.replay)
+    starts = f"""
+import os, subprocess, sys
+from dataclasses import asdict, replace
+import json
+from indexer.feed.spool_server import Options, _START
+options = replace({options!r}, parent=os.getpid())
+started = subprocess.Popen([sys.executable, "-P", "-c", _START])
+print(started.pid, json.dumps(asdict(options)), flush=True)
+"""
+    ours, its = os.pipe()  # as if a child of the master kept its end of the pipe open
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", starts], stdin=ours, stdout=subprocess.PIPE
+        ) as master:
+            assert master.stdout is not None
+            number, _, line = master.stdout.readline().partition(b" ")
+            master.wait()
+            os.write(its, line)  # the process goes on from here, and its parent is gone
+            pid = int(number)
+            eventually(lambda: _is_zombie(pid))
+    finally:
+        os.close(its)
+        os.close(ours)
+
+
 def _is_zombie(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
