@@ -7,6 +7,7 @@ nothing that is not in the spool; one that ends is started again.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -267,15 +268,16 @@ def _serve(options: Options, descriptor: int) -> None:
     _say("serving")
     os.set_blocking(descriptor, False)
     try:
-        ended = False
+        new = ended = False
         while not ended:
             server.serve(1.0, descriptor)
             told, ended = _told(descriptor)
             # The pipe alone does not tell: who spools may have left its end to a child. Nor does a
             # change of the parent: it may have ended before we could ask who it is.
             ended = ended or os.getppid() != options.parent
-            if told or ended:
-                _send_new(server, spool)
+            new = new or told
+            if new or ended:
+                new = not _send_new(server, spool)
     finally:
         endpoint.close(_LINGER)
         spool.close()
@@ -290,12 +292,19 @@ def _told(descriptor: int) -> tuple[bool, bool]:
     return True, not told
 
 
-def _send_new(server: Server, spool: JournalReader) -> None:
+def _send_new(server: Server, spool: JournalReader) -> bool:
+    """Send what was spooled; false if it is not known whether that is all."""
     while True:
         rows = spool.read(server.serial, _AT_ONCE, _AT_ONCE_BYTES)
         if not rows:
-            if month_files(spool.directory) == spool.months:
-                return
+            try:
+                months = month_files(spool.directory)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                return False  # strangers have all descriptors, until their handshakes time out
+            if months == spool.months:
+                return True
             spool.scan()  # a month has begun
             continue
         server.send(rows)
