@@ -148,7 +148,7 @@ def _document(output_path: Path, package: str, expected: bytes | None) -> dict[s
     found: dict[str, Any] = {"path": path, "exists": False, "modified": None, "size": None}
     try:
         with open(filesystem.open_regular(path, os.O_RDONLY), "rb") as file:
-            content = file.read()
+            content = file.read(filesystem.MAX_DOCUMENT)
             status = os.fstat(file.fileno())
     except (FileNotFoundError, NotADirectoryError):
         return {**found, "difference": "" if expected is None else "it is not there"}
@@ -157,7 +157,7 @@ def _document(output_path: Path, package: str, expected: bytes | None) -> dict[s
     found |= {
         "exists": True,
         "modified": times.to_sql(status.st_mtime_ns // 1000),
-        "size": len(content),
+        "size": status.st_size,
     }
     if expected is None:
         return {**found, "difference": "it is of a package that there is not"}
@@ -185,10 +185,11 @@ def _links(output_path: Path, package: str, aliases: list[str]) -> dict[str, str
 def _counters(output_path: Path, package: str) -> list[int] | None:
     """The package's row in packages.json; None if it has none."""
     try:
-        rows = orjson.loads(filesystem.read(output_path / "packages.json"))
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    return next((row[1:3] for row in rows if row[0] == package), None)
+        rows = orjson.loads(filesystem.read(output_path / "packages.json", filesystem.MAX_DOCUMENT))
+        recent, ever = next((row[1:] for row in rows if row[0] == package), (None, None))
+    except (OSError, ValueError, TypeError, LookupError):
+        return None  # it is not there, or not as we write it
+    return [recent, ever] if isinstance(recent, int) and isinstance(ever, int) else None
 
 
 def _verdict(found: dict[str, Any]) -> tuple[str, str]:

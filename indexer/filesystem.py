@@ -24,6 +24,9 @@ OURS_ALONE = 0o600
 
 DOCUMENT = 0o644
 
+MAX_DOCUMENT = 128 * 1024 * 1024
+"""Bytes of a document that is read; that of ten thousand versions has 20 MB."""
+
 TEMPORARY = ".{}.piw-indexer"
 """The name of a file as long as it is not whole."""
 
@@ -63,14 +66,24 @@ def _opened(path: str | Path, flags: int, mode: int, dir_fd: int | None) -> tupl
     return descriptor, status.st_size
 
 
-def read(path: str | Path, *, dir_fd: int | None = None) -> bytes:
+def read(path: str | Path, most: int | None = None, *, dir_fd: int | None = None) -> bytes:
     """The content of a regular file.
 
+    Args:
+        path: of the file.
+        most: bytes that it may have; a file of a terabyte may take no room at all on the disk.
+        dir_fd: the open directory that `path` is below.
+
     Raises:
-        OSError: as `open_regular`.
+        OSError: as `open_regular`; or if it has more bytes.
     """
-    with open(open_regular(path, os.O_RDONLY, dir_fd=dir_fd), "rb", 0) as file:
-        return file.readall()
+    descriptor, size = _opened(path, os.O_RDONLY, 0, dir_fd)
+    with open(descriptor, "rb", 0) as file:
+        if most is None:
+            return file.readall()
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most >> 20} MiB", str(path))
+        return file.read(size)  # and not what somebody adds meanwhile
 
 
 def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> bool:

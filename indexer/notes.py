@@ -15,12 +15,15 @@ log = logging.getLogger(__name__)
 CHECK = "check.json"
 BACKUP = "backup.json"
 
+MAX_NOTE = 16 * 1024 * 1024
+"""Bytes of a note that is read; how a daemon with many slaves stands takes a hundredth of it."""
+
 
 def read(path: Path) -> dict[str, Any] | None:
     """What another process noted; None if there is nothing that can be read."""
     try:
-        found = json.loads(filesystem.read(path))
-    except (OSError, ValueError):
+        found = json.loads(filesystem.read(path, MAX_NOTE))
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

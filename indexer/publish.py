@@ -406,10 +406,11 @@ class Publisher:
         try:
             if _compared(directory, _COUNTERS, document) is not _Outcome.SAME:
                 return False
-            copy = filesystem.open_regular(f"{_COUNTERS}.gz", os.O_RDONLY, dir_fd=directory)
+            name = f"{_COUNTERS}.gz"
+            if self._thorough:
+                return filesystem.holds(name, compressed(document), dir_fd=directory)
+            copy = filesystem.open_regular(name, os.O_RDONLY, dir_fd=directory)
             with open(copy, "rb") as file:
-                if self._thorough:
-                    return file.read() == compressed(document)
                 file.seek(-8, os.SEEK_END)
                 return file.read() == trailer
         except OSError:

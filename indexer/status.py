@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from . import (
     database,
     directories,
     disk,
-    filesystem,
     index,
     lock,
     notes,
@@ -188,12 +186,9 @@ def _counts(connection: sqlite3.Connection) -> dict[str, Any]:
 
 def _live(directory: Path, held_by: str) -> dict[str, Any] | None:
     """What the daemon that holds the directory says of itself; None if there is none."""
-    try:
-        live: dict[str, Any] = json.loads(filesystem.read(directory / LIVE))
-    except (OSError, ValueError):
-        return None
+    live = notes.read(directory / LIVE)
     # One that was killed leaves its last words behind.
-    return live if f"(pid {live.get('pid')})" in held_by else None
+    return live if live and f"(pid {live.get('pid')})" in held_by else None
 
 
 def _feeds(

@@ -57,9 +57,10 @@ def _take_documents(
     taken = unusable = 0
     batch: list[Entry] = []
     for number, path in enumerate(documents, 1):
-        content = filesystem.read(path.resolve())
+        content = b""
         package = path.parent.parent.name
         try:
+            content = _read(path)
             found = sites.snapshot(content, spellings.get(package, []), clock.now())
             if comparer.differences(found):
                 batch.append(Accepted(None, found))
@@ -82,8 +83,9 @@ def _take_counters(state: State, path: Path) -> int:
     known = dict(
         state.connection.execute("SELECT package, downloads_all FROM download_counts").fetchall()
     )
-    content = filesystem.read(path.resolve())
+    content = b""
     try:
+        content = _read(path)
         found = [
             Accepted(None, message)
             for message in sites.counters(content, clock.now())
@@ -95,3 +97,15 @@ def _take_counters(state: State, path: Path) -> int:
         return 0
     state.take(found)
     return len(found)
+
+
+def _read(path: Path) -> bytes:
+    """The content of a document, or of what a link there leads to.
+
+    Raises:
+        DecodeError: if it cannot be read.
+    """
+    try:
+        return filesystem.read(path.resolve(), filesystem.MAX_DOCUMENT)
+    except OSError as error:
+        raise DecodeError("", f"cannot be read: {error.strerror or error}") from error

@@ -7,6 +7,7 @@ nothing that is not in the spool; one that ends is started again.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .. import clock, journal_log
@@ -64,6 +65,8 @@ class Options:
     ipc_mode: int = security.IPC_MODE
     ipc_group: str | None = None
     log_level: int | None = None
+    parent: int = 0
+    """Of whom the process is, and with whom it ends."""
 
 
 class SpoolServer:
@@ -124,7 +127,7 @@ class SpoolServer:
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         os.set_blocking(self._process.stdout.fileno(), False)
-        self._write(json.dumps(asdict(self._options)).encode() + b"\n")
+        self._write(json.dumps(asdict(replace(self._options, parent=os.getpid()))).encode() + b"\n")
 
     def tell(self) -> None:
         """There is something new in the spool."""
@@ -203,7 +206,6 @@ class SpoolServer:
 
 def main() -> None:
     """Serve what the first line of the standard input says, until that ends."""
-    parent = os.getppid()
     for number in _DEAF:  # the master ends by them, and we when it has
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
@@ -216,7 +218,7 @@ def main() -> None:
     journal_log.set_up(options.log_level)
     _be_bounded()
     try:
-        _serve(options, descriptor, parent)
+        _serve(options, descriptor)
     except IndexerError as error:
         _say(str(error))
         sys.exit(1)
@@ -248,7 +250,7 @@ def _be_bounded() -> None:
         pass  # then it is as the master is
 
 
-def _serve(options: Options, descriptor: int, parent: int) -> None:
+def _serve(options: Options, descriptor: int) -> None:
     queues = options.changes_queue, options.replay_queue
     protection = security.for_publisher(
         queues,
@@ -266,13 +268,16 @@ def _serve(options: Options, descriptor: int, parent: int) -> None:
     _say("serving")
     os.set_blocking(descriptor, False)
     try:
-        ended = False
+        new = ended = False
         while not ended:
             server.serve(1.0, descriptor)
             told, ended = _told(descriptor)
-            ended = ended or os.getppid() != parent
-            if told or ended:
-                _send_new(server, spool)
+            # The pipe alone does not tell: who spools may have left its end to a child. Nor does a
+            # change of the parent: it may have ended before we could ask who it is.
+            ended = ended or os.getppid() != options.parent
+            new = new or told
+            if new or ended:
+                new = not _send_new(server, spool)
     finally:
         endpoint.close(_LINGER)
         spool.close()
@@ -287,12 +292,19 @@ def _told(descriptor: int) -> tuple[bool, bool]:
     return True, not told
 
 
-def _send_new(server: Server, spool: JournalReader) -> None:
+def _send_new(server: Server, spool: JournalReader) -> bool:
+    """Send what was spooled; false if it is not known whether that is all."""
     while True:
         rows = spool.read(server.serial, _AT_ONCE, _AT_ONCE_BYTES)
         if not rows:
-            if month_files(spool.directory) == spool.months:
-                return
+            try:
+                months = month_files(spool.directory)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                return False  # strangers have all descriptors, until their handshakes time out
+            if months == spool.months:
+                return True
             spool.scan()  # a month has begun
             continue
         server.send(rows)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .. import filesystem
+from .. import filesystem, notes
 from ..clock import Clock
 from ..errors import DecodeError, PeerError
 from ..journal import Accepted, Entry, Refused
@@ -265,14 +265,14 @@ class Record:
         self.after = ""
         self.packages_done = False
         try:
-            found = json.loads(filesystem.read(path))
+            found = notes.read(path) or {}
             if not 0 <= now - found["began"] < OLDEST:
                 return
             self._began = int(found["began"])
             self.broken = [str(feed) for feed in found["broken"]]
             self.after = str(found["after"])
             self.packages_done = bool(found["packages_done"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             pass
 
     def reached(self, package: str, *, packages_done: bool = False) -> None:

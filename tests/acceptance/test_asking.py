@@ -291,6 +291,15 @@ def test_explain_an_alias_and_counters(site: Site) -> None:
     assert "packages.json has other counters" in explained(site, "numpy")["verdict"]
 
 
+@pytest.mark.parametrize("found", ["5", "[5]", "[[]]", '[["numpy"]]', '[["numpy", "a", "b"]]'])
+def test_explain_counters_of_others(found: str, site: Site) -> None:
+    site.take(samples.new_package("numpy"))
+    site.piw("write")
+    (site.output_path / "packages.json").write_text(found)
+    assert explained(site, "numpy")["counters"] is None
+    assert "packages.json has other counters" in site.piw("explain", "numpy", status=None).stdout
+
+
 def test_explain_what_is_pending(site: Site) -> None:
     site.take(samples.new_package("numpy"))
     site.take(samples.new_version("numpy", "1.0"), samples.new_package("idna"), write=False)

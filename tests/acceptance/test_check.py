@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 import signal
 import sqlite3
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from indexer import check
+from indexer import check, differences
 from indexer.cli import piw_indexer
 from indexer.differences import Difference
 from indexer.errors import StateError
@@ -333,8 +335,9 @@ def changed_fields(content: bytes) -> bytes:
         (lambda content: b"{" + content, ["is no JSON: "]),
         (lambda content: content.replace(b",", b", "), ["says the same in other bytes"]),
         (lambda content: b"[]", ["it is []"]),
+        (lambda content: b"[" * 200_000, ["is nested too deeply"]),
     ],
-    ids=["fields", "empty", "cut", "no JSON", "white space", "another kind"],
+    ids=["fields", "empty", "cut", "no JSON", "white space", "another kind", "deep"],
 )  # fmt: skip
 def test_words_for_a_document(
     checked: Site, change: Callable[[bytes], bytes], says: list[str]
@@ -356,6 +359,34 @@ def test_words_for_packages_json(checked: Site) -> None:
     assert says in checked.piw("check", status=1).stdout
     Path(f"{path}.gz").write_bytes(b"\x1f\x8bnonsense")
     assert "packages.json.gz is no gzip" in checked.piw("check", status=1).stdout
+
+
+def test_a_large_document_of_others_is_not_read(checked: Site) -> None:
+    """It has a terabyte, and no block on the disk."""
+    with document(checked).open("r+b") as file:
+        file.truncate(2**40)
+    assert "cannot be read: it has more than 128 MiB" in checked.piw("check", status=1).stdout
+    said = checked.piw("explain", "skipper").stdout
+    assert f"{2**40:,} bytes" in said
+    checked.piw("check", "--fix")
+    checked.piw("check")
+
+
+def test_what_unpacks_to_much_is_not_unpacked(checked: Site) -> None:
+    """Once `check` took as much memory as a few kilobytes of others' unpack to."""
+    path = checked.output_path / "packages.json.gz"
+    right = gzip.decompress(path.read_bytes())
+    bomb = gzip.compress(right + bytes(64 * 2**20))
+    tracemalloc.start()
+    try:
+        says = differences.content(bomb, path.read_bytes())
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert says == "holds another document, compressed"
+    assert most < 2**20
+    again = gzip.compress(right, 1)
+    assert differences.content(again, path.read_bytes()) == "is compressed in another way"
 
 
 def test_a_fix_touches_only_what_is_wrong_and_says_what_it_did(checked: Site) -> None:

@@ -284,6 +284,16 @@ def test_unusual_paths_are_written_as_systemd_reads_them(
     assert config.read_file(root / "etc" / "piw-indexer.conf") == {"output_path": Path(output)}
 
 
+def test_a_configuration_of_a_terabyte_is_not_read(master: Path) -> None:
+    """It has no block on the disk; the master's user may make one in no time."""
+    directory = master / "home" / "piwheels" / ".config" / "piwheels"
+    directory.mkdir(parents=True)
+    (directory / "piwheels.conf").touch()
+    os.truncate(directory / "piwheels.conf", 2**40)
+    result = piw("install", "--root", master, home=master.parent, status=2)
+    assert "it has more than 1 MiB" in result.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
 @pytest.mark.parametrize("whose", ["file", "directory", "mode", "link"])
 def test_what_the_services_user_may_write_is_no_word_of_roots(master: Path, whose: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -505,6 +506,23 @@ def test_site_with_a_document_that_is_none(site: Site) -> None:
     assert "1 documents were unusable" in result.stderr
     assert site.status()["counts"]["packages"] == 6
     assert site.piw("import-site", site.home, status=2).stderr.count("project") >= 1
+
+
+def test_a_site_with_documents_that_cannot_be_read(site: Site) -> None:
+    """Once the first one of them ended the command with a traceback."""
+    shutil.copytree(SITE, site.home / "old")
+    there = site.home / "old" / "project" / "numpy" / "json" / "index.json"
+    there.unlink()
+    there.symlink_to("/dev/zero")
+    os.truncate(site.home / "old" / "packages.json", 2**40)  # a terabyte, and no block on the disk
+    large = site.home / "old" / "project" / "large" / "json" / "index.json"
+    large.parent.mkdir(parents=True)
+    large.touch()
+    os.truncate(large, 2**40)
+    result = site.piw("import-site", site.home / "old")
+    assert "1 documents were unusable" in result.stderr
+    assert site.status()["counts"]["packages"] == 6
+    assert "it has more than 128 MiB" in site.piw("quarantine").stdout
 
 
 # All of it at once

@@ -14,6 +14,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from indexer import lock
+from indexer.directories import LIVE
 from indexer.problems import KINDS
 
 from .. import samples
@@ -242,8 +244,22 @@ def test_quarantine_and_notes(site: Site, tmp_path: Path) -> None:
     assert ids(status) == {"daemon-not-running", "quarantine", "check-differences"}
     assert status["last_check"] == note
     assert "3 differences" in site.piw("status").stdout
-    (site.state_dir / "check.json").write_text("{")
+    for nonsense in ("{", "[" * 200_000, "5"):
+        (site.state_dir / "check.json").write_text(nonsense)
+        assert valid(site)["last_check"] is None
+    os.truncate(site.state_dir / "check.json", 2**40)  # a terabyte, and no block on the disk
     assert valid(site)["last_check"] is None
+
+
+@pytest.mark.parametrize("nonsense", ["{", "[" * 200_000, "[]", "{}"])
+def test_what_no_daemon_says_of_itself(nonsense: str, site: Site) -> None:
+    site.take(samples.new_package("numpy"))
+    held = lock.Lock(site.state_dir, "run")
+    try:
+        (site.state_dir / LIVE).write_text(nonsense)
+        assert ids(valid(site)) == {"daemon-starting"}
+    finally:
+        held.release()
 
 
 def test_options_that_do_not_go_together(site: Site) -> None:

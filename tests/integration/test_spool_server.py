@@ -18,9 +18,9 @@ import zmq
 
 from indexer import clock, encode
 from indexer.feed import curve, spool_server
-from indexer.feed.publisher import Spool
+from indexer.feed.publisher import Endpoint, Server, Spool
 from indexer.feed.spool_server import Options, SpoolServer
-from indexer.journal import Accepted
+from indexer.journal import Accepted, JournalReader
 
 from .. import samples
 from ..samples import decoded
@@ -207,6 +207,35 @@ sys.stdin.read()
     eventually(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid))
 
 
+def test_it_ends_if_who_spools_had_ended_before_it_began(tmp_path: Path, ipc: Feed) -> None:
+    """Once it took for its parent whoever it was left to, and outlived a master killed early."""
+    Spool(tmp_path / "spool", clock.now).close()
+    options = Options(str(tmp_path / "spool"), "f", ipc.changes, ipc.replay)
+    starts = f"""
+import os, subprocess, sys
+from dataclasses import asdict, replace
+import json
+from indexer.feed.spool_server import Options, _START
+options = replace({options!r}, parent=os.getpid())
+started = subprocess.Popen([sys.executable, "-P", "-c", _START])
+print(started.pid, json.dumps(asdict(options)), flush=True)
+"""
+    ours, its = os.pipe()  # as if a child of the master kept its end of the pipe open
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", starts], stdin=ours, stdout=subprocess.PIPE
+        ) as master:
+            assert master.stdout is not None
+            number, _, line = master.stdout.readline().partition(b" ")
+            master.wait()
+            os.write(its, line)  # the process goes on from here, and its parent is gone
+            pid = int(number)
+            eventually(lambda: _is_zombie(pid))
+    finally:
+        os.close(its)
+        os.close(ours)
+
+
 def _is_zombie(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -255,6 +284,30 @@ def test_strangers_take_no_descriptor_of_the_master(tmp_path: Path, tcp: Feed) -
         for one in strangers:
             one.close()
         served.close()
+
+
+def test_it_goes_on_while_strangers_have_all_descriptors(tmp_path: Path, ipc: Feed) -> None:
+    """Once it ended, because it looked for a new month with each message."""
+    spool = Spool(tmp_path / "spool", clock.now)
+    spool.append([Accepted(None, decoded(samples.new_package("p1")))])
+    reader = JournalReader(tmp_path / "spool")
+    endpoint = Endpoint(ipc.changes, ipc.replay, clock.now)
+    server = Server(reader, "f", endpoint, clock.now)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        spool.append([Accepted(None, decoded(samples.new_package("p2")))])
+        with open(os.devnull) as lowest:  # all below are taken
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno(), before[1]))
+            sent_all = spool_server._send_new(server, reader)
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert not sent_all
+        assert server.serial == 2
+        assert spool_server._send_new(server, reader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        endpoint.close()
+        reader.close()
+        spool.close()
 
 
 def test_its_process_has_bounds(served: Served) -> None:
