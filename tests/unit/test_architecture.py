@@ -17,8 +17,8 @@ pytestmark = pytest.mark.unit
 PICTURE = (
     (
         "what everything may use",
-        "printable errors times clock names filesystem directories disk notify process progress"
-        " journal_log notes waiting problems sqlite_bug screen_parts interruption",
+        "printable errors times clock once_per names filesystem directories disk notify process"
+        " progress journal_log notes waiting problems sqlite_bug screen_parts interruption",
     ),
     (
         "what is stored and sent",
