@@ -589,12 +589,9 @@ def test_message_without_a_place(change: dict[str, object], path: str) -> None:
 )
 def test_feed_names_are_short_and_printable(feed: str) -> None:
     """They stand in logs, on screens and in metrics: a bad one never comes in."""
-    for decoder in (
-        lambda payload: decode.published(payload, NOW),
-        lambda payload: decode.replayed(payload, NOW),
-    ):
+    for decoder in (decode.published, decode.replayed):
         with pytest.raises(DecodeError) as error:
-            decoder(published(feed=feed))
+            decoder(published(feed=feed), NOW)
         assert error.value.path == "feed"
         assert "is not printable, or is longer than 100 characters" in error.value.cause
         assert str(error.value).isprintable()
