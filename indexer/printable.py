@@ -12,7 +12,7 @@ from typing import Any
 MAX_LINE = 500
 MAX_TEXT = 20_000
 _ELLIPSIS = "…"
-_LINE_BREAK = re.compile(r" *\n\s*")
+_LINE_BREAK = re.compile(r"\n\s*")
 _MOST_OF_ONE = len(r"\U0010ffff")
 
 

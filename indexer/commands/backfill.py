@@ -88,8 +88,9 @@ def backfill(
         said = printable.line(f"{package}: {why}")
         printable.echo(f"piw-indexer: the master cannot tell of {said}", err=True)
     if found.still_broken:
+        feeds = printable.line(", ".join(found.still_broken))
         printable.echo(
-            f"piw-indexer: {', '.join(map(printable.line, found.still_broken))} broke after this backfill had begun:"
+            f"piw-indexer: {feeds} broke after this backfill had begun:"
             " run it once more, from the beginning",
             err=True,
         )
