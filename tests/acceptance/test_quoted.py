@@ -30,7 +30,7 @@ HOSTILE = f"nice {''.join(STEERS)}\n{FORGED}"
 WIDTH = 4000
 """Columns: nothing is wrapped, so each line that begins was begun."""
 
-LOOKS = {
+LOOKS: dict[str, list[object]] = {
     "show": ["show", "esc"],
     "show VERSION": ["show", "esc", "1.1"],
     "history": ["history", "esc"],
@@ -224,8 +224,10 @@ def test_versions_that_differ_late_are_both_shown(site: Site) -> None:
         assert "no files" in site.piw("show", "two", name).stdout
 
 
-def test_the_daemon_s_log_cannot_be_forged(site: Site, ipc: Feed) -> None:
-    """By the name of a feed, a field, a key, or a whole message."""
+def test_the_daemon_s_log_cannot_be_forged(tmp_path: Path, ipc: Feed) -> None:
+    """By the name of a directory, a feed, a field, a key, or a whole message."""
+    site = Site(tmp_path / f"x{''.join(STEERS)}\npiw-indexer: {FORGED}")
+    site.home.mkdir()
     context: zmq.Context[Any] = zmq.Context()
     publisher = context.socket(zmq.XPUB)
     publisher.bind(ipc.changes)
@@ -259,7 +261,8 @@ def test_the_daemon_s_log_cannot_be_forged(site: Site, ipc: Feed) -> None:
     for line in said.splitlines():
         assert line.startswith(("piw-indexer: ", "  ")), line
         assert not line.startswith(f"piw-indexer: {FORGED}")
-    assert said.count("refused") <= 2, "it is told of once a minute"
+    assert f"\n  piw-indexer: {FORGED}" in said, "the name of the directory is told"
+    assert said.count("`piw-indexer quarantine` lists them") == 1, "once a minute"
     context.destroy(linger=0)
 
 
