@@ -141,7 +141,7 @@ def check_journal(directory: Path, run: Run, progress: Progress) -> Iterator[Dif
         reader.verify()
         checkpoint.base(directory, reader, reader.last_serial())
     except IndexerError as error:
-        yield Difference("journal", str(error))
+        yield Difference("journal", f"cannot {error.operation}: {error.cause}")
     finally:
         reader.close()
 
@@ -224,7 +224,7 @@ def check_index(directory: Path, run: Run, progress: Progress) -> Iterator[Diffe
         finally:
             fresh.close()
     except JournalError as error:
-        yield Difference("journal", str(error))
+        yield Difference("journal", f"cannot {error.operation}: {error.cause}")
     finally:
         reader.close()
     run.scratch = False

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from . import __version__, config, journal_log, printable
-from .errors import IndexerError
+from .errors import MAX_PART, IndexerError
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +138,11 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         result = piw_indexer.main(arguments, prog_name="piw-indexer", standalone_mode=False)
     except click.ClickException as error:
+        if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the help
+            # It repeats arguments; click lets nobody assign it.
+            vars(error)["message"] = printable.sentence(error.message, MAX_PART)
         said = io.StringIO()
-        error.show(said)  # it repeats arguments
+        error.show(said)
         printable.echo(said.getvalue(), err=True, nl=False)
         sys.exit(error.exit_code)
     except IndexerError as error:

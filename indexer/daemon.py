@@ -28,6 +28,7 @@ from .journal import Entry, Refused, Row
 from .journal_log import NOTICE, event
 from .live import LiveFile, Progress
 from .notify import Notifier
+from .once_per import OncePer
 from .reload import HELD, Check
 from .source import OpenSource, Source, Tools
 from .state import State
@@ -41,9 +42,6 @@ MOST_MESSAGES = 10_000
 
 LONGEST_BATCH = 0.05
 """Seconds of receiving before a commit."""
-
-TELL_EVERY = 60.0
-"""Seconds between two words about refused messages: never one a message."""
 
 DRAIN_WITHIN = 5.0
 """Seconds that a stop may take to journal what has arrived."""
@@ -95,8 +93,8 @@ class Daemon:
         self._reload_trouble = ""  # why the configuration is the old one
         self._started = clock.now()
         self._accepted = 0
-        self._refused = self._untold = 0  # messages; and those that the log does not tell of yet
-        self._next_told = 0.0
+        self._refused = 0
+        self._told = OncePer()
         self._trouble = ""  # why intake waits
         self._index_trouble = ""  # why the writer's reports wait
         self._live_file = LiveFile(options.state_dir)
@@ -327,7 +325,7 @@ class Daemon:
         wait = 1.0
         while (rows := self._take(entries, wait)) is None:
             if not self._pause(wait):
-                raise StateError("stop in good order", self._trouble)
+                raise StateError("stop in good order", self._trouble.partition("\n")[0])
             wait = min(LONGEST_BACKOFF, wait * 2)
         if rows or self._trouble:
             # After trouble it may be what an earlier try has journaled that was applied.
@@ -346,27 +344,24 @@ class Daemon:
                 source.accepted(rows)
 
     def _tell_refused(self, refusals: Sequence[Refused]) -> None:
-        """Say that messages were quarantined, but not more often than once a minute."""
+        """Say that messages were quarantined, how many there were since it was said last."""
         self._refused += len(refusals)
-        self._untold += len(refusals)
-        now = clock.monotonic()
-        if not refusals or now < self._next_told:
+        if not refusals or not (many := self._told.count("message-quarantined", len(refusals))):
             return
         last = refusals[-1]
         log.warning(
             "refused %d messages, the last of %s: %s; `piw-indexer quarantine` lists them",
-            self._untold,
+            many,
             last.source,
             last.error,
             extra=event(
                 "message-quarantined",
-                messages=self._untold,
+                messages=many,
                 source=last.source,
                 feed=last.position and last.position.feed,
                 feed_serial=last.position and last.position.serial,
             ),
         )
-        self._untold, self._next_told = 0, now + TELL_EVERY
 
     def _handle_writer(self) -> None:
         """Act on the writer's reports; with a full disk, later."""

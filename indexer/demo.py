@@ -352,8 +352,8 @@ class Demo:
         said = (self._options.state_dir / LOG).read_text(errors="replace").splitlines()
         return StateError(
             "go on with the demo",
-            f"the daemon ended with status {self._daemon.returncode}; it said:\n"
-            + "\n".join(f"    {line}" for line in said[-20:] or ["nothing"]),
+            f"the daemon ended with status {self._daemon.returncode}; it said last:"
+            f" {said[-1].strip() if said else 'nothing'}",
             self._what_to_see,
         )
 

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from . import filesystem, times
+from . import filesystem, printable, times
 
 _FIELDS = 3
 """Fields of one document that are named."""
@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 
     Attributes:
         part: where: journal, checkpoint, index or documents.
-        what: in words.
+        what: in words; names in it are as they are, `str` makes a printable line of it.
         kind: what differences are counted by: a table, "document", "link", "stray", "mode"...
         package: the name that must be written again; empty for others.
         fault: whose it is; empty if that is said already.
@@ -44,7 +44,8 @@ class Difference(NamedTuple):
     fault: str = ""
 
     def __str__(self) -> str:
-        return f"{self.part}: {self.what}" + (f" ({self.fault})" if self.fault else "")
+        said = f"{self.part}: {self.what}" + (f" ({self.fault})" if self.fault else "")
+        return printable.whole_line(said)
 
 
 def value(found: object) -> str:

@@ -9,9 +9,15 @@ from __future__ import annotations
 
 from . import printable
 
+MAX_PART = 5000
+"""Characters of an operation, a cause or a remedy; a path may have four thousand."""
+
 
 class IndexerError(Exception):
     """Something failed in a way that was foreseen.
+
+    Each part is one line of printable characters: they repeat arguments, names and what libraries
+    say, and none of those may look like a remedy of ours.
 
     Args:
         operation: what was being done, to what ("open the index /x/index.db").
@@ -22,11 +28,11 @@ class IndexerError(Exception):
     exit_status = 3
 
     def __init__(self, operation: str, cause: object, remedy: str = "") -> None:
-        self.operation = operation
-        self.cause = str(cause)
-        self.remedy = remedy
-        text = f"cannot {operation}: {self.cause}"
-        super().__init__(f"{text}\n  what to do: {remedy}" if remedy else text)
+        self.operation = printable.sentence(operation, MAX_PART)
+        self.cause = printable.sentence(str(cause), MAX_PART)
+        self.remedy = printable.sentence(remedy, MAX_PART)
+        text = f"cannot {self.operation}: {self.cause}"
+        super().__init__(f"{text}\n  what to do: {self.remedy}" if remedy else text)
 
 
 class UsageError(IndexerError):

@@ -100,7 +100,7 @@ def frame(farm: Farm, note: str, width: int, height: int) -> RenderableType:
 
     Args:
         farm: what it shows.
-        note: what is not well; empty if all is.
+        note: what is not well, in a line; empty if all is.
         width: columns that there are.
         height: lines that there are.
     """
@@ -155,7 +155,7 @@ def _head(farm: Farm, note: str) -> Table:
     head.add_column(no_wrap=True)
     title = Text.assemble(("piw-indexer", "bold magenta"), f"  {summary(farm)}")
     if note:
-        title = Text(note.splitlines()[0], "bold red")
+        title = Text(note, "bold red")
     clock = "" if farm["at"] is None else times.to_sql(times.parse_rfc3339(farm["at"]))[11:]
     head.add_row(title, Text.assemble(clock, ("  Ctrl-C ends", "dim")))
     return head

@@ -6,11 +6,14 @@ is never longer than was asked for; to do it twice changes nothing.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 MAX_LINE = 500
 MAX_TEXT = 20_000
 _ELLIPSIS = "…"
+_LINE_BREAK = re.compile(r"\n\s*")
+_MOST_OF_ONE = len(r"\U0010ffff")
 
 
 def line(value: str, longest: int = MAX_LINE) -> str:
@@ -18,6 +21,16 @@ def line(value: str, longest: int = MAX_LINE) -> str:
     cut = value[: longest + 1]  # 10 MB are not escaped to be thrown away
     shown = cut if cut.isprintable() else "".join(map(_escaped, cut))
     return shown if len(shown) <= longest else shown[: longest - 1] + _ELLIPSIS
+
+
+def sentence(value: str, longest: int = MAX_LINE) -> str:
+    """Likewise, but line breaks become spaces: what libraries and tools say has some."""
+    return line(_LINE_BREAK.sub(" ", value[: 2 * longest]), longest)
+
+
+def whole_line(value: str) -> str:
+    """`value` as one line, but nothing is cut: for results, of which somebody wants all."""
+    return line(value, _MOST_OF_ONE * len(value) + 1)
 
 
 def text(value: str, longest: int = MAX_TEXT) -> str:
@@ -29,11 +42,17 @@ def text(value: str, longest: int = MAX_TEXT) -> str:
 
 
 def facts(found: Any) -> Any:
-    """What is made of dicts, lists and scalars, each string of it as one line."""
+    """What is made of dicts, lists and scalars, each string of it as one line.
+
+    Keys that would look alike get numbers: nothing of `found` is missing.
+    """
     if isinstance(found, str):
         return line(found)
     if isinstance(found, dict):
-        return {facts(key): facts(value) for key, value in found.items()}
+        shown: dict[Any, Any] = {}
+        for key, value in found.items():
+            shown[_distinct(facts(key), shown)] = facts(value)
+        return shown
     if isinstance(found, list):
         return [facts(one) for one in found]
     return found
@@ -51,10 +70,18 @@ def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
         )
     else:
         shown = str(value)
-        shown = text(shown, 10 * len(shown) + 1)
+        shown = text(shown, _MOST_OF_ONE * len(shown) + 1)
     import click  # only here: what makes text printable is used where nobody prints
 
     click.echo(shown, err=err, nl=nl)
+
+
+def _distinct(key: Any, others: dict[Any, Any]) -> Any:
+    found, number = key, len(others)
+    while found in others:
+        number += 1
+        found = f"{key} ({number})"
+    return found
 
 
 def _escaped(one: str) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from . import printable
+
 CRITICAL = "critical"
 """Documents do not follow what happens, or messages are lost."""
 
@@ -233,8 +235,12 @@ _REMEDY = "\n  what to do: "
 
 
 def alert(kind: str, what: str, remedy: str = "") -> Alert:
-    """A problem of the kind with that id, with its usual remedy if there is no better one."""
-    return Alert(KINDS[kind], what, remedy or KINDS[kind].remedy)
+    """A problem of the kind with that id, with its usual remedy if there is no better one.
+
+    Both texts become printable lines: they name feeds, paths and what peers say.
+    """
+    usual = KINDS[kind].remedy
+    return Alert(KINDS[kind], printable.sentence(what), printable.sentence(remedy) or usual)
 
 
 def explained(kind: str, error: str) -> Alert:

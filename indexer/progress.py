@@ -36,7 +36,7 @@ class PrintableConsole(Console):
                 yield Segment(shown, one.style)
 
 
-def console() -> Console:
+def console() -> PrintableConsole:
     """Where results are printed: as wide as they are, where no terminal sets a width."""
     found = PrintableConsole(highlight=False)
     return found if found.is_terminal else PrintableConsole(highlight=False, width=1000)
@@ -45,7 +45,7 @@ def console() -> Console:
 @contextmanager
 def bar(description: str) -> Iterator[Advance]:
     """A bar with `description`; it appears with the first call of what it yields."""
-    screen = Console(stderr=True)
+    screen = PrintableConsole(stderr=True)
     if not screen.is_terminal:
         yield lambda done, total: None
         return

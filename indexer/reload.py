@@ -49,7 +49,10 @@ class Check:
         _, said = self._process.communicate()
         if not self._process.returncode:
             return ""
-        return said.strip() or f"it ended with status {self._process.returncode}"
+        # Before the fault itself, click repeats how the command is used.
+        return (
+            said.strip().rpartition("\n\n")[2] or f"it ended with status {self._process.returncode}"
+        )
 
     def close(self) -> None:
         """Give it up."""

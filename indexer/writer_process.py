@@ -25,6 +25,7 @@ from typing import Any
 from . import clock, counters, database, index, journal_log, pending, process, times, writer
 from .errors import IndexerError, PublishError, StateError
 from .journal_log import NOTICE, event
+from .once_per import OncePer, left_out
 from .publish import Publisher
 
 log = logging.getLogger(__name__)
@@ -290,7 +291,7 @@ class _WriterLoop:
         self._unreadable_until = 0.0
         self._retry_at = 0.0
         self._backoff = 0.0
-        self._failures: dict[str, float] = {}
+        self._told = OncePer()
         self._failing = False  # and the daemon knows
         self._retries: dict[str, tuple[float, float]] = {}  # name: when, after how long a wait
 
@@ -451,9 +452,8 @@ class _WriterLoop:
 
     def _tell(self, failure: IndexerError) -> None:
         text = str(failure)
-        if clock.monotonic() - self._failures.get(failure.cause, -60.0) >= 60.0:
-            self._failures = {failure.cause: clock.monotonic()}
-            log.error("%s", text, extra=event("publishing-fails"))
+        if many := self._told.count(failure.cause):
+            log.error("%s%s", text, left_out(many), extra=event("publishing-fails"))
         self._failing = True
         self._pipe.send(("failed", text))
 

@@ -85,10 +85,12 @@ def backfill(
             err=True,
         )
     for package, why in found.untold.items():
-        printable.echo(f"piw-indexer: the master cannot tell of {package}: {why}", err=True)
+        said = printable.line(f"{package}: {why}")
+        printable.echo(f"piw-indexer: the master cannot tell of {said}", err=True)
     if found.still_broken:
+        feeds = printable.line(", ".join(found.still_broken))
         printable.echo(
-            f"piw-indexer: {', '.join(found.still_broken)} broke after this backfill had begun:"
+            f"piw-indexer: {feeds} broke after this backfill had begun:"
             " run it once more, from the beginning",
             err=True,
         )

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -25,6 +24,7 @@ from ..directories import JOURNAL
 from ..errors import UsageError
 from ..interruption import Interruption
 from ..privileges import become_owner
+from ..progress import PrintableConsole
 from ..simulation import Farm
 
 DAYS = 35
@@ -145,7 +145,7 @@ def demo(
     Ctrl-C. What was made is kept, in a temporary directory unless told otherwise. Configuration
     files are not read.
     """
-    console = Console(highlight=False)
+    console = PrintableConsole(highlight=False)
     watched = (
         sys.stdout.isatty()
         and not console.is_dumb_terminal
@@ -179,7 +179,11 @@ def demo(
 
 
 def _play(
-    options: Options, interruption: Interruption, console: Console, watched: bool, title: str
+    options: Options,
+    interruption: Interruption,
+    console: PrintableConsole,
+    watched: bool,
+    title: str,
 ) -> Picture | None:
     """Play the demo; how it stood at the end."""
     seen: list[Picture] = []
@@ -199,7 +203,9 @@ def _play(
 
 
 @contextmanager
-def _view(console: Console, watched: bool, title: str) -> Iterator[Callable[[Picture], None]]:
+def _view(
+    console: PrintableConsole, watched: bool, title: str
+) -> Iterator[Callable[[Picture], None]]:
     """What shows a picture: the live screen, or a line now and then."""
     if watched:
         with Live(console=console, auto_refresh=False, screen=True) as live:
@@ -221,7 +227,7 @@ def _view(console: Console, watched: bool, title: str) -> Iterator[Callable[[Pic
 
 def _report(options: Options, last: Picture | None, kept: Path | None) -> None:
     """Where everything is, and what the index answers."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PrintableConsole(highlight=False, soft_wrap=True)
 
     def heading(text: str) -> None:
         console.print()

@@ -58,8 +58,8 @@ def _facts(found: dict[str, Any]) -> Table:
             row("skipped", found["skip"])
         counts = found["counts"]
         row("index has", ", ".join(f"{number:,} {part}" for part, number in counts.items()))
-        for alias in found["aliases"]:
-            row("alias", f"{alias}, {found['links'][alias] or 'its link is right'}")
+        for alias, wrong in found["links"].items():
+            row("alias", f"{alias}, {wrong or 'its link is right'}")
     else:
         row("index has", "no such package")
     last = found["last_message"]

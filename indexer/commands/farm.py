@@ -37,15 +37,16 @@ def farm(state_dir: Path, as_json: bool) -> None:
         return
     screen = console()
     if not screen.is_terminal:
-        screen.print(farm_screen.plain(found, screen.width))
+        screen.print(farm_screen.plain(printable.facts(found), screen.width))
         return
     with (
         Interruption(signal.SIGINT) as interruption,
         Live(console=screen, screen=True, auto_refresh=False) as live,
     ):
         while not interruption.wished:
-            note = "\n".join(found["problems"])
-            live.update(farm_screen.frame(found, note, screen.width, screen.height), refresh=True)
+            note = found["problems"][0].partition("\n")[0] if found["problems"] else ""
+            shown = farm_screen.frame(printable.facts(found), note, screen.width, screen.height)
+            live.update(shown, refresh=True)
             interruption.wait(EVERY)
             try:
                 found = live_farm(state_dir, clock.now())

@@ -58,7 +58,8 @@ def history(
     if not (named or counted or refused):
         if since is None:
             raise lookup.unknown(f"tell the history of {package}", package, close)
-        printable.echo(f"Nothing happened to {name} since {times.to_sql(since)}.", err=True)
+        shown = printable.line(name)
+        printable.echo(f"Nothing happened to {shown} since {times.to_sql(since)}.", err=True)
         return
     # Of the same moment, in the order of the journal.
     every = sorted([*found, *refused, *counted], key=lambda one: one.at)
@@ -78,7 +79,7 @@ def _tell(found: list[past.Event], *, as_json: bool) -> None:
         shown.append(f"  {printable.line(event.words)}", style=_style(event))
         where = past.origin(event)
         if where:
-            shown.append(f"  ({where})", style="dim")
+            shown.append(f"  ({printable.line(where)})", style="dim")
         screen.print(shown, soft_wrap=True)
 
 

@@ -71,10 +71,11 @@ def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
     accepted += len(state.take(batch))
     known = ", the rest was known" if after else ""
     quarantined = f", {refused} quarantined" if refused else ""
-    printable.echo(f"{file.name}: {accepted} messages{quarantined}{known}")
+    name = printable.line(file.name)
+    printable.echo(f"{name}: {accepted} messages{quarantined}{known}")
     if refused:
         printable.echo(
-            f"piw-indexer: {refused} lines of {file.name} were refused;"
+            f"piw-indexer: {refused} lines of {name} were refused;"
             " `piw-indexer quarantine` shows why",
             err=True,
         )

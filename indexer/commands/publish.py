@@ -140,10 +140,11 @@ def _send(
         refused += sum(not isinstance(entry, Accepted) for entry in batch)
         publisher.serve(0.0)
     elapsed = clock.monotonic() - began
-    printable.echo(f"{messages.name}: {sent} messages sent in {elapsed:.1f} s")
+    name = printable.line(messages.name)
+    printable.echo(f"{name}: {sent} messages sent in {elapsed:.1f} s")
     if refused:
         printable.echo(
-            f"piw-indexer: {refused} lines of {messages.name} are no valid messages and were not"
+            f"piw-indexer: {refused} lines of {name} are no valid messages and were not"
             " sent; `piw-indexer quarantine --spool` shows why",
             err=True,
         )

@@ -93,8 +93,11 @@ def _list(found: list[Quarantined], let_go: int) -> None:
         table.add_row(
             str(one.quarantine_id),
             times.to_sql(one.received),
-            Text(one.source if one.feed_serial is None else f"{one.source} {one.feed_serial}"),
-            Text(reason + times_seen),
+            Text(
+                printable.line(one.source)
+                + ("" if one.feed_serial is None else f" {one.feed_serial}")
+            ),
+            Text(printable.line(reason) + times_seen),
         )
     if found:
         console().print(table)
@@ -111,9 +114,10 @@ def _show(one: Quarantined) -> None:
         if name == "received":
             value = times.to_rfc3339(one.received)
         if name != "raw":
-            printable.echo(f"{name:14} {value}")
+            printable.echo(f"{name:14} {printable.whole_line(str(value))}")
     if one.format == "json":
-        printable.echo(one.raw.decode(errors="backslashreplace").rstrip("\n"))
+        raw = one.raw.decode(errors="backslashreplace").rstrip("\n")
+        printable.echo(printable.whole_line(raw))
     else:
         printable.echo(f"raw, in hex    {one.raw.hex()}")
 

@@ -80,4 +80,5 @@ def reconcile(
 
 def _tell(found: Difference) -> None:
     for what in found.what:
-        printable.echo(f"{found.package}: {what}" if found.package else what)
+        said = f"{found.package}: {what}" if found.package else what
+        printable.echo(printable.whole_line(said))

@@ -48,16 +48,17 @@ def show(
         one = lookup.version_of(versions, version)
         if one is None:
             raise lookup.unknown_version(found["package"], version, versions)
+    if one is not None:
+        for part in ("releases", "builds"):
+            found[part] = {one: found[part][one]}
     if as_json:
-        if one is not None:
-            for part in ("releases", "builds"):
-                found[part] = {one: found[part][one]}
         printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return
     screen = console()
     found = printable.facts(found)
     if one is not None:
-        screen.print(project_screen.details(found, printable.line(one), signs=screen.is_terminal))
+        [one] = found["releases"]
+        screen.print(project_screen.details(found, one, signs=screen.is_terminal))
         return
     limit = None if everything or not screen.is_terminal else project_screen.FIRST
     screen.print(project_screen.matrix(found, limit, signs=screen.is_terminal))

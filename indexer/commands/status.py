@@ -35,7 +35,8 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
         printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return 0
     screen = console()
-    screen.print(status_screen.screen(found, screen.width if screen.is_terminal else 100))
+    width = screen.width if screen.is_terminal else 100
+    screen.print(status_screen.screen(printable.facts(found), width))
     return 0
 
 

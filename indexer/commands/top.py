@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 
-from .. import clock, config, top_screen
+from .. import clock, config, printable, top_screen
 from ..errors import StateError
 from ..interruption import Interruption
 from ..privileges import as_owner
@@ -66,12 +66,12 @@ def top(state_dir: Path) -> None:
 
 
 def _look(state_dir: Path, rates: deque[float]) -> dict[str, Any]:
-    found = gather(state_dir, clock.now(), counting=False)
+    found: dict[str, Any] = printable.facts(gather(state_dir, clock.now(), counting=False))
     rates.append(found["daemon"]["rate"] if found["daemon"] else 0.0)
     return found
 
 
-def _drawn(state_dir: Path, rates: deque[float], screen: Console) -> RenderableType:
+def _drawn(state_dir: Path, rates: deque[float], screen: PrintableConsole) -> RenderableType:
     try:
         return top_screen.frame(_look(state_dir, rates), rates, *screen.size)
     except StateError as error:  # it may be rebuilt at the moment

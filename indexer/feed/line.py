@@ -15,6 +15,7 @@ import zmq
 from ..clock import monotonic
 from ..errors import PeerError, UsageError
 from ..journal_log import NOTICE, event
+from ..once_per import OncePer, left_out
 from . import ipc, security, sockets
 from .security import LOCAL_CONNECTING, Connecting
 from .sockets import HIGH_WATER, MAX_MESSAGE, Handshakes
@@ -82,6 +83,7 @@ class Line:
         self._new = new
         self.socket, self._handshakes = self._new()
         self.distrust = ""
+        self._told = OncePer()
         self._successes = self._endings = 0  # of sockets before this one
         self._tries = 0  # in a row that led to nobody whom we believe
         self._begin()
@@ -197,17 +199,24 @@ class Line:
             return
         self._known = True
         if self.distrust:
-            log.log(
-                NOTICE,
-                "what is at %s is believed now",
-                self.address,
-                extra=event("peer-believed", address=self.address),
-            )
+            if many := self._told.count("peer-believed"):
+                log.log(
+                    NOTICE,
+                    "what is at %s is believed now%s",
+                    self.address,
+                    left_out(many),
+                    extra=event("peer-believed", address=self.address),
+                )
             self.distrust = ""
 
     def _refuse(self, error: PeerError) -> None:
-        if self.distrust != str(error):
-            log.error("%s", error, extra=event("peer-not-believed", address=self.address))
+        if self.distrust != str(error) and (many := self._told.count("peer-not-believed")):
+            log.error(
+                "%s%s",
+                error,
+                left_out(many),
+                extra=event("peer-not-believed", address=self.address),
+            )
         self.distrust = str(error)
         self._wait(MIN_DISTRUST, MAX_DISTRUST)
 

@@ -19,14 +19,12 @@ from ..journal import Entry, Journal, JournalReader, Row
 from ..journal_log import event
 from ..lock import Lock
 from ..messages import Position
+from ..once_per import OncePer, left_out
 from . import ipc, sockets
 from .connections import Connection, sender
 from .security import LOCAL_BINDING, Binding, Gatekeeper
 
 log = logging.getLogger(__name__)
-
-COMPLAIN_EVERY = 60 * times.SECOND
-"""Between two complaints of one kind about those who connect."""
 
 HEARTBEAT_EVERY = times.SECOND
 """Microseconds between heartbeats."""
@@ -81,17 +79,14 @@ class Endpoint:
         try:
             self._gatekeeper: Gatekeeper | None = None
             if protection.pair is not None:
-                self._gatekeeper = Gatekeeper(
-                    sockets.gate(self._context), protection.allowed, clock
-                )
+                self._gatekeeper = Gatekeeper(sockets.gate(self._context), protection.allowed)
             # XPUB is PUB that tells of its subscribers.
             self.changes = self._bound(zmq.XPUB, changes_queue, protection)
             self.replay = self._bound(zmq.ROUTER, replay_queue, protection)
         except BaseException:
             self.close()
             raise
-        self._clock = clock
-        self._told: dict[str, times.Time] = {}  # when a kind of misuse was told of
+        self._told = OncePer()
         self._subscriptions: dict[Connection, int] = {}  # frames of each connection, so far
         self._reading: dict[Connection, tuple[int, int]] = {}  # unread, and what was sent till then
         self._answered: dict[Connection, int] = {}  # bytes that may not have been read
@@ -182,11 +177,12 @@ class Endpoint:
 
     def _end(self, connection: Connection, why: str) -> None:
         connection.end()
-        now = self._clock()
-        if not 0 <= now - self._told.get(why, -COMPLAIN_EVERY) < COMPLAIN_EVERY:
-            self._told[why] = now
+        if many := self._told.count(why):
             log.warning(
-                "a subscriber was let go: %s", why, extra=event("subscriber-let-go", reason=why)
+                "a subscriber was let go: %s%s",
+                why,
+                left_out(many),
+                extra=event("subscriber-let-go", reason=why),
             )
 
     def close(self, linger: float = 0.0) -> None:
@@ -220,7 +216,7 @@ class Server:
         self._clock = clock
         self._next_heartbeat = 0
         self._greeted = 0  # heartbeats for those who came, since the last that was due
-        self._complained = -COMPLAIN_EVERY
+        self._complained = OncePer()
 
     @property
     def subscribers(self) -> int:
@@ -283,9 +279,13 @@ class Server:
         try:
             request = decode.replay_request(payload)
         except DecodeError as error:
-            if self._clock() - self._complained >= COMPLAIN_EVERY:
-                self._complained = self._clock()
-                log.warning("refused a replay request: %s", error, extra=event("replay-refused"))
+            if many := self._complained.count("replay-refused"):
+                log.warning(
+                    "refused a replay request: %s%s",
+                    error,
+                    left_out(many),
+                    extra=event("replay-refused"),
+                )
             return True
         if not self._endpoint.may_be_answered(connection):
             return True  # it asks again when it has read the last answer

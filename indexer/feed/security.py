@@ -9,7 +9,7 @@ import grp
 import ipaddress
 import logging
 import socket as network
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,10 +17,10 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from .. import times
-from ..clock import Clock
+from .. import clock
 from ..errors import UsageError
 from ..journal_log import event
+from ..once_per import OncePer, left_out
 from . import curve
 from .curve import KeyPair
 
@@ -28,9 +28,6 @@ log = logging.getLogger(__name__)
 
 DOMAIN = b"piw-indexer"
 """Of ZAP; with a name, ZeroMQ lets nobody in unless the gatekeeper has said so."""
-
-REPORT_EVERY = 10 * times.SECOND
-"""Microseconds between two reports of refused keys: a stranger shall not fill the log."""
 
 IPC_MODE = 0o660
 
@@ -238,17 +235,18 @@ class Gatekeeper:
     Args:
         socket: where ZeroMQ asks; made before those that it guards are bound.
         allowed: public keys in Z85, with comments.
-        clock: for the pace of the reports.
+        monotonic: for the pace of the reports, seconds.
     """
 
     def __init__(
-        self, socket: zmq.Socket[bytes], allowed: Mapping[bytes, str], clock: Clock
+        self,
+        socket: zmq.Socket[bytes],
+        allowed: Mapping[bytes, str],
+        monotonic: Callable[[], float] = clock.monotonic,
     ) -> None:
         self.socket = socket
         self._allowed = allowed
-        self._clock = clock
-        self._reported: times.Time | None = None
-        self._unreported = 0
+        self._told = OncePer(monotonic)
 
     def answer(self) -> None:
         """Answer everybody who waits."""
@@ -264,29 +262,23 @@ class Gatekeeper:
         key = z85.encode(credentials[0])
         whose = self._allowed.get(key)
         if whose is not None:
-            log.info(
-                "%s connects with the key %s %s",
+            if many := self._told.count((address, key)):
+                log.info(
+                    "%s connects with the key %s %s%s",
+                    address,
+                    key.decode(),
+                    whose,
+                    left_out(many),
+                    extra=event("subscriber-connects", address=address),
+                )
+            return key
+        if many := self._told.count("subscriber-refused"):
+            log.warning(
+                "refused a subscriber at %s: its key %s is not allowed%s\n"
+                "  what to do: if it may subscribe, put that key among the --allowed-keys",
                 address,
                 key.decode(),
-                whose,
-                extra=event("subscriber-connects", address=address),
+                left_out(many),
+                extra=event("subscriber-refused", address=address),
             )
-            return key
-        self._refused(address, key)
         return None
-
-    def _refused(self, address: str, key: bytes) -> None:
-        now = self._clock()
-        if self._reported is not None and 0 <= now - self._reported < REPORT_EVERY:
-            self._unreported += 1
-            return
-        log.warning(
-            "refused a subscriber at %s: its key %s is not allowed%s\n"
-            "  what to do: if it may subscribe, put that key among the --allowed-keys",
-            address,
-            key.decode(),
-            f" ({self._unreported} more were refused meanwhile)" if self._unreported else "",
-            extra=event("subscriber-refused", address=address),
-        )
-        self._reported = now
-        self._unreported = 0

@@ -24,6 +24,7 @@ from ..errors import DecodeError, PeerError
 from ..journal import Accepted, Claimed, Entry, Lost
 from ..journal_log import NOTICE, event
 from ..messages import Position
+from ..once_per import OncePer, left_out
 from ..poison import PutAsideError
 from ..quarantine import refused
 from .names import FeedNames, Source
@@ -117,15 +118,6 @@ class FeedState:
     silent: bool = False  # whether it was told that nothing is heard
 
 
-def _say_broken(state: FeedState, why: str) -> None:
-    log.error(
-        "feed %s is broken: %s",
-        state.feed,
-        why,
-        extra=event("feed-broken", feed=state.feed, epoch=state.epoch, serial=state.serial),
-    )
-
-
 class Subscriber:
     """Follows the feed of one publisher.
 
@@ -165,6 +157,7 @@ class Subscriber:
         self._known_epoch = known_epoch
         self._clock = clock
         self._monotonic = monotonic
+        self._told = OncePer(monotonic)  # what the other side says makes none of these often
         self._peer = Peer(context, changes_queue, replay_queue, protection)
         self._source = Source(changes_queue, protection.server_key.decode())
         self._names = names or FeedNames(lambda feed: None, [self._source])
@@ -360,21 +353,33 @@ class Subscriber:
             )
         return True
 
+    def _say_broken(self, state: FeedState, why: str) -> None:
+        if many := self._told.count(("feed-broken", state.feed)):
+            log.error(
+                "feed %s is broken: %s%s",
+                state.feed,
+                why,
+                left_out(many),
+                extra=event("feed-broken", feed=state.feed, epoch=state.epoch, serial=state.serial),
+            )
+
     def _new_epoch(self, state: FeedState, epoch: int) -> None:
         known = self._position(state.feed, epoch)
         if state.epoch is not None and known:
-            log.warning(
-                "feed %s goes back to epoch %d: are there two publishers of that name?",
-                state.feed,
-                epoch,
-                extra=event("feed-epoch-back", feed=state.feed, epoch=epoch),
-            )
+            if many := self._told.count(("feed-epoch-back", state.feed)):
+                log.warning(
+                    "feed %s goes back to epoch %d: are there two publishers of that name?%s",
+                    state.feed,
+                    epoch,
+                    left_out(many),
+                    extra=event("feed-epoch-back", feed=state.feed, epoch=epoch),
+                )
         elif state.epoch is not None:
             why = (
                 f"its publisher has a new spool (epoch {epoch} after {state.epoch}): "
                 f"what the old one held after serial {state.serial} may be lost"
             )
-            _say_broken(state, why)
+            self._say_broken(state, why)
             self._entries.append(Lost(Position(state.feed, epoch, 0), why))
         state.epoch = epoch
         state.serial = state.published = known
@@ -494,12 +499,14 @@ class Subscriber:
             return
         if state.published > state.serial and not state.holed:
             state.holed, state.hole = True, state.serial
-            log.info(
-                "feed %s: messages after serial %d are missing, and asked for",
-                state.feed,
-                state.serial,
-                extra=event("hole-noticed", feed=state.feed, serial=state.serial),
-            )
+            if many := self._told.count(("hole-noticed", state.feed)):
+                log.info(
+                    "feed %s: messages after serial %d are missing, and asked for%s",
+                    state.feed,
+                    state.serial,
+                    left_out(many),
+                    extra=event("hole-noticed", feed=state.feed, serial=state.serial),
+                )
         self._asked, self._asked_epoch, self._asked_at = state, epoch, after
         self._unreadable = 0
         self._deadline = now + ANSWER_WITHIN
@@ -566,13 +573,14 @@ class Subscriber:
         beyond = [serial for serial in state.early if serial > last]
         for serial in beyond:
             self._take_early(state, serial)
-        if beyond:
+        if beyond and (many := self._told.count(("messages-not-known", state.feed))):
             log.warning(
                 "feed %s: its publisher does not know %d messages, up to serial %d, that came in"
-                " its name; they are not taken",
+                " its name; they are not taken%s",
                 state.feed,
                 len(beyond),
                 max(beyond),
+                left_out(many),
                 extra=event("messages-not-known", feed=state.feed, messages=len(beyond)),
             )
         until = min(state.early, default=min(last, state.serial + self._unreadable) + 1) - 1
@@ -586,7 +594,7 @@ class Subscriber:
             f"{state.serial} was accepted already: what it publishes is taken for known"
         )
         state.went_back = True
-        _say_broken(state, why)
+        self._say_broken(state, why)
         assert state.epoch is not None
         lost = Position(state.feed, state.epoch, state.serial)
         self._entries.append(Lost(lost, why))
@@ -595,18 +603,20 @@ class Subscriber:
         if not state.holed or state.published > state.serial:
             return
         state.holed = False
-        log.info(
-            "feed %s: the messages %d to %d have come",
-            state.feed,
-            state.hole + 1,
-            state.serial,
-            extra=event(
-                "hole-filled",
-                feed=state.feed,
-                serial=state.serial,
-                messages=state.serial - state.hole,
-            ),
-        )
+        if many := self._told.count(("hole-filled", state.feed)):
+            log.info(
+                "feed %s: the messages %d to %d have come%s",
+                state.feed,
+                state.hole + 1,
+                state.serial,
+                left_out(many),
+                extra=event(
+                    "hole-filled",
+                    feed=state.feed,
+                    serial=state.serial,
+                    messages=state.serial - state.hole,
+                ),
+            )
 
     def _gone(self, state: FeedState, gone: Gone) -> None:
         self._fruitless = 0
@@ -622,7 +632,7 @@ class Subscriber:
             return
         assert state.epoch is not None
         why = f"messages {state.serial + 1} to {last} are lost: {why}"
-        _say_broken(state, why)
+        self._say_broken(state, why)
         self._entries.append(Lost(Position(state.feed, state.epoch, last), why))
         state.serial = last
         state.holed = False  # what is missing after it is another hole
@@ -641,11 +651,12 @@ class Subscriber:
             self._asked = None
         if self._asked is not None and now >= self._deadline:
             state = self._asked
-            if self._silences % 10 == 0:
+            if many := self._told.count(("replay-silent", state.feed)):
                 log.warning(
-                    "the publisher of feed %s does not answer at %s; it is asked again",
+                    "the publisher of feed %s does not answer at %s; it is asked again%s",
                     state.feed,
                     self.replay_queue,
+                    left_out(many),
                     extra=event("replay-silent", feed=state.feed, address=self.replay_queue),
                 )
             self._next_request = now + min(LONGEST_WAIT, self._silences)

@@ -20,6 +20,7 @@ from ..feed.security import LOCAL_CONNECTING, Connecting
 from ..journal import Accepted, Entry, Row
 from ..journal_log import NOTICE, event
 from ..messages import Message, package_of
+from ..once_per import OncePer, left_out
 from ..quarantine import refused
 from ..schema.piwheels import NAMES, NO_DATA
 from ..source import Tools
@@ -107,6 +108,7 @@ class Snapshots:
         self._rhythm = max(pause, 0.01)
         self._clock = clock
         self._monotonic = monotonic
+        self._told = OncePer(monotonic)
         self._comparer = compare.Comparer(tools.connection)
         self._due: dict[str, None] = {}  # somebody waits for them
         self._doubtful: dict[str, float] = {}  # they differed; since when
@@ -341,20 +343,22 @@ class Snapshots:
         self._abis_known = False  # it may be another one when it comes back
         self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 1.0)
         self._next = self._monotonic() + self._backoff
-        if not self.trouble:
+        if not self.trouble and (many := self._told.count("master-silent")):
             log.warning(
-                "%s; it is asked again",
+                "%s; it is asked again%s",
                 trouble,
+                left_out(many),
                 extra=event("master-silent", address=self._oracle.address),
             )
         self.trouble = trouble
 
     def _recover(self) -> None:
-        if self.trouble:
+        if self.trouble and (many := self._told.count("master-answers")):
             log.log(
                 NOTICE,
-                "the master at %s answers again",
+                "the master at %s answers again%s",
                 self._oracle.address,
+                left_out(many),
                 extra=event("master-answers", address=self._oracle.address),
             )
         self.trouble = ""

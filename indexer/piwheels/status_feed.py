@@ -21,6 +21,7 @@ from ..feed.line import Line
 from ..feed.security import LOCAL_CONNECTING, Connecting
 from ..journal import Entry, Row
 from ..journal_log import event
+from ..once_per import OncePer, left_out
 from ..quarantine import refused
 from ..source import Tools
 from . import cbor, farm_store, farm_view, status_messages
@@ -150,6 +151,7 @@ class StatusFeed:
         self._kept = float(MOST_KEPT)  # refused frames that may be kept now
         self._dropped = 0  # that were not
         self._last_drop = -math.inf
+        self._told = OncePer(monotonic)
         self._last_fault = ""
         start = monotonic()
         self._last_tick = start
@@ -293,13 +295,15 @@ class StatusFeed:
         if self._kept < 1:
             now = self._monotonic()
             if now - self._last_drop >= REMEMBERED:
+                self._dropped = 0
+            if many := self._told.count("status-feed-nonsense"):
                 log.warning(
-                    "%s speaks more nonsense than is kept: %s",
+                    "%s speaks more nonsense than is kept: %s%s",
                     self.status_queue,
                     error,
+                    left_out(many),
                     extra=event("status-feed-nonsense", address=self.status_queue),
                 )
-                self._dropped = 0
             self._dropped += 1
             self._last_drop, self._last_fault = now, str(error)
             return []
@@ -311,17 +315,21 @@ class StatusFeed:
         if self._status.look(now):
             # The master there may be another one than before.
             self._heard_here, self._hello_wanted = False, True
-            log.info(
-                "the master at %s is there",
-                self.status_queue,
-                extra=event("master-there", address=self.status_queue),
-            )
+            if many := self._told.count("master-there"):
+                log.info(
+                    "the master at %s is there%s",
+                    self.status_queue,
+                    left_out(many),
+                    extra=event("master-there", address=self.status_queue),
+                )
         elif was_there and not self._status.connected:
-            log.warning(
-                "the master at %s is gone",
-                self.status_queue,
-                extra=event("master-gone", address=self.status_queue),
-            )
+            if many := self._told.count("master-gone"):
+                log.warning(
+                    "the master at %s is gone%s",
+                    self.status_queue,
+                    left_out(many),
+                    extra=event("master-gone", address=self.status_queue),
+                )
         if self._control is not None:
             self._control.look(now)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -18,7 +20,7 @@ from indexer.metrics import METRICS
 from indexer.problems import KINDS
 
 from .. import samples
-from ..support import REPOSITORY, Feed, Process, Site, case_named, eventually, free_ports
+from ..support import DEADLINE, REPOSITORY, Feed, Process, Site, case_named, eventually, free_ports
 
 pytestmark = pytest.mark.acceptance
 
@@ -133,6 +135,109 @@ def test_a_port(site: Site) -> None:
             again.stderr
         )
         server.terminate()
+
+
+# Strangers who connect
+
+
+@pytest.fixture
+def served(site: Site) -> Iterator[int]:
+    """A port where the metrics are served."""
+    site.take(samples.new_package("numpy"))
+    [port] = free_ports(1)
+    with Process(site.home, "metrics", *site.state, "--listen", port) as server:
+        eventually(reachable(port), lambda: server.output)
+        yield port
+        server.terminate()
+        assert server.output == "", "a stranger's request is not an event"
+
+
+def connected(port: int, said: bytes = b"") -> socket.socket:
+    """A connection that has said something and reads nothing yet."""
+    found = socket.create_connection(("127.0.0.1", port), DEADLINE)
+    found.sendall(said)
+    return found
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until the other side ends the connection."""
+    found = b""
+    try:
+        while got := connection.recv(65_536):
+            found += got
+    except ConnectionResetError:
+        pass
+    return found
+
+
+REQUEST = b"%s %s HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost: x\r\n"],
+    ids=["silent", "half a line", "half a request"],
+)
+def test_connection_that_says_no_more_is_ended(said: bytes, served: int) -> None:
+    with connected(served, said) as slow:
+        assert scrape(served)
+        assert b"200 OK" not in read_all(slow)
+
+
+def test_requests_that_come_slowly(served: int) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connected(served)) for _ in range(5)]
+        for one in REQUEST % (b"GET", b"/metrics"):
+            for connection in slow:
+                connection.sendall(bytes([one]))
+            assert scrape(served)
+        for connection in slow:
+            assert b"piw_indexer_up" in read_all(connection)
+
+
+def test_reader_that_does_not_read(served: int) -> None:
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(connected(served, REQUEST % (b"GET", b"/metrics") * 50))
+        assert scrape(served)
+
+
+def test_two_hundred_connections(served: int) -> None:
+    """There are never more than so many, and it goes on answering."""
+    with ExitStack() as stack:
+        oldest = stack.enter_context(connected(served, b"GET /metrics?"))
+
+        def ended() -> bool:
+            try:
+                oldest.sendall(b"x")  # it is never silent, and so ends for no other reason
+            except OSError:
+                return True
+            return False
+
+        held = [stack.enter_context(connected(served)) for _ in range(200)]
+        assert scrape(served)
+        eventually(ended)
+        one = held[-1]
+        one.sendall(REQUEST % (b"GET", b"/metrics"))
+        assert b"piw_indexer_up" in read_all(one), "the newest is served"
+    assert scrape(served)
+
+
+def test_head_and_other_paths_and_methods(served: int) -> None:
+    def answer(method: bytes, path: bytes) -> tuple[int, bytes]:
+        with connected(served, REQUEST % (method, path)) as connection:
+            head, _, body = read_all(connection).partition(b"\r\n\r\n")
+            return int(head.split()[1]), body
+
+    assert answer(b"HEAD", b"/metrics") == (200, b"")
+    assert answer(b"HEAD", b"/x") == (404, b"")
+    assert answer(b"GET", b"/metrics?x=y")[0] == 200
+    for path in (b"/", b"/metricsx", b"/../etc/passwd", b"/\x1b[2J", b"*"):
+        assert answer(b"GET", path)[0] == 404, path
+    for method in (b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT"):
+        assert answer(method, b"/metrics")[0] == 501, method
+    for line in (b"/" + b"x" * 100_000, b"/ HTTP/9.9 x"):
+        assert answer(b"GET", line)[0] in (400, 414), line[:20]
 
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1", "127.0.0.1:0", "1:2:x", ":70000"])

@@ -296,6 +296,27 @@ def test_message_that_its_publisher_does_not_know(
     assert [one for one in caplog.messages if "does not know 1 messages" in one]
 
 
+def test_new_epochs_without_end_do_not_fill_the_log(
+    follower: Follower, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher.send(1)
+    follow(follower, publisher, packages(1))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        for epoch in range(2, 302):
+            message = encode.payload(Position(MASTER, epoch, 1), package(epoch))
+            publisher.send_frames(b"NEWPKG x", message)
+        pump(follower, publisher, lambda: follower.subscriber.feeds[MASTER].epoch == 301)
+        for epoch in range(1, 301):  # back to those that are known
+            message = encode.payload(Position(MASTER, epoch, 2), package(epoch))
+            publisher.send_frames(b"NEWPKG x", message)
+        pump(follower, publisher, lambda: follower.subscriber.feeds[MASTER].epoch == 300)
+    said = [getattr(one, "piw_event", "") for one in caplog.records]
+    assert said.count("feed-broken") == 1
+    assert said.count("feed-epoch-back") == 1
+    assert len(said) < 10, said
+
+
 def test_end_that_nothing_bears_out(follower: Follower, publisher: FakePublisher) -> None:
     def end(request: dict[str, int], send: Send) -> None:
         send(encode.replay_end(HUGE))

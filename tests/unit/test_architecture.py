@@ -17,8 +17,8 @@ pytestmark = pytest.mark.unit
 PICTURE = (
     (
         "what everything may use",
-        "printable errors times clock names filesystem directories disk notify process progress"
-        " journal_log notes waiting problems sqlite_bug screen_parts interruption",
+        "printable errors times clock once_per names filesystem directories disk notify process"
+        " progress journal_log notes waiting problems sqlite_bug screen_parts interruption",
     ),
     (
         "what is stored and sent",
@@ -293,3 +293,26 @@ def test_what_is_printed_passes_the_door_that_makes_it_printable() -> None:
                 if isinstance(node, ast.Call):
                     called = ast.unparse(node.func)
                     assert called not in ("click.echo", "click.secho", "print"), path
+
+
+SCREENS = ("Live", "Progress", "Status", "Prompt")
+"""Of rich: without a console they make one of their own, which prints whatever it is given."""
+
+
+def test_one_console_prints() -> None:
+    """That which makes texts printable: rich's own does not."""
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func).split(".")[-1]
+            assert called not in ("Console", "get_console"), f"{module}:{node.lineno}"
+            if called in SCREENS and "rich" in {one.split(".")[0] for one in imported(module)}:
+                assert "console" in {one.arg for one in node.keywords}, f"{module}:{node.lineno}"
+    bases = [
+        f"{module}.{node.name}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and "Console" in map(ast.unparse, node.bases)
+    ]
+    assert bases == ["progress.PrintableConsole"]

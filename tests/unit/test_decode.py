@@ -582,6 +582,28 @@ def test_message_without_a_place(change: dict[str, object], path: str) -> None:
     assert error.value.path == path
 
 
+@pytest.mark.parametrize(
+    "feed",
+    ["x" * 101, "x\nforged", "\x1b[2J", "a\u202eb", "\x9b", "zero\u200bwidth", "\x7f"],
+    ids=ascii,
+)
+def test_feed_names_are_short_and_printable(feed: str) -> None:
+    """They stand in logs, on screens and in metrics: a bad one never comes in."""
+    for decoder in (decode.published, decode.replayed):
+        with pytest.raises(DecodeError) as error:
+            decoder(published(feed=feed), NOW)
+        assert error.value.path == "feed"
+        assert "is not printable, or is longer than 100 characters" in error.value.cause
+        assert str(error.value).isprintable()
+    with pytest.raises(DecodeError):
+        decode.heartbeat(msgpack.packb({**POSITION, "feed": feed}))
+    assert decode.position_of(published(feed=feed)) is None
+
+
+def test_feed_name_may_have_a_hundred_characters() -> None:
+    assert decode.heartbeat(msgpack.packb({**POSITION, "feed": "é" * 100})).feed == "é" * 100
+
+
 def test_heartbeat() -> None:
     assert decode.heartbeat(msgpack.packb(POSITION)) == Position("master", 5, 7)
     beginning = msgpack.packb({**POSITION, "serial": 0, "more": [1]})
