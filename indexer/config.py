@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from . import printable, times
+from .entries import FILE_FEED, MAX_FEED_NAME, is_feed_name
 from .errors import UsageError
 
 PIWHEELS_FILES = (
@@ -105,6 +106,25 @@ class ListenType(click.ParamType[Any]):
         if not _is_port(port):
             self.fail(f"{value!r} is no address, such as 127.0.0.1:9817", param, context)
         return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+class FeedType(click.ParamType[Any]):
+    """The name of a change feed, as its subscribers take it."""
+
+    name = "feed"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> str:
+        name = str(value)
+        if not name or not is_feed_name(name) or name.startswith(FILE_FEED):
+            self.fail(
+                f"{name[:MAX_FEED_NAME]!r} is not a name of a feed: 1 to {MAX_FEED_NAME} printable"
+                f" characters that do not begin with {FILE_FEED}",
+                param,
+                context,
+            )
+        return name
 
 
 class SecondsType(click.ParamType[Any]):
@@ -336,6 +356,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "The master's own log queue: every frame is passed on to it, untouched.",
     },
     "feed": {
+        "type": FeedType(),
+        "metavar": "TEXT",
         "default": None,
         "help": "The name of the feed. Default: the name of this machine.",
     },

@@ -16,7 +16,7 @@ import orjson
 from voluptuous import REMOVE_EXTRA, MultipleInvalid, Required, Schema
 
 from . import elements, messages
-from .entries import FILE_FEED
+from .entries import FILE_FEED, MAX_FEED_NAME, is_feed_name
 from .errors import DecodeError
 from .messages import Message, Position
 from .schema import messages as schema
@@ -31,8 +31,6 @@ _RECORDS: dict[tuple[str, ...], type[Any]] = {
     ("SNAPSHOT", "releases", "abis"): messages.SnapshotBuild,
     ("SNAPSHOT", "releases", "files"): messages.SnapshotFile,
 }
-
-MAX_FEED_NAME = 100
 
 
 class _RefusedError(Exception):
@@ -263,7 +261,7 @@ def _position(value: Any) -> Position:
         feed, epoch, serial = value["feed"], value["epoch"], value["serial"]
         if type(feed) is str and type(epoch) is int and type(serial) is int:
             if 0 <= epoch <= schema.MAX_INTEGER and 0 <= serial <= schema.MAX_INTEGER:
-                if not feed.startswith(FILE_FEED) and _is_name(feed):
+                if not feed.startswith(FILE_FEED) and is_feed_name(feed):
                     return Position(feed, epoch, serial)
     except Exception:
         pass
@@ -273,14 +271,10 @@ def _position(value: Any) -> Position:
         valid = _POSITION(value)
     except MultipleInvalid as error:
         raise _explain(error, "") from None
-    if not _is_name(valid["feed"]):
+    if not is_feed_name(valid["feed"]):
         cause = f"is not printable, or is longer than {MAX_FEED_NAME} characters"
         raise DecodeError("feed", f"{schema.shown(valid['feed'])} {cause}")
     raise DecodeError("feed", f"{schema.shown(valid['feed'])} is kept for files")
-
-
-def _is_name(feed: str) -> bool:
-    return len(feed) <= MAX_FEED_NAME and feed.isprintable()
 
 
 def from_msgpack(payload: bytes, received: Time) -> Message:

@@ -11,6 +11,14 @@ from .times import Time
 FILE_FEED = "file:"
 """How the feeds of files are called; nobody on the wire may be."""
 
+MAX_FEED_NAME = 100
+"""Characters of the name of a feed."""
+
+
+def is_feed_name(name: str) -> bool:
+    """Whether a feed may have this name: it is shown in logs and on screens."""
+    return len(name) <= MAX_FEED_NAME and name.isprintable()
+
 
 class Identity(NamedTuple):
     """What identifies a message without a place in a feed, and when it happened."""

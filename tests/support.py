@@ -393,7 +393,7 @@ class Site:
     def piw(self, command: str, *arguments: object, status: int | None = 0, **more: Any) -> Result:
         """Run a command on this site."""
         options = [*self.state]
-        if command in ("ingest", "write", "rebuild", "check", "explain"):
+        if command in ("run", "ingest", "write", "rebuild", "check", "explain"):
             options += self.output
         return piw(command, *options, *arguments, home=self.home, status=status, **more)
 

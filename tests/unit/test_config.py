@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click import BadParameter
 
 from indexer import config
 from indexer.errors import UsageError
@@ -128,3 +129,13 @@ def test_one_file_with_a_master(file: Path) -> None:
     assert ours["log_queue"] != masters["log-queue"] == ours["log_forward"]
     assert str(ours["output_path"]) != masters["output-path"] == "/var/www"
     assert ours["db_queue"] == masters["db-queue"]
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", "\u202e", "x" * 101, "file:abc"])
+def test_a_name_that_no_subscriber_takes_is_refused(name: str) -> None:
+    with pytest.raises(BadParameter, match="is not a name of a feed"):
+        config.FeedType().convert(name, None, None)
+
+
+def test_the_longest_name_of_a_feed() -> None:
+    assert config.FeedType().convert("ä" * 100, None, None) == "ä" * 100
