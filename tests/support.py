@@ -86,6 +86,16 @@ REFUSED = next(case for case in every_case() if case.name == "refused")
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
+_BRIEF = ("churn-1", "farm", "lifecycle")
+by_few_cases = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=() if case.name in _BRIEF else pytest.mark.soak)
+        for case in CASES
+    ],
+)
+"""All cases in a soak; otherwise those that have most in them."""
+
 
 def case_named(name: str) -> Case:
     return next(case for case in CASES if case.name == name)

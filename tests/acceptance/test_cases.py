@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ..support import Case, Feed, Process, Site, assert_published, by_case, contents, eventually
+from ..support import (
+    Case,
+    Feed,
+    Process,
+    Site,
+    assert_published,
+    by_case,
+    by_few_cases,
+    contents,
+    eventually,
+)
 
 pytestmark = pytest.mark.acceptance
 
@@ -42,7 +52,7 @@ def test_in_one_go_and_rebuilt(case: Case, site: Site) -> None:
     }
 
 
-@by_case
+@by_few_cases
 def test_in_small_runs_one_of_them_killed(case: Case, site: Site) -> None:
     for number, part in enumerate(parts(case, site.home, 4)):
         if number == 2:
@@ -80,7 +90,7 @@ def ingest_killed_half_way(site: Site, file: Path) -> None:
         ingest.kill()
 
 
-@by_case
+@by_few_cases
 def test_through_a_running_daemon(case: Case, ipc: Feed, site: Site) -> None:
     with site.daemon(ipc) as daemon, site.publisher(ipc, case.messages) as publisher:
         site.wait_for_all(case.count, daemon, publisher)
@@ -89,7 +99,7 @@ def test_through_a_running_daemon(case: Case, ipc: Feed, site: Site) -> None:
     site.write_and_compare(case)
 
 
-@by_case
+@by_few_cases
 def test_through_restarts_of_everything(case: Case, tcp: Feed, site: Site) -> None:
     """The daemon is stopped and killed, the publisher is killed, all in the middle."""
     rate = ["--rate", max(100, case.count)]

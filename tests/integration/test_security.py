@@ -17,7 +17,7 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from indexer import clock, decode, encode, once_per
+from indexer import clock, decode, encode, once_per, printable
 from indexer.errors import UsageError
 from indexer.feed import curve, peer, security, sockets
 from indexer.feed.line import Line
@@ -538,7 +538,7 @@ def test_tcp_beyond_this_machine_needs_curve(
     for address in ELSEWHERE:
         with pytest.raises(UsageError, match="--allow-insecure-tcp") as caught:
             security.endpoint("use", address, protection)
-        assert f"cannot use {address}: " in str(caught.value)
+        assert f"cannot use {printable.line(address)}: " in str(caught.value)
         assert "--curve-key" in caught.value.remedy
     # A name is asked for once: a name server that is away, or lies, changes nothing later.
     monkeypatch.setitem(NAMES, "here", ["192.0.2.1"])

@@ -10,7 +10,7 @@ from ..tally import amount
 
 # Real SQLite files are slow on a busy disk; that is no fault of what is tested.
 _COMMON = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=100
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=50
 )
 settings.register_profile("local", _COMMON)
 settings.register_profile("ci", _COMMON, derandomize=True, database=None)

@@ -260,6 +260,7 @@ def valid_values(name: str) -> list[Any]:
     return list(samples.EVERY)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", NAMES)
 def test_no_keyword_is_idle(name: str) -> None:
     """Each refuses something, by itself: mutations of what is valid run into all of them."""
