@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 ARGS ?=
 
+# Where bytecode is not kept, each of the many processes of the tests compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The first Python that runs (a pyenv shim may be there and not run), is 3.11 or later, and has
 # what venv needs (Debian keeps ensurepip in a package of its own).
 ifndef PYTHON

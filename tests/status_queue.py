@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -22,6 +23,7 @@ class StatusQueue:
 
     def __init__(self, status: str, control: str = "") -> None:
         self._context: zmq.Context[Any] = zmq.Context()
+        self._addresses = [status]
         self._status = self._context.socket(zmq.XPUB)
         self._status.setsockopt(zmq.XPUB_VERBOSE, 1)  # tells of each, as if it were the first
         self._status.bind(status)
@@ -32,6 +34,7 @@ class StatusQueue:
     def bind_control(self, control: str) -> None:
         self._control = self._context.socket(zmq.PULL)
         self._control.bind(control)
+        self._addresses.append(control)
 
     def wait_for_subscriber(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait until somebody begins to listen; what is said before is lost.
@@ -64,12 +67,17 @@ class StatusQueue:
             found.append(name)
         return found
 
-    def close(self) -> None:
-        self._context.destroy(linger=0)
+    def close(self, linger: int = 0) -> None:
+        self._context.destroy(linger)
+        # ZeroMQ leaves the file. Whoever looks at it, and then reaches the next master, makes
+        # another connection: what that master said to the first one would be lost.
+        for address in self._addresses:
+            if address.startswith("ipc://"):
+                Path(address.removeprefix("ipc://")).unlink()
 
     def __enter__(self) -> StatusQueue:
         return self
 
     def __exit__(self, *exception: object) -> None:
         # What was said is on its way still.
-        self._context.destroy(linger=round(DEADLINE * 1000))
+        self.close(linger=round(DEADLINE * 1000))

@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ import pytest
 from indexer import clock
 from indexer.errors import StateError
 from indexer.status import gather
+
+from . import forkserver
 
 COMMAND = Path(sys.executable).with_name("piw-indexer")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -204,16 +207,33 @@ def piw(
         input: for its standard input.
         settings: more environment variables.
     """
-    done = subprocess.run(
-        [COMMAND, *map(str, arguments)],
-        env=environment(home, **(settings or {})),
-        cwd=home,
-        input=b"" if input is None else input,
-        capture_output=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+    line = list(map(str, arguments))
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as output,
+        tempfile.TemporaryFile() as errors,
+    ):
+        given.write(input or b"")
+        given.seek(0)
+        if settings:  # it may say how Python starts
+            ended = subprocess.run(
+                [COMMAND, *line],
+                env=environment(home, **settings),
+                cwd=home,
+                stdin=given,
+                stdout=output,
+                stderr=errors,
+                timeout=DEADLINE,
+                check=False,
+            ).returncode
+        else:
+            streams = given.fileno(), output.fileno(), errors.fileno()
+            ended = forkserver.run(
+                line, environment=environment(home), cwd=home, streams=streams, timeout=DEADLINE
+            )
+        output.seek(0)
+        errors.seek(0)
+        result = Result(ended, output.read().decode(), errors.read().decode())
     assert "Traceback" not in result.stderr, result.stderr
     if status is not None:
         assert result.status == status, (arguments, result)
