@@ -40,9 +40,6 @@ N ?= 10
 # How much `make soak` tries: 0.1 a tenth, 3 three times as much.
 SOAK ?= 1
 
-# indexer.schema where mypy finds it; see [tool.mypy] in pyproject.toml.
-SCHEMA_LINK := build/mypy/indexer/schema
-
 .PHONY: help run test stress soak lint docs bench clean
 
 help:  ## show this list
@@ -64,7 +61,7 @@ soak: $(INSTALLED_SOAK)  ## kill, cut the power, fail the disk, fuzz: for an hou
 	PIW_INDEXER_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m "crash or soak" \
 		-o faulthandler_timeout=3600 $(ARGS)
 
-lint: $(INSTALLED_DEV) $(SCHEMA_LINK)  ## check format, style and types
+lint: $(INSTALLED_DEV)  ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -98,7 +95,3 @@ $(INSTALLED_DEV): pyproject.toml $(MADE)
 $(INSTALLED_SOAK): pyproject.toml $(MADE)
 	$(PIP) install --editable '.[dev,soak]'
 	@touch $@ $(INSTALLED) $(INSTALLED_DEV)
-
-$(SCHEMA_LINK):
-	@mkdir -p $(@D)
-	ln -sfn ../../../schema $@
