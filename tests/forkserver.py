@@ -14,7 +14,6 @@ import gc
 import json
 import os
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -23,17 +22,13 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _MAX_REQUEST = 1024 * 1024
 """Bytes of a command line with its environment."""
 
-_NUMBER = struct.Struct("i")
-"""A report: the number of the process, and then how it ended."""
-
-
-class TimeIsUpError(Exception):
-    """The command did not end in time; it was killed."""
+_REPORT = struct.Struct("i")
+"""The number of the process, and then how it ended."""
 
 
 class _Server:
@@ -65,44 +60,74 @@ def _server() -> _Server:
     return _Server()
 
 
-def run(
-    arguments: Sequence[str],
-    *,
-    environment: dict[str, str],
-    cwd: Path,
-    streams: tuple[int, int, int],
-    timeout: float,
-) -> int:
-    """Run a command to its end.
+class Forked:
+    """A command that runs; what `subprocess.Popen` has of it.
 
     Args:
         arguments: of the command line, without the program.
         environment: of the process, all of it.
+        cwd: where it starts.
         streams: descriptors of its standard input, output and error.
-        timeout: seconds.
+        session: whether it leads a session of its own.
 
-    Returns:
-        How it ended, as `subprocess` has it: negative is a signal.
-
-    Raises:
-        TimeIsUpError: it did not end in time.
+    Attributes:
+        pid: its number, which nobody else has before `returncode` is known.
+        returncode: how it ended, as `subprocess` has it: negative is a signal. None while it runs.
     """
-    request = json.dumps(
-        {"arguments": list(arguments), "environment": environment, "cwd": str(cwd)}
-    )
-    reading, writing = os.pipe()
-    try:
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: dict[str, str],
+        cwd: Path,
+        streams: tuple[int, int, int],
+        session: bool = False,
+    ) -> None:
+        self.args = arguments
+        self.returncode: int | None = None
+        request = {
+            "arguments": list(arguments),
+            "environment": environment,
+            "cwd": str(cwd),
+            "session": session,
+        }
+        reading, writing = os.pipe()
+        self._reports = open(reading, "rb", buffering=0)  # noqa: SIM115 - it is closed at the end
         try:
-            socket.send_fds(_server().requests, [request.encode()], [*streams, writing])
+            socket.send_fds(_server().requests, [json.dumps(request).encode()], [*streams, writing])
         finally:
             os.close(writing)
-        pid = _NUMBER.unpack(os.read(reading, _NUMBER.size))[0]
-        if not select.select([reading], [], [], timeout)[0]:
-            os.kill(pid, signal.SIGKILL)
-            raise TimeIsUpError
-        return os.waitstatus_to_exitcode(_NUMBER.unpack(os.read(reading, _NUMBER.size))[0])
-    finally:
-        os.close(reading)
+        self.pid = self._report()
+
+    def _report(self) -> int:
+        number: int = _REPORT.unpack(self._reports.read(_REPORT.size))[0]
+        return number
+
+    def poll(self) -> int | None:
+        """How it ended; None if it runs."""
+        try:
+            return self.wait(0.0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired: it runs still after so many seconds.
+        """
+        if self.returncode is None:
+            if not select.select([self._reports], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(list(self.args), timeout or 0.0)
+            self.returncode = self._report()
+            self._reports.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 # The server
@@ -116,61 +141,78 @@ def main(descriptor: int) -> NoReturn:
         cli.piw_indexer.commands[name]  # loads it
     gc.freeze()
     requests = socket.socket(fileno=descriptor)
-    arguments = _serve(requests)
-    if arguments is None:
+    request = _serve(requests)
+    if request is None:
         sys.exit(0)
-    sys.argv = ["piw-indexer", *arguments]
+    sys.argv = [str(Path(sys.executable).with_name("piw-indexer")), *request["arguments"]]
+    sys.orig_argv = [sys.executable, *sys.argv]
     cli.main()
     raise AssertionError("the command line does not return")
 
 
-def _serve(requests: socket.socket) -> list[str] | None:
-    """The arguments, in the process of a command; None at the end of the server."""
-    reports: dict[int, tuple[int, int]] = {}  # by descriptor of the process
+def _serve(requests: socket.socket) -> dict[str, Any] | None:
+    """What is asked, in the process of a command; None at the end of the server."""
+    running: dict[int, tuple[int, int]] = {}  # process and report, by descriptor of the process
+    ended: dict[int, int] = {}  # process, by report
     poll = select.poll()
     poll.register(requests, select.POLLIN)
     while True:
         for ready, _ in poll.poll():
-            if ready != requests.fileno():
+            if ready in running:
+                pid, report = running.pop(ready)
                 poll.unregister(ready)
-                pid, report = reports.pop(ready)
-                os.write(report, _NUMBER.pack(os.waitpid(pid, 0)[1]))
                 os.close(ready)
-                os.close(report)
-                continue
-            request, streams, _, _ = socket.recv_fds(requests, _MAX_REQUEST, 4)
-            if not request:
-                return None
-            *standard, report = streams
-            pid = os.fork()
-            if not pid:
-                for others in reports.values():
-                    os.close(others[1])
-                for process in reports:
-                    os.close(process)
-                os.close(report)
-                requests.close()
-                return _become(json.loads(request), standard)
-            os.write(report, _NUMBER.pack(pid))
-            for stream in standard:
-                os.close(stream)
-            process = os.pidfd_open(pid)
-            reports[process] = pid, report
-            poll.register(process, select.POLLIN)
+                result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                assert result is not None
+                exited = result.si_code == os.CLD_EXITED
+                _tell(report, result.si_status if exited else -result.si_status)
+                # Its number stays taken until who asked knows.
+                ended[report] = pid
+                poll.register(report, 0)
+            elif ready in ended:
+                poll.unregister(ready)
+                os.close(ready)
+                os.waitpid(ended.pop(ready), 0)
+            else:
+                request, streams, _, _ = socket.recv_fds(requests, _MAX_REQUEST, 4)
+                if not request:
+                    return None
+                *standard, report = streams
+                pid = os.fork()
+                if not pid:
+                    for process, (_, other) in running.items():
+                        os.close(process)
+                        os.close(other)
+                    for other in (*ended, report):
+                        os.close(other)
+                    requests.close()
+                    return _become(json.loads(request), standard)
+                for stream in standard:
+                    os.close(stream)
+                process = os.pidfd_open(pid)
+                running[process] = pid, report
+                poll.register(process, select.POLLIN)
+                _tell(report, pid)
 
 
-def _become(request: dict[str, object], standard: list[int]) -> list[str]:
+def _tell(report: int, number: int) -> None:
+    try:
+        os.write(report, _REPORT.pack(number))
+    except BrokenPipeError:
+        pass  # nobody wants to know
+
+
+def _become(request: dict[str, Any], standard: list[int]) -> dict[str, Any]:
     """Make this process what a newly started one is."""
+    if request["session"]:
+        os.setsid()
     for number, stream in enumerate(standard):
         os.dup2(stream, number)
         os.close(stream)
-    environment, arguments = request["environment"], request["arguments"]
-    assert isinstance(environment, dict)
-    assert isinstance(arguments, list)
     os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(str(request["cwd"]))
-    return arguments
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    return request
 
 
 if __name__ == "__main__":

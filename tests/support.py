@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -26,7 +26,7 @@ from indexer import clock
 from indexer.errors import StateError
 from indexer.status import gather
 
-from . import forkserver
+from .forkserver import Forked
 
 COMMAND = Path(sys.executable).with_name("piw-indexer")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -191,6 +191,34 @@ class Result:
     stderr: str
 
 
+def _start(
+    home: Path,
+    arguments: Sequence[str],
+    settings: Environment | None,
+    streams: tuple[IO[bytes], IO[bytes], IO[bytes]],
+    session: bool = False,
+) -> subprocess.Popen[bytes] | Forked:
+    """Start the command: the installed one if there are settings, which may be Python's own."""
+    given, output, errors = streams
+    if not settings:
+        return Forked(
+            arguments,
+            environment=environment(home),
+            cwd=home,
+            streams=(given.fileno(), output.fileno(), errors.fileno()),
+            session=session,
+        )
+    return subprocess.Popen(
+        [COMMAND, *arguments],
+        env=environment(home, **settings),
+        cwd=home,
+        stdin=given,
+        stdout=output,
+        stderr=errors,
+        start_new_session=session,
+    )
+
+
 def piw(
     *arguments: object,
     home: Path,
@@ -215,22 +243,13 @@ def piw(
     ):
         given.write(input or b"")
         given.seek(0)
-        if settings:  # it may say how Python starts
-            ended = subprocess.run(
-                [COMMAND, *line],
-                env=environment(home, **settings),
-                cwd=home,
-                stdin=given,
-                stdout=output,
-                stderr=errors,
-                timeout=DEADLINE,
-                check=False,
-            ).returncode
-        else:
-            streams = given.fileno(), output.fileno(), errors.fileno()
-            ended = forkserver.run(
-                line, environment=environment(home), cwd=home, streams=streams, timeout=DEADLINE
-            )
+        process = _start(home, line, settings, (given, output, errors))
+        try:
+            ended = process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            raise
         output.seek(0)
         errors.seek(0)
         result = Result(ended, output.read().decode(), errors.read().decode())
@@ -247,16 +266,10 @@ class Process:
         self.arguments = list(map(str, arguments))
         number = len(list(home.glob("*.log")))
         self.log = home / f"{number}-{self.arguments[0]}.log"
-        with self.log.open("wb") as log:
+        with self.log.open("wb") as log, open(os.devnull, "rb") as nothing:
             # A session of its own, so that a test can signal the whole group as systemd does.
-            self._process = subprocess.Popen(
-                [COMMAND, *self.arguments],
-                env=environment(home, **(settings or {})),
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            self._process = _start(
+                home, self.arguments, settings, (nothing, log, log), session=True
             )
 
     @property
