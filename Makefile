@@ -29,9 +29,9 @@ INSTALLED := $(VENV)/installed-$(ID)
 INSTALLED_DEV := $(VENV)/installed-dev-$(ID)
 INSTALLED_SOAK := $(VENV)/installed-soak-$(ID)
 
-# How many tests run at a time: two more than there are processors, as most of them wait for processes
+# How many tests run at a time: four more than there are processors, as most of them wait for processes
 # that they start.
-JOBS ?= $(shell expr 2 + $$(nproc))
+JOBS ?= $(shell expr 4 + $$(nproc))
 PYTEST := $(BIN)/python -m pytest -q --numprocesses $(JOBS) --dist worksteal
 
 # How often `make stress` runs all tests.

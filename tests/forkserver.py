@@ -183,16 +183,15 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
                     for process, (_, other) in running.items():
                         os.close(process)
                         os.close(other)
-                    for other in (*ended, report):
+                    for other in ended:
                         os.close(other)
                     requests.close()
-                    return _become(json.loads(request), standard)
+                    return _become(json.loads(request), standard, report)
                 for stream in standard:
                     os.close(stream)
                 process = os.pidfd_open(pid)
                 running[process] = pid, report
                 poll.register(process, select.POLLIN)
-                _tell(report, pid)
 
 
 def _tell(report: int, number: int) -> None:
@@ -202,10 +201,12 @@ def _tell(report: int, number: int) -> None:
         pass  # nobody wants to know
 
 
-def _become(request: dict[str, Any], standard: list[int]) -> dict[str, Any]:
-    """Make this process what a newly started one is."""
+def _become(request: dict[str, Any], standard: list[int], report: int) -> dict[str, Any]:
+    """Make this process what a newly started one is, and report its number."""
     if request["session"]:
         os.setsid()
+    _tell(report, os.getpid())  # whoever knows it may signal the whole session
+    os.close(report)
     for number, stream in enumerate(standard):
         os.dup2(stream, number)
         os.close(stream)

@@ -10,15 +10,15 @@ from ..tally import amount
 
 # Real SQLite files are slow on a busy disk; that is no fault of what is tested.
 _COMMON = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=50
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=30
 )
 settings.register_profile("local", _COMMON)
 settings.register_profile("ci", _COMMON, derandomize=True, database=None)
 
 
 def examples(count: int) -> settings:
-    """A decorator: so many examples, and many times more in a soak."""
-    return settings(max_examples=amount(count, 10 * count))
+    """A decorator: so many examples on every change, and twenty times as many in a soak."""
+    return settings(max_examples=amount(count, 20 * count))
 
 
 def load() -> None:

@@ -284,7 +284,7 @@ def _seconds(value: int | None) -> int | None:
 
 
 def test_the_farm_is_what_the_master_says() -> None:
-    run_state_machine_as_test(FarmMachine, settings=examples(100))
+    run_state_machine_as_test(FarmMachine, settings=examples(50))
 
 
 # Whatever is said
@@ -319,7 +319,7 @@ _message: st.SearchStrategy[status_messages.Message] = st.one_of(
 )
 
 
-@examples(200)
+@examples(100)
 @given(st.lists(st.tuples(st.integers(0, 10**9), _message), max_size=30))
 def test_whatever_is_said_there_is_a_picture(
     said: list[tuple[int, status_messages.Message]],

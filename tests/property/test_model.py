@@ -45,7 +45,7 @@ def unzipped(found: Tree) -> Tree:
 
 
 @pytest.mark.parametrize("kind", s.KINDS)
-@examples(25)
+@examples(12)
 @given(st.data(), nows)
 def test_documents_and_counters_are_those_of_the_model(
     kind: str, data: st.DataObject, now: datetime

@@ -63,7 +63,7 @@ class Context:
     Process = Thread
 
 
-@examples(15)
+@examples(7)
 @given(
     st.lists(s.batches(*s.KINDS, most=10), min_size=1, max_size=6),
     st.integers(1, 4),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,19 @@ def sources() -> Iterator[tuple[str, Path]]:
 MODULES = dict(sources())
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """The syntax tree of a file, flat."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
+def calls(path: Path) -> list[tuple[ast.Call, str]]:
+    """The calls in a file, each with what is called."""
+    return [(node, ast.unparse(node.func)) for node in nodes(path) if isinstance(node, ast.Call)]
+
+
+@cache
 def imported(module: str) -> set[str]:
     """What a module imports: ours by their names below `indexer`, and others by their own."""
     path = MODULES[module]
@@ -166,7 +180,7 @@ def imported(module: str) -> set[str]:
     if path.name != "__init__.py":
         package.pop()
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -204,8 +218,8 @@ def test_who_alone_imports_a_library(library: str) -> None:
 @pytest.mark.parametrize("call", CALLS_ONLY)
 def test_who_alone_calls_a_function(call: str) -> None:
     for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == call:
+        for node, called in calls(path):
+            if called == call:
                 assert module == CALLS_ONLY[call], f"{module}:{node.lineno} calls {call}"
 
 
@@ -227,9 +241,8 @@ MAY_WRITE = {
 """One place opens files to write: elsewhere links, FIFOs and modes would be forgotten."""
 
 
-def writing(node: ast.Call) -> str:
+def writing(node: ast.Call, call: str) -> str:
     """The call that writes to what has a name; empty if it does not."""
-    call = ast.unparse(node.func)
     if WRITES.fullmatch(call) and not call.startswith("filesystem."):
         return call
     words = {one.attr for part in node.args for one in ast.walk(part) if hasattr(one, "attr")}
@@ -248,9 +261,9 @@ def writing(node: ast.Call) -> str:
 @pytest.mark.parametrize("module", MODULES)
 def test_one_place_opens_files_to_write(module: str) -> None:
     allowed = MAY_WRITE.get(module, "").split()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and allowed != ["all"]:
-            call = writing(node)
+    for node, called in calls(MODULES[module]):
+        if allowed != ["all"]:
+            call = writing(node, called)
             assert not call or call in allowed, f"{module}:{node.lineno} calls {call}"
 
 
@@ -270,7 +283,7 @@ def test_one_place_opens_files_to_write(module: str) -> None:
 def test_calls_that_write_are_found(text: str) -> None:
     """The test above can fail."""
     [call] = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)][:1]
-    assert writing(call)
+    assert writing(call, ast.unparse(call.func))
 
 
 def test_modules_and_public_functions_say_what_they_are_for() -> None:
@@ -289,10 +302,8 @@ def test_modules_and_public_functions_say_what_they_are_for() -> None:
 def test_what_is_printed_passes_the_door_that_makes_it_printable() -> None:
     for path in Path(indexer.__file__).parent.rglob("*.py"):
         if path.name != "printable.py":
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call):
-                    called = ast.unparse(node.func)
-                    assert called not in ("click.echo", "click.secho", "print"), path
+            for _, called in calls(path):
+                assert called not in ("click.echo", "click.secho", "print"), path
 
 
 SCREENS = ("Live", "Progress", "Status", "Prompt")
@@ -302,17 +313,15 @@ SCREENS = ("Live", "Progress", "Status", "Prompt")
 def test_one_console_prints() -> None:
     """That which makes texts printable: rich's own does not."""
     for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            called = ast.unparse(node.func).split(".")[-1]
+        for node, whole in calls(path):
+            called = whole.split(".")[-1]
             assert called not in ("Console", "get_console"), f"{module}:{node.lineno}"
             if called in SCREENS and "rich" in {one.split(".")[0] for one in imported(module)}:
                 assert "console" in {one.arg for one in node.keywords}, f"{module}:{node.lineno}"
     bases = [
         f"{module}.{node.name}"
         for module, path in MODULES.items()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.ClassDef) and "Console" in map(ast.unparse, node.bases)
     ]
     assert bases == ["progress.PrintableConsole"]
