@@ -131,7 +131,7 @@ def fold(path: Path) -> None:
 
 
 def spoil_leaf(path: Path, number: int) -> None:
-    """Overwrite the `number`-th leaf page of the table of messages with rubbish."""
+    """Overwrite the `number`-th leaf page of the table of messages with rubbish; -1 is the last."""
     fold(path)
     connection = sqlite3.connect(path)
     (size,) = connection.execute("PRAGMA page_size").fetchone()
@@ -143,6 +143,7 @@ def spoil_leaf(path: Path, number: int) -> None:
     start = (root - 1) * size
     assert content[start] == 5, "an inner page of a table"
     cells = int.from_bytes(content[start + 3 : start + 5], "big")
+    number = number % cells if number < 0 else number
     assert number < cells
     place = start + 12 + 2 * number
     cell = start + int.from_bytes(content[place : place + 2], "big")

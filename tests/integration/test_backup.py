@@ -39,7 +39,7 @@ from .test_checkpoint import filled_with_checkpoints, make
 
 pytestmark = pytest.mark.integration
 
-CASE = case_named("downloads")
+CASE = case_named("lifecycle")
 LONG = case_named("churn-1")
 
 

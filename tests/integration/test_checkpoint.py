@@ -35,7 +35,7 @@ from .journals import (
 
 pytestmark = pytest.mark.integration
 
-CASE = case_named("downloads")
+CASE = case_named("lifecycle")
 SAID = {"package": "numpy", "description": "Something else"}
 
 

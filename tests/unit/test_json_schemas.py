@@ -137,8 +137,9 @@ def test_positions_and_replays_have_the_fields_that_we_validate() -> None:
 
 @by_case
 def test_every_message_of_the_cases_is_valid(case: Case) -> None:
-    # Downloads differ in little: some stand for all.
+    # Downloads differ in little, and so do the lines of a long case: some stand for all.
     lines = [line for line in case.lines if b'"LOGDOWNLOAD"' not in line]
+    lines = lines[:: 1 + len(lines) // 500]
     lines += [line for line in case.lines if b'"LOGDOWNLOAD"' in line][::20]
     for line in lines:
         assert faults("message", json.loads(line)) == [], line

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.unit
 
 FARMS = [
     Farm(downloads=2_000),
-    Farm(seed=7, packages=1_000, downloads=1_000, deletion_rate=0.5, failure_rate=0.4),
+    Farm(seed=7, packages=300, downloads=500, deletion_rate=0.5, failure_rate=0.4),
     Farm(seed=8, packages=1, downloads=50, days=1),
-    Farm(seed=9, packages=300, abis=("cp313t", "cp314"), versions=1, failure_rate=0, downloads=0),
+    Farm(seed=9, packages=100, abis=("cp313t", "cp314"), versions=1, failure_rate=0, downloads=0),
 ]
 
 
