@@ -486,8 +486,8 @@ def test_pip_installs_a_checkout(root: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     [libraries] = venv.glob("lib/python3*/site-packages")
     (libraries / "tests.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    pip = [sys.executable, "-m", "pip", "--python", venv, "install", "--no-deps", "--quiet"]
-    subprocess.run([*pip, checkout], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(venv), "install", "--no-deps", "--quiet"]
+    subprocess.run([*pip, str(checkout)], check=True)
 
     def installed(*arguments: str) -> str:
         done = subprocess.run(
