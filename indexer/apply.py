@@ -11,7 +11,7 @@ from typing import Any
 
 from . import counters, database, index, messages, pending, tags, times
 from .built_files import BuiltFiles
-from .journal import Row
+from .entries import Row
 
 _INSERT_BUILD = "INSERT INTO builds VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 

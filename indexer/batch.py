@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from . import encode, messages
 from .clock import Clock
-from .entries import Accepted, Claimed, Entry, Lost, Refused
-from .journal_reader import Row
+from .entries import Accepted, Claimed, Entry, Lost, Refused, Row
 
 INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 

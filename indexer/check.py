@@ -28,13 +28,7 @@ from . import (
 )
 from .differences import Difference
 from .directories import JOURNAL
-from .errors import (
-    IndexerError,
-    JournalError,
-    NewerDatabaseError,
-    StateError,
-    UnfinishedError,
-)
+from .errors import IndexerError, JournalError, NewerDatabaseError, StateError, UnfinishedError
 from .journal_reader import JournalReader, month_files
 from .publish import Publisher, compressed
 from .resumption import Run

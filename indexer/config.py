@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import click
 
 from . import printable, times
-from .entries import FILE_FEED, MAX_FEED_NAME, is_feed_name
 from .errors import UsageError
+from .names import FILE_FEED, MAX_FEED_NAME, is_feed_name
 
 PIWHEELS_FILES = (
     "/etc/piwheels.conf",

@@ -19,12 +19,12 @@ from typing import Any
 import zmq
 
 from . import __version__, clock, disk, times
+from .entries import Entry, Refused, Row
 from .errors import StateError
 from .feed.names import FeedNames
 from .feed.names import Source as FeedSource
 from .feed.security import Connecting
 from .feed.subscriber import Subscriber
-from .journal import Entry, Refused, Row
 from .journal_log import NOTICE, event
 from .live import LiveFile, Progress
 from .notify import Notifier

@@ -9,10 +9,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from . import directories, disk, filesystem
 from .errors import ForeignFileError, NewerDatabaseError, StateError, UnfinishedError
-from .schema import Schema
 
 OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables came with it."""
@@ -31,6 +31,21 @@ DERIVED = "index.db"
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 """What SQLite has: the file itself first, then what may be beside it."""
+
+
+class Schema(NamedTuple):
+    """What a database holds, as the scripts that make it.
+
+    Attributes:
+        name: of the set of migrations, for sqlite-utils.
+        application_id: what `PRAGMA application_id` says of such a database.
+        migrations: the SQL of each, by name, in the order in which they are applied. A statement
+            ends with a semicolon at the end of a line.
+    """
+
+    name: str
+    application_id: int
+    migrations: dict[str, str]
 
 
 def open_writer(

@@ -16,9 +16,9 @@ import orjson
 from voluptuous import REMOVE_EXTRA, MultipleInvalid, Required, Schema
 
 from . import elements, messages
-from .entries import FILE_FEED, MAX_FEED_NAME, is_feed_name
 from .errors import DecodeError
 from .messages import Message, Position
+from .names import FILE_FEED, MAX_FEED_NAME, is_feed_name
 from .schema import messages as schema
 from .times import Time
 

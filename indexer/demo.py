@@ -23,9 +23,9 @@ import orjson
 from . import clock, database, decode, filesystem, index, pending, times
 from .demo_screen import Details, Picture
 from .directories import LIVE, SPOOL
+from .entries import Accepted
 from .errors import PeerError, StateError
 from .feed.publisher import FeedPublisher
-from .journal import Accepted
 from .messages import Message
 from .simulation import Farm
 

@@ -8,17 +8,6 @@ from .errors import DecodeError
 from .messages import Message, Position
 from .times import Time
 
-FILE_FEED = "file:"
-"""How the feeds of files are called; nobody on the wire may be."""
-
-MAX_FEED_NAME = 100
-"""Characters of the name of a feed."""
-
-
-def is_feed_name(name: str) -> bool:
-    """Whether a feed may have this name: it is shown in logs and on screens."""
-    return len(name) <= MAX_FEED_NAME and name.isprintable()
-
 
 class Identity(NamedTuple):
     """What identifies a message without a place in a feed, and when it happened."""
@@ -37,6 +26,13 @@ class Accepted(NamedTuple):
     position: Position | None
     message: Message
     identity: Identity | None = None
+
+
+class Row(NamedTuple):
+    """A message of the journal with its serial."""
+
+    serial: int
+    message: Message
 
 
 class Refused(NamedTuple):

@@ -15,10 +15,10 @@ from typing import IO
 
 from . import decode, encode, privileges
 from .clock import Clock
-from .entries import FILE_FEED
+from .entries import Accepted, Entry
 from .errors import DecodeError, UsageError
-from .journal import Accepted, Entry
 from .messages import Position
+from .names import FILE_FEED
 from .quarantine import refused
 
 

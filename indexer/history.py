@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import database, encode, messages, times
-from .entries import FILE_FEED
 from .errors import JournalError
 from .journal_reader import JournalReader, explained, restore_hint
 from .messages import Message
+from .names import FILE_FEED
 from .schema import journal as schema
 
 _STEP = 200_000

@@ -17,34 +17,11 @@ from pathlib import Path
 
 from . import batch, database, directories, disk, encode, filesystem, times
 from .clock import Clock
-from .entries import Accepted, Claimed, Entry, Identity, Lost, Refused
+from .entries import Accepted, Entry, Row
 from .errors import DecodeError, ForeignFileError, JournalError, NewerDatabaseError, StateError
-from .journal_reader import (
-    SALVAGE_HINT,
-    Feed,
-    JournalReader,
-    Quarantined,
-    Row,
-    explained,
-    lost_of,
-)
+from .journal_reader import SALVAGE_HINT, JournalReader, explained, lost_of
 from .messages import Message, Position
 from .schema import journal as schema
-
-__all__ = [
-    "Accepted",
-    "Claimed",
-    "Entry",
-    "Feed",
-    "Identity",
-    "Journal",
-    "JournalReader",
-    "Lost",
-    "Quarantined",
-    "Refused",
-    "Row",
-]
-
 
 SHORT = 64 * 1024 * 1024
 """Bytes: with less room than that, disk space is short."""

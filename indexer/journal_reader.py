@@ -15,14 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import database, disk, encode, times
-from .errors import (
-    ForeignFileError,
-    JournalError,
-    NewerDatabaseError,
-    StateError,
-    UnfinishedError,
-)
-from .messages import Message
+from .entries import Row
+from .errors import ForeignFileError, JournalError, NewerDatabaseError, StateError, UnfinishedError
 from .schema import journal as schema
 
 _UNCHECKED = "SELECT serial, at, msg, data, NULL"
@@ -32,13 +26,6 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Bytes of messages that are read at once: ten thousand of the largest do not fit into memory."""
 
 _MONTH = re.compile(r"\d{4}-\d\d\.db", re.ASCII)
-
-
-class Row(NamedTuple):
-    """A message of the journal with its serial."""
-
-    serial: int
-    message: Message
 
 
 class Feed(NamedTuple):

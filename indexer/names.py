@@ -70,3 +70,17 @@ def abi_version(abi_tag: str) -> tuple[int, int, str] | None:
     if match is None:
         return None
     return int(match[1]), int(match[2]), match[3]
+
+
+# Feeds
+
+FILE_FEED = "file:"
+"""How the feeds of files are called; nobody on the wire may be."""
+
+MAX_FEED_NAME = 100
+"""Characters of the name of a feed."""
+
+
+def is_feed_name(name: str) -> bool:
+    """Whether a feed may have this name: it is shown in logs and on screens."""
+    return len(name) <= MAX_FEED_NAME and name.isprintable()

@@ -6,16 +6,16 @@ bytes stay as they came, and can be retried.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import orjson
 
 from . import decode
+from .entries import Refused
 from .errors import DecodeError
-from .journal import Refused
 from .messages import Position
-from .piwheels import cbor
 from .poison import PutAsideError
 
 NEVER_STORED = ("host", "output")
@@ -23,9 +23,14 @@ NEVER_STORED = ("host", "output")
 
 
 def refused(
-    position: Position | None, source: str, encoding: str, error: DecodeError, raw: bytes
+    position: Position | None,
+    source: str,
+    encoding: str,
+    error: DecodeError,
+    raw: bytes,
+    redacted: Callable[[bytes], bytes] | None = None,
 ) -> Refused:
-    """The entry for the journal of bytes that are no valid message.
+    """The entry for the journal of bytes that are not a valid message.
 
     Args:
         position: where they stand in a feed, if that could be read.
@@ -33,18 +38,17 @@ def refused(
         encoding: `msgpack`, `json` or `cbor`.
         error: what is wrong.
         raw: the bytes.
+        redacted: takes what must never be stored out of them; None where the fields have names.
     """
     if isinstance(error, PutAsideError):
         # It must not be read, and so what must not be stored cannot be taken out.
         kept = b"" if any(name.encode() in raw for name in NEVER_STORED) else raw
     else:
-        kept = _redacted(encoding, raw)
+        kept = _redacted(encoding, raw) if redacted is None else redacted(raw)
     return Refused(position, source, encoding, error, kept)
 
 
 def _redacted(encoding: str, raw: bytes) -> bytes:
-    if encoding == "cbor":
-        return _redacted_cbor(raw)
     if not any(name.encode() in raw for name in NEVER_STORED):
         return raw
     try:
@@ -56,15 +60,4 @@ def _redacted(encoding: str, raw: bytes) -> bytes:
             del value["data"][name]
         return orjson.dumps(value) if encoding == "json" else bytes(msgpack.packb(value))
     except Exception:  # noqa: BLE001 - it was refused because it cannot be read
-        return raw
-
-
-def _redacted_cbor(raw: bytes) -> bytes:
-    """The second field of every entry of piwheels' logs is the address."""
-    try:
-        name, data = cbor.loads(raw)
-        if not name.startswith("LOG") or not isinstance(data, list) or len(data) < 2:
-            return raw
-        return cbor.dumps(name, [data[0], "", *data[2:]])
-    except (DecodeError, ValueError):
         return raw

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import checkpoint, damaged, database, directories, encode, filesystem, index
-from .entries import FILE_FEED
 from .errors import IndexerError, JournalError
 from .journal import roll_back
 from .journal_log import event
 from .journal_reader import Span, lost_of, month_files
+from .names import FILE_FEED
 from .schema import journal as schema
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import zmq
 
-from .journal import Entry, Journal, Row
+from .entries import Entry, Row
+from .journal import Journal
 
 
 class Tools(NamedTuple):

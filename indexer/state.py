@@ -14,8 +14,10 @@ from pathlib import Path
 from . import apply, checkpoint, database, filesystem, index, journal, pending, poison, salvage
 from .clock import Clock
 from .directories import JOURNAL
+from .entries import Entry, Row
 from .errors import NewerDatabaseError, StateError
 from .journal_log import event
+from .journal_reader import JournalReader
 from .lock import Lock
 from .messages import Message
 from .schema.index import SCHEMA
@@ -197,7 +199,7 @@ class State:
             done += len(rows)
             progress(done, total)
 
-    def _apply_each(self, rows: list[journal.Row]) -> None:
+    def _apply_each(self, rows: list[Row]) -> None:
         """Apply messages one by one; what ended those who did is put aside."""
         for row in rows:
             if self.note.refuses_to_apply(row.serial):
@@ -213,7 +215,7 @@ class State:
                 self.apply([row])
             self.note.end()
 
-    def apply(self, rows: list[journal.Row]) -> None:
+    def apply(self, rows: list[Row]) -> None:
         """Apply messages of the journal to the index.
 
         Raises:
@@ -224,7 +226,7 @@ class State:
                 index.put(self.connection, "journal_id", self.journal.journal_id)
             self._applier.apply(rows)
 
-    def take(self, entries: Iterable[journal.Entry]) -> list[journal.Row]:
+    def take(self, entries: Iterable[Entry]) -> list[Row]:
         """Journal a batch, then apply it.
 
         Returns:
@@ -290,7 +292,7 @@ class State:
 
 
 def replay(
-    source: journal.JournalReader,
+    source: JournalReader,
     path: Path,
     until: int,
     progress: Progress = _silent,
@@ -366,9 +368,7 @@ def _begin_from(connection: sqlite3.Connection, start: checkpoint.Checkpoint) ->
         connection.execute("DELETE FROM state WHERE key IN ('counters_written', 'window_written')")
 
 
-def rebuild_index(
-    directory: Path, source: journal.JournalReader, progress: Progress = _silent
-) -> None:
+def rebuild_index(directory: Path, source: JournalReader, progress: Progress = _silent) -> None:
     """Make the index anew from the journal and swap it in when it is complete.
 
     Raises:

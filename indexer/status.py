@@ -19,9 +19,9 @@ from . import (
     times,
 )
 from .directories import JOURNAL, LIVE
-from .entries import FILE_FEED
 from .errors import NewerDatabaseError, PeerError, StateError
 from .journal_reader import JournalReader
+from .names import FILE_FEED
 from .problems import Alert, alert, explained, is_well, sentences
 
 STALE = 10.0

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from .. import clock, config, filesystem, index, printable
+from ..entries import Accepted, Entry
 from ..errors import DecodeError
-from ..journal import Accepted, Entry
 from ..piwheels import site as sites
 from ..piwheels.compare import Comparer
 from ..privileges import as_owner

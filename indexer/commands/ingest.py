@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from .. import clock, config, printable, times
+from ..entries import Accepted, Entry
 from ..files import MessageFile
-from ..journal import Accepted, Entry
 from ..privileges import as_owner
 from ..progress import Advance, bar
 from ..publish import Publisher

@@ -11,13 +11,13 @@ import click
 
 from .. import clock, config, database, directories, filesystem, printable
 from ..directories import SPOOL
+from ..entries import Accepted
 from ..feed import security
 from ..feed.curve import KeyList
 from ..feed.publisher import FeedPublisher
 from ..feed.sockets import MAX_MESSAGE
 from ..files import MessageFile
 from ..interruption import Interruption
-from ..journal import Accepted
 from ..privileges import as_owner
 
 _BATCH = 500

@@ -12,7 +12,7 @@ from rich.text import Text
 from .. import clock, config, decode, printable, times
 from ..directories import JOURNAL, SPOOL, refuse_missing
 from ..errors import DecodeError, UsageError
-from ..journal import JournalReader, Quarantined
+from ..journal_reader import JournalReader, Quarantined
 from ..messages import Message
 from ..piwheels import log_relay
 from ..privileges import as_owner

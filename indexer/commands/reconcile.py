@@ -8,9 +8,9 @@ import click
 
 from .. import clock, config, index, names, printable
 from ..directories import JOURNAL, refuse_missing
+from ..entries import Accepted
 from ..errors import UsageError
 from ..feed import ipc, security
-from ..journal import Accepted
 from ..piwheels.backfill import Asker, Difference, differences
 from ..piwheels.oracle import connected
 from ..privileges import as_owner

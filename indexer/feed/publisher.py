@@ -14,9 +14,11 @@ import zmq
 
 from .. import decode, encode, times
 from ..clock import Clock
+from ..entries import Entry, Row
 from ..errors import DecodeError
-from ..journal import Entry, Journal, JournalReader, Row
+from ..journal import Journal
 from ..journal_log import event
+from ..journal_reader import JournalReader
 from ..lock import Lock
 from ..messages import Position
 from ..once_per import OncePer, left_out

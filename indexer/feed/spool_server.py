@@ -21,9 +21,8 @@ from pathlib import Path
 
 from .. import clock, journal_log
 from ..errors import IndexerError, PeerError
-from ..journal import JournalReader
 from ..journal_log import NOTICE, event
-from ..journal_reader import month_files
+from ..journal_reader import JournalReader, month_files
 from . import security
 from .publisher import Endpoint, Server
 

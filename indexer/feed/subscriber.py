@@ -20,8 +20,8 @@ from .. import decode, encode, times
 from ..clock import Clock
 from ..decode import End, Gone, Published
 from ..elements import MAX_UNCOUNTED
+from ..entries import Accepted, Claimed, Entry, Lost
 from ..errors import DecodeError, PeerError
-from ..journal import Accepted, Claimed, Entry, Lost
 from ..journal_log import NOTICE, event
 from ..messages import Position
 from ..once_per import OncePer, left_out

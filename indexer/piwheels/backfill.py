@@ -14,15 +14,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from .. import filesystem, notes
 from ..clock import Clock
+from ..entries import Accepted, Entry, Refused
 from ..errors import DecodeError, PeerError
-from ..journal import Accepted, Entry, Refused
 from ..messages import Message, SetAbis
-from ..quarantine import refused
 from ..schema import piwheels as schema
 from ..state import State
 from ..times import DAY, Time
 from . import cbor, compare, translate
 from .oracle import SUMS_WITHIN, CannotTellError, Oracle
+from .redact import refused
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class Asker:
         try:
             return translate.snapshot(package, project, spellings, self.clock())
         except DecodeError as error:
-            return refused(None, "db-queue", "cbor", error, cbor.dumps("OK", project))
+            return refused("db-queue", error, cbor.dumps("OK", project))
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Downloads of the last 30 days, and ever, of every package.

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from .. import clock, encode, filesystem, times
 from ..decode import Encoding
+from ..entries import Accepted, Entry, Refused
 from ..errors import DecodeError, JournalError, StateError
 from ..feed.publisher import Spool
 from ..feed.spool_server import SpoolServer
-from ..journal import Accepted, Entry, Refused
 from ..journal_log import NOTICE, event
 from ..schema import piwheels as schema
 from .marks import Marks

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from .. import apply, database, index, render
-from ..journal import Row
+from ..entries import Row
 from ..messages import Message, SetAbis
 
 UNTOLD = frozenset({"duration", "build_duration"})

@@ -14,24 +14,8 @@ from dataclasses import dataclass
 
 from .. import names
 from ..times import EARLIEST, LATEST, SECOND, Time
-from .farm_picture import (
-    EMPTY,
-    Doing,
-    Finished,
-    MasterPicture,
-    Outcome,
-    Picture,
-    SlavePicture,
-)
-from .status_messages import (
-    Build,
-    MasterHello,
-    MasterStats,
-    Message,
-    Slave,
-    SlaveHello,
-    SlaveStats,
-)
+from .farm_picture import EMPTY, Doing, Finished, MasterPicture, Outcome, Picture, SlavePicture
+from .status_messages import Build, MasterHello, MasterStats, Message, Slave, SlaveHello, SlaveStats
 
 MOST_SLAVES = 256
 """More there cannot be; of more, those that were not seen for the longest time leave."""

@@ -16,16 +16,16 @@ import zmq
 
 from .. import encode, times
 from ..clock import Clock, monotonic
+from ..entries import Accepted, Entry, Identity, Row
 from ..errors import DecodeError
 from ..feed import security, sockets
-from ..journal import Accepted, Entry, Identity, Row
 from ..journal_log import event
 from ..messages import Message
-from ..quarantine import refused
 from ..schema.piwheels import OTHER_LOGS
 from ..source import Tools
 from . import cbor, translate
 from .log_forward import LogForward, Waiting
+from .redact import refused
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class LogRelay:
             self._count(name)
             return None
         except DecodeError as error:
-            return refused(None, SOURCE, "cbor", error, frame)
+            return refused(SOURCE, error, frame)
 
     def _count(self, name: str) -> None:
         self.counted[name] = self.counted.get(name, 0) + 1

@@ -15,17 +15,17 @@ import zmq
 
 from .. import index, names
 from ..clock import Clock
+from ..entries import Accepted, Entry, Row
 from ..errors import DecodeError, PeerError
 from ..feed.security import LOCAL_CONNECTING, Connecting
-from ..journal import Accepted, Entry, Row
 from ..journal_log import NOTICE, event
 from ..messages import Message, package_of
 from ..once_per import OncePer, left_out
-from ..quarantine import refused
 from ..schema.piwheels import NAMES, NO_DATA
 from ..source import Tools
 from . import compare, translate
 from .oracle import Answer, Oracle
+from .redact import refused
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ class Snapshots:
         except DecodeError as error:
             self._steps = iter(())
             self._package = ""
-            entries.append(refused(None, SOURCE, "cbor", error, answer.frame))
+            entries.append(refused(SOURCE, error, answer.frame))
 
     def _refused(self, answer: Answer) -> None:
         """The master says that it cannot: the package has gone, or its database is in trouble."""

@@ -16,17 +16,17 @@ import zmq
 
 from .. import times
 from ..clock import Clock
+from ..entries import Entry, Row
 from ..errors import DecodeError, StateError
 from ..feed.line import Line
 from ..feed.security import LOCAL_CONNECTING, Connecting
-from ..journal import Entry, Row
 from ..journal_log import event
 from ..once_per import OncePer, left_out
-from ..quarantine import refused
 from ..source import Tools
 from . import cbor, farm_store, farm_view, status_messages
 from .farm import Farm
 from .farm_picture import EMPTY, Finished
+from .redact import refused
 
 log = logging.getLogger(__name__)
 
@@ -308,7 +308,7 @@ class StatusFeed:
             self._last_drop, self._last_fault = now, str(error)
             return []
         self._kept -= 1
-        return [refused(None, SOURCE, "cbor", error, b"".join(frames)[:MAX_FRAME])]
+        return [refused(SOURCE, error, b"".join(frames)[:MAX_FRAME])]
 
     def _look_at_connections(self, now: float) -> None:
         was_there = self._status.connected

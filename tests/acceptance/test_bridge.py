@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from indexer.journal import JournalReader
+from indexer.journal_reader import JournalReader
 from indexer.lock import Lock
 
 from ..support import REPOSITORY, Feed, Process, Site, eventually, piw

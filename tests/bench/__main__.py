@@ -30,8 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from indexer import clock, decode, state
+from indexer.entries import Accepted
 from indexer.feed.publisher import FeedPublisher
-from indexer.journal import Accepted, JournalReader
+from indexer.journal_reader import JournalReader
 from indexer.messages import Position
 from indexer.simulation import Farm
 

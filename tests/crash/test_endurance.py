@@ -18,9 +18,9 @@ import pytest
 import zmq
 
 from indexer import clock, decode, encode
+from indexer.entries import Accepted, Row
 from indexer.errors import StateError
 from indexer.feed.publisher import FeedPublisher
-from indexer.journal import Accepted, Row
 from indexer.messages import Position
 
 from .. import tally

@@ -16,8 +16,9 @@ import pytest
 
 from indexer import clock, database, index
 from indexer.cli import piw_indexer
+from indexer.entries import Accepted
 from indexer.errors import StateError
-from indexer.journal import Accepted, Journal
+from indexer.journal import Journal
 from indexer.messages import Message, Position
 from indexer.state import State
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from indexer import clock
 from indexer.feed.spool_server import Options, SpoolServer
-from indexer.journal import JournalReader
+from indexer.journal_reader import JournalReader
 from indexer.messages import Message
 from indexer.piwheels.bridge import Bridge
 from indexer.piwheels.changes import CLIENT_FIELDS

@@ -7,7 +7,7 @@ from typing import Any
 
 from indexer import counters, database, index, render
 from indexer.apply import Applier
-from indexer.journal_reader import Row
+from indexer.entries import Row
 from indexer.messages import Message
 
 from ..samples import Envelope, decoded

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from indexer import check, clock, decode, times
 from indexer.commands.write import publish_all
-from indexer.journal import Accepted
+from indexer.entries import Accepted
 from indexer.messages import Message, Position
 from indexer.publish import Publisher
 from indexer.resumption import Run

@@ -14,8 +14,10 @@ from click.testing import CliRunner
 from indexer import checkpoint, clock, index
 from indexer.cli import piw_indexer
 from indexer.directories import SPOOL
+from indexer.entries import Accepted
 from indexer.errors import IndexerError, JournalError, StateError
-from indexer.journal import Accepted, Journal, JournalReader
+from indexer.journal import Journal
+from indexer.journal_reader import JournalReader
 from indexer.lock import Lock
 from indexer.messages import Message
 

@@ -11,10 +11,10 @@ import zmq
 
 from indexer import encode
 from indexer.clock import now
+from indexer.entries import Accepted
 from indexer.feed import publisher as module
 from indexer.feed import sockets
 from indexer.feed.publisher import FeedPublisher
-from indexer.journal import Accepted
 
 from .. import samples
 from ..samples import decoded

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from indexer import clock
+from indexer.entries import Accepted
 from indexer.feed.spool_server import Options, SpoolServer
-from indexer.journal import Accepted, JournalReader
+from indexer.journal_reader import JournalReader
 from indexer.messages import Position
 from indexer.piwheels.bridge import Bridge
 from indexer.piwheels.changes import CHANGES

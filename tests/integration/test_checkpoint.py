@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 from indexer import checkpoint, index
 from indexer.cli import piw_indexer
+from indexer.entries import Accepted, Refused
 from indexer.errors import DecodeError, JournalError, NewerDatabaseError, StateError
-from indexer.journal import Accepted, JournalReader, Refused
+from indexer.journal_reader import JournalReader
 from indexer.state import replay
 
 from .. import samples

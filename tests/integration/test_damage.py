@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from indexer import checkpoint, index
+from indexer.entries import Accepted, Refused
 from indexer.errors import DecodeError, JournalError, StateError
-from indexer.journal import Accepted, JournalReader, Refused
-from indexer.journal_reader import Span
+from indexer.journal_reader import JournalReader, Span
 from indexer.messages import Message, Position
 from indexer.salvage import Salvaged, spans
 

@@ -13,12 +13,13 @@ import pytest
 import zmq
 
 from indexer import encode, messages, times
+from indexer.entries import Accepted
 from indexer.errors import JournalError, StateError, UsageError
 from indexer.feed import sockets as feed_sockets
 from indexer.feed import subscriber as feed_subscriber
 from indexer.feed.publisher import MOST_REPLAYED, FeedPublisher
 from indexer.feed.subscriber import REPLAY_LIMIT, TRIES, Subscriber
-from indexer.journal import Accepted, Journal
+from indexer.journal import Journal
 from indexer.messages import Message, Position
 
 from .. import samples

@@ -12,18 +12,9 @@ import pytest
 
 from indexer import disk, times
 from indexer import journal as module
+from indexer.entries import Accepted, Entry, Identity, Lost, Refused, Row
 from indexer.errors import DecodeError, JournalError, NewerDatabaseError
-from indexer.journal import (
-    MAX_KEPT_BODY,
-    MAX_KEPT_BYTES,
-    Accepted,
-    Entry,
-    Identity,
-    Journal,
-    Lost,
-    Refused,
-    Row,
-)
+from indexer.journal import MAX_KEPT_BODY, MAX_KEPT_BYTES, Journal
 from indexer.journal_reader import JournalReader
 from indexer.messages import Message, Position
 

@@ -18,13 +18,13 @@ import zmq
 from zmq.utils import z85
 
 from indexer import clock, decode, encode, once_per, printable
+from indexer.entries import Accepted, Entry
 from indexer.errors import UsageError
 from indexer.feed import curve, peer, security, sockets
 from indexer.feed.line import Line
 from indexer.feed.publisher import FeedPublisher
 from indexer.feed.security import Binding, Connecting, Gatekeeper
 from indexer.feed.subscriber import Subscriber
-from indexer.journal import Accepted, Entry
 from indexer.messages import Position
 
 from .. import samples

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from indexer import clock
-from indexer.journal import Accepted, Entry
+from indexer.entries import Accepted, Entry
 from indexer.piwheels import cbor, snapshots
 from indexer.piwheels.compare import Comparer
 from indexer.piwheels.snapshots import Snapshots

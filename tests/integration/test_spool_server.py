@@ -17,10 +17,11 @@ import pytest
 import zmq
 
 from indexer import clock, encode
+from indexer.entries import Accepted
 from indexer.feed import curve, spool_server
 from indexer.feed.publisher import Endpoint, Server, Spool
 from indexer.feed.spool_server import Options, SpoolServer
-from indexer.journal import Accepted, JournalReader
+from indexer.journal_reader import JournalReader
 
 from .. import samples
 from ..samples import decoded

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from indexer import index, lock, state
+from indexer.entries import Accepted, Entry, Refused
 from indexer.errors import DecodeError, StateError
-from indexer.journal import Accepted, Entry, Refused
 from indexer.messages import Position
 from indexer.state import State
 

@@ -13,8 +13,9 @@ import zmq
 
 from indexer import index as indexes
 from indexer import times
+from indexer.entries import Entry, Refused
 from indexer.errors import StateError, UsageError
-from indexer.journal import Entry, Journal, Refused
+from indexer.journal import Journal
 from indexer.piwheels import status_feed
 from indexer.piwheels.status_feed import StatusFeed
 from indexer.source import Source, Tools

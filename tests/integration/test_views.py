@@ -13,13 +13,7 @@ from indexer import decode, times
 from indexer.piwheels import farm_store
 from indexer.piwheels.farm_picture import MasterPicture, Picture, SlavePicture
 from indexer.piwheels.farm_store import rows
-from indexer.piwheels.status_messages import (
-    Build,
-    MasterHello,
-    MasterStats,
-    SlaveHello,
-    SlaveStats,
-)
+from indexer.piwheels.status_messages import Build, MasterHello, MasterStats, SlaveHello, SlaveStats
 from indexer.schema import index as schema
 
 from .. import samples

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import decode, names
+from indexer.entries import Accepted, Entry
 from indexer.errors import DecodeError, PublishError
-from indexer.journal import Accepted, Entry
 from indexer.messages import Position
 from indexer.publish import Publisher
 from indexer.quarantine import refused

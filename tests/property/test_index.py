@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import counters, decode, state
+from indexer.entries import Accepted, Entry, Refused
 from indexer.errors import DecodeError
-from indexer.journal import Accepted, Entry, Refused
 from indexer.messages import Position
 
 from . import strategies as s

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import decode, encode
+from indexer.entries import Accepted, Claimed, Lost, Refused
 from indexer.feed import sockets, subscriber
 from indexer.feed.subscriber import Subscriber
-from indexer.journal import Accepted, Claimed, Lost, Refused
 from indexer.messages import Position
 
 from . import strategies as s

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer import counters, database, decode, index, pending, times, writer
-from indexer.journal import Accepted
+from indexer.entries import Accepted
 from indexer.messages import Position
 from indexer.publish import Publisher
 from indexer.state import State, replay

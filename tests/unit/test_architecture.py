@@ -23,16 +23,16 @@ PICTURE = (
     ),
     (
         "what is stored and sent",
-        "schema schema.index schema.messages schema.piwheels messages entries pending tags"
-        " differences",
+        "schema schema.messages schema.piwheels messages entries pending tags differences",
     ),
     (
         "doors to the machine",
-        "lock privileges database config feed feed.curve feed.ipc feed.names schema.journal reload",
+        "lock privileges database config feed feed.curve feed.ipc feed.names schema.index schema.journal"
+        " reload",
     ),
     (
         "bytes and rows",
-        "elements poison encode decode index feed.security piwheels piwheels.cbor piwheels.changes"
+        "elements poison encode decode index feed.security quarantine piwheels piwheels.cbor piwheels.redact piwheels.changes"
         " piwheels.status_messages",
     ),
     (
@@ -42,7 +42,7 @@ PICTURE = (
     ("single stages", "journal_reader counters render publish feed.sockets feed.connections"),
     ("one connection", "feed.line"),
     ("the journal", "batch journal checkpoint damaged"),
-    ("receive and apply", "quarantine built_files apply feed.publisher feed.spool_server salvage"),
+    ("receive and apply", "built_files apply feed.publisher feed.spool_server salvage"),
     (
         "a master whose changes are published",
         "piwheels.marks piwheels.outbox piwheels.bridge piwheels.master",
