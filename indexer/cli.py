@@ -16,8 +16,10 @@ from typing import Any
 
 import click
 
-from . import __version__, config, journal_log, printable
-from .errors import MAX_PART, IndexerError
+from . import __version__
+from .base import log as journal_log
+from .base import options, printable
+from .base.errors import MAX_PART, IndexerError
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +131,7 @@ def piw_indexer(verbose: bool, quiet: bool) -> None:
     [indexer] of piwheels' configuration files.
     """
     # Documents are there to be read.
-    click.get_current_context().meta[config.UMASK] = os.umask(0o022)
+    click.get_current_context().meta[options.UMASK] = os.umask(0o022)
     journal_log.set_up(logging.ERROR if quiet else logging.DEBUG if verbose else None)
 
 

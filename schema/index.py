@@ -6,7 +6,7 @@ that `.schema` shows them to an admin. Times are UTC text that SQLite's date fun
 
 from __future__ import annotations
 
-from ..database import Schema
+from ..base.database import Schema
 
 APPLICATION_ID = 0x70697769
 """`PRAGMA application_id` of an index: "piwi"."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..database import Schema
+from ..base.database import Schema
 
 APPLICATION_ID = 0x7069776A
 """`PRAGMA application_id` of a month of a journal: "piwj"."""

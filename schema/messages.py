@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 from voluptuous import REMOVE_EXTRA, Invalid, Optional, Required, Schema
 
-from .. import names, times
+from ..base import names, times
 
 Validator = Callable[[Any], Any]
 

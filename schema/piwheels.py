@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from voluptuous import Invalid
 
-from ..times import EARLIEST, LATEST, Time, from_datetime
+from ..base.times import EARLIEST, LATEST, Time, from_datetime
 from .messages import Nullable, Validator, boolean, integer, shown, text
 
 LONGEST_LINE = 255

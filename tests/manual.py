@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from indexer import __version__, config
+from indexer import __version__
+from indexer.base import options
 from indexer.cli import piw_indexer
 
 from .field_tables import cell, fields
@@ -62,7 +63,7 @@ def settings(command: click.Command, name: str = "") -> list[Setting]:
         if not isinstance(option, click.Option) or option.hidden:
             continue
         key = option.opts[-1].removeprefix("--")
-        configured = key in config.OPTIONS or key in config.FLAGS
+        configured = key in options.OPTIONS or key in options.FLAGS
         takes_value = not option.is_flag and not option.count
         found.append(
             Setting(
@@ -229,7 +230,7 @@ def _main_page() -> Page:
     yield ".SH FILES"
     yield from _term(_bold("/var/lib/piw-indexer"), ["The state: journal and index."])
     yield from _term(_bold("/var/www"), ["The web site; documents go below it."])
-    for file in config.FILES:
+    for file in options.FILES:
         yield from _term(_bold(file), ["Configuration, see \\fBpiw\\-indexer.conf\\fR(5)."])
     yield from _status()
     yield from _see_also(
@@ -258,7 +259,7 @@ def _configuration_page() -> Page:
         (
             "piw-indexer reads the section `[indexer]` of piwheels' own configuration files; a"
             " later one counts before an earlier one: "
-            + ", ".join(f"`{file}`" for file in config.FILES)
+            + ", ".join(f"`{file}`" for file in options.FILES)
             + ", then that of `--configuration`. A mistake there is an error; other sections are"
             " not read.",
             "A line is `key = value`. What stands on the command line or in the environment counts"
@@ -269,7 +270,7 @@ def _configuration_page() -> Page:
         )
     )
     yield ".SH KEYS"
-    for key in (*config.OPTIONS, *config.FLAGS):
+    for key in (*options.OPTIONS, *options.FLAGS):
         users = []
         found = None
         for name, command in COMMANDS.items():

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from indexer import decode, times
-from indexer.messages import Message
+from indexer.base import times
+from indexer.messages import decode
+from indexer.messages.types import Message
 
 AT = "2026-11-20T12:00:00+00:00"
 NOW = times.parse_rfc3339(AT)

@@ -22,9 +22,9 @@ from typing import IO, Any
 
 import pytest
 
-from indexer import clock
-from indexer.errors import StateError
-from indexer.status import gather
+from indexer.base import clock
+from indexer.base.errors import StateError
+from indexer.watch.status import gather
 
 from .forkserver import Forked
 

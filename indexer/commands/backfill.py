@@ -6,27 +6,27 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, printable
-from ..errors import UsageError
+from ..base import clock, options, printable
+from ..base.errors import UsageError
+from ..base.privileges import as_owner
+from ..base.progress import bar
 from ..feed import ipc, security
-from ..piwheels import backfill as backfills
-from ..piwheels import fill
-from ..piwheels.oracle import connected
-from ..piwheels.postgres import Source
-from ..privileges import as_owner
-from ..progress import bar
-from ..state import State
+from ..piwheels.backfill import from_database
+from ..piwheels.backfill import from_master as backfills
+from ..piwheels.backfill.postgres import Source
+from ..piwheels.queues.oracle import connected
+from ..state.state import State
 
 
 @click.command()
-@config.configuration
-@config.option("state-dir")
-@config.option("db-queue")
-@config.option("ipc-peer")
-@config.flag("allow-insecure-tcp")
-@config.option("pause")
-@config.option("dsn")
-@config.option("download-days")
+@options.configuration
+@options.option("state-dir")
+@options.option("db-queue")
+@options.option("ipc-peer")
+@options.flag("allow-insecure-tcp")
+@options.option("pause")
+@options.option("dsn")
+@options.option("download-days")
 @as_owner
 def backfill(
     state_dir: Path,
@@ -102,7 +102,7 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
         state = State(state_dir, "backfill", clock.now)
         try:
             with bar("packages") as progress:
-                found = fill.fill(state, source, days, progress)
+                found = from_database.fill(state, source, days, progress)
         finally:
             state.close()
     finally:

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
-from .. import backup as backups
-from .. import clock, config, notes, printable, times
-from ..directories import JOURNAL, SPOOL
-from ..privileges import as_owner
-from ..progress import bar
+from ..base import clock, notes, options, printable, times
+from ..base.directories import JOURNAL, SPOOL
+from ..base.privileges import as_owner
+from ..base.progress import bar
+from ..state import backup as backups
 
 
 @click.command()
-@click.argument("directory", metavar="DIRECTORY", type=config.PathType(file_okay=False))
-@config.configuration
-@config.option("state-dir")
+@click.argument("directory", metavar="DIRECTORY", type=options.PathType(file_okay=False))
+@options.configuration
+@options.option("state-dir")
 @as_owner
 def backup(directory: Path, state_dir: Path) -> None:
     """Copy the journal, the newest checkpoint and a publisher's spool to a directory, verified.
@@ -38,9 +38,9 @@ def backup(directory: Path, state_dir: Path) -> None:
         )
         kept = done.checkpoint
         also = f", and a checkpoint at serial {kept.serial}" if kept is not None else ""
-        printable.echo(f"{config.as_typed(directory)}: {_said(done.journal)}{also}")
+        printable.echo(f"{options.as_typed(directory)}: {_said(done.journal)}{also}")
     if done.spool is not None:
-        printable.echo(f"{config.as_typed(directory / SPOOL)}: {_said(done.spool)}")
+        printable.echo(f"{options.as_typed(directory / SPOOL)}: {_said(done.spool)}")
 
 
 def _said(done: backups.Copied) -> str:

@@ -12,15 +12,15 @@ from typing import Any
 
 import click
 
-from .. import clock, config, privileges
-from ..directories import SPOOL
+from ..base import clock, options, privileges
+from ..base.directories import SPOOL
 from ..feed import security
 from ..feed.spool_server import Options, SpoolServer
-from ..piwheels.bridge import Bridge
-from ..piwheels.changes import TESTED_WITH
-from ..piwheels.marks import Marks
-from ..piwheels.master import Master
-from ..piwheels.outbox import Outbox
+from ..piwheels.bridge.bridge import Bridge
+from ..piwheels.bridge.changes import TESTED_WITH
+from ..piwheels.bridge.master import Master
+from ..piwheels.bridge.outbox import Outbox
+from ..piwheels.bridge.unsettled import Marks
 
 
 @click.command(
@@ -33,17 +33,17 @@ from ..piwheels.outbox import Outbox
     """
 )
 @click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
-@config.configuration
-@config.option("state-dir")
-@config.option("changes-queue")
-@config.option("replay-queue")
-@config.option("curve-key")
-@config.option("allowed-keys")
-@config.flag("allow-insecure-tcp")
-@config.option("ipc-mode")
-@config.option("ipc-group")
-@config.option("feed")
-@config.flag("no-downloads")
+@options.configuration
+@options.option("state-dir")
+@options.option("changes-queue")
+@options.option("replay-queue")
+@options.option("curve-key")
+@options.option("allowed-keys")
+@options.flag("allow-insecure-tcp")
+@options.option("ipc-mode")
+@options.option("ipc-group")
+@options.option("feed")
+@options.flag("no-downloads")
 @click.pass_context
 def bridge(
     context: click.Context,
@@ -61,7 +61,7 @@ def bridge(
 ) -> Any:
     """See `help` above."""
     privileges.become_owner(state_dir)  # the master stays in the directory that it was started in
-    changes, replay = config.feed("bridge", changes_queue, replay_queue)
+    changes, replay = options.feed("bridge", changes_queue, replay_queue)
     security.for_publisher(  # what is wrong there is said at once, not by the process that serves
         [changes, replay],
         curve_key,
@@ -72,7 +72,7 @@ def bridge(
     )
     _keep_our_log_apart()
     sys.argv = ["piw-master", *arguments]
-    os.umask(context.meta[config.UMASK])
+    os.umask(context.meta[options.UMASK])
     master = Master()
     if master.only_speaks(list(arguments)):
         return master.run(list(arguments))

@@ -14,18 +14,20 @@ from typing import Any
 import click
 import orjson
 
-from .. import check as checks
-from .. import clock, config, index, journal_reader, printable, times
-from ..differences import Difference
-from ..directories import JOURNAL, refuse_missing
-from ..errors import IndexerError, PublishError, StateError
-from ..interruption import Interruption
-from ..notify import Notifier
-from ..privileges import as_owner
-from ..progress import bar
-from ..publish import Publisher
-from ..resumption import Run
-from ..state import State
+from ..base import clock, options, printable, times
+from ..base.directories import JOURNAL, refuse_missing
+from ..base.errors import IndexerError, PublishError, StateError
+from ..base.interruption import Interruption
+from ..base.privileges import as_owner
+from ..base.progress import bar
+from ..base.systemd import Notifier
+from ..check import check as checks
+from ..check.differences import Difference
+from ..check.resume import Run
+from ..documents.publish import Publisher
+from ..index import queries
+from ..journal import reader as journal_reader
+from ..state.state import State
 from .write import publish_all
 
 _NAMED = 20
@@ -33,13 +35,13 @@ _NAMED = 20
 
 
 @click.command()
-@config.configuration
-@config.option("state-dir")
-@config.option("output-path")
-@config.option("site-url")
-@config.flag("fix")
-@config.flag("fresh")
-@config.flag("json")
+@options.configuration
+@options.option("state-dir")
+@options.option("output-path")
+@options.option("site-url")
+@options.flag("fix")
+@options.flag("fresh")
+@options.flag("json")
 @as_owner
 def check(
     state_dir: Path, output_path: Path, site_url: str, fix: bool, fresh: bool, as_json: bool
@@ -274,11 +276,11 @@ class _Report:
     def serial(self, state_dir: Path) -> int:
         """How far the index is."""
         try:
-            connection = index.open_reader(state_dir / index.FILE)
+            connection = queries.open_reader(state_dir / queries.FILE)
         except IndexerError:
             return 0
         try:
-            return index.applied_serial(connection)
+            return queries.applied_serial(connection)
         except sqlite3.Error:
             return 0
         finally:

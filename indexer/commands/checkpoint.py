@@ -7,18 +7,20 @@ from pathlib import Path
 
 import click
 
-from .. import check, config, index, printable
-from .. import checkpoint as checkpoints
-from ..directories import JOURNAL
-from ..errors import StateError
-from ..journal_reader import JournalReader
-from ..privileges import as_owner
-from ..progress import bar
+from ..base import options, printable
+from ..base.directories import JOURNAL
+from ..base.errors import StateError
+from ..base.privileges import as_owner
+from ..base.progress import bar
+from ..check import check
+from ..index import queries
+from ..journal.reader import JournalReader
+from ..state import checkpoint as checkpoints
 
 
 @click.command("checkpoint")
-@config.configuration
-@config.option("state-dir")
+@options.configuration
+@options.option("state-dir")
 @as_owner
 def checkpoint(state_dir: Path) -> None:
     """Copy the index, compact and verified, so that older months of the journal may go.
@@ -27,7 +29,7 @@ def checkpoint(state_dir: Path) -> None:
     left of it after the last checkpoint. Then the months are named that may be archived.
     """
     operation = f"make a checkpoint of {state_dir}"
-    if not (state_dir / index.FILE).exists():
+    if not (state_dir / queries.FILE).exists():
         raise StateError(
             operation,
             "there is no index in it",
@@ -57,7 +59,8 @@ def checkpoint(state_dir: Path) -> None:
         if start is not None:
             origin = f"a replay from {start.path.name} on"
         printable.echo(
-            f"{config.as_typed(made.path)}: the index at serial {made.serial}, the same as {origin}"
+            f"{options.as_typed(made.path)}: the index at serial {made.serial},"
+            f" the same as {origin}"
         )
         months = reader.months_before(made.serial)
         if months:
@@ -65,9 +68,9 @@ def checkpoint(state_dir: Path) -> None:
         for path in months:
             waiting = reader.waiting(path)
             note = f"  ({waiting} messages of the quarantine go with it)" if waiting else ""
-            printable.echo(f"  {config.as_typed(path)}{note}")
+            printable.echo(f"  {options.as_typed(path)}{note}")
             write_ahead = Path(f"{path}-wal")
             if write_ahead.exists() and write_ahead.stat().st_size:
-                printable.echo(f"  {config.as_typed(write_ahead)}  (belongs to it)")
+                printable.echo(f"  {options.as_typed(write_ahead)}  (belongs to it)")
     finally:
         reader.close()

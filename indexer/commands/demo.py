@@ -17,15 +17,18 @@ import click
 from rich.live import Live
 from rich.text import Text
 
-from .. import clock, config, database, demo_screen, index, printable, times
-from ..demo import LOG, Demo, Options
-from ..demo_screen import Picture
-from ..directories import JOURNAL
-from ..errors import UsageError
-from ..interruption import Interruption
-from ..privileges import become_owner
-from ..progress import PrintableConsole
-from ..simulation import Farm
+from ..base import clock, database, printable, times
+from ..base import options as config
+from ..base.directories import JOURNAL
+from ..base.errors import UsageError
+from ..base.interruption import Interruption
+from ..base.privileges import become_owner
+from ..base.progress import PrintableConsole
+from ..demo.demo import LOG, Demo, Options
+from ..demo.simulation import Farm
+from ..index import queries
+from ..screens import demo as demo_screen
+from ..screens.demo import Picture
 
 DAYS = 35
 """Of the farm's life: more than the window of the counters."""
@@ -239,7 +242,7 @@ def _report(options: Options, last: Picture | None, kept: Path | None) -> None:
             f"{last.applied:,} messages in {last.elapsed:.0f} s, {last.written:,} documents"
             " written. The daemon has stopped in good order."
         )
-    index_path = options.state_dir / index.FILE
+    index_path = options.state_dir / queries.FILE
     output_path = options.output_path
     heading("Where it is")
     documents = (

@@ -10,20 +10,20 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from .. import clock, config, printable
-from ..directories import JOURNAL, refuse_missing
-from ..explain import explain as gather
-from ..privileges import as_owner
-from ..progress import bar, console
+from ..ask.explain import explain as gather
+from ..base import clock, options, printable
+from ..base.directories import JOURNAL, refuse_missing
+from ..base.privileges import as_owner
+from ..base.progress import bar, console
 
 
 @click.command()
 @click.argument("package")
-@config.configuration_to_look
-@config.option("state-dir")
-@config.option("output-path")
-@config.option("site-url")
-@config.flag("json")
+@options.configuration_to_look
+@options.option("state-dir")
+@options.option("output-path")
+@options.option("site-url")
+@options.flag("json")
 @as_owner
 def explain(package: str, state_dir: Path, output_path: Path, site_url: str, as_json: bool) -> None:
     """What the index knows of a package, what is published, what is pending, and why.

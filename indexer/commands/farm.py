@@ -9,21 +9,22 @@ import click
 import orjson
 from rich.live import Live
 
-from .. import clock, config, farm_screen, printable
-from ..errors import PeerError
-from ..interruption import Interruption
-from ..privileges import as_owner
-from ..progress import console
-from ..status import live_farm
+from ..base import clock, options, printable
+from ..base.errors import PeerError
+from ..base.interruption import Interruption
+from ..base.privileges import as_owner
+from ..base.progress import console
+from ..screens import farm as farm_screen
+from ..watch.status import live_farm
 
 EVERY = 1.0
 """Seconds between two looks at the daemon, which says how it stands once a second."""
 
 
 @click.command()
-@config.configuration_to_look
-@config.option("state-dir")
-@config.flag("json")
+@options.configuration_to_look
+@options.option("state-dir")
+@options.flag("json")
 @as_owner
 def farm(state_dir: Path, as_json: bool) -> None:
     """The build slaves: what each is doing, its load and health, and the latest builds.

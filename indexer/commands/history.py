@@ -10,21 +10,23 @@ import msgpack
 import orjson
 from rich.text import Text
 
-from .. import config, index, lookup, names, printable, times
-from .. import history as past
-from ..directories import JOURNAL, refuse_missing
-from ..privileges import as_owner
-from ..progress import bar, console
+from ..ask import history as past
+from ..ask import lookup
+from ..base import names, options, printable, times
+from ..base.directories import JOURNAL, refuse_missing
+from ..base.privileges import as_owner
+from ..base.progress import bar, console
+from ..index import queries
 
 
 @click.command()
 @click.argument("package")
-@config.configuration_to_look
-@config.option("state-dir")
-@config.option("since")
-@config.option("limit")
-@config.flag("with-downloads")
-@config.flag("json")
+@options.configuration_to_look
+@options.option("state-dir")
+@options.option("since")
+@options.option("limit")
+@options.flag("with-downloads")
+@options.flag("json")
 @as_owner
 def history(
     package: str,
@@ -40,8 +42,8 @@ def history(
     """
     refuse_missing(state_dir, JOURNAL)
     name, close, counted = names.canonical(package), [], []
-    if with_downloads or (state_dir / index.FILE).exists():
-        connection = index.open_reader(state_dir / index.FILE)
+    if with_downloads or (state_dir / queries.FILE).exists():
+        connection = queries.open_reader(state_dir / queries.FILE)
         try:
             name = lookup.package_of(connection, package) or name
             close = lookup.close_to(connection, package)

@@ -6,23 +6,24 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, filesystem, index, printable
-from ..entries import Accepted, Entry
-from ..errors import DecodeError
-from ..piwheels import site as sites
+from ..base import clock, filesystem, options, printable
+from ..base.errors import DecodeError
+from ..base.privileges import as_owner
+from ..base.progress import Advance, bar
+from ..index import queries
+from ..messages.entries import Accepted, Entry
+from ..messages.redact import refused
+from ..piwheels.backfill import from_site as sites
 from ..piwheels.compare import Comparer
-from ..privileges import as_owner
-from ..progress import Advance, bar
-from ..quarantine import refused
-from ..state import State
+from ..state.state import State
 
 _BATCH = 500
 
 
 @click.command("import-site")
-@click.argument("site", type=config.PathType(file_okay=False))
-@config.configuration
-@config.option("state-dir")
+@click.argument("site", type=options.PathType(file_okay=False))
+@options.configuration
+@options.option("state-dir")
 @as_owner
 def import_site(site: Path, state_dir: Path) -> None:
     """Take packages and counters from the documents below SITE, the root of a piwheels site.
@@ -39,7 +40,7 @@ def import_site(site: Path, state_dir: Path) -> None:
     finally:
         state.close()
     printable.echo(
-        f"{config.as_typed(site)}: {len(documents):,} documents, {taken:,} of them new,"
+        f"{options.as_typed(site)}: {len(documents):,} documents, {taken:,} of them new,"
         f" {counted:,} counters taken"
     )
     if unusable:
@@ -89,7 +90,7 @@ def _take_counters(state: State, path: Path) -> int:
         found = [
             Accepted(None, message)
             for message in sites.counters(content, clock.now())
-            if index.is_package(state.connection, message.data.package)
+            if queries.is_package(state.connection, message.data.package)
             and known.get(message.data.package, 0) != message.data.all
         ]
     except DecodeError as error:

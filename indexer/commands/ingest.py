@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, printable, times
-from ..entries import Accepted, Entry
-from ..files import MessageFile
-from ..privileges import as_owner
-from ..progress import Advance, bar
-from ..publish import Publisher
-from ..state import State
+from ..base import clock, options, printable, times
+from ..base.privileges import as_owner
+from ..base.progress import Advance, bar
+from ..documents.publish import Publisher
+from ..messages.entries import Accepted, Entry
+from ..messages.jsonl import MessageFile
+from ..state.state import State
 from .write import publish_all
 
 _BATCH = 5000
@@ -20,12 +20,12 @@ _BATCH = 5000
 
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@config.configuration
-@config.option("state-dir")
-@config.flag("write")
-@config.option("output-path")
-@config.option("site-url")
-@config.option("as-of")
+@options.configuration
+@options.option("state-dir")
+@options.flag("write")
+@options.option("output-path")
+@options.option("site-url")
+@options.option("as-of")
 @as_owner
 def ingest(
     files: tuple[str, ...],

@@ -14,9 +14,11 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from .. import config, installation, manual_pages, printable
-from ..errors import UsageError
-from ..installation import Machine
+from ..base import options, printable
+from ..base.errors import UsageError
+from ..install import files as installation
+from ..install import manual_pages
+from ..install.files import Machine
 
 _START = (
     "systemctl daemon-reload",
@@ -27,11 +29,11 @@ _STOP = "systemctl disable --now piw-indexer.service piw-indexer-check.timer"
 
 
 @click.command()
-@config.option("output-path")
-@config.option("user")
-@config.option("root")
-@config.flag("dry-run")
-@config.flag("remove")
+@options.option("output-path")
+@options.option("user")
+@options.option("root")
+@options.flag("dry-run")
+@options.flag("remove")
 def install(
     output_path: Path, user: str | None, root: Path | None, dry_run: bool, remove: bool
 ) -> None:
@@ -106,7 +108,7 @@ def _machine(base: Path, output_path: Path | None, user: str | None) -> Machine:
             f"install for the user {name}", "there is no such user", "make it, or leave --user out"
         )
     theirs = []
-    for file in config.PIWHEELS_FILES:
+    for file in options.PIWHEELS_FILES:
         if not file.startswith("~"):
             theirs.append(installation.below(base, file))
         elif name in homes:
@@ -143,8 +145,8 @@ def _configured(path: Path, base: Path) -> Path | None:
     writable = installation.others_may_write(path.resolve(), base.resolve())
     writable = writable or installation.others_may_write(path, base)
     try:
-        config.read_file(path)
-        found = {key.replace("_", "-"): text for key, text in config.section(path).items()}
+        options.read_file(path)
+        found = {key.replace("_", "-"): text for key, text in options.section(path).items()}
     except UsageError:
         if writable is None:
             raise

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import click
 
-from .. import config, printable
-from ..feed import curve
-from ..journal_log import event
+from ..base import options, printable
+from ..base.log import event
+from ..feed import keys as curve
 
 log = logging.getLogger(__name__)
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@config.configuration
-@config.flag("show")
+@options.configuration
+@options.flag("show")
 def keys(file: Path, show: bool) -> None:
     """Make a pair of keys for CURVE: FILE.key, the private one, and FILE.pub; print the public one.
 

@@ -14,9 +14,9 @@ import click
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
-from .. import config, printable, privileges
-from .. import metrics as exposed
-from ..errors import UsageError
+from ..base import options, printable, privileges
+from ..base.errors import UsageError
+from ..watch import prometheus as exposed
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
 
@@ -99,10 +99,10 @@ class _Server(ThreadingHTTPServer):
 
 
 @click.command()
-@config.configuration_to_look
-@config.option("state-dir")
-@config.option("textfile")
-@config.option("listen")
+@options.configuration_to_look
+@options.option("state-dir")
+@options.option("textfile")
+@options.option("listen")
 def metrics(state_dir: Path, textfile: Path | None, listen: tuple[str, int] | None) -> None:
     """How it stands, for Prometheus.
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, database, directories, filesystem, printable
-from ..directories import SPOOL
-from ..entries import Accepted
+from ..base import clock, database, directories, filesystem, options, printable
+from ..base.directories import SPOOL
+from ..base.interruption import Interruption
+from ..base.privileges import as_owner
 from ..feed import security
-from ..feed.curve import KeyList
+from ..feed.keys import KeyList
 from ..feed.publisher import FeedPublisher
 from ..feed.sockets import MAX_MESSAGE
-from ..files import MessageFile
-from ..interruption import Interruption
-from ..privileges import as_owner
+from ..messages.entries import Accepted
+from ..messages.jsonl import MessageFile
 
 _BATCH = 500
 _SLICE = 0.01
@@ -30,18 +30,18 @@ _WAIT_FOR_REQUESTS = 1.0
 
 @click.command()
 @click.argument("file", required=False)
-@config.configuration
-@config.option("state-dir")
-@config.option("changes-queue")
-@config.option("replay-queue")
-@config.option("curve-key")
-@config.option("allowed-keys")
-@config.flag("allow-insecure-tcp")
-@config.option("ipc-mode")
-@config.option("ipc-group")
-@config.option("feed")
-@config.option("rate")
-@config.flag("exit")
+@options.configuration
+@options.option("state-dir")
+@options.option("changes-queue")
+@options.option("replay-queue")
+@options.option("curve-key")
+@options.option("allowed-keys")
+@options.flag("allow-insecure-tcp")
+@options.option("ipc-mode")
+@options.option("ipc-group")
+@options.option("feed")
+@options.option("rate")
+@options.flag("exit")
 @as_owner
 def publish(
     file: str | None,
@@ -62,7 +62,7 @@ def publish(
     Its spool is STATE_DIR/spool. A file that was sent in part goes on where it stopped. Without
     a file it only serves those who missed something. Stays until it is interrupted.
     """
-    changes, replay = config.feed("publish", changes_queue, replay_queue)
+    changes, replay = options.feed("publish", changes_queue, replay_queue)
     protection = security.for_publisher(
         [changes, replay],
         curve_key,

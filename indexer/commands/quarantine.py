@@ -9,26 +9,27 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from .. import clock, config, decode, printable, times
-from ..directories import JOURNAL, SPOOL, refuse_missing
-from ..errors import DecodeError, UsageError
-from ..journal_reader import JournalReader, Quarantined
-from ..messages import Message
-from ..piwheels import log_relay
-from ..privileges import as_owner
-from ..progress import console
-from ..state import State
+from ..base import clock, options, printable, times
+from ..base.directories import JOURNAL, SPOOL, refuse_missing
+from ..base.errors import DecodeError, UsageError
+from ..base.privileges import as_owner
+from ..base.progress import console
+from ..journal.reader import JournalReader, Quarantined
+from ..messages import decode
+from ..messages.types import Message
+from ..piwheels.queues import log_queue
+from ..state.state import State
 
 
 @click.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
-@config.configuration
-@config.option("state-dir")
-@config.flag("retry")
-@config.flag("dismiss")
-@config.flag("all")
-@config.flag("json")
-@config.flag("spool")
+@options.configuration
+@options.option("state-dir")
+@options.flag("retry")
+@options.flag("dismiss")
+@options.flag("all")
+@options.flag("json")
+@options.flag("spool")
 @as_owner
 def quarantine(
     ids: tuple[int, ...],
@@ -161,7 +162,7 @@ def _decode(one: Quarantined) -> Message:
     if one.format == "json":
         return decode.from_json(one.raw, one.received)
     if one.format == "cbor":
-        if one.source != log_relay.SOURCE:
+        if one.source != log_queue.SOURCE:
             raise DecodeError("", "the master is asked again by itself")
-        return log_relay.message(one.raw, one.received)
+        return log_queue.message(one.raw, one.received)
     return decode.from_msgpack(one.raw, one.received)

@@ -6,23 +6,23 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, printable, times
-from ..directories import refuse_missing
-from ..privileges import as_owner
-from ..progress import bar
-from ..publish import Publisher
-from ..salvage import Salvaged, spans
-from ..state import OURS, State
+from ..base import clock, options, printable, times
+from ..base.directories import refuse_missing
+from ..base.privileges import as_owner
+from ..base.progress import bar
+from ..documents.publish import Publisher
+from ..state.salvage import Salvaged, spans
+from ..state.state import OURS, State
 from .write import publish_all
 
 
 @click.command()
-@config.configuration
-@config.option("state-dir")
-@config.option("output-path")
-@config.option("site-url")
-@config.option("as-of")
-@config.flag("salvage")
+@options.configuration
+@options.option("state-dir")
+@options.option("output-path")
+@options.option("site-url")
+@options.option("as-of")
+@options.flag("salvage")
 @as_owner
 def rebuild(
     state_dir: Path,
@@ -49,7 +49,7 @@ def rebuild(
         if state.salvaged is not None:
             _tell(state.salvaged)
         printable.echo(
-            f"{config.as_typed(state.index_path)}: rebuilt from {state.journal.serial} messages"
+            f"{options.as_typed(state.index_path)}: rebuilt from {state.journal.serial} messages"
         )
         publish_all(state, publisher, site_url, as_of)
     finally:

@@ -6,27 +6,28 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, index, names, printable
-from ..directories import JOURNAL, refuse_missing
-from ..entries import Accepted
-from ..errors import UsageError
+from ..base import clock, names, options, printable
+from ..base.directories import JOURNAL, refuse_missing
+from ..base.errors import UsageError
+from ..base.privileges import as_owner
+from ..base.progress import bar
 from ..feed import ipc, security
-from ..piwheels.backfill import Asker, Difference, differences
-from ..piwheels.oracle import connected
-from ..privileges import as_owner
-from ..progress import bar
-from ..state import State
+from ..index import queries
+from ..messages.entries import Accepted
+from ..piwheels.backfill.from_master import Asker, Difference, differences
+from ..piwheels.queues.oracle import connected
+from ..state.state import State
 
 
 @click.command()
 @click.argument("packages", metavar="[PACKAGE]...", nargs=-1)
-@config.configuration
-@config.option("state-dir")
-@config.option("db-queue")
-@config.option("ipc-peer")
-@config.flag("allow-insecure-tcp")
-@config.option("pause")
-@config.flag("fix")
+@options.configuration
+@options.option("state-dir")
+@options.option("db-queue")
+@options.option("ipc-peer")
+@options.flag("allow-insecure-tcp")
+@options.option("pause")
+@options.flag("fix")
 @as_owner
 def reconcile(
     packages: tuple[str, ...],
@@ -49,7 +50,7 @@ def reconcile(
     protection = security.Connecting(insecure=allow_insecure_tcp, peers=ipc.user_ids(ipc_peer))
     security.endpoint("connect to", db_queue, protection)
     state = State(state_dir, "reconcile", clock.now) if fix else None
-    connection = state.connection if state else index.open_reader(state_dir / index.FILE)
+    connection = state.connection if state else queries.open_reader(state_dir / queries.FILE)
     different = mended = 0
     try:
         with (

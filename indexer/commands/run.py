@@ -7,46 +7,47 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, reload
-from ..daemon import Daemon, Options
-from ..errors import UsageError
+from ..base import clock, options
+from ..base.errors import UsageError
+from ..base.log import event
+from ..base.privileges import as_owner
+from ..daemon import reload
+from ..daemon.daemon import Daemon, Options
+from ..daemon.source import OpenSource, Source, Tools
+from ..daemon.writer import Options as WriterOptions
+from ..documents.publish import Publisher, refuse_unwritable
 from ..feed import ipc, security
-from ..index import FILE
-from ..journal_log import event
-from ..piwheels.log_relay import LogRelay
-from ..piwheels.snapshots import Snapshots
-from ..piwheels.status_feed import StatusFeed, forget_farm
-from ..privileges import as_owner
-from ..publish import Publisher, refuse_unwritable
-from ..source import OpenSource, Source, Tools
-from ..writer_process import Options as WriterOptions
+from ..index.queries import FILE
+from ..piwheels.farm.status_queue import StatusFeed, forget_farm
+from ..piwheels.queues.log_queue import LogRelay
+from ..piwheels.queues.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
 
 @click.command()
-@config.configuration
-@config.option("state-dir")
-@config.option("output-path")
-@config.option("site-url")
-@config.option("changes-queue")
-@config.option("replay-queue")
-@config.option("curve-key")
-@config.option("curve-server-key")
-@config.flag("allow-insecure-tcp")
-@config.option("status-queue")
-@config.option("control-queue")
-@config.option("db-queue")
-@config.option("sweep-pause")
-@config.option("log-queue")
-@config.option("log-forward")
-@config.option("ipc-peer")
-@config.option("ipc-mode")
-@config.option("ipc-group")
-@config.option("settle")
-@config.option("max-delay")
-@config.option("counters-interval")
-@config.flag("validate")
+@options.configuration
+@options.option("state-dir")
+@options.option("output-path")
+@options.option("site-url")
+@options.option("changes-queue")
+@options.option("replay-queue")
+@options.option("curve-key")
+@options.option("curve-server-key")
+@options.flag("allow-insecure-tcp")
+@options.option("status-queue")
+@options.option("control-queue")
+@options.option("db-queue")
+@options.option("sweep-pause")
+@options.option("log-queue")
+@options.option("log-forward")
+@options.option("ipc-peer")
+@options.option("ipc-mode")
+@options.option("ipc-group")
+@options.option("settle")
+@options.option("max-delay")
+@options.option("counters-interval")
+@options.flag("validate")
 @as_owner
 def run(
     state_dir: Path,
@@ -80,14 +81,14 @@ def run(
     Stops on SIGTERM or Ctrl-C, after publishing what is pending. On SIGHUP it checks the
     configuration, as --validate does, and begins anew with it, if it is valid.
     """
-    feeds = config.feeds("run", changes_queue, replay_queue)
+    feeds = options.feeds("run", changes_queue, replay_queue)
     if not (feeds or status_queue or db_queue or log_queue or control_queue or log_forward):
         raise UsageError(
             "run",
             "there is nothing to follow",
             "give --changes-queue and --replay-queue of a publisher, or of a piwheels master its"
             " --status-queue, --db-queue or --log-queue; `piw-indexer install` writes them into"
-            f" {config.OURS}",
+            f" {options.OURS}",
         )
     peers = ipc.user_ids(ipc_peer)
     protections = security.for_subscribers(
@@ -171,7 +172,7 @@ def run(
         _confess(left(), log_forward)
         raise
     if daemon.again:
-        reload.again(left(), click.get_current_context().meta[config.UMASK])
+        reload.again(left(), click.get_current_context().meta[options.UMASK])
     _confess(left(), log_forward)
 
 

@@ -7,19 +7,22 @@ from pathlib import Path
 import click
 import orjson
 
-from .. import config, index, lookup, printable, project_screen
-from ..privileges import as_owner
-from ..progress import console
+from ..ask import lookup
+from ..base import options, printable
+from ..base.privileges import as_owner
+from ..base.progress import console
+from ..index import queries
+from ..screens import package as project_screen
 
 
 @click.command()
 @click.argument("package")
 @click.argument("version", required=False)
-@config.configuration_to_look
-@config.option("state-dir")
-@config.option("site-url")
-@config.flag("all")
-@config.flag("json")
+@options.configuration_to_look
+@options.option("state-dir")
+@options.option("site-url")
+@options.flag("all")
+@options.flag("json")
 @as_owner
 def show(
     package: str,
@@ -33,7 +36,7 @@ def show(
 
     Any spelling of the name will do. A terminal shows the newest 20 versions, unless --all.
     """
-    connection = index.open_reader(state_dir / index.FILE)
+    connection = queries.open_reader(state_dir / queries.FILE)
     try:
         known = lookup.package_of(connection, package)
         found = known and lookup.document(connection, known, site_url.rstrip("/"))

@@ -7,18 +7,20 @@ from pathlib import Path
 import click
 import orjson
 
-from .. import clock, config, monitor, printable, status_screen
-from ..errors import StateError, UsageError
-from ..privileges import become_owner
-from ..progress import console
-from ..status import gather
+from ..base import clock, options, printable
+from ..base.errors import StateError, UsageError
+from ..base.privileges import become_owner
+from ..base.progress import console
+from ..screens import status as status_screen
+from ..watch import nagios
+from ..watch.status import gather
 
 
 @click.command()
-@config.configuration_to_look
-@config.option("state-dir")
-@config.flag("json")
-@config.flag("monitor")
+@options.configuration_to_look
+@options.option("state-dir")
+@options.flag("json")
+@options.flag("monitor")
 def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
     """Is it well, and if not, what to do? Then serials, feeds, what is pending and more.
 
@@ -43,8 +45,8 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
 def _monitor(state_dir: Path) -> int:
     try:
         become_owner(state_dir, only_to_look=True)
-        line, code = monitor.line(gather(state_dir, clock.now(), counting=False))
+        line, code = nagios.line(gather(state_dir, clock.now(), counting=False))
     except StateError as error:
-        line, code = monitor.unknown(error)
+        line, code = nagios.unknown(error)
     printable.echo(line)
     return code

@@ -17,12 +17,13 @@ import click
 from rich.console import RenderableType
 from rich.live import Live
 
-from .. import clock, config, printable, top_screen
-from ..errors import StateError
-from ..interruption import Interruption
-from ..privileges import as_owner
-from ..progress import PrintableConsole, console
-from ..status import gather, unreadable
+from ..base import clock, options, printable
+from ..base.errors import StateError
+from ..base.interruption import Interruption
+from ..base.privileges import as_owner
+from ..base.progress import PrintableConsole, console
+from ..screens import top as top_screen
+from ..watch.status import gather, unreadable
 
 EVERY = 1.0
 """Seconds between two looks: the daemon says how it stands once a second."""
@@ -35,8 +36,8 @@ PLAIN = (100, 40)
 
 
 @click.command()
-@config.configuration_to_look
-@config.option("state-dir")
+@options.configuration_to_look
+@options.option("state-dir")
 @as_owner
 def top(state_dir: Path) -> None:
     """How it stands, live: the verdict, feeds, throughput, what waits, what was published last.

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import click
 
-from .. import clock, config, printable, times, writer
-from ..directories import refuse_missing
-from ..privileges import as_owner
-from ..progress import bar
-from ..publish import Publisher
-from ..state import OURS, State
+from ..base import clock, options, printable, times
+from ..base.directories import refuse_missing
+from ..base.privileges import as_owner
+from ..base.progress import bar
+from ..documents import writer
+from ..documents.publish import Publisher
+from ..state.state import OURS, State
 
 
 @click.command()
-@config.configuration
-@config.option("state-dir")
-@config.option("output-path")
-@config.option("site-url")
-@config.flag("all")
-@config.option("as-of")
+@options.configuration
+@options.option("state-dir")
+@options.option("output-path")
+@options.option("site-url")
+@options.flag("all")
+@options.option("as-of")
 @as_owner
 def write(
     state_dir: Path,
@@ -68,4 +69,4 @@ def publish_all(
             )
     finally:
         publisher.close()
-    printable.echo(f"{config.as_typed(publisher.output_path)}: {changed} documents written")
+    printable.echo(f"{options.as_typed(publisher.output_path)}: {changed} documents written")

@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import filesystem
-from ..errors import PeerError, UsageError
+from ..base import filesystem
+from ..base.errors import PeerError, UsageError
 
 SCHEME = "ipc://"
 

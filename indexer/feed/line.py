@@ -12,10 +12,10 @@ from typing import Any
 
 import zmq
 
-from ..clock import monotonic
-from ..errors import PeerError, UsageError
-from ..journal_log import NOTICE, event
-from ..once_per import OncePer, left_out
+from ..base.clock import monotonic
+from ..base.errors import PeerError, UsageError
+from ..base.log import NOTICE, event
+from ..base.once_per import OncePer, left_out
 from . import ipc, security, sockets
 from .security import LOCAL_CONNECTING, Connecting
 from .sockets import HIGH_WATER, MAX_MESSAGE, Handshakes

@@ -12,16 +12,17 @@ from typing import Any
 
 import zmq
 
-from .. import decode, encode, times
-from ..clock import Clock
-from ..entries import Entry, Row
-from ..errors import DecodeError
-from ..journal import Journal
-from ..journal_log import event
-from ..journal_reader import JournalReader
-from ..lock import Lock
-from ..messages import Position
-from ..once_per import OncePer, left_out
+from ..base import times
+from ..base.clock import Clock
+from ..base.errors import DecodeError
+from ..base.lock import Lock
+from ..base.log import event
+from ..base.once_per import OncePer, left_out
+from ..journal.journal import Journal
+from ..journal.reader import JournalReader
+from ..messages import decode, encode
+from ..messages.entries import Entry, Row
+from ..messages.types import Position
 from . import ipc, sockets
 from .connections import Connection, sender
 from .security import LOCAL_BINDING, Binding, Gatekeeper

@@ -17,12 +17,12 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from .. import clock
-from ..errors import UsageError
-from ..journal_log import event
-from ..once_per import OncePer, left_out
-from . import curve
-from .curve import KeyPair
+from ..base import clock
+from ..base.errors import UsageError
+from ..base.log import event
+from ..base.once_per import OncePer, left_out
+from . import keys as curve
+from .keys import KeyPair
 
 log = logging.getLogger(__name__)
 

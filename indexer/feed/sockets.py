@@ -8,8 +8,8 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ..clock import monotonic
-from ..errors import PeerError, UsageError
+from ..base.clock import monotonic
+from ..base.errors import PeerError, UsageError
 from . import ipc, security
 from .security import LOCAL_BINDING, Binding, Connecting
 

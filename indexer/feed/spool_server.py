@@ -19,10 +19,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .. import clock, journal_log
-from ..errors import IndexerError, PeerError
-from ..journal_log import NOTICE, event
-from ..journal_reader import JournalReader, month_files
+from ..base import clock
+from ..base import log as journal_log
+from ..base.errors import IndexerError, PeerError
+from ..base.log import NOTICE, event
+from ..journal.reader import JournalReader, month_files
 from . import security
 from .publisher import Endpoint, Server
 

@@ -16,19 +16,20 @@ from typing import Any, Protocol, TypeVar
 
 import zmq
 
-from .. import decode, encode, times
-from ..clock import Clock
-from ..decode import End, Gone, Published
-from ..elements import MAX_UNCOUNTED
-from ..entries import Accepted, Claimed, Entry, Lost
-from ..errors import DecodeError, PeerError
-from ..journal_log import NOTICE, event
-from ..messages import Position
-from ..once_per import OncePer, left_out
-from ..poison import PutAsideError
-from ..quarantine import refused
+from ..base import times
+from ..base.clock import Clock
+from ..base.errors import DecodeError, PeerError
+from ..base.log import NOTICE, event
+from ..base.once_per import OncePer, left_out
+from ..messages import decode, encode
+from ..messages.decode import End, Gone, Published
+from ..messages.elements import MAX_UNCOUNTED
+from ..messages.entries import Accepted, Claimed, Entry, Lost
+from ..messages.poison import PutAsideError
+from ..messages.redact import refused
+from ..messages.types import Position
+from .connection import LONGEST_WAIT, Peer
 from .names import FeedNames, Source
-from .peer import LONGEST_WAIT, Peer
 from .security import LOCAL_CONNECTING, Connecting
 
 log = logging.getLogger(__name__)

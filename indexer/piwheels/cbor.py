@@ -19,8 +19,8 @@ from typing import Any
 import cbor2
 from voluptuous import Invalid, MultipleInvalid
 
-from .. import elements
-from ..errors import DecodeError
+from ..base.errors import DecodeError
+from ..messages import elements
 from ..schema.messages import Validator, shown
 from ..schema.piwheels import NO_DATA
 

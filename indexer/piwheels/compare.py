@@ -12,9 +12,11 @@ from typing import Any
 
 import orjson
 
-from .. import apply, database, index, render
-from ..entries import Row
-from ..messages import Message, SetAbis
+from ..base import database
+from ..documents import render
+from ..index import apply, queries
+from ..messages.entries import Row
+from ..messages.types import Message, SetAbis
 
 UNTOLD = frozenset({"duration", "build_duration"})
 """What a master never tells."""
@@ -47,7 +49,7 @@ class Comparer:
         abis = set_abis(self._connection)
         if self._memory is None or self._abis != abis or self._serial > _MOST:
             self.close()
-            self._memory = index.open_in_memory()
+            self._memory = queries.open_in_memory()
             self._abis = abis
             self._serial = 1
             apply.Applier(self._memory).apply([Row(1, Message("SETABIS", 0, abis))])
@@ -103,10 +105,10 @@ def set_abis(connection: sqlite3.Connection) -> SetAbis:
 def _document(connection: sqlite3.Connection, package: str) -> Any:
     """A package's document, and the other spellings of its name."""
     with database.snapshot(connection):
-        rows = index.load_project(connection, package)
+        rows = queries.load_project(connection, package)
         if rows is None:
             return None
-        document = orjson.loads(render.project(rows, index.load_abis(connection), ""))
+        document = orjson.loads(render.project(rows, queries.load_abis(connection), ""))
     document["spellings"] = sorted(rows.aliases)
     return document
 

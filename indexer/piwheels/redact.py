@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..entries import Refused
-from ..errors import DecodeError
-from ..quarantine import refused as _refused
+from ..base.errors import DecodeError
+from ..messages.entries import Refused
+from ..messages.redact import refused as _refused
 from . import cbor
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from voluptuous import Invalid
 
-from .. import decode
-from ..errors import DecodeError
-from ..messages import Message
+from ..base.errors import DecodeError
+from ..base.times import DAY, EARLIEST, HOUR, LATEST, WINDOW_DAYS, Time, to_rfc3339
+from ..messages import decode
+from ..messages.types import Message
 from ..schema import piwheels as schema
-from ..times import DAY, EARLIEST, HOUR, LATEST, WINDOW_DAYS, Time, to_rfc3339
 
 
 def _kept(value: Any) -> Time:

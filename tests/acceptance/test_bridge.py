@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from indexer.journal_reader import JournalReader
-from indexer.lock import Lock
+from indexer.base.lock import Lock
+from indexer.journal.reader import JournalReader
 
 from ..support import REPOSITORY, Feed, Process, Site, eventually, piw
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from indexer import check, differences
+from indexer.base.errors import StateError
+from indexer.check import check, differences
+from indexer.check.differences import Difference
+from indexer.check.resume import Run
 from indexer.cli import piw_indexer
-from indexer.differences import Difference
-from indexer.errors import StateError
-from indexer.journal_reader import JournalReader
-from indexer.resumption import Run
+from indexer.journal.reader import JournalReader
 
 from .. import samples
 from ..crash.harness import SEAMS

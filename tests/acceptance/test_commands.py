@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from indexer import __version__
-from indexer.state import State
+from indexer.state.state import State
 
 from .. import needs, samples
 from ..support import (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer import times
-from indexer.simulation import Farm
+from indexer.base import times
+from indexer.demo.simulation import Farm
 
 from .. import needs, samples
 from ..support import REPOSITORY, piw

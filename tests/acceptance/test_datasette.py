@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from indexer.simulation import Farm
+from indexer.demo.simulation import Farm
 
 from ..support import REPOSITORY, environment, eventually, free_ports, piw
 

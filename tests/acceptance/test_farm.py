@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from indexer import times
-from indexer.clock import now
+from indexer.base import times
+from indexer.base.clock import now
 
 from .. import captured, samples
 from ..master import Master as Database

@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from indexer.feed.sockets import MAX_MESSAGE
-from indexer.journal_reader import JournalReader
+from indexer.journal.reader import JournalReader
 
 from .. import samples
 from ..support import REFUSED, Feed, Process, Site, case_named, eventually

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from indexer import config, decode, encode
-from indexer.messages import Message, Position
+from indexer.base import options
+from indexer.messages import decode, encode
+from indexer.messages.types import Message, Position
 
 from .. import manual, samples
 from ..json_schemas import faults
@@ -146,8 +147,8 @@ def test_the_readers_of_the_documents(site: Site) -> None:
 
 def test_what_the_documents_say_of_options_and_additions() -> None:
     for name in re.findall(r"`--([a-z-]+)`", MESSAGES + DOCUMENTS):
-        assert name in config.OPTIONS, name
+        assert name in options.OPTIONS, name
     waits = {"settle": "(1)", "max-delay": "(10)", "counters-interval": "(60)"}
     for name, shown in waits.items():
-        assert float(shown.strip("()")) == config.OPTIONS[name]["default"]
+        assert float(shown.strip("()")) == options.OPTIONS[name]["default"]
         assert re.search(rf"`--{name}`[^(]*{re.escape(shown)}", DOCUMENTS)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer import config, installation
+from indexer.base import options
+from indexer.install import files as installation
 
 from .. import needs, samples
 from ..support import COMMAND, REPOSITORY, RUN, Site, contents, environment, piw
@@ -154,7 +155,7 @@ def test_a_machine_without_piwheels(root: Path) -> None:
         assert "\nReadWritePaths=-/srv/piw-indexer\n" in unit(root, name)
     assert "\nu piw-indexer " in text(root, installation.SYSUSERS)
     assert "\nd /srv/piw-indexer 0755 piw-indexer" in text(root, installation.TMPFILES)
-    found = config.read_file(root / "etc" / "piw-indexer.conf")
+    found = options.read_file(root / "etc" / "piw-indexer.conf")
     assert found == {"output_path": Path("/srv/piw-indexer")}
     assert "No piwheels was found" in text(root, installation.CONFIGURATION)
 
@@ -163,7 +164,7 @@ def test_a_machine_with_a_master(master: Path) -> None:
     install(master)
     assert "\nUser=piwheels\n" in unit(master)
     assert not (master / installation.SYSUSERS.lstrip("/")).exists()
-    found = config.read_file(master / "etc" / "piw-indexer.conf")
+    found = options.read_file(master / "etc" / "piw-indexer.conf")
     assert found == {
         "output_path": Path("/srv/piw-indexer"),
         "status_queue": "ipc:///tmp/piw-status",  # the last line of a name, not the first
@@ -175,14 +176,14 @@ def test_a_machine_with_a_master(master: Path) -> None:
     assert "#log-forward = ipc:///tmp/piw-master-logger\n" in said
     commented = re.sub(r"^#([a-z-]+ = )", r"\1", said, flags=re.M)
     (master / "all.conf").write_text(commented)
-    assert len(config.read_file(master / "all.conf")) > 7, "what is commented out is valid, too"
+    assert len(options.read_file(master / "all.conf")) > 7, "what is commented out is valid, too"
 
 
 def test_a_master_that_does_not_run_and_lets_nobody_ask(master: Path) -> None:
     (master / "tmp" / "piw-status").unlink()
     (master / "etc" / "piwheels.conf").write_text("output-path = /var/www\n")
     install(master)
-    found = config.read_file(master / "etc" / "piw-indexer.conf")
+    found = options.read_file(master / "etc" / "piw-indexer.conf")
     assert found["status_queue"] == "ipc:///tmp/piw-status"
     assert "db_queue" not in found
     assert "is the master running?" in text(master, installation.CONFIGURATION)
@@ -282,7 +283,7 @@ def test_unusual_paths_are_written_as_systemd_reads_them(
         installation.put(root, path, content)
     for name in installation.UNITS:
         assert systemd_analyze("verify", root / "etc" / "systemd" / "system" / name) == ""
-    assert config.read_file(root / "etc" / "piw-indexer.conf") == {"output_path": Path(output)}
+    assert options.read_file(root / "etc" / "piw-indexer.conf") == {"output_path": Path(output)}
 
 
 def test_a_configuration_of_a_terabyte_is_not_read(master: Path) -> None:

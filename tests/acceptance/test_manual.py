@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from indexer import config
+from indexer.base import options
 from indexer.cli import piw_indexer
 
 from .. import manual, needs
@@ -103,7 +103,7 @@ def test_a_page_has_every_option(name: str) -> None:
 
 def test_the_page_of_the_configuration_has_every_key() -> None:
     page = rendered("piw-indexer.conf.5")
-    for key in (*config.OPTIONS, *config.FLAGS):
+    for key in (*options.OPTIONS, *options.FLAGS):
         assert re.search(rf"^ +{key} = ", page, re.M), key
 
 
@@ -112,7 +112,7 @@ def test_the_example_of_the_configuration_is_valid(tmp_path: Path) -> None:
     example = page.split("\nEXAMPLE\n")[1].split("\nSEE ALSO\n")[0]
     file = tmp_path / "piwheels.conf"
     file.write_text("\n".join(line.strip() for line in example.splitlines()))
-    assert config.read_file(file)["settle"] == 2.0
+    assert options.read_file(file)["settle"] == 2.0
 
 
 def test_the_status_of_the_exit() -> None:

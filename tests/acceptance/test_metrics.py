@@ -16,8 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.cli import piw_indexer
-from indexer.metrics import METRICS
-from indexer.problems import KINDS
+from indexer.watch.alerts import KINDS
+from indexer.watch.prometheus import METRICS
 
 from .. import samples
 from ..support import DEADLINE, REPOSITORY, Feed, Process, Site, case_named, eventually, free_ports

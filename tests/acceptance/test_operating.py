@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from indexer.problems import KINDS
+from indexer.watch.alerts import KINDS
 
 from ..support import (
     COMMAND,

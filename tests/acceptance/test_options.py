@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from indexer import config
+from indexer.base import options as config
 from indexer.cli import piw_indexer
 
 from .. import samples

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import zmq
 
-from indexer.journal_reader import JournalReader
+from indexer.journal.reader import JournalReader
 from indexer.piwheels import cbor
-from indexer.piwheels.backfill import OLDEST, Record
+from indexer.piwheels.backfill.from_master import OLDEST, Record
 
 from .. import samples
 from ..captured import DIRECTORY, captures

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from indexer.lock import Lock
+from indexer.base.lock import Lock
 
 from ..postgres import Server
 from ..support import Site

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import click
 import pytest
 
-from indexer import config
+from indexer.base import options as config
 from indexer.cli import piw_indexer
-from indexer.simulation import Farm
+from indexer.demo.simulation import Farm
 
 from ..support import COMMAND, REPOSITORY, environment, piw
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from indexer import privileges
+from indexer.base import privileges
 from indexer.cli import piw_indexer
-from indexer.publish import LOCK
+from indexer.documents.publish import LOCK
 
 from .. import samples
 from ..support import DEADLINE, REPOSITORY, environment, eventually
@@ -394,7 +394,7 @@ def test_whoever_may_only_read_locks_nothing(place: Place, group: int) -> None:
 def test_a_member_of_the_group_sees_who_holds_the_state(place: Place) -> None:
     place.fill("numpy")
     script = (
-        "import sys; from pathlib import Path; from indexer import lock;"
+        "import sys; from pathlib import Path; from indexer.base import lock;"
         " print(lock.holder(Path(sys.argv[1])))"
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.feed import curve
+from indexer.feed import keys as curve
 
 from ..support import Feed, Result, Site, case_named, eventually, free_ports, piw
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from indexer import index, writer_process
-from indexer.errors import StateError
+from indexer.base.errors import StateError
+from indexer.daemon import writer as writer_process
+from indexer.index import queries
 from indexer.piwheels import cbor
 
 from .. import samples
@@ -235,7 +236,7 @@ def test_a_writer_that_hangs_is_no_progress(
 ) -> None:
     site.piw("ingest", "-", input=packages(1))
     monkeypatch.setattr(writer_process, "STUCK_AFTER", 2.0)
-    connection = index.open_index(site.state_dir / "index.db")
+    connection = queries.open_index(site.state_dir / "index.db")
     options = writer_process.Options(
         site.state_dir / "index.db", site.output_path, "https://example.org", 0, 1, 60
     )

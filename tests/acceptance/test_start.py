@@ -53,7 +53,7 @@ def test_no_command_is_loaded_for_what_needs_none(option: str, tmp_path: Path) -
 def test_status_loads_what_it_needs(options: list[str], site: Site) -> None:
     site.take(samples.new_package("numpy"))
     loaded = modules(site.home, "status", *site.state, *options)
-    assert "indexer.status" in loaded
+    assert "indexer.watch.status" in loaded
     assert loaded.isdisjoint({"zmq", "sqlite_utils", "voluptuous", "prometheus_client", "asyncio"})
 
 
@@ -77,7 +77,7 @@ def test_root_imports_what_migrations_need_before_it_becomes_the_owner() -> None
             os.lchown(path, somebody, somebody)
         # Its index has all migrations already: nothing else in `write` imports it.
         loaded = modules(site.home, "write", *site.state, *site.output)
-        assert "indexer.writer" in loaded
+        assert "indexer.documents.writer" in loaded
         assert {"sqlite_utils", "importlib.metadata"} <= loaded
         for option in ("--json", "--monitor"):
             assert "sqlite_utils" not in modules(site.home, "status", *site.state, option)

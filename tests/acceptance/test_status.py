@@ -14,9 +14,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from indexer import lock
-from indexer.directories import LIVE
-from indexer.problems import KINDS
+from indexer.base import lock
+from indexer.base.directories import LIVE
+from indexer.watch.alerts import KINDS
 
 from .. import samples
 from ..support import REPOSITORY, Feed, Site, case_named, environment, piw

@@ -29,12 +29,14 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
-from indexer import clock, decode, state
-from indexer.entries import Accepted
+from indexer.base import clock
+from indexer.demo.simulation import Farm
 from indexer.feed.publisher import FeedPublisher
-from indexer.journal_reader import JournalReader
-from indexer.messages import Position
-from indexer.simulation import Farm
+from indexer.journal.reader import JournalReader
+from indexer.messages import decode
+from indexer.messages.entries import Accepted
+from indexer.messages.types import Position
+from indexer.state import state
 
 COMMAND = str(Path(sys.executable).with_name("piw-indexer"))
 DEADLINE = 600

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from indexer import database, decode
-from indexer.journal_reader import JournalReader
-from indexer.messages import Message
-from indexer.simulation import Farm
+from indexer.base import database
+from indexer.demo.simulation import Farm
+from indexer.journal.reader import JournalReader
+from indexer.messages import decode
+from indexer.messages.types import Message
 
 from .. import tally
 from ..property.world import Rows, Tree, rows, tree

@@ -17,11 +17,12 @@ import msgpack
 import pytest
 import zmq
 
-from indexer import clock, decode, encode
-from indexer.entries import Accepted, Row
-from indexer.errors import StateError
+from indexer.base import clock
+from indexer.base.errors import StateError
 from indexer.feed.publisher import FeedPublisher
-from indexer.messages import Position
+from indexer.messages import decode, encode
+from indexer.messages.entries import Accepted, Row
+from indexer.messages.types import Position
 
 from .. import tally
 from ..support import Feed, Site, eventually, ipc_feed

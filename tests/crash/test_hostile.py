@@ -14,13 +14,13 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer import decode, encode
-from indexer.errors import DecodeError
+from indexer.base.errors import DecodeError
 from indexer.feed.sockets import MAX_MESSAGE
 from indexer.feed.subscriber import MOST_FEEDS
-from indexer.journal_reader import JournalReader, Quarantined
-from indexer.messages import Position
-from indexer.quarantine import refused
+from indexer.journal.reader import JournalReader, Quarantined
+from indexer.messages import decode, encode
+from indexer.messages.redact import refused
+from indexer.messages.types import Position
 
 from ..property import strategies as s
 from ..support import Feed, Site, eventually, ipc_feed

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from indexer.elements import MAX_UNCOUNTED
-from indexer.journal_reader import JournalReader
-from indexer.poison import FILE, MAX_ENDS, MAX_TRIES, Note
+from indexer.journal.reader import JournalReader
+from indexer.messages.elements import MAX_UNCOUNTED
+from indexer.messages.poison import FILE, MAX_ENDS, MAX_TRIES, Note
 
 from .. import samples
 from ..support import Feed, Site, eventually

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from indexer import clock
-from indexer.disk import LEAST
-from indexer.status import gather
+from indexer.base import clock
+from indexer.base.disk import LEAST
+from indexer.watch.status import gather
 
 from .. import tally
 from ..crash.harness import AS_OF, Stream, daemon, journaled, publisher, seed, spooled

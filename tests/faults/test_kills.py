@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer import clock, times
+from indexer.base import clock, times
 
 from .. import master, tally
 from ..crash.harness import AS_OF, Stream, Victim, daemon, journaled, publisher, seed

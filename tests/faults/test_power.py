@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from indexer import clock, database, index
+from indexer.base import clock, database
+from indexer.base.errors import StateError
 from indexer.cli import piw_indexer
-from indexer.entries import Accepted
-from indexer.errors import StateError
-from indexer.journal import Journal
-from indexer.messages import Message, Position
-from indexer.state import State
+from indexer.index import queries
+from indexer.journal.journal import Journal
+from indexer.messages.entries import Accepted
+from indexer.messages.types import Message, Position
+from indexer.state.state import State
 
 from .. import tally
 from ..crash.harness import AS_OF, Stream, Victim, daemon, publisher, seed
@@ -52,11 +53,11 @@ def run(site: Site, command: str, *arguments: object) -> int:
 def applied(site: Site) -> int:
     """The last serial that the index of a site had; 0 if there is none yet."""
     try:
-        connection = database.open_reader(site.state_dir / index.FILE)
+        connection = database.open_reader(site.state_dir / queries.FILE)
     except StateError:
         return 0
     try:
-        return index.applied_serial(connection)
+        return queries.applied_serial(connection)
     except sqlite3.OperationalError:  # it has no tables yet
         return 0
     finally:

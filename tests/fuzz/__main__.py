@@ -15,8 +15,8 @@ import msgpack
 import orjson
 
 with atheris.instrument_imports(include=["indexer"]):
-    from indexer import decode
-    from indexer.errors import DecodeError
+    from indexer.base.errors import DecodeError
+    from indexer.messages import decode
     from indexer.piwheels import cbor
 
 from ..property.decoding import DECODERS, check_error, check_schemas

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer import decode, encode
-from indexer.messages import Message, Position
+from indexer.messages import decode, encode
+from indexer.messages.types import Message, Position
 from indexer.piwheels import cbor
 from indexer.schema import messages as schema
 

@@ -12,15 +12,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from indexer import clock
+from indexer.base import clock
 from indexer.feed.spool_server import Options, SpoolServer
-from indexer.journal_reader import JournalReader
-from indexer.messages import Message
-from indexer.piwheels.bridge import Bridge
-from indexer.piwheels.changes import CLIENT_FIELDS
-from indexer.piwheels.marks import Marks
-from indexer.piwheels.master import Master
-from indexer.piwheels.outbox import MOST_WAITING, Outbox
+from indexer.journal.reader import JournalReader
+from indexer.messages.types import Message
+from indexer.piwheels.bridge.bridge import Bridge
+from indexer.piwheels.bridge.changes import CLIENT_FIELDS
+from indexer.piwheels.bridge.master import Master
+from indexer.piwheels.bridge.outbox import MOST_WAITING, Outbox
+from indexer.piwheels.bridge.unsettled import Marks
 
 from ..support import Feed, eventually
 

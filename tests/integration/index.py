@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from indexer import counters, database, index, render
-from indexer.apply import Applier
-from indexer.entries import Row
-from indexer.messages import Message
+from indexer.base import database
+from indexer.documents import render
+from indexer.index import downloads, queries
+from indexer.index.apply import Applier
+from indexer.messages.entries import Row
+from indexer.messages.types import Message
 
 from ..samples import Envelope, decoded
 
@@ -20,7 +22,7 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.connection = index.open_index(path)
+        self.connection = queries.open_index(path)
         self._applier = Applier(self.connection)
         self.serial = 0
 
@@ -40,7 +42,7 @@ class Index:
         before = dict(self.rows("SELECT package, serial FROM rewrites_pending"))
         self._applier.apply(rows)
         after = dict(self.rows("SELECT package, serial FROM rewrites_pending"))
-        assert index.applied_serial(self.connection) == self.serial
+        assert queries.applied_serial(self.connection) == self.serial
         assert self.rows("PRAGMA foreign_key_check") == []
         return {name: serial for name, serial in after.items() if before.get(name) != serial}
 
@@ -52,14 +54,14 @@ class Index:
 
     def move_window(self, start: int) -> bool:
         with database.transaction(self.connection):
-            return counters.move_window(self.connection, start)
+            return downloads.move_window(self.connection, start)
 
     def counts(self) -> list[tuple[str, int, int]]:
         """The rows of packages.json."""
-        return index.counts(self.connection).fetchall()
+        return queries.counts(self.connection).fetchall()
 
     def document(self, package: str) -> bytes | None:
         with database.snapshot(self.connection):
-            rows = index.load_project(self.connection, package)
-            abis = index.load_abis(self.connection)
+            rows = queries.load_project(self.connection, package)
+            abis = queries.load_abis(self.connection)
         return None if rows is None else render.project(rows, abis, URL)

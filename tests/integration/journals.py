@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from indexer import check, clock, decode, times
+from indexer.base import clock, times
+from indexer.check import check
+from indexer.check.resume import Run
 from indexer.commands.write import publish_all
-from indexer.entries import Accepted
-from indexer.messages import Message, Position
-from indexer.publish import Publisher
-from indexer.resumption import Run
-from indexer.state import State
+from indexer.documents.publish import Publisher
+from indexer.messages import decode
+from indexer.messages.entries import Accepted
+from indexer.messages.types import Message, Position
+from indexer.state.state import State
 
 from ..support import Case, contents
 

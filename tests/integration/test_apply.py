@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from indexer import pending
+from indexer.index import pending
 
 from .. import samples
 from ..samples import (

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from indexer import checkpoint, clock, index
+from indexer.base import clock
+from indexer.base.directories import SPOOL
+from indexer.base.errors import IndexerError, JournalError, StateError
+from indexer.base.lock import Lock
 from indexer.cli import piw_indexer
-from indexer.directories import SPOOL
-from indexer.entries import Accepted
-from indexer.errors import IndexerError, JournalError, StateError
-from indexer.journal import Journal
-from indexer.journal_reader import JournalReader
-from indexer.lock import Lock
-from indexer.messages import Message
+from indexer.index import queries
+from indexer.journal.journal import Journal
+from indexer.journal.reader import JournalReader
+from indexer.messages.entries import Accepted
+from indexer.messages.types import Message
+from indexer.state import checkpoint
 
 from ..support import case_named, contents
 from .journals import (
@@ -266,7 +268,7 @@ def test_a_directory_that_is_in_use(state_dir: Path, target: Path) -> None:
         pass
     refused(state_dir, target, "has an index")
     forget_index(target)
-    assert not (target / index.FILE).exists()
+    assert not (target / queries.FILE).exists()
     back_up(state_dir, target)
 
 
@@ -336,7 +338,7 @@ def test_a_spool_is_copied_too(state_dir: Path, target: Path, tmp_path: Path) ->
     assert spooled(target) == messages[:200]
     epoch = JournalReader(state_dir / SPOOL).epoch
     assert JournalReader(target / SPOOL).epoch == epoch, "its subscribers go on with it"
-    assert differences(target) == ["index: there is no " + str(target / index.FILE)]
+    assert differences(target) == ["index: there is no " + str(target / queries.FILE)]
 
 
 def test_a_publishers_own_directory(state_dir: Path, target: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import zmq
 
-from indexer import encode
-from indexer.clock import now
-from indexer.entries import Accepted
+from indexer.base.clock import now
 from indexer.feed import publisher as module
 from indexer.feed import sockets
 from indexer.feed.publisher import FeedPublisher
+from indexer.messages import encode
+from indexer.messages.entries import Accepted
 
 from .. import samples
 from ..samples import decoded

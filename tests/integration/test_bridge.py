@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from indexer import clock, times
-from indexer.errors import StateError, UsageError
-from indexer.journal import Journal
-from indexer.journal_log import NOTICE
-from indexer.lock import Lock
-from indexer.messages import Message
-from indexer.piwheels import bridge as module
-from indexer.piwheels.changes import CHANGES
-from indexer.piwheels.marks import Marks
-from indexer.piwheels.master import Master
+from indexer.base import clock, times
+from indexer.base.errors import StateError, UsageError
+from indexer.base.lock import Lock
+from indexer.base.log import NOTICE
+from indexer.journal.journal import Journal
+from indexer.messages.types import Message
+from indexer.piwheels.bridge import bridge as module
+from indexer.piwheels.bridge.changes import CHANGES
+from indexer.piwheels.bridge.master import Master
+from indexer.piwheels.bridge.unsettled import Marks
 
 from ..support import Feed, eventually
 from .bridged import (

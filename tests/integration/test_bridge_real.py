@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-from indexer import clock
-from indexer.entries import Accepted
+from indexer.base import clock
 from indexer.feed.spool_server import Options, SpoolServer
-from indexer.journal_reader import JournalReader
-from indexer.messages import Position
-from indexer.piwheels.bridge import Bridge
-from indexer.piwheels.changes import CHANGES
-from indexer.piwheels.marks import Marks
-from indexer.piwheels.master import Master
-from indexer.piwheels.outbox import Outbox
-from indexer.state import State
+from indexer.journal.reader import JournalReader
+from indexer.messages.entries import Accepted
+from indexer.messages.types import Position
+from indexer.piwheels.bridge.bridge import Bridge
+from indexer.piwheels.bridge.changes import CHANGES
+from indexer.piwheels.bridge.master import Master
+from indexer.piwheels.bridge.outbox import Outbox
+from indexer.piwheels.bridge.unsettled import Marks
+from indexer.state.state import State
 
 from ..postgres import Server
 from ..support import Feed, eventually

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from indexer import checkpoint, index
+from indexer.base.errors import DecodeError, JournalError, NewerDatabaseError, StateError
 from indexer.cli import piw_indexer
-from indexer.entries import Accepted, Refused
-from indexer.errors import DecodeError, JournalError, NewerDatabaseError, StateError
-from indexer.journal_reader import JournalReader
-from indexer.state import replay
+from indexer.index import queries
+from indexer.journal.reader import JournalReader
+from indexer.messages.entries import Accepted, Refused
+from indexer.state import checkpoint
+from indexer.state.state import replay
 
 from .. import samples
 from ..support import Case, case_named
@@ -93,7 +94,7 @@ def test_the_live_farm_is_no_part_of_it(tmp_path: Path) -> None:
     """What is there now does not come from the journal, and is long gone when it is restored."""
     state_dir = tmp_path / "state"
     take(state_dir, MONTHS[0], messages_of(CASE))
-    with sqlite3.connect(state_dir / index.FILE) as connection:
+    with sqlite3.connect(state_dir / queries.FILE) as connection:
         connection.execute(
             "INSERT INTO slaves (slave_id, last_seen, doing, since_exact, builds_succeeded,"
             " builds_failed) VALUES (1, '2026-11-22 12:00:00', '', 0, 0, 0)"
@@ -118,7 +119,7 @@ def test_one_that_is_newer_than_what_is_asked_for(tmp_path: Path) -> None:
     reader = JournalReader(tmp_path / "journal")
     for serial in (older, newer - 1, newer):
         connection = replay(reader, tmp_path / "replayed.db", serial)
-        assert index.applied_serial(connection) == serial
+        assert queries.applied_serial(connection) == serial
         connection.close()
     reader.close()
 
@@ -213,7 +214,7 @@ def test_an_index_that_is_not_what_the_journal_says(tmp_path: Path, archived: bo
     if archived:
         archive(tmp_path, *MONTHS[:2])
     before = checkpoint.every(tmp_path)
-    connection = sqlite3.connect(tmp_path / index.FILE)
+    connection = sqlite3.connect(tmp_path / queries.FILE)
     connection.execute("UPDATE download_counts SET downloads_all = downloads_all + 1")
     connection.commit()
     connection.close()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer import counters, times
+from indexer.base import times
+from indexer.index import downloads as counters
 from indexer.schema.index import NO_WINDOW
 
 from .. import samples

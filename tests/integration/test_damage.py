@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from indexer import checkpoint, index
-from indexer.entries import Accepted, Refused
-from indexer.errors import DecodeError, JournalError, StateError
-from indexer.journal_reader import JournalReader, Span
-from indexer.messages import Message, Position
-from indexer.salvage import Salvaged, spans
+from indexer.base.errors import DecodeError, JournalError, StateError
+from indexer.index import queries
+from indexer.journal.reader import JournalReader, Span
+from indexer.messages.entries import Accepted, Refused
+from indexer.messages.types import Message, Position
+from indexer.state import checkpoint
+from indexer.state.salvage import Salvaged, spans
 
 from ..support import Case, case_named
 from .journals import (
@@ -368,7 +369,7 @@ def test_feeds_of_a_newest_month_that_is_gone_are_those_before(
     assert salvage(state_dir).feeds_lost
     with opened(state_dir) as state:
         assert state.journal.position(FEED, EPOCH) == before
-        assert index.applied_serial(state.connection) == state.journal.serial == CASE.count
+        assert queries.applied_serial(state.connection) == state.journal.serial == CASE.count
     take(state_dir, MONTHS[2], messages_of(CASE)[before:])
     assert publish(state_dir, tmp_path / "output", CASE) == expected
     assert differences(state_dir) == []
@@ -543,8 +544,8 @@ def test_a_month_of_another_journal(state_dir: Path, tmp_path: Path) -> None:
 
 def test_an_index_that_is_damaged_is_not_kept(state_dir: Path) -> None:
     hurt(state_dir, MONTHS[1], spoil_one)
-    fold(state_dir / index.FILE)
-    spoil_table(state_dir / index.FILE)
+    fold(state_dir / queries.FILE)
+    spoil_table(state_dir / queries.FILE)
     assert salvage(state_dir).checkpoint is None
     assert checkpoint.every(state_dir) == []
     assert differences(state_dir) == []

@@ -12,15 +12,17 @@ import msgpack
 import pytest
 import zmq
 
-from indexer import encode, messages, times
-from indexer.entries import Accepted
-from indexer.errors import JournalError, StateError, UsageError
+from indexer.base import times
+from indexer.base.errors import JournalError, StateError, UsageError
 from indexer.feed import sockets as feed_sockets
 from indexer.feed import subscriber as feed_subscriber
 from indexer.feed.publisher import MOST_REPLAYED, FeedPublisher
 from indexer.feed.subscriber import REPLAY_LIMIT, TRIES, Subscriber
-from indexer.journal import Journal
-from indexer.messages import Message, Position
+from indexer.journal.journal import Journal
+from indexer.messages import encode
+from indexer.messages import types as messages
+from indexer.messages.entries import Accepted
+from indexer.messages.types import Message, Position
 
 from .. import samples
 from ..samples import NOW, decoded, new_package

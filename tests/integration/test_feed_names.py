@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import zmq
 
-from indexer import encode
 from indexer.feed.names import FeedNames, Source
 from indexer.feed.security import Connecting
 from indexer.feed.subscriber import TRIES, Subscriber
-from indexer.journal import Journal
-from indexer.messages import Position
+from indexer.journal.journal import Journal
+from indexer.messages import encode
+from indexer.messages.types import Position
 
 from ..samples import NOW
 from ..support import Feed, eventually, ipc_feed

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from indexer import database, filesystem, index, lock, notes, poison
-from indexer.errors import ForeignFileError, StateError
-from indexer.live import LiveFile
-from indexer.lock import Lock
-from indexer.piwheels.marks import FILE as MARKS
-from indexer.piwheels.marks import Marks
-from indexer.resumption import RESUME, Run
+from indexer.base import database, filesystem, lock, notes
+from indexer.base.errors import ForeignFileError, StateError
+from indexer.base.lock import Lock
+from indexer.check.resume import RESUME, Run
+from indexer.daemon.status_file import LiveFile
+from indexer.index import queries
+from indexer.messages import poison
+from indexer.piwheels.bridge.unsettled import FILE as MARKS
+from indexer.piwheels.bridge.unsettled import Marks
 from indexer.schema import index as schema
-from indexer.state import State
+from indexer.state.state import State
 
 pytestmark = pytest.mark.integration
 
@@ -192,7 +194,12 @@ def test_nothing_of_a_state_is_open_to_others(tmp_path: Path, umask: int) -> Non
     state.close()
     assert {mode(path) for path in [tmp_path / "state", *directories]} <= {0o750, 0o750 & ~umask}
     locks = {lock.FILE, RESUME, MARKS, poison.FILE}
-    assert {path.name for path in files} >= {*locks, index.FILE, f"{index.FILE}-wal", notes.CHECK}
+    assert {path.name for path in files} >= {
+        *locks,
+        queries.FILE,
+        f"{queries.FILE}-wal",
+        notes.CHECK,
+    }
     for path in files:
         if path.exists():
             assert mode(path) == (0o600 if path.name in locks else 0o640), path

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from indexer.interruption import Interruption
+from indexer.base.interruption import Interruption
 
 pytestmark = pytest.mark.integration
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from indexer import disk, times
-from indexer import journal as module
-from indexer.entries import Accepted, Entry, Identity, Lost, Refused, Row
-from indexer.errors import DecodeError, JournalError, NewerDatabaseError
-from indexer.journal import MAX_KEPT_BODY, MAX_KEPT_BYTES, Journal
-from indexer.journal_reader import JournalReader
-from indexer.messages import Message, Position
+from indexer.base import disk, times
+from indexer.base.errors import DecodeError, JournalError, NewerDatabaseError
+from indexer.journal import journal as module
+from indexer.journal.journal import MAX_KEPT_BODY, MAX_KEPT_BYTES, Journal
+from indexer.journal.reader import JournalReader
+from indexer.messages.entries import Accepted, Entry, Identity, Lost, Refused, Row
+from indexer.messages.types import Message, Position
 
 from .. import samples
 from ..samples import decoded

@@ -12,15 +12,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from indexer import decode, index, times
-from indexer.entries import Accepted, Lost
-from indexer.errors import DecodeError, PeerError, UsageError
-from indexer.journal_reader import JournalReader
-from indexer.messages import Position
-from indexer.piwheels import fill as module
-from indexer.piwheels.fill import Outcome, fill
-from indexer.piwheels.postgres import Source, hours_since
-from indexer.state import State
+from indexer.base import times
+from indexer.base.errors import DecodeError, PeerError, UsageError
+from indexer.index import queries
+from indexer.journal.reader import JournalReader
+from indexer.messages import decode
+from indexer.messages.entries import Accepted, Lost
+from indexer.messages.types import Position
+from indexer.piwheels.backfill import from_database as module
+from indexer.piwheels.backfill.from_database import Outcome, fill
+from indexer.piwheels.backfill.postgres import Source, hours_since
+from indexer.state.state import State
 
 from ..postgres import Server
 from ..samples import HASH, NOW
@@ -154,7 +156,7 @@ class Filler:
             state.close()
 
     def rows(self, sql: str) -> list[Any]:
-        connection = sqlite3.connect(self.directory / index.FILE)
+        connection = sqlite3.connect(self.directory / queries.FILE)
         found = connection.execute(sql).fetchall()
         connection.close()
         return found
@@ -324,7 +326,7 @@ def test_what_differs_is_mended(
     change: str, filled: Database, filler: Filler, tmp_path: Path
 ) -> None:
     filler()
-    connection = sqlite3.connect(filler.directory / index.FILE)
+    connection = sqlite3.connect(filler.directory / queries.FILE)
     connection.execute("DELETE FROM rewrites_pending")
     connection.commit()
     connection.close()
@@ -483,7 +485,7 @@ def test_connection_that_breaks_off(
     """What was taken is kept, and the next one goes on there."""
     monkeypatch.setattr(module, "PAGE", 1)
     monkeypatch.setattr(module, "BATCH", 1)
-    monkeypatch.setattr("indexer.piwheels.postgres.AT_ONCE", 1)
+    monkeypatch.setattr("indexer.piwheels.backfill.postgres.AT_ONCE", 1)
 
     def break_off(done: int, total: int) -> None:
         if done == 3:

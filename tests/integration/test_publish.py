@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from indexer import directories
-from indexer.errors import PublishError
-from indexer.publish import LOCK, Document, Publisher
+from indexer.base import directories
+from indexer.base.errors import PublishError
+from indexer.documents.publish import LOCK, Document, Publisher
 
 from ..support import contents
 
@@ -504,7 +504,7 @@ def test_output_path_that_may_not_be_written(output: Path) -> None:
 
 
 def test_only_one_process_publishes(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.publish.WAIT", 0.0)
+    monkeypatch.setattr("indexer.documents.publish.WAIT", 0.0)
     first, second = Publisher(output), Publisher(output)
     first.hold()
     with pytest.raises(PublishError, match="another process publishes there"):

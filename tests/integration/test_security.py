@@ -17,15 +17,16 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from indexer import clock, decode, encode, once_per, printable
-from indexer.entries import Accepted, Entry
-from indexer.errors import UsageError
-from indexer.feed import curve, peer, security, sockets
+from indexer.base import clock, once_per, printable
+from indexer.base.errors import UsageError
+from indexer.feed import connection, keys, security, sockets
 from indexer.feed.line import Line
 from indexer.feed.publisher import FeedPublisher
 from indexer.feed.security import Binding, Connecting, Gatekeeper
 from indexer.feed.subscriber import Subscriber
-from indexer.messages import Position
+from indexer.messages import decode, encode
+from indexer.messages.entries import Accepted, Entry
+from indexer.messages.types import Position
 
 from .. import samples
 from ..support import Feed, eventually, ipc_feed, tcp_feed
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.integration
 
 AS_ROOT = os.geteuid() == 0
 NOBODY = 65534
-SERVER, OURS, OTHERS = curve.make(), curve.make(), curve.make()
+SERVER, OURS, OTHERS = keys.make(), keys.make(), keys.make()
 GUARDED = Binding(SERVER, {OURS.public: "ours"})
 MAY_COME_IN = Connecting(OURS, SERVER.public)
 
@@ -51,9 +52,9 @@ def context() -> Iterator[zmq.Context[Any]]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong shows, and is tried again, at once."""
-    monkeypatch.setattr(peer, "PATIENCE", 0.0)
-    monkeypatch.setattr(peer, "LONGEST_WAIT", 0.05)
-    monkeypatch.setattr(peer, "OPEN_AGAIN", 1.0)
+    monkeypatch.setattr(connection, "PATIENCE", 0.0)
+    monkeypatch.setattr(connection, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(connection, "OPEN_AGAIN", 1.0)
 
 
 @contextmanager
@@ -328,7 +329,7 @@ def test_refused_keys_do_not_fill_the_log(
             assert ask(z85.decode(OTHERS.public)) == b"400"
         assert len(caplog.records) == 1
         now += once_per.INTERVAL
-        assert ask(z85.decode(curve.make().public)) == b"400"
+        assert ask(z85.decode(keys.make().public)) == b"400"
         assert len(caplog.records) == 2
         assert "(999 more were left out of the log before)" in caplog.messages[1]
     assert ask(z85.decode(OURS.public)) == b"200"
@@ -363,16 +364,16 @@ def test_nothing_is_left_of_a_guarded_publisher(
 def test_pair_in_its_files(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        curve.write(tmp_path / "master", OURS)
+        keys.write(tmp_path / "master", OURS)
     finally:
         os.umask(before)
     private, public = tmp_path / "master.key", tmp_path / "master.pub"
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     assert stat.S_IMODE(public.stat().st_mode) == 0o644
-    assert curve.read_private(private) == OURS
-    assert curve.read_public(str(public)) == OURS.public
-    assert curve.read_public(OURS.public.decode()) == OURS.public
-    assert curve.read_list(public) == {OURS.public: "master"}
+    assert keys.read_private(private) == OURS
+    assert keys.read_public(str(public)) == OURS.public
+    assert keys.read_public(OURS.public.decode()) == OURS.public
+    assert keys.read_list(public) == {OURS.public: "master"}
     assert OURS.private.decode() not in public.read_text()
 
 
@@ -380,27 +381,27 @@ def test_pair_in_its_files(tmp_path: Path) -> None:
 def test_pair_is_never_overwritten(exists: str, tmp_path: Path) -> None:
     (tmp_path / exists).write_text("precious")
     with pytest.raises(UsageError, match="it exists"):
-        curve.write(tmp_path / "master", OURS)
+        keys.write(tmp_path / "master", OURS)
     assert [path.name for path in tmp_path.iterdir()] == [exists]
     assert (tmp_path / exists).read_text() == "precious"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o620, 0o610, 0o604, 0o602, 0o601, 0o644])
 def test_private_key_that_others_may_use_is_refused(mode: int, tmp_path: Path) -> None:
-    curve.write(tmp_path / "master", OURS)
+    keys.write(tmp_path / "master", OURS)
     (tmp_path / "master.key").chmod(mode)
     with pytest.raises(UsageError, match=r"chmod 600 .*master\.key") as caught:
-        curve.read_private(tmp_path / "master.key")
+        keys.read_private(tmp_path / "master.key")
     assert f"{mode:04o}" in str(caught.value)
 
 
 def test_one_kind_of_key_is_not_taken_for_the_other(tmp_path: Path) -> None:
-    curve.write(tmp_path / "master", OURS)
+    keys.write(tmp_path / "master", OURS)
     private, public = tmp_path / "master.key", tmp_path / "master.pub"
     public.chmod(0o600)
     with pytest.raises(UsageError, match="holds no private key"):
-        curve.read_private(public)
-    for read in (curve.read_list, lambda path: curve.read_public(str(path))):
+        keys.read_private(public)
+    for read in (keys.read_list, lambda path: keys.read_public(str(path))):
         with pytest.raises(UsageError, match="private one") as caught:
             read(private)
         assert OURS.private.decode() not in str(caught.value)
@@ -427,7 +428,7 @@ def test_file_without_a_private_key(text: str, tmp_path: Path) -> None:
     file.touch(0o600)
     file.write_text(text)
     with pytest.raises(UsageError, match="holds no private key"):
-        curve.read_private(file)
+        keys.read_private(file)
 
 
 def test_list_of_keys(tmp_path: Path) -> None:
@@ -439,23 +440,23 @@ def test_list_of_keys(tmp_path: Path) -> None:
         f"#{SERVER.public.decode()} no more\n"
     )
     file.write_text(text)
-    assert curve.read_list(file) == {OURS.public: "the index, rack 3", OTHERS.public: ""}
+    assert keys.read_list(file) == {OURS.public: "the index, rack 3", OTHERS.public: ""}
     with pytest.raises(UsageError, match="2 keys"):
-        curve.read_public(str(file))
+        keys.read_public(str(file))
     file.write_text(f"{text}rubbish\n")
     with pytest.raises(UsageError, match=r"line 6 of .* is no public key"):
-        curve.read_list(file)
+        keys.read_list(file)
 
 
 def test_directory_of_keys(tmp_path: Path) -> None:
     directory = tmp_path / "subscribers"
     directory.mkdir()
     with pytest.raises(UsageError, match="no key in it"):
-        curve.read_list(directory)
-    curve.write(directory / "one", OURS)
-    curve.write(directory / "two", OTHERS)
+        keys.read_list(directory)
+    keys.write(directory / "one", OURS)
+    keys.write(directory / "two", OTHERS)
     (directory / "README").write_text("not a key")
-    assert curve.read_list(directory) == {OURS.public: "one", OTHERS.public: "two"}
+    assert keys.read_list(directory) == {OURS.public: "one", OTHERS.public: "two"}
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"# nobody\n", "directory", "pipe"])
@@ -468,16 +469,16 @@ def test_list_that_is_none(content: bytes | str | None, tmp_path: Path) -> None:
     elif isinstance(content, bytes):
         file.write_bytes(content)
     with pytest.raises(UsageError, match=r"subscribers[^$]*what to do: "):
-        curve.read_list(file)
+        keys.read_list(file)
     with pytest.raises(UsageError, match=r"subscribers[^$]*what to do: "):
-        curve.read_public(str(file))
+        keys.read_public(str(file))
 
 
 def test_path_is_not_taken_for_a_key() -> None:
     path = "/etc/piw-indexer/masters/the-publ1ch.pub"
-    assert curve.is_key(path), "it could be one"
+    assert keys.is_key(path), "it could be one"
     with pytest.raises(UsageError, match="No such file"):
-        curve.read_public(path)
+        keys.read_public(path)
 
 
 # tcp

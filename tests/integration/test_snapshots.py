@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import zmq
 
-from indexer import clock
-from indexer.entries import Accepted, Entry
-from indexer.piwheels import cbor, snapshots
+from indexer.base import clock
+from indexer.daemon.source import Tools
+from indexer.messages.entries import Accepted, Entry
+from indexer.piwheels import cbor
 from indexer.piwheels.compare import Comparer
-from indexer.piwheels.snapshots import Snapshots
-from indexer.source import Tools
-from indexer.state import State
+from indexer.piwheels.queues import snapshots
+from indexer.piwheels.queues.snapshots import Snapshots
+from indexer.state.state import State
 
 from .. import samples
 from ..master import Master, farm

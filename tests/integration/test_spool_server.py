@@ -16,12 +16,14 @@ import msgpack
 import pytest
 import zmq
 
-from indexer import clock, encode
-from indexer.entries import Accepted
-from indexer.feed import curve, spool_server
+from indexer.base import clock
+from indexer.feed import keys as curve
+from indexer.feed import spool_server
 from indexer.feed.publisher import Endpoint, Server, Spool
 from indexer.feed.spool_server import Options, SpoolServer
-from indexer.journal_reader import JournalReader
+from indexer.journal.reader import JournalReader
+from indexer.messages import encode
+from indexer.messages.entries import Accepted
 
 from .. import samples
 from ..samples import decoded
@@ -188,7 +190,7 @@ def test_it_ends_with_who_spools(tmp_path: Path, ipc: Feed) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from indexer import clock
+from indexer.base import clock
 from indexer.feed.publisher import Spool
 from indexer.feed.spool_server import Options, SpoolServer
 spool = Spool(Path({str(tmp_path / "spool")!r}), clock.now)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from indexer import index, lock, state
-from indexer.entries import Accepted, Entry, Refused
-from indexer.errors import DecodeError, StateError
-from indexer.messages import Position
-from indexer.state import State
+from indexer.base import lock
+from indexer.base.errors import DecodeError, StateError
+from indexer.index import queries
+from indexer.messages.entries import Accepted, Entry, Refused
+from indexer.messages.types import Position
+from indexer.state import state
+from indexer.state.state import State
 
 from .. import samples
 from ..samples import decoded, new_package
@@ -50,7 +52,7 @@ THREE = ["package-1", "package-2", "package-3"]
 
 def test_what_is_taken_is_journaled_and_applied(directory: Path) -> None:
     found = opened(directory)
-    assert (found.journal.serial, index.applied_serial(found.connection)) == (3, 3)
+    assert (found.journal.serial, queries.applied_serial(found.connection)) == (3, 3)
     assert packages(found) == THREE
     assert found.take(entries(2, 3)) == []
     assert found.take([]) == []
@@ -90,7 +92,7 @@ def test_batch_that_could_not_be_applied_is_applied_with_the_next(directory: Pat
 
 @pytest.mark.parametrize("how", ["gone", "garbage", "another journal's", "behind its beginning"])
 def test_index_that_cannot_be_used_is_made_anew(how: str, directory: Path, tmp_path: Path) -> None:
-    path = directory / index.FILE
+    path = directory / queries.FILE
     match how:
         case "gone":
             path.unlink()
@@ -100,7 +102,7 @@ def test_index_that_cannot_be_used_is_made_anew(how: str, directory: Path, tmp_p
             other = opened(tmp_path / "other")
             other.take(entries(7))
             other.close()
-            path.write_bytes((tmp_path / "other" / index.FILE).read_bytes())
+            path.write_bytes((tmp_path / "other" / queries.FILE).read_bytes())
         case "behind its beginning":
             connection = sqlite3.connect(path)
             with connection:
@@ -109,7 +111,7 @@ def test_index_that_cannot_be_used_is_made_anew(how: str, directory: Path, tmp_p
             connection.close()
     found = opened(directory)
     assert packages(found) == THREE
-    assert index.applied_serial(found.connection) == 3
+    assert queries.applied_serial(found.connection) == 3
     found.close()
 
 
@@ -119,7 +121,7 @@ def test_rebuild_replaces_whatever_there_is(directory: Path) -> None:
     found.close()
     found = opened(directory, rebuild=True)
     assert packages(found) == THREE
-    assert {path.name for path in directory.iterdir()} >= {index.FILE, "journal", "lock"}
+    assert {path.name for path in directory.iterdir()} >= {queries.FILE, "journal", "lock"}
     assert not (directory / state.NEW_INDEX).exists()
     found.close()
 
@@ -137,22 +139,22 @@ def test_rebuild_that_was_interrupted_leaves_the_index(directory: Path) -> None:
 def test_present_index_stays_until_the_new_one_is_complete(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = (directory / index.FILE).read_bytes()
+    before = (directory / queries.FILE).read_bytes()
 
     def stop(*arguments: object) -> None:
-        assert (directory / index.FILE).read_bytes() == before
+        assert (directory / queries.FILE).read_bytes() == before
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         State(directory, "test", lambda: samples.NOW, stop, rebuild=True)
-    assert (directory / index.FILE).read_bytes() == before
+    assert (directory / queries.FILE).read_bytes() == before
     found = opened(directory)
     assert packages(found) == THREE
     found.close()
 
 
 def test_index_ahead_of_the_journal_is_refused(directory: Path) -> None:
-    connection = sqlite3.connect(directory / index.FILE)
+    connection = sqlite3.connect(directory / queries.FILE)
     with connection:
         connection.execute("UPDATE state SET value = 9 WHERE key = 'applied_serial'")
     connection.close()
@@ -174,7 +176,7 @@ def test_retry(directory: Path) -> None:
 
 def test_index_says_which_journal_it_was_made_from(directory: Path) -> None:
     found = opened(directory)
-    assert index.get(found.connection, "journal_id", "") == found.journal.journal_id != ""
+    assert queries.get(found.connection, "journal_id", "") == found.journal.journal_id != ""
     found.close()
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import zmq
 
-from indexer import index as indexes
-from indexer import times
-from indexer.entries import Entry, Refused
-from indexer.errors import StateError, UsageError
-from indexer.journal import Journal
-from indexer.piwheels import status_feed
-from indexer.piwheels.status_feed import StatusFeed
-from indexer.source import Source, Tools
+from indexer.base import times
+from indexer.base.errors import StateError, UsageError
+from indexer.daemon.source import Source, Tools
+from indexer.index import queries as indexes
+from indexer.journal.journal import Journal
+from indexer.messages.entries import Entry, Refused
+from indexer.piwheels.farm import status_queue as status_feed
+from indexer.piwheels.farm.status_queue import StatusFeed
 
 from .. import captured
 from ..status_master import BEGINNING, Master, Message, frames

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from indexer import decode, times
-from indexer.piwheels import farm_store
-from indexer.piwheels.farm_picture import MasterPicture, Picture, SlavePicture
-from indexer.piwheels.farm_store import rows
-from indexer.piwheels.status_messages import Build, MasterHello, MasterStats, SlaveHello, SlaveStats
+from indexer.base import times
+from indexer.messages import decode
+from indexer.piwheels.farm import store
+from indexer.piwheels.farm.messages import Build, MasterHello, MasterStats, SlaveHello, SlaveStats
+from indexer.piwheels.farm.picture import MasterPicture, Picture, SlavePicture
+from indexer.piwheels.farm.store import rows
 from indexer.schema import index as schema
 
 from .. import samples
@@ -121,7 +122,7 @@ def slave(number: int, first_seen: str | None, **changes: Any) -> SlavePicture:
 def show(index: Index, *slaves: SlavePicture) -> None:
     """Keep a farm in the index."""
     picture = Picture(samples.NOW, MasterPicture(samples.NOW, None, None), slaves, ())
-    farm_store.write(index.connection, farm_store.read(index.connection), rows("ipc:///q", picture))
+    store.write(index.connection, store.read(index.connection), rows("ipc:///q", picture))
 
 
 def test_farm_of_slaves_that_are_there(index: Index) -> None:
@@ -166,14 +167,14 @@ def test_what_is_kept_of_the_farm_comes_back(index: Index) -> None:
     stats = MasterStats(0, 1, counts, 1.5, 2, (), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0.5, 0.0)
     for master in (MasterPicture(0, hello, stats), MasterPicture(0, None, None)):
         picture = Picture(0, master, (one, two), ())
-        before = farm_store.read(index.connection)
-        farm_store.write(index.connection, before, rows("ipc:///q", picture))
-        found = farm_store.read(index.connection)
+        before = store.read(index.connection)
+        store.write(index.connection, before, rows("ipc:///q", picture))
+        found = store.read(index.connection)
         assert found == rows("ipc:///q", picture)
-        assert farm_store.pictures(found, "ipc:///q") == (master, (one, two))
-        assert farm_store.pictures(found, "ipc:///other") == (None, ())
-    farm_store.clear(index.connection)
-    assert farm_store.read(index.connection) == farm_store.NO_ROWS
+        assert store.pictures(found, "ipc:///q") == (master, (one, two))
+        assert store.pictures(found, "ipc:///other") == (None, ())
+    store.clear(index.connection)
+    assert store.read(index.connection) == store.NO_ROWS
 
 
 def test_only_what_changed_is_written(index: Index) -> None:

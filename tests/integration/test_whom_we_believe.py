@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import zmq
 
-from indexer.errors import PeerError, UsageError
+from indexer.base.errors import PeerError, UsageError
 from indexer.feed import ipc, line
 from indexer.feed.line import Line
 from indexer.feed.security import Binding, Connecting

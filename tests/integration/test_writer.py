@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from indexer import counters, database, pending, times, writer
-from indexer.errors import PublishError
-from indexer.publish import Publisher
-from indexer.writer import Writer
+from indexer.base import database, times
+from indexer.base.errors import PublishError
+from indexer.documents import writer
+from indexer.documents.publish import Publisher
+from indexer.documents.writer import Writer
+from indexer.index import downloads, pending
 
 from .. import samples
 from ..samples import log_build, log_download, message, new_name, new_package
@@ -216,7 +218,7 @@ def test_counters_are_due_when_the_window_moved(output: Output, index: Index) ->
         index.connection, index.path, output.publisher, URL, START + 60 * 24 * 3600
     )
     assert (output.output / "packages.json").read_bytes() == b'[["numpy",0,1]]'
-    assert counters.window_start(index.connection) == START + 60 * 24 * 3600
+    assert downloads.window_start(index.connection) == START + 60 * 24 * 3600
 
 
 def test_what_changed_while_packages_json_was_written_is_still_due(

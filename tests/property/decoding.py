@@ -7,8 +7,8 @@ from typing import Any
 
 from voluptuous import MultipleInvalid
 
-from indexer import decode
-from indexer.errors import DecodeError
+from indexer.base.errors import DecodeError
+from indexer.messages import decode
 
 RECEIVED = 1_700_000_000_000_000
 DECODERS: dict[str, Callable[[bytes], object]] = {

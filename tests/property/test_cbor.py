@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.errors import DecodeError
+from indexer.base.errors import DecodeError
 from indexer.piwheels import cbor
 from indexer.schema import piwheels as schema
 from indexer.schema.messages import Validator

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import decode, names
-from indexer.entries import Accepted, Entry
-from indexer.errors import DecodeError, PublishError
-from indexer.messages import Position
-from indexer.publish import Publisher
-from indexer.quarantine import refused
+from indexer.base import names
+from indexer.base.errors import DecodeError, PublishError
+from indexer.documents.publish import Publisher
+from indexer.messages import decode
+from indexer.messages.entries import Accepted, Entry
+from indexer.messages.redact import refused
+from indexer.messages.types import Position
 
 from . import strategies as s
 from .profiles import examples

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import decode, encode
-from indexer.errors import DecodeError
-from indexer.messages import Position
+from indexer.base.errors import DecodeError
+from indexer.messages import decode, encode
+from indexer.messages.types import Position
 
 from . import strategies as s
 from .decoding import DECODERS, RECEIVED, check_decoders, check_error, check_schemas

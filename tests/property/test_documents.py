@@ -21,9 +21,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import database, directories, index, pending, render, times, writer
-from indexer.publish import Publisher
-from indexer.writer import Writer, Written
+from indexer.base import database, directories, times
+from indexer.documents import render, writer
+from indexer.documents.publish import Publisher
+from indexer.documents.writer import Writer, Written
+from indexer.index import pending, queries
 
 from . import strategies as s
 from .model import SITE, Model
@@ -319,7 +321,7 @@ def test_a_document_does_not_depend_on_the_order_of_rows(
 
     with world() as here:
         here.take(history)
-        abis = index.load_abis(here.state.connection)
+        abis = queries.load_abis(here.state.connection)
         other_abis = abis._replace(
             fits={
                 tags: dict(shuffled(list(fits.items())))
@@ -327,7 +329,7 @@ def test_a_document_does_not_depend_on_the_order_of_rows(
             }
         )
         for (package,) in here.view("SELECT package FROM packages"):
-            rows = index.load_project(here.state.connection, package)
+            rows = queries.load_project(here.state.connection, package)
             assert rows is not None
             other = rows._replace(
                 versions=shuffled(rows.versions),

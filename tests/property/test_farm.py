@@ -18,11 +18,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from indexer import times
-from indexer.piwheels import farm_store, farm_view, status_messages
-from indexer.piwheels.farm import MOST_SLAVES, Farm
-from indexer.piwheels.farm_picture import Finished, Picture
-from indexer.piwheels.status_messages import (
+from indexer.base import times
+from indexer.base.times import SECOND
+from indexer.piwheels.farm import messages, store, view
+from indexer.piwheels.farm.farm import MOST_SLAVES, Farm
+from indexer.piwheels.farm.messages import (
     Build,
     MasterHello,
     MasterStats,
@@ -30,7 +30,7 @@ from indexer.piwheels.status_messages import (
     SlaveHello,
     SlaveStats,
 )
-from indexer.times import SECOND
+from indexer.piwheels.farm.picture import Finished, Picture
 
 from ..status_master import Master, Message, frames
 from ..status_master import Slave as TrueSlave
@@ -51,7 +51,7 @@ class Listener:
 
     def hear(self, said: list[Message]) -> None:
         for frame in frames(said):
-            self.ended += self.farm.hear(status_messages.decode([frame]), self.now)
+            self.ended += self.farm.hear(messages.decode([frame]), self.now)
 
     def tick(self) -> None:
         self.ended += self.farm.tick(self.now)
@@ -220,10 +220,10 @@ class FarmMachine(RuleBasedStateMachine):
     def first_restarts(self) -> None:
         """What it has stored is what it begins with."""
         before = self.first
-        rows = farm_store.rows(QUEUE, before.picture)
+        rows = store.rows(QUEUE, before.picture)
         self.first = Listener(start=before.now)
         self.first.ended = before.ended
-        master, slaves = farm_store.pictures(rows, QUEUE)
+        master, slaves = store.pictures(rows, QUEUE)
         wall_clock = before.picture.at if before.picture.master else 0
         self.first.farm.restore(master, slaves, before.now, wall_clock)
 
@@ -308,7 +308,7 @@ _said: st.SearchStrategy[tuple[str, Any]] = st.one_of(
     st.tuples(st.just("BUILD"), st.builds(Build, _text, _text)),
     st.tuples(st.just("SEND"), st.one_of(_text, st.just("a_b-1.0-py3-none-any.whl"))),
 )
-_message: st.SearchStrategy[status_messages.Message] = st.one_of(
+_message: st.SearchStrategy[messages.Message] = st.one_of(
     st.builds(MasterHello, _time, *[_text] * 5),
     st.builds(
         MasterStats,
@@ -322,7 +322,7 @@ _message: st.SearchStrategy[status_messages.Message] = st.one_of(
 @examples(100)
 @given(st.lists(st.tuples(st.integers(0, 10**9), _message), max_size=30))
 def test_whatever_is_said_there_is_a_picture(
-    said: list[tuple[int, status_messages.Message]],
+    said: list[tuple[int, messages.Message]],
 ) -> None:
     farm, now = Farm(), 0
     for later, message in said:
@@ -330,12 +330,12 @@ def test_whatever_is_said_there_is_a_picture(
         farm.hear(message, now)
         farm.tick(now)
         picture = farm.picture(now)
-        assert orjson.loads(orjson.dumps(farm_view.as_data(picture)))["slaves"] is not None
-        rows = farm_store.rows(QUEUE, picture)
-        master, slaves = farm_store.pictures(rows, QUEUE)
+        assert orjson.loads(orjson.dumps(view.as_data(picture)))["slaves"] is not None
+        rows = store.rows(QUEUE, picture)
+        master, slaves = store.pictures(rows, QUEUE)
         assert master is not None
         again = Picture(picture.at, master, slaves, ())
-        assert farm_store.rows(QUEUE, again) == rows, "what is stored comes back"
+        assert store.rows(QUEUE, again) == rows, "what is stored comes back"
         Farm().restore(master, slaves, now, picture.at)
 
 

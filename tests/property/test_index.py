@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import counters, decode, state
-from indexer.entries import Accepted, Entry, Refused
-from indexer.errors import DecodeError
-from indexer.messages import Position
+from indexer.base.errors import DecodeError
+from indexer.index import downloads
+from indexer.messages import decode
+from indexer.messages.entries import Accepted, Entry, Refused
+from indexer.messages.types import Position
+from indexer.state import state
 
 from . import strategies as s
 from .profiles import examples
@@ -50,7 +52,7 @@ def test_any_batches_and_restarts_leave_the_rows_of_a_rebuild(
 ) -> None:
     with (
         world() as here,
-        mock.patch.object(counters, "_MOST_COUNTERS", counters_kept),
+        mock.patch.object(downloads, "_MOST_COUNTERS", counters_kept),
         mock.patch.object(state, "BATCH", batch),
     ):
         for what, argument in script:
@@ -81,7 +83,7 @@ def test_the_size_of_batches_does_not_matter(
     with (
         world() as at_once,
         world() as in_parts,
-        mock.patch.object(counters, "_MOST_COUNTERS", kept),
+        mock.patch.object(downloads, "_MOST_COUNTERS", kept),
     ):
         at_once.move_window(now)
         at_once.take(history)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from indexer import config, installation
-from indexer.errors import UsageError
-from indexer.installation import Machine, Setting
+from indexer.base import options
+from indexer.base.errors import UsageError
+from indexer.install import files as installation
+from indexer.install.files import Machine, Setting
 
 from .profiles import examples
 
@@ -122,6 +123,6 @@ def test_what_a_master_has_configured(settings: dict[str, str], place: str) -> N
         assert all(line.isprintable() for line in written.splitlines())
         ours = Path(directory, "piw-indexer.conf")
         ours.write_text(written)
-        found = config.read_file(ours)
+        found = options.read_file(ours)
     assert found.keys() <= {"output_path", "status_queue", "db_queue"}
     assert found["output_path"] == PLAIN.output_path

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import decode
-from indexer.errors import DecodeError
+from indexer.base.errors import DecodeError
+from indexer.messages import decode
 
 from ..json_schemas import CLOSED, VALIDATORS, faults
 from . import strategies as s

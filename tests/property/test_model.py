@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import index, tags
+from indexer.index import queries, tags
 
 from . import strategies as s
 from .model import EPOCH, Model, fit
@@ -58,7 +58,7 @@ def test_documents_and_counters_are_those_of_the_model(
             model.apply(message)
         here.publish(now)
         assert unzipped(tree(here.output)) == expected_tree(model, now)
-        assert index.get(here.state.connection, "no_wheels", 0) == model.no_wheels
+        assert queries.get(here.state.connection, "no_wheels", 0) == model.no_wheels
         hours = here.view(
             "SELECT package, hour, downloads FROM download_hours JOIN download_counts USING"
             " (counter_id)"

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import printable
+from indexer.base import printable
 
 pytestmark = pytest.mark.property
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import decode, encode, times
-from indexer.messages import Message, Position
+from indexer.base import times
+from indexer.messages import decode, encode
+from indexer.messages.types import Message, Position
 
 from . import strategies as s
 

@@ -16,11 +16,11 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import decode, encode
-from indexer.entries import Accepted, Claimed, Lost, Refused
 from indexer.feed import sockets, subscriber
 from indexer.feed.subscriber import Subscriber
-from indexer.messages import Position
+from indexer.messages import decode, encode
+from indexer.messages.entries import Accepted, Claimed, Lost, Refused
+from indexer.messages.types import Position
 
 from . import strategies as s
 from .profiles import examples

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import times, writer, writer_process
-from indexer.writer_process import Options, WriterHandle
+from indexer.base import times
+from indexer.daemon import writer as writer_process
+from indexer.daemon.writer import Options, WriterHandle
+from indexer.documents import writer
 
 from . import strategies as s
 from .model import SITE

@@ -11,11 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from indexer import counters, database, decode, index, pending, times, writer
-from indexer.entries import Accepted
-from indexer.messages import Position
-from indexer.publish import Publisher
-from indexer.state import State, replay
+from indexer.base import database, times
+from indexer.documents import writer
+from indexer.documents.publish import Publisher
+from indexer.index import downloads, pending, queries
+from indexer.messages import decode
+from indexer.messages.entries import Accepted
+from indexer.messages.types import Position
+from indexer.state.state import State, replay
 
 from . import strategies as s
 from .model import SITE
@@ -106,7 +109,7 @@ class World:
 
     def move_window(self, now: datetime) -> None:
         with database.transaction(self.state.connection):
-            counters.move_window(self.state.connection, times.window_start(microseconds(now)))
+            downloads.move_window(self.state.connection, times.window_start(microseconds(now)))
 
     def publish(self, now: datetime, *, everything: bool = False) -> int:
         return writer.publish_pending(
@@ -127,9 +130,9 @@ class World:
         path = self.root / "rebuilt.db"
         fresh = replay(self.state.journal, path, self.state.journal.serial)
         try:
-            start = counters.window_start(self.state.connection)
+            start = downloads.window_start(self.state.connection)
             with database.transaction(fresh):
-                counters.move_window(fresh, start)
+                downloads.move_window(fresh, start)
             yield fresh
         finally:
             fresh.close()
@@ -156,7 +159,7 @@ class World:
         return self.state.connection.execute(select).fetchall()
 
     def applied_serial(self) -> int:
-        return index.applied_serial(self.state.connection)
+        return queries.applied_serial(self.state.connection)
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer import elements
 from indexer.feed import publisher, sockets, spool_server, subscriber
-from indexer.piwheels import log_forward, log_relay, oracle, status_feed
+from indexer.messages import elements
+from indexer.piwheels.farm import status_queue
+from indexer.piwheels.queues import log_forward, log_queue, oracle
 
 pytestmark = pytest.mark.unit
 
@@ -44,11 +45,11 @@ SHARES = {
     "messages before their turn": subscriber.MAX_EARLY_BYTES,
     "one replayed message, unpacked and read": unpacked(sockets.MAX_MESSAGE),
     "the messages of a commit, read": commit(subscriber.MAX_BATCH_BYTES, sockets.MAX_PUBLISHED),
-    "log entries that wait to be taken": log_relay.MAX_QUEUED * log_relay.MAX_FRAME,
-    "log entries that wait for the journal and the master": log_relay.MAX_WAITING
+    "log entries that wait to be taken": log_queue.MAX_QUEUED * log_queue.MAX_FRAME,
+    "log entries that wait for the journal and the master": log_queue.MAX_WAITING
     + log_forward.MAX_WAITING,
-    "the log entries of a commit, read": commit(log_relay.MAX_BATCH_BYTES, log_relay.MAX_FRAME),
-    "status messages that wait": status_feed.MAX_QUEUED * status_feed.MAX_FRAME,
+    "the log entries of a commit, read": commit(log_queue.MAX_BATCH_BYTES, log_queue.MAX_FRAME),
+    "status messages that wait": status_queue.MAX_QUEUED * status_queue.MAX_FRAME,
     "one answer of the database queue, unpacked": unpacked(oracle.MAX_ANSWER),
 }
 
@@ -67,7 +68,8 @@ def test_no_bound_is_forgotten() -> None:
     named = {f"{module}.{name}" for _, _, module, name in _BOUND.findall(TEXT)}
     for module in (
         *("feed.sockets", "feed.publisher", "feed.subscriber", "feed.spool_server"),
-        *("piwheels.log_relay", "piwheels.log_forward", "piwheels.status_feed", "journal"),
+        *("piwheels.queues.log_queue", "piwheels.queues.log_forward"),
+        *("piwheels.farm.status_queue", "journal.journal"),
     ):
         defined = vars(importlib.import_module(f"indexer.{module}"))
         own = {f"{module}.{name}" for name in defined if name.startswith("MAX_")}

@@ -10,7 +10,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from indexer.errors import DecodeError
+from indexer.base.errors import DecodeError
 from indexer.piwheels import cbor
 from indexer.schema import piwheels as schema
 from indexer.schema.messages import Validator

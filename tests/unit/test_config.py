@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click import BadParameter
 
-from indexer import config
-from indexer.errors import UsageError
+from indexer.base import options
+from indexer.base.errors import UsageError
 
 pytestmark = pytest.mark.unit
 
@@ -28,12 +28,12 @@ def test_file_of_piwheels_alone(file: Path) -> None:
         "[slave]\n"
         "master=10.0.0.1\n"
     )
-    assert config.read_file(file) == {}
+    assert options.read_file(file) == {}
 
 
 def test_empty_file(file: Path) -> None:
     file.write_text("")
-    assert config.read_file(file) == {}
+    assert options.read_file(file) == {}
 
 
 def test_types(file: Path) -> None:
@@ -46,7 +46,7 @@ def test_types(file: Path) -> None:
         "  tcp://b:1\n"
         "Site-URL = https://x.org  \n"
     )
-    assert config.read_file(file) == {
+    assert options.read_file(file) == {
         "state_dir": Path("/srv/x"),
         "settle": 2.0,
         "changes_queue": ["ipc:///a", "tcp://b:1"],
@@ -62,7 +62,7 @@ def test_a_value_is_of_one_line(file: Path, text: str) -> None:
     """What it is copied to would have another line, which somebody else chose."""
     file.write_text(f"[indexer]\n{text}\n")
     with pytest.raises(UsageError, match="line break or another control character") as error:
-        config.read_file(file)
+        options.read_file(file)
     assert "\x1b" not in str(error.value)
 
 
@@ -75,20 +75,20 @@ def test_paths_are_from_the_root(file: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     (file.parent / "their.pub").touch()
     here = file.parent
-    assert config.read_file(file) == {
+    assert options.read_file(file) == {
         "output_path": here / "site",
         "curve_key": here / "my.key",
         "curve_server_key": [f"{here}/their.pub", "other"],
         "log_queue": f"ipc://{here}/logger",
         "changes_queue": ["ipc:///a", "ipc://@abstract", "tcp://b:1"],
     }
-    assert config.as_typed(here / "site" / "project") == Path("site/project")
-    assert config.as_typed(Path("/elsewhere")) == Path("/elsewhere")
+    assert options.as_typed(here / "site" / "project") == Path("site/project")
+    assert options.as_typed(Path("/elsewhere")) == Path("/elsewhere")
 
 
 def test_keys_of_a_default_section_are_not_ours(file: Path) -> None:
     file.write_text("[DEFAULT]\ndsn = x\n[indexer]\nsettle = 1\n")
-    assert config.read_file(file) == {"settle": 1.0}
+    assert options.read_file(file) == {"settle": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_keys_of_a_default_section_are_not_ours(file: Path) -> None:
 def test_errors_say_file_field_value_and_reason(text: str, says: list[str], file: Path) -> None:
     file.write_text(text.replace("{file}", str(file)))
     with pytest.raises(UsageError) as error:
-        config.read_file(file)
+        options.read_file(file)
     assert error.value.exit_status == 2
     assert error.value.remedy
     for part in [str(file), *says]:
@@ -114,7 +114,7 @@ def test_errors_say_file_field_value_and_reason(text: str, says: list[str], file
 
 def test_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Is a directory"):
-        config.read_file(tmp_path)
+        options.read_file(tmp_path)
 
 
 def test_one_file_with_a_master(file: Path) -> None:
@@ -123,7 +123,7 @@ def test_one_file_with_a_master(file: Path) -> None:
     _, _, sample = document.read_text().partition("```ini\n")
     sample, _, _ = sample.partition("```")
     file.write_text(sample)
-    ours = config.read_file(file)
+    ours = options.read_file(file)
     lines = [line.partition(" = ") for line in sample.splitlines() if " = " in line]
     masters = {name: value for name, _, value in lines}
     assert ours["log_queue"] != masters["log-queue"] == ours["log_forward"]
@@ -134,8 +134,8 @@ def test_one_file_with_a_master(file: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", "\u202e", "x" * 101, "file:abc"])
 def test_a_name_that_no_subscriber_takes_is_refused(name: str) -> None:
     with pytest.raises(BadParameter, match="is not a name of a feed"):
-        config.FeedType().convert(name, None, None)
+        options.FeedType().convert(name, None, None)
 
 
 def test_the_longest_name_of_a_feed() -> None:
-    assert config.FeedType().convert("ä" * 100, None, None) == "ä" * 100
+    assert options.FeedType().convert("ä" * 100, None, None) == "ä" * 100

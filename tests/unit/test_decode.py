@@ -10,10 +10,12 @@ import msgpack
 import orjson
 import pytest
 
-from indexer import decode, messages, times
-from indexer.decode import End, Gone, ReplayRequest
-from indexer.errors import DecodeError
-from indexer.messages import Position
+from indexer.base import times
+from indexer.base.errors import DecodeError
+from indexer.messages import decode
+from indexer.messages import types as messages
+from indexer.messages.decode import End, Gone, ReplayRequest
+from indexer.messages.types import Position
 from indexer.schema.messages import MAX_INTEGER
 
 from .. import samples

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import decode, elements
-from indexer.errors import DecodeError
-from indexer.messages import Position
+from indexer.base.errors import DecodeError
+from indexer.messages import decode, elements
+from indexer.messages.types import Position
 from indexer.piwheels import cbor
 
 pytestmark = pytest.mark.unit
@@ -83,8 +83,8 @@ FRAMES = {
 }
 PROBE = """
 import resource, sys
-from indexer import decode, elements
-from indexer.errors import DecodeError
+from indexer.messages import decode, elements
+from indexer.base.errors import DecodeError
 from indexer.piwheels import cbor
 frame = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -7,8 +7,10 @@ import itertools
 import msgpack
 import pytest
 
-from indexer import decode, encode, messages, times
-from indexer.messages import Position
+from indexer.base import times
+from indexer.messages import decode, encode
+from indexer.messages import types as messages
+from indexer.messages.types import Position
 
 from .. import samples
 from ..samples import NOW, Envelope, decoded

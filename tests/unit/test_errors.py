@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from indexer import errors
+from indexer.base import errors
 
 pytestmark = pytest.mark.unit
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from indexer import times
-from indexer.piwheels import farm_view, status_messages
-from indexer.piwheels.farm import BUSY_TIMEOUT, GRACE, Farm
-from indexer.piwheels.farm_picture import EMPTY, Finished, Picture, SlavePicture
-from indexer.piwheels.status_messages import Build, SlaveStats
-from indexer.times import SECOND
+from indexer.base import times
+from indexer.base.times import SECOND
+from indexer.piwheels.farm import messages, view
+from indexer.piwheels.farm.farm import BUSY_TIMEOUT, GRACE, Farm
+from indexer.piwheels.farm.messages import Build, SlaveStats
+from indexer.piwheels.farm.picture import EMPTY, Finished, Picture, SlavePicture
 
 from .. import captured
 from ..status_master import BEGINNING, Master, Message, frames
@@ -30,7 +30,7 @@ class Watched:
 
     def hear(self, said: list[Message]) -> None:
         for frame in frames(said):
-            message = status_messages.decode([frame])
+            message = messages.decode([frame])
             self.ended += self.farm.hear(message, self.now)
 
     @property
@@ -80,7 +80,7 @@ def life(until: str) -> tuple[Picture, list[Finished]]:
         if times.from_datetime(one.at) > at(until):
             break
         now = times.from_datetime(one.at) - 10**15
-        ended += farm.tick(now) + farm.hear(status_messages.decode([one.frame]), now)
+        ended += farm.tick(now) + farm.hear(messages.decode([one.frame]), now)
     return farm.picture(now), ended
 
 
@@ -335,7 +335,7 @@ def test_clocks_that_disagree() -> None:
     master = Master(BEGINNING + timedelta(days=400))
     farm = Farm()
     for frame in frames([*master.hello(), *master.join(), *master.idle(1), *master.stats()]):
-        farm.hear(status_messages.decode([frame]), 5 * SECOND)
+        farm.hear(messages.decode([frame]), 5 * SECOND)
     farm.tick(20 * SECOND)
     picture = farm.picture(20 * SECOND)
     assert picture.at == times.from_datetime(master.now) + 15 * SECOND
@@ -352,7 +352,7 @@ def test_a_master_whose_clock_goes_back(watched: Watched) -> None:
     for seconds in range(0, 1000, 10):
         watched.master.now += timedelta(seconds=10)
         for frame in frames([*watched.master.idle(1), *watched.master.stats()]):
-            farm.hear(status_messages.decode([frame]), ours + seconds * SECOND)
+            farm.hear(messages.decode([frame]), ours + seconds * SECOND)
         farm.tick(ours + seconds * SECOND)
     picture = farm.picture(ours + 990 * SECOND)
     assert [one.slave_id for one in picture.slaves] == [1]
@@ -366,10 +366,10 @@ def test_the_end_of_all_calendars() -> None:
     farm = Farm()
     last = datetime.max.replace(tzinfo=UTC)
     for frame in frames([("SLAVE", [1, last, "SLEEP", False])]):
-        farm.hear(status_messages.decode([frame]), 0)
+        farm.hear(messages.decode([frame]), 0)
     picture = farm.picture(10 * SECOND)
     assert picture.at == times.LATEST
-    assert farm_view.as_data(picture)["at"].startswith("9999-12-31")
+    assert view.as_data(picture)["at"].startswith("9999-12-31")
 
 
 # After a restart of ours
@@ -389,7 +389,7 @@ def test_what_was_known_before_is_known_again(watched: Watched) -> None:
     assert picture.master == before.master
     watched.master.now = times.to_datetime(round(later))
     (frame,) = frames(watched.master.built(1))
-    (ended,) = again.hear(status_messages.decode([frame]), 0)
+    (ended,) = again.hear(messages.decode([frame]), 0)
     assert (ended.package, ended.outcome) == ("a", "fail")
     assert ended.began == before.slaves[0].since
 
@@ -405,7 +405,7 @@ def _alerts(**changes: Any) -> list[str]:
             stats = stats._replace(**{name: value})
         else:
             slave = slave._replace(**{name: value})
-    return farm_view.alerts(slave._replace(stats=stats), 0)
+    return view.alerts(slave._replace(stats=stats), 0)
 
 
 @pytest.mark.parametrize(
@@ -443,13 +443,13 @@ def test_alerts(changes: dict[str, Any], alerts: list[str]) -> None:
     ],
 )
 def test_boards(revision: str, machine: str) -> None:
-    assert farm_view.board(revision) == machine
+    assert view.board(revision) == machine
 
 
 def test_an_alert_of_silence(watched: Watched) -> None:
     watched.hear(watched.master.join())
     watched.wait(BUSY_TIMEOUT / 2 + 1)
-    data = farm_view.as_data(watched.picture)
+    data = view.as_data(watched.picture)
     assert data["slaves"][0]["alerts"] == ["silent for 151 s"]
 
 
@@ -457,7 +457,7 @@ def test_the_farm_as_data(watched: Watched) -> None:
     watched.hear(watched.master.join("pi", slow=timedelta(seconds=1.5)))
     watched.hear(watched.master.idle(1, ["a", "1"]))
     watched.hear(watched.master.stats())
-    data = farm_view.as_data(watched.picture)
+    data = view.as_data(watched.picture)
     assert data["at"] == "2026-11-22T14:15:13.023173+00:00"
     (slave,) = data["slaves"]
     assert slave["label"] == "pi"
@@ -469,4 +469,4 @@ def test_the_farm_as_data(watched: Watched) -> None:
     assert data["master"]["label"] == "vm"
     assert data["master"]["stats"]["builds_pending"] == {"cp311": 2, "cp39": 0}
     assert data["finished"] == []
-    assert farm_view.as_data(EMPTY) == {"at": None, "master": None, "slaves": [], "finished": []}
+    assert view.as_data(EMPTY) == {"at": None, "master": None, "slaves": [], "finished": []}

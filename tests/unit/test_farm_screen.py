@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from indexer import farm_screen, screen_parts
-from indexer.piwheels import farm_view
-from indexer.piwheels.farm_picture import EMPTY
+from indexer.piwheels.farm import view
+from indexer.piwheels.farm.picture import EMPTY
+from indexer.screens import farm as farm_screen
+from indexer.screens import parts
 
 from ..status_master import Master
 from .test_farm import Watched, life
@@ -46,7 +47,7 @@ def watched() -> Watched:
 
 
 def farm(watched: Watched) -> dict[str, Any]:
-    return farm_view.as_data(watched.picture)
+    return view.as_data(watched.picture)
 
 
 def test_the_whole_screen(watched: Watched) -> None:
@@ -104,7 +105,7 @@ def test_what_is_not_known() -> None:
 
 
 def test_nothing_at_all() -> None:
-    data = farm_view.as_data(EMPTY)
+    data = view.as_data(EMPTY)
     for what in (farm_screen.frame(data, "", 80, 24), farm_screen.plain(data, 80)):
         assert "nothing has been heard of it yet" in printed(what)
     assert farm_screen.summary(data) == "0 slaves"
@@ -117,7 +118,7 @@ def test_labels_are_text(watched: Watched) -> None:
 
 
 def test_plain_tables() -> None:
-    data = farm_view.as_data(life("14:15:48.1")[0])
+    data = view.as_data(life("14:15:48.1")[0])
     text = printed(farm_screen.plain(data, 1000), 1000)
     (row,) = [line for line in text.splitlines() if "building" in line]
     assert row.split()[:8] == "3 bookworm-1 cp311 building slowpoke 1.0 3 s".split()
@@ -142,7 +143,7 @@ def test_plain_tables() -> None:
     ],
 )
 def test_spans(seconds: float, text: str) -> None:
-    assert screen_parts.span(seconds) == text
+    assert parts.span(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -150,4 +151,4 @@ def test_spans(seconds: float, text: str) -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (10 * 2**20, "10 MiB"), (2**62, "4.0 EiB")],
 )
 def test_sizes(size: int, text: str) -> None:
-    assert screen_parts.size(size) == text
+    assert parts.size(size) == text

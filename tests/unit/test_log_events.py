@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 import indexer
-from indexer import journal_log
+from indexer.base import log
 
 pytestmark = pytest.mark.unit
 
@@ -71,4 +71,4 @@ def test_the_documentation_lists_every_event() -> None:
 
 def test_event_gives_what_a_record_may_have() -> None:
     """`logging` refuses an `extra` with the name of an attribute of its own, as `name`."""
-    assert journal_log.event("x", name="n", message="m").keys() == {"piw_event", "piw_fields"}
+    assert log.event("x", name="n", message="m").keys() == {"piw_event", "piw_fields"}

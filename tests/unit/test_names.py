@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from indexer import names
+from indexer.base import names
 
 pytestmark = pytest.mark.unit
 

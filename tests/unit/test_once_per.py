@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from indexer import once_per
-from indexer.once_per import INTERVAL, OncePer, left_out
+from indexer.base import once_per
+from indexer.base.once_per import INTERVAL, OncePer, left_out
 
 pytestmark = pytest.mark.unit
 

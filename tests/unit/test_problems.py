@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from indexer import monitor, problems, status, status_screen
-from indexer.errors import NewerDatabaseError, StateError
-from indexer.problems import KINDS, alert, explained
-from indexer.sqlite_bug import has_wal_reset_bug
-from indexer.waiting import Waiting
+from indexer.base.ages import Waiting
+from indexer.base.errors import NewerDatabaseError, StateError
+from indexer.base.sqlite_bug import has_wal_reset_bug
+from indexer.screens import status as status_screen
+from indexer.watch import alerts as problems
+from indexer.watch import nagios, status
+from indexer.watch.alerts import KINDS, alert, explained
 
 from .test_farm_screen import printed
 
@@ -170,7 +172,7 @@ def test_sentences_are_those_of_before_there_were_alerts() -> None:
 
 def judged(**more: Any) -> tuple[str, int]:
     state = found(**more)
-    return monitor.line({**state, "alerts": [one.as_data() for one in status._alerts(state)]})
+    return nagios.line({**state, "alerts": [one.as_data() for one in status._alerts(state)]})
 
 
 def test_monitoring_of_what_is_well() -> None:
@@ -204,7 +206,7 @@ def test_monitoring_tells_the_worst() -> None:
     ],
 )
 def test_what_cannot_be_read_is_unknown(error: StateError, kind: str) -> None:
-    line, code = monitor.unknown(error)
+    line, code = nagios.unknown(error)
     assert code == 3
     assert line == f"PIW-INDEXER UNKNOWN - cannot {error.operation}: {error.cause}"
     assert status.unreadable(error).kind.id == kind

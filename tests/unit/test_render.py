@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from indexer import render, tags
-from indexer.index import Abis, Project
+from indexer.documents import render
+from indexer.index import tags
+from indexer.index.queries import Abis, Project
 
 pytestmark = pytest.mark.unit
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from indexer import names, simulation
-from indexer.messages import BY_NAME
-from indexer.simulation import Farm, Message
+from indexer.base import names
+from indexer.demo import simulation
+from indexer.demo.simulation import Farm, Message
+from indexer.messages import decode
+from indexer.messages.types import BY_NAME
 
 pytestmark = pytest.mark.unit
 
@@ -65,7 +67,6 @@ def test_nothing_depends_on_the_zone_of_now() -> None:
 
 @pytest.mark.parametrize("farm", FARMS)
 def test_every_message_is_valid(farm: Farm) -> None:
-    decode = pytest.importorskip("indexer.decode", reason="indexer.schema is not installed")
     for stream in streams(farm).values():
         for message in stream:
             decode.from_json(json.dumps(message).encode(), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.piwheels.snapshots import unlike
+from indexer.piwheels.queues.snapshots import unlike
 
 PACKAGES = st.lists(st.sampled_from(["a", "a-b", "b", "b1", "numpy", "z"]))
 

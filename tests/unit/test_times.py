@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from indexer import times
+from indexer.base import times
 
 pytestmark = pytest.mark.unit
 

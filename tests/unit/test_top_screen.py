@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from indexer import status, top_screen
+from indexer.screens import top
+from indexer.watch import status
 
 from .test_farm_screen import farm, printed, watched
 from .test_problems import daemon, feed, found
@@ -20,7 +21,7 @@ def screen(width: int = 100, height: int = 40, **more: Any) -> str:
     live = daemon(recently_published=["numpy", "scipy"])
     state = found(**{"daemon": live, **more})
     shown = {**state, "alerts": [one.as_data() for one in status._alerts(state)]}
-    return printed(top_screen.frame(shown, [1.0, 5.0, 2.0], width, height), width)
+    return printed(top.frame(shown, [1.0, 5.0, 2.0], width, height), width)
 
 
 def test_all_is_well() -> None:

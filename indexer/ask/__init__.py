@@ -1,0 +1,1 @@
+"""What is known of one package: its history, and why a document is as it is."""

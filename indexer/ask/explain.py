@@ -1,0 +1,246 @@
+"""What the index knows of a package, what is published of it, what is pending, and why.
+
+Read only: nothing is made in the state directory or in the output tree.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..base import database, filesystem, lock, names, times
+from ..base.directories import JOURNAL
+from ..base.errors import JournalError
+from ..check import differences
+from ..documents import render
+from ..index import queries
+from ..journal.reader import JournalReader
+from . import lookup
+from .history import Event, Progress, events, origin, refused
+
+_SECTIONS = ("versions", "builds", "files")
+
+
+def explain(
+    state_dir: Path,
+    output_path: Path,
+    site_url: str,
+    given: str,
+    now: times.Time,
+    progress: Progress,
+) -> dict[str, Any]:
+    """All that can be said of a package.
+
+    Args:
+        state_dir: with journal and index.
+        output_path: the root of the site.
+        site_url: without a slash at its end.
+        given: any spelling of its name.
+        now: for ages.
+        progress: is told how much of the journal was looked at.
+
+    Returns:
+        package, given, known, aliases, counts, last_message, pending, document, links, counters,
+        refused, close, verdict and remedy; what does not apply is null or empty.
+
+    Raises:
+        StateError: if there is no index, or it cannot be read.
+    """
+    connection = queries.open_reader(state_dir / queries.FILE)
+    try:
+        package = lookup.package_of(connection, given) or names.canonical(given)
+        with database.snapshot(connection):
+            rows = queries.load_project(connection, package)
+            expected = None
+            if rows is not None:
+                expected = render.project(rows, queries.load_abis(connection), site_url)
+            mark = connection.execute(
+                "SELECT serial FROM rewrites_pending WHERE package = ?", (package,)
+            ).fetchone()
+            counter = connection.execute(
+                "SELECT downloads_recent, downloads_all FROM download_counts WHERE package = ?",
+                (package,),
+            ).fetchone()
+            applied = queries.applied_serial(connection)
+        close = [] if rows is not None else lookup.close_to(connection, given)
+    finally:
+        connection.close()
+    found: dict[str, Any] = {
+        "given": given,
+        "package": package,
+        "known": rows is not None,
+        "name": rows.name if rows else None,
+        "skip": rows.skip if rows else None,
+        "aliases": rows.aliases if rows else [],
+        "counts": {part: len(getattr(rows, part)) for part in _SECTIONS} if rows else {},
+        "downloads": list(counter) if counter else [0, 0],
+        "last_message": None,
+        "deleted": None,
+        "refused": [one.words for one in refused(state_dir / JOURNAL, package)],
+        "pending": None,
+        "document": _document(output_path, package, expected),
+        "links": _links(output_path, package, rows.aliases if rows else []),
+        "counters": _counters(output_path, package),
+        "close": close,
+        "held_by": lock.holder(state_dir),
+    }
+    _from_the_journal(state_dir, package, applied, found, progress)
+    if mark is not None:
+        found["pending"] = _pending(state_dir, mark[0], found["held_by"], now)
+    found["verdict"], found["remedy"] = _verdict(found)
+    return found
+
+
+def _from_the_journal(
+    state_dir: Path, package: str, applied: int, found: dict[str, Any], progress: Progress
+) -> None:
+    last: Event | None = None
+    named = None
+    for event in events(state_dir / JOURNAL, package, None, progress):
+        if event.serial is not None and event.serial <= applied:
+            last = event
+            named = event if event.what != "SETABIS" else named
+    if last is not None and (found["known"] or named is not None):
+        found["last_message"] = _message(last)
+    if named is not None and named.what == "DELPKG" and not found["known"]:
+        found["deleted"] = _message(named)
+
+
+def _message(event: Event) -> dict[str, Any]:
+    return {
+        "serial": event.serial,
+        "at": times.to_sql(event.at),
+        "msg": event.what,
+        "words": event.words,
+        "origin": origin(event),
+    }
+
+
+def _pending(state_dir: Path, serial: int, held_by: str, now: times.Time) -> dict[str, Any]:
+    """The mark of a package, since when, and what it waits for."""
+    reader = JournalReader(state_dir / JOURNAL)
+    try:
+        rows = reader.read(serial - 1, 1)
+    except JournalError:
+        rows = []  # archived
+    finally:
+        reader.close()
+    at = rows[0].message.at if rows and rows[0].serial == serial else None
+    if held_by:
+        waits = (
+            "for the daemon, which writes it when it was quiet for --settle seconds, after"
+            " --max-delay at the latest, and tries again where that failed"
+        )
+    else:
+        waits = "for somebody to write it: no daemon runs"
+    return {
+        "serial": serial,
+        "since": None if at is None else times.to_sql(at),
+        "seconds": None if at is None else round((now - at) / times.SECOND, 1),
+        "waits": waits,
+    }
+
+
+def _document(output_path: Path, package: str, expected: bytes | None) -> dict[str, Any] | None:
+    """The published document, and how it differs from what the index says."""
+    if not names.is_canonical(package):
+        return None
+    path = f"{output_path}/project/{package}/json/index.json"
+    found: dict[str, Any] = {"path": path, "exists": False, "modified": None, "size": None}
+    try:
+        with open(filesystem.open_regular(path, os.O_RDONLY), "rb") as file:
+            content = file.read(filesystem.MAX_DOCUMENT)
+            status = os.fstat(file.fileno())
+    except (FileNotFoundError, NotADirectoryError):
+        return {**found, "difference": "" if expected is None else "it is not there"}
+    except OSError as error:
+        return {**found, "exists": True, "difference": f"it cannot be read: {error.strerror}"}
+    found |= {
+        "exists": True,
+        "modified": times.to_sql(status.st_mtime_ns // 1000),
+        "size": status.st_size,
+    }
+    if expected is None:
+        return {**found, "difference": "it is of a package that there is not"}
+    if content == expected:
+        return {**found, "difference": ""}
+    return {**found, "difference": f"it {differences.content(content, expected)}"}
+
+
+def _links(output_path: Path, package: str, aliases: list[str]) -> dict[str, str]:
+    """What is wrong with each alias; '' if nothing is."""
+    found = {}
+    for alias in aliases:
+        path = output_path / "project" / alias
+        try:
+            target = os.readlink(path)
+            found[alias] = "" if target == package else f"it leads to {target}"
+        except FileNotFoundError:
+            found[alias] = "it is not there"
+        except OSError:
+            # What others have there is left alone.
+            found[alias] = "" if path.is_dir() else "something else is there"
+    return found
+
+
+def _counters(output_path: Path, package: str) -> list[int] | None:
+    """The package's row in packages.json; None if it has none."""
+    try:
+        rows = orjson.loads(filesystem.read(output_path / "packages.json", filesystem.MAX_DOCUMENT))
+        recent, ever = next((row[1:] for row in rows if row[0] == package), (None, None))
+    except (OSError, ValueError, TypeError, LookupError):
+        return None  # it is not there, or not as we write it
+    return [recent, ever] if isinstance(recent, int) and isinstance(ever, int) else None
+
+
+def _verdict(found: dict[str, Any]) -> tuple[str, str]:
+    """How it stands in a sentence, and what to do."""
+    package, document, pending = found["package"], found["document"], found["pending"]
+    write = "" if found["held_by"] else "start the daemon, or run `piw-indexer write`"
+    if not found["known"]:
+        if pending is not None:
+            return f"{package} is gone, and what is published of it will go, too.", write
+        if document is not None and document["exists"]:
+            return (
+                f"{package} is no package, but has a document.",
+                "stop the daemon and run `piw-indexer check --fix`, which removes it",
+            )
+        if found["deleted"] is not None:
+            return (
+                f"{package} was deleted {found['deleted']['at']}"
+                f" ({found['deleted']['origin']}), and nothing of it is published.",
+                "",
+            )
+        if found["refused"]:
+            return (
+                f"No message about {package} was accepted: {len(found['refused'])} wait in the"
+                " quarantine.",
+                "look at them with `piw-indexer quarantine`",
+            )
+        meant = f"did you mean {' or '.join(found['close'])}?" if found["close"] else ""
+        return f"{package} was never seen here.", meant or "see whether the publisher sends it"
+    if pending is not None:
+        return f"{package} will be written again; what is published may be old.", write
+    if document["difference"]:
+        return (
+            f"{package} is published wrongly: {document['difference']}.",
+            f"is {document['path']} on the right --output-path, and --site-url the daemon's?"
+            " If so, stop the daemon and run `piw-indexer check --fix`",
+        )
+    wrong = [f"{alias}: {what}" for alias, what in found["links"].items() if what]
+    if wrong:
+        return (
+            f"{package} is published, but for its alias {wrong[0]}.",
+            "stop the daemon and run `piw-indexer check --fix`",
+        )
+    if found["counters"] != found["downloads"]:
+        return (
+            f"{package} is published as the index has it; packages.json has other counters.",
+            "the daemon writes them every --counters-interval seconds"
+            if found["held_by"]
+            else "run `piw-indexer write`",
+        )
+    return f"{package} is published as the index has it.", ""

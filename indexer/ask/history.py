@@ -1,0 +1,236 @@
+"""What happened to a package and when, from the journal, in plain words.
+
+Read only. The journal has no index by package: every message would pay for one, and the question is
+rare. So each month is read from its first message to its last.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..base import database, times
+from ..base.errors import JournalError
+from ..base.names import FILE_FEED
+from ..journal.reader import JournalReader, explained, restore_hint
+from ..messages import encode
+from ..messages import types as messages
+from ..messages.types import Message
+from ..schema import journal as schema
+
+_STEP = 200_000
+"""Serials that are looked at before the progress moves."""
+
+Progress = Callable[[int, int], None]
+
+
+class Event(NamedTuple):
+    """Something that happened to a package.
+
+    Attributes:
+        at: when it happened; of a day of downloads its start.
+        serial: of the journal; None: it is no message of it.
+        feed: who said so; None: not known.
+        feed_serial: its number in that feed.
+        what: the message's name, `DOWNLOADED` (a day) or `REFUSED` (in the quarantine).
+        words: the same in plain words.
+        data: its fields.
+    """
+
+    at: times.Time
+    serial: int | None
+    feed: str | None
+    feed_serial: int | None
+    what: str
+    words: str
+    data: dict[str, Any]
+
+
+def events(
+    directory: Path, package: str, since: times.Time | None, progress: Progress
+) -> Iterator[Event]:
+    """The messages of a journal that name a package, or touch every one, in their order.
+
+    Args:
+        directory: of the journal.
+        package: canonical name.
+        since: the earliest that is wanted.
+        progress: is told how many serials were looked at.
+
+    Raises:
+        JournalError: if a month cannot be read.
+    """
+    reader = JournalReader(directory)
+    months = reader.months
+    last = reader.last_serial()
+    reader.close()
+    for path in months:
+        # A message may be journaled later than it happened, and a clock may be fast.
+        if since is None or path.stem >= times.month(max(times.EARLIEST, since - times.DAY)):
+            with explained(path):
+                yield from _of_month(path, package, since, last, progress)
+
+
+def _of_month(
+    path: Path, package: str, since: times.Time | None, last: int, progress: Progress
+) -> Iterator[Event]:
+    connection = database.open_reader(path, schema.SCHEMA)
+    try:
+        first, end = connection.execute("SELECT min(serial), max(serial) FROM messages").fetchone()
+        for start in range(first or 0, (end or -1) + 1, _STEP):
+            rows = connection.execute(
+                "SELECT serial, at, msg, data, feed, feed_serial FROM ("
+                " SELECT serial, at, msg, data, feed_id, m.feed_serial FROM messages m"
+                " WHERE msg <> 'LOGDOWNLOAD' AND package = ?1 AND serial >= ?2 AND serial < ?3"
+                " UNION ALL"
+                " SELECT serial, at, msg, data, feed_id, m.feed_serial FROM messages m"
+                " WHERE msg <> 'LOGDOWNLOAD' AND package IS NULL AND serial >= ?2 AND serial < ?3)"
+                " LEFT JOIN (SELECT feed_id, feed FROM feeds) USING (feed_id) ORDER BY serial",
+                (package, start, start + _STEP),
+            ).fetchall()
+            for serial, at, msg, data, feed, feed_serial in rows:
+                if since is None or at >= since:
+                    message = _decoded(path, serial, at, msg, data)
+                    named = encode.fields(message)
+                    words = in_words(message)
+                    yield Event(at, serial, feed, feed_serial, msg, words, named)
+            progress(min(start + _STEP, end), last)
+    finally:
+        connection.close()
+
+
+def _decoded(path: Path, serial: int, at: times.Time, msg: str, data: bytes) -> Message:
+    try:
+        return encode.from_journal(msg, at, data)
+    except Exception as error:
+        raise JournalError(
+            f"read the journal's {path.name}",
+            f"message {serial} is damaged: {error}",
+            restore_hint(path),
+        ) from error
+
+
+def refused(directory: Path, package: str) -> Iterator[Event]:
+    """What is in the quarantine, was not accepted later, and bears the package's name."""
+    name = re.compile(rb"(?<![a-z0-9.-])" + re.escape(package.encode()) + rb"(?![a-z0-9-])")
+    reader = JournalReader(directory)
+    try:
+        # One after the other: together they may be many megabytes.
+        found = [
+            one._replace(raw=b"")
+            for one in reader.each_quarantined()
+            if one.retried is None and name.search(one.raw)
+        ]
+    finally:
+        reader.close()
+    for one in found:
+        reason = f"{one.path}: {one.reason}" if one.path else one.reason
+        yield Event(
+            one.received,
+            None,
+            one.feed or one.source,
+            one.feed_serial,
+            "REFUSED",
+            f"refused, number {one.quarantine_id} in the quarantine: {reason}",
+            {"quarantine_id": one.quarantine_id, "reason": reason},
+        )
+
+
+def downloads(
+    connection: sqlite3.Connection, package: str, since: times.Time | None
+) -> Iterator[Event]:
+    """The downloads that the index has counted, by the day (UTC)."""
+    # From hour to hour: the table is ordered by hour, of all packages.
+    rows = connection.execute(
+        "WITH RECURSIVE hours (hour) AS ("
+        " SELECT first_hour FROM download_counts WHERE package = ?1"
+        " UNION ALL"
+        " SELECT (SELECT min(d.hour) FROM download_hours d WHERE d.hour > h.hour)"
+        " FROM hours h"
+        " WHERE h.hour < (SELECT last_hour FROM download_counts WHERE package = ?1))"
+        " SELECT d.hour / 86400, sum(d.downloads) FROM hours h"
+        " JOIN download_counts c ON c.package = ?1"
+        " JOIN download_hours d ON d.hour = h.hour AND d.counter_id = c.counter_id"
+        " GROUP BY 1 ORDER BY 1",
+        (package,),
+    )
+    for day, count in rows:
+        at = day * times.DAY
+        if since is None or at + times.DAY > since:
+            words = f"{_many(count, 'download')} on that day"
+            yield Event(at, None, None, None, "DOWNLOADED", words, {"downloads": count})
+
+
+def origin(event: Event) -> str:
+    """Where an event is told, in words."""
+    feed = event.feed
+    if feed is not None and feed.startswith(FILE_FEED):
+        feed = f"file {feed.removeprefix(FILE_FEED)[:12]}"
+        part = f"{feed} line {event.feed_serial}"
+    elif feed is not None:
+        part = f"{feed} {event.feed_serial}" if event.feed_serial is not None else feed
+    else:
+        part = ""
+    serial = f"serial {event.serial}" if event.serial is not None else ""
+    return ", ".join(filter(None, (serial, part)))
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _skips(verb: str, reason: str) -> str:
+    return f"{verb} skipped: {reason}" if reason else f"{verb} no longer skipped"
+
+
+def in_words(message: Message) -> str:
+    """What a message says, in plain words."""
+    at, data = message.at, message.data
+    match data:
+        case messages.SetAbis():
+            active = [abi for abi, skip in data.build_abis if not skip]
+            gone = [f"{abi} ({skip})" for abi, skip in data.build_abis if skip]
+            words = f"every package: the build ABIs are {', '.join(active) or 'none'}"
+            return words + (f"; not any more {', '.join(gone)}" if gone else "")
+        case messages.NewPackage():
+            return "the package appears" + (f", skipped: {data.skip}" if data.skip else "")
+        case messages.NewPackageName():
+            seen = "" if data.seen in (None, at) else f", seen {times.to_sql(data.seen)}"
+            return f"its name is spelled {data.name}{seen}"
+        case messages.SetDescription():
+            return f"its summary is {data.description!r}"
+        case messages.SkipPackage():
+            return _skips("the package is", data.reason)
+        case messages.DeletePackage():
+            return "the package is deleted, with all its versions, builds and files"
+        case messages.NewVersion():
+            released = at if data.released is None else data.released
+            skip = f", skipped: {data.skip}" if data.skip else ""
+            return f"version {data.version} appears, released {times.to_sql(released)}{skip}"
+        case messages.SkipVersion():
+            return _skips(f"version {data.version} is", data.reason)
+        case messages.YankVersion():
+            return f"version {data.version} is yanked"
+        case messages.UnyankVersion():
+            return f"version {data.version} is no longer yanked"
+        case messages.DeleteVersion():
+            return f"version {data.version} is deleted, with its builds and files"
+        case messages.LogBuild():
+            status = "success" if data.status else "failed"
+            return (
+                f"build {data.build_id} of {data.version} on {data.abi_tag} by slave"
+                f" {data.slave_id}: {status}, {data.duration:.1f} s,"
+                f" {_many(len(data.files), 'file')}"
+            )
+        case messages.DeleteBuild():
+            return f"all builds and files of version {data.version} are deleted"
+        case messages.Snapshot():
+            files = sum(len(release.files) for release in data.releases)
+            versions = _many(len(data.releases), "version")
+            return f"all is replaced by what the master says: {versions}, {_many(files, 'file')}"
+        case messages.Downloads():
+            return f"its counters are replaced: {_many(data.all, 'download')} ever"
+    return message.name

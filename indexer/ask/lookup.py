@@ -1,0 +1,127 @@
+"""A package by any spelling of its name, and its document as the index would publish it.
+
+Read only; the document is made by the same code that makes the published one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from typing import Any
+
+import orjson
+
+from ..base import database, names
+from ..base.errors import UsageError
+from ..documents import render
+from ..index import queries
+
+_MATCHES = 3
+
+
+def package_of(connection: sqlite3.Connection, given: str) -> str | None:
+    """The package that somebody means by `given`; None if there is none.
+
+    A package's own name counts before a spelling of another's.
+    """
+    canonical = names.canonical(given)
+    if queries.is_package(connection, canonical):
+        return canonical
+    return queries.alias_owner(connection, given) or queries.alias_owner(connection, canonical)
+
+
+def close_to(connection: sqlite3.Connection, given: str) -> list[str]:
+    """The packages whose names are most like `given`, the closest first."""
+    name = names.canonical(given)
+    if not name:
+        return []
+    # Comparing takes long: only those that begin or end alike, of about the same length.
+    found = connection.execute(
+        "SELECT package FROM packages WHERE length(package) BETWEEN ? AND ?"
+        " AND (substr(package, 1, 1) = ? OR substr(package, -2) = ?)",
+        (len(name) - 2, len(name) + 2, name[0], name[-2:]),
+    )
+    return difflib.get_close_matches(name, [row[0] for row in found], _MATCHES, 0.7)
+
+
+def unknown(operation: str, given: str, close: list[str]) -> UsageError:
+    """The error for a package that there is not."""
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    return UsageError(
+        operation,
+        f"the index has no package {given!r}",
+        f"{meant}Any spelling will do; `piw-indexer explain` says whether there ever was one",
+    )
+
+
+def unknown_version(package: str, given: str, versions: list[str]) -> UsageError:
+    """The error for a version that a package has not."""
+    close = difflib.get_close_matches(given, versions, _MATCHES)
+    latest = f"the newest is {versions[0]}" if versions else "it has none"
+    return UsageError(
+        f"show {package} {given}",
+        "it has no such version",
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else f"{latest}; `piw-indexer show {package}`",
+    )
+
+
+def document(connection: sqlite3.Connection, package: str, site_url: str) -> dict[str, Any] | None:
+    """What is published of a package, with what only the index knows beside it.
+
+    Args:
+        connection: of the index.
+        package: canonical name.
+        site_url: without a slash at its end.
+
+    Returns:
+        The document, and: downloads_recent, downloads_all, the package's own skip, aliases; and
+        `builds`, every attempt by version, the latest first. None if there is no such package.
+    """
+    with database.snapshot(connection):
+        rows = queries.load_project(connection, package)
+        if rows is None:
+            return None
+        found: dict[str, Any] = orjson.loads(
+            render.project(rows, queries.load_abis(connection), site_url)
+        )
+        counted = connection.execute(
+            "SELECT downloads_recent, downloads_all FROM download_counts WHERE package = ?",
+            (package,),
+        ).fetchone()
+        attempts = connection.execute(
+            "SELECT build_id, version, abi_tag, status, built_by, built_at, duration FROM builds"
+            " WHERE package = ? ORDER BY build_id DESC",
+            (package,),
+        ).fetchall()
+    recent, ever = counted or (0, 0)
+    builds: dict[str, list[dict[str, Any]]] = {version: [] for version in found["releases"]}
+    for build_id, version, abi_tag, status, slave_id, built_at, duration in attempts:
+        builds[version].append(
+            {
+                "build_id": build_id if build_id > 0 else None,
+                "abi_tag": abi_tag,
+                "status": "success" if status else "fail",
+                "slave_id": slave_id,
+                "built_at": built_at,
+                "duration": duration,
+                "log_url": render.log_url(build_id) if build_id > 0 else None,
+            }
+        )
+    return {
+        **found,
+        "skip": rows.skip,
+        "aliases": rows.aliases,
+        "downloads_recent": recent,
+        "downloads_all": ever,
+        "builds": builds,
+    }
+
+
+def version_of(versions: list[str], given: str) -> str | None:
+    """The version that somebody means by `given`: that text, else the only one equal to it."""
+    if given in versions:
+        return given
+    same = [version for version in versions if render.same_version(version, given)]
+    return same[0] if len(same) == 1 else None

@@ -1,0 +1,197 @@
+"""Whose files: what root starts works as the owner of the state directory, from `/`.
+
+A file that root left there the daemon could not write, and whoever may write there could have root
+write elsewhere. Nothing needs the directory that a command was typed in, which the owner, or the
+user that sudo chose, may not be allowed to enter.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from .errors import StateError
+from .log import event
+
+log = logging.getLogger(__name__)
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+_UNKNOWN_USER = 65534
+"""What a namespace of users shows for the owners that it does not know, the real root say."""
+
+
+class Owner(NamedTuple):
+    """Whom a state directory belongs to.
+
+    Attributes:
+        name: of the user; without one, what stands for it.
+        known: whether there is a user of that name, with groups.
+    """
+
+    name: str
+    known: bool
+    uid: int
+    gid: int
+    home: str
+
+
+class _Start:
+    """Where this process was started, once it has left that; None before."""
+
+    directory: str | None = None
+
+
+def as_owner(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """A decorator of commands that use `state_dir`: root becomes its owner before anything else."""
+
+    @functools.wraps(function)
+    def working(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
+        directory = options["state_dir"]
+        assert isinstance(directory, Path)
+        become_owner(directory)
+        leave_start()
+        return function(*arguments, **options)
+
+    return working
+
+
+def leave_start() -> None:
+    """Change to `/`: children begin where we are, and may not be allowed to be here."""
+    try:
+        _Start.directory = os.getcwd()
+    except OSError:
+        _Start.directory = "/"  # it was removed
+    os.chdir("/")
+
+
+def start() -> str:
+    """Where this process was started, or `/` if it may not return there."""
+    directory = _Start.directory or os.curdir
+    return directory if os.access(directory, os.X_OK) else "/"
+
+
+def typed(name: str) -> Path:
+    """The file that was meant by a name on the command line."""
+    return Path(_Start.directory or os.curdir, name)
+
+
+def become_owner(directory: Path, *, only_to_look: bool = False) -> None:
+    """If we are root, and the directory is somebody else's, be that user from now on.
+
+    What a database's migrations need is imported before: a Python below /root only root can read.
+
+    Args:
+        directory: of the state.
+        only_to_look: whether no database will be opened to write, so that nothing is migrated.
+
+    Raises:
+        StateError: if that is refused.
+    """
+    owner = _owner(directory)
+    if owner is None:
+        return
+    if not only_to_look:
+        # Only root who becomes somebody else needs it this early: with the import left to
+        # `database`, commands ended with a traceback where that user may not read Python's files.
+        from sqlite_utils import Database
+
+        Database(memory=True).close()  # the first one that it opens imports the rest
+    with _explained(owner, directory):
+        _take_groups(owner)
+        os.setgid(owner.gid)
+        os.setuid(owner.uid)
+    os.environ["HOME"] = owner.home
+    log.debug(
+        "working as %s, whom %s belongs to",
+        owner.name,
+        directory,
+        extra=event("working-as-owner", path=directory),
+    )
+
+
+@contextmanager
+def looking_as_owner(directory: Path) -> Iterator[None]:
+    """If we are root, and the directory is somebody else's, be that user inside, and root after.
+
+    Raises:
+        StateError: if that is refused.
+    """
+    owner = _owner(directory)
+    if owner is None:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    with _explained(owner, directory):
+        _take_groups(owner)
+        os.setegid(owner.gid)
+        os.seteuid(owner.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def _owner(directory: Path) -> Owner | None:
+    """Whom we, as root, have to become; None if nobody.
+
+    Raises:
+        StateError: if it is root's, but others could put another one in its place.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        status = os.stat(directory)
+    except OSError:
+        return None  # whoever uses it says so
+    if status.st_uid == 0:
+        _refuse_others_way(directory)
+        return None
+    try:
+        user = pwd.getpwuid(status.st_uid)
+    except KeyError:
+        return Owner(f"user {status.st_uid}", False, status.st_uid, status.st_gid, "/")
+    return Owner(user.pw_name, True, user.pw_uid, user.pw_gid, user.pw_dir)
+
+
+def _refuse_others_way(directory: Path) -> None:
+    """Refuse a state of root's on a way through links or directories of other users."""
+    path = directory.absolute()
+    for part in (path, *path.parents):
+        status = os.lstat(part)
+        if status.st_uid not in (0, _UNKNOWN_USER):
+            what = "symbolic link" if stat.S_ISLNK(status.st_mode) else "directory"
+            raise StateError(
+                f"use {directory} as root",
+                f"it belongs to root, and {part} on the way to it is a {what} of another user",
+                f"give the state to its user (chown -R USER {directory}), or root another one",
+            )
+
+
+def _take_groups(owner: Owner) -> None:
+    if owner.known:
+        os.initgroups(owner.name, owner.gid)
+    else:
+        os.setgroups([])
+
+
+@contextmanager
+def _explained(owner: Owner, directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            f"work as {owner.name}, whom {directory} belongs to",
+            error.strerror or error,
+            f"start it as {owner.name}",
+        ) from error

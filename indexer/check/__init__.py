@@ -1,0 +1,1 @@
+"""What `check` compares: the journal, the index and the documents."""

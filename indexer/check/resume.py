@@ -1,0 +1,140 @@
+"""What an interrupted check has done, so that the next one goes on; and how the last one ended.
+
+Only one run's work is remembered: bits that flip on the disk later are found by the next check.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..base import clock, filesystem, lock, notes, times
+from ..base.errors import StateError
+from .differences import Difference
+
+RESUME = "check.resume"
+_OLDEST = times.DAY
+_MOST = 10_000
+"""Differences that are remembered; with more, it does not remember where it was."""
+
+_EVERY = 1.0
+"""Seconds."""
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Run:
+    """A check under way; alone with its state directory, where that can be written.
+
+    Args:
+        directory: the state directory.
+        against: what it compares; another one starts anew.
+        fresh: start anew, whatever was done.
+
+    Attributes:
+        months: the journal's months that were found sound, with size and mtime.
+        scratch: whether the index that it replays to can be used.
+        index: the serial up to which the index was compared, without a difference; None: not yet.
+        documents: the last package whose document was compared.
+        found: differences of documents so far.
+        resumed: true if it goes on.
+        started: when its first part began.
+
+    Raises:
+        StateError: if another check runs there.
+    """
+
+    def __init__(self, directory: Path, against: list[str], fresh: bool) -> None:
+        self._directory = directory
+        self._key = [__version__, *against, _boot()]
+        self._saved = 0.0
+        self.months: dict[str, list[int]] = {}
+        self.scratch = False
+        self.index: int | None = None
+        self.documents = ""
+        self.found: list[Difference] = []
+        self.resumed = False
+        self.started = clock.now()
+        self._descriptor = -1
+        path = directory / RESUME
+        try:
+            self._descriptor = filesystem.open_own(path)
+        except OSError:
+            return  # it may not write there: nothing is remembered
+        if not lock.take(self._descriptor, 0.0):
+            raise StateError(
+                f"check {directory}", "another check runs there", "wait until it has ended"
+            )
+        if not fresh:
+            self._load()
+
+    def _load(self) -> None:
+        size = os.fstat(self._descriptor).st_size
+        try:
+            found = json.loads(os.pread(self._descriptor, size, 0))
+            if found["key"] != self._key or not 0 <= clock.now() - found["started"] < _OLDEST:
+                return
+            self.months = found["months"]
+            self.scratch = found["scratch"]
+            self.index = found["index"]
+            self.documents = found["documents"]
+            self.found = [Difference(*one) for one in found["found"]]
+            self.started = found["started"]
+            self.resumed = True
+        except (ValueError, KeyError, TypeError):
+            pass  # it was killed while it wrote this, or is the first
+
+    def save(self, *, now: bool = False) -> None:
+        """Remember where it is; not more often than once a second, unless `now`."""
+        if self._descriptor < 0 or len(self.found) > _MOST:
+            return
+        if not now and clock.monotonic() - self._saved < _EVERY:
+            return
+        self._saved = clock.monotonic()
+        content = json.dumps(
+            {
+                "key": self._key,
+                "started": self.started,
+                "months": self.months,
+                "scratch": self.scratch,
+                "index": self.index,
+                "documents": self.documents,
+                "found": self.found,
+            }
+        ).encode()
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, content, 0)
+        except OSError:
+            pass  # a full disk must not end a check
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Say for `status` how it ended; if it came to its end, nothing is left to go on with.
+
+        Where the state directory may not be written, neither is done.
+        """
+        notes.leave(self._directory / notes.CHECK, result)
+        if not result["finished"]:
+            return
+        try:
+            (self._directory / RESUME).unlink(missing_ok=True)
+        except OSError:
+            return
+        self.close()
+
+    def close(self) -> None:
+        """Let another check begin."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _boot() -> str:
+    """What tells this start of the machine: a power failure may have torn the scratch index."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,479 @@
+"""The daemon: sockets in, journal and index, the writer beside it.
+
+One thread: receive a batch, commit it, wake the writer. What nobody expects ends it, and systemd
+starts it again; a full disk only makes it wait.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from .. import __version__
+from ..base import clock, disk, times
+from ..base.errors import StateError
+from ..base.log import NOTICE, event
+from ..base.once_per import OncePer
+from ..base.systemd import Notifier
+from ..feed.names import FeedNames
+from ..feed.names import Source as FeedSource
+from ..feed.security import Connecting
+from ..feed.subscriber import Subscriber
+from ..messages.entries import Entry, Refused, Row
+from ..state.state import State
+from .reload import HELD, Check
+from .source import OpenSource, Source, Tools
+from .status_file import LiveFile, Progress
+from .writer import QUIET_AFTER, WriterHandle
+from .writer import Options as WriterOptions
+
+log = logging.getLogger(__name__)
+
+MOST_MESSAGES = 10_000
+"""Messages of one commit."""
+
+LONGEST_BATCH = 0.05
+"""Seconds of receiving before a commit."""
+
+DRAIN_WITHIN = 5.0
+"""Seconds that a stop may take to journal what has arrived."""
+
+LONGEST_BACKOFF = 30.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the daemon works with.
+
+    Attributes:
+        state_dir: where journal and index are.
+        feeds: (changes-queue, replay-queue) of every publisher.
+        protections: of the queues of each of them.
+        writer: how documents are written.
+        sources: what else it takes messages from.
+    """
+
+    state_dir: Path
+    feeds: Sequence[tuple[str, str]]
+    protections: Sequence[Connecting]
+    writer: WriterOptions
+    sources: Sequence[OpenSource] = ()
+
+
+class _StoppedError(Exception):
+    """It was told to stop while it was catching up; what was applied stays."""
+
+
+class Daemon:
+    """Runs until it is told to stop.
+
+    Args:
+        options: what it works with; valid.
+
+    Raises:
+        IndexerError: if it cannot start, or cannot go on.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._notifier = Notifier()
+        self._stop = False
+        self.again = False
+        """Whether it has stopped to begin anew, with the configuration as it is now."""
+        self._reload = False  # it was asked for
+        self._check: Check | None = None
+        self._reload_trouble = ""  # why the configuration is the old one
+        self._started = clock.now()
+        self._accepted = 0
+        self._refused = 0
+        self._told = OncePer()
+        self._trouble = ""  # why intake waits
+        self._index_trouble = ""  # why the writer's reports wait
+        self._live_file = LiveFile(options.state_dir)
+        self._last_tick = clock.monotonic()
+        self._subscribers: list[Subscriber] = []
+        self._sources: list[Source] = []
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
+
+    def run(self) -> None:
+        """Start, follow the feeds, and stop when a signal says so."""
+        try:
+            self._run()
+        finally:
+            if self.again:
+                # From here to the new one nobody listens, and a stop must not get lost.
+                signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+            signal.set_wakeup_fd(-1)
+            if self._check is not None:
+                self._check.close()
+            self._waker.close()
+            self._woken.close()
+
+    def _run(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        # A terminal that is closed says so, and is no reason to stay without it.
+        hang_up = self._on_signal if os.isatty(0) else self._on_hang_up
+        signal.signal(signal.SIGHUP, hang_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        log.info(
+            "started: version %s, state directory %s",
+            __version__,
+            self._options.state_dir,
+            extra=event("started", version=__version__, path=self._options.state_dir),
+        )
+        self._notifier.tell(STATUS="catching up with the journal")
+        try:
+            self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
+        except _StoppedError:
+            return
+        self._note = self._state.note
+        self._progress = Progress(self._state, clock.monotonic())
+        try:
+            self._writer = WriterHandle(self._options.writer, self._state.connection)
+            try:
+                self._follow()
+            finally:
+                self._writer.stop()
+            log.info(
+                "stopped: serial %d, %d messages accepted, %d refused, %d documents written",
+                self._state.journal.serial,
+                self._accepted,
+                self._refused,
+                self._writer.written,
+                extra=event(
+                    "stopped",
+                    serial=self._state.journal.serial,
+                    accepted=self._accepted,
+                    refused=self._refused,
+                    written=self._writer.written,
+                ),
+            )
+        finally:
+            self._state.close()
+            self._live_file.remove()
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._stop = True
+        self.again = False
+
+    def _on_hang_up(self, number: int, frame: object) -> None:
+        self._reload = True
+
+    def _on_catch_up(self, done: int, total: int) -> None:
+        if self._stop:
+            raise _StoppedError
+        self._notifier.tell(
+            STATUS=f"catching up with the journal: {done} of {total}",
+            EXTEND_TIMEOUT_USEC=60 * times.SECOND,
+            WATCHDOG=1,
+        )
+
+    def _follow(self) -> None:
+        context: zmq.Context[Any] = zmq.Context()
+        journal = self._state.journal
+        try:
+            names = FeedNames(
+                journal.address,
+                [
+                    FeedSource(changes, one.server_key.decode())
+                    for (changes, _), one in zip(
+                        self._options.feeds, self._options.protections, strict=True
+                    )
+                ],
+            )
+            self._subscribers = [
+                Subscriber(
+                    context,
+                    changes,
+                    replay,
+                    journal.position,
+                    journal.feed_epoch,
+                    clock.now,
+                    clock.monotonic,
+                    protection,
+                    self._note,
+                    names,
+                )
+                for (changes, replay), protection in zip(
+                    self._options.feeds, self._options.protections, strict=True
+                )
+            ]
+            tools = Tools(context, journal, self._state.connection, self._wake)
+            for open_source in self._options.sources:
+                source = open_source(tools)
+                if source is not None:
+                    self._sources.append(source)
+            gc.collect()
+            gc.freeze()
+            self._tick()
+            log.info(
+                "ready: serial %d", journal.serial, extra=event("ready", serial=journal.serial)
+            )
+            self._notifier.tell(READY=1)
+            while not self._stop:
+                self._step()
+            if self.again:
+                # Until it says READY again; systemd measures by this clock.
+                since = round(clock.monotonic() * times.SECOND)
+                self._notifier.tell(RELOADING=1, MONOTONIC_USEC=since, STATUS="reloading")
+            else:
+                self._notifier.tell(STOPPING=1, STATUS="publishing what is pending")
+            self._drain()
+        finally:
+            for source in self._sources:
+                source.close()
+            context.destroy(linger=0)
+
+    def _drain(self) -> None:
+        """Journal what has arrived; nothing may be left in memory only."""
+        for source in self._sources:
+            source.drain()
+        until = clock.monotonic() + DRAIN_WITHIN
+        while self._step() and clock.monotonic() < until:
+            pass
+
+    def _consider_reload(self) -> None:
+        """Look whether the configuration would do, and if so, stop to begin anew with it."""
+        if self._reload and self._check is None:
+            self._reload = False
+            self._check = Check()
+        verdict = self._check.verdict() if self._check is not None else None
+        if verdict is None:
+            return
+        self._check = None
+        self._reload_trouble = ""
+        if verdict:
+            self._reload_trouble = f"it was not reloaded, the old configuration goes on: {verdict}"
+            log.error("%s", self._reload_trouble, extra=event("reload-refused"))
+        else:
+            log.info("reloading", extra=event("reloading"))
+            self.again = self._stop = True
+
+    def _wake(self) -> None:
+        try:
+            self._waker.send(b"x")
+        except OSError:
+            pass  # it is full, which wakes as well, or closed: it has ended
+
+    def _step(self) -> bool:
+        """Wait for anything, take a batch, look after the rest; true if there was any message."""
+        self._wait(0.0 if self._stop else 1.0)
+        until = clock.monotonic() + LONGEST_BATCH
+        entries: list[Entry] = []
+        most = min(MOST_MESSAGES, self._state.batch)
+        self._note.begin(self._state.journal.serial)
+        for subscriber in self._subscribers:
+            entries += subscriber.receive(1 if self._note.careful else most, until)
+            if entries and self._note.careful:
+                break
+        for source in self._sources:
+            entries += source.receive(most, until)
+        if self._subscribers:
+            self._subscribers.append(self._subscribers.pop(0))  # each is the first in turn
+        if entries:
+            try:
+                self._commit(entries)
+            except StateError:
+                self._note.end()  # the disk did it, no message
+                raise
+        self._note.end()
+        self._handle_writer()
+        if clock.monotonic() - self._last_tick >= 1.0:
+            for subscriber in self._subscribers:
+                subscriber.tick()
+            for source in self._sources:
+                source.tick()
+            self._tick()
+        if not self._stop:
+            self._consider_reload()
+        return bool(entries)
+
+    def _wait(self, seconds: float) -> None:
+        poller = zmq.Poller()
+        for subscriber in self._subscribers:
+            poller.register(subscriber.changes, zmq.POLLIN)
+            if subscriber.replay is not None:
+                poller.register(subscriber.replay, zmq.POLLIN)
+        for source in self._sources:
+            for waiting in source.sockets():
+                poller.register(waiting, zmq.POLLIN)
+        poller.register(self._writer.fileno(), zmq.POLLIN)
+        poller.register(self._woken.fileno(), zmq.POLLIN)
+        poller.poll(round(seconds * 1000))
+        try:
+            self._woken.recv(100)
+        except BlockingIOError:
+            pass
+
+    def _commit(self, entries: Sequence[Entry]) -> None:
+        """Journal and apply a batch; with a full disk, wait until there is room again.
+
+        Nothing more is taken off the sockets meanwhile: what they drop, replay brings back.
+        """
+        wait = 1.0
+        while (rows := self._take(entries, wait)) is None:
+            if not self._pause(wait):
+                raise StateError("stop in good order", self._trouble.partition("\n")[0])
+            wait = min(LONGEST_BACKOFF, wait * 2)
+        if rows or self._trouble:
+            # After trouble it may be what an earlier try has journaled that was applied.
+            self._writer.wake()
+        if self._trouble:
+            log.log(
+                NOTICE,
+                "intake goes on",
+                extra=event("intake-goes-on", serial=self._state.journal.serial),
+            )
+            self._trouble = ""
+        self._accepted += len(rows)
+        self._tell_refused([one for one in entries if isinstance(one, Refused)])
+        if rows:
+            for source in self._sources:
+                source.accepted(rows)
+
+    def _tell_refused(self, refusals: Sequence[Refused]) -> None:
+        """Say that messages were quarantined, how many there were since it was said last."""
+        self._refused += len(refusals)
+        if not refusals or not (many := self._told.count("message-quarantined", len(refusals))):
+            return
+        last = refusals[-1]
+        log.warning(
+            "refused %d messages, the last of %s: %s; `piw-indexer quarantine` lists them",
+            many,
+            last.source,
+            last.error,
+            extra=event(
+                "message-quarantined",
+                messages=many,
+                source=last.source,
+                feed=last.position and last.position.feed,
+                feed_serial=last.position and last.position.serial,
+            ),
+        )
+
+    def _handle_writer(self) -> None:
+        """Act on the writer's reports; with a full disk, later."""
+        try:
+            self._writer.handle()
+        except StateError as error:
+            if not error.passing:
+                raise
+            self._state.be_brief()
+            if not self._index_trouble:
+                log.error("%s\n  it is tried again", error, extra=event("index-unwritable"))
+            self._index_trouble = str(error)
+        else:
+            self._index_trouble = ""
+
+    def _take(self, entries: Sequence[Entry], wait: float) -> list[Row] | None:
+        """Journal and apply; None if the disk does not let us for now."""
+        try:
+            return self._state.take(entries)
+        except StateError as error:
+            if not error.passing:
+                raise
+            log.error(
+                "%s\n  intake waits; it is tried again in %.0f s",
+                error,
+                wait,
+                extra=event("intake-waits"),
+            )
+            self._trouble = str(error)
+            return None
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait, alive for systemd and for `status`; false if it is time to stop.
+
+        It need not be waited for any longer when somebody has made room.
+        """
+        until = clock.monotonic() + seconds
+        before = disk.room(self._options.state_dir)
+        while clock.monotonic() < until and not self._stop:
+            clock.sleep(0.2)
+            self._writer.listen()
+            if clock.monotonic() - self._last_tick >= 1.0:
+                self._tick()
+            room = disk.room(self._options.state_dir)
+            if before is not None and room is not None and room >= before + disk.LEAST:
+                break
+        return not self._stop
+
+    def _tick(self) -> None:
+        """Look how it stands; tell systemd, and leave it for `status`."""
+        self._last_tick = clock.monotonic()
+        self._progress.look(self._accepted, self._last_tick)
+        self._writer.ask()
+        live = self._live()
+        behind = sum(feed["lag"] for feed in live["feeds"])
+        # One that does not write makes no progress, however much is taken in.
+        alive = {"WATCHDOG": 1} if self._writer.silence < QUIET_AFTER else {}
+        self._notifier.tell(
+            **alive,
+            STATUS=live["trouble"].partition("\n")[0]
+            or f"serial {live['serial']}, {behind} messages behind",
+        )
+        try:
+            self._live_file.write(live)
+        except OSError as error:
+            if not self._trouble:
+                self._live_file.tell_unwritable(error)
+
+    @property
+    def _quiet(self) -> str:
+        silence = self._writer.silence
+        if silence < QUIET_AFTER:
+            return ""
+        return (
+            f"the writer process has said nothing for {silence:.0f} s: look at the file system of"
+            " --output-path"
+        )
+
+    def _live(self) -> dict[str, Any]:
+        """How the daemon stands, for `status`."""
+        writer = self._writer
+        published = writer.last_published
+        counters = writer.counters_published
+        subscribers = self._subscribers
+        troubles = [
+            ("intake-waiting", self._trouble),
+            ("index-failing", self._index_trouble or self._progress.trouble),
+            ("writer-failing", writer.failure or self._quiet),
+            ("reload-refused", self._reload_trouble),
+            *(("peer-not-believed", one.distrust) for one in subscribers),
+            *(("peer-not-believed", one.distrust) for one in self._sources),
+            *(("feed-name-taken", one.conflict) for one in subscribers),
+            *(("feed-refused", one.trouble) for one in subscribers),
+            *(("source-failing", one.trouble) for one in self._sources),
+        ]
+        live: dict[str, Any] = {
+            "pid": os.getpid(),
+            "at": times.to_rfc3339(clock.now()),
+            "started": times.to_rfc3339(self._started),
+            **self._progress.fields(),
+            "trouble": next((text for _, text in troubles[:4] if text), "")
+            or "\n".join(text for _, text in troubles[4:] if text),
+            "troubles": [{"id": kind, "text": text} for kind, text in troubles if text],
+            "written": writer.written,
+            "recently_published": writer.recent,
+            "last_published": times.to_rfc3339(published[1]) if published else None,
+            "counters_published": times.to_rfc3339(counters) if counters else None,
+            "feeds": self._progress.feeds(subscribers),
+            "queues": [list(pair) for pair in self._options.feeds],
+            "output_path": str(self._options.writer.output_path),
+        }
+        for source in self._sources:
+            live |= source.live()
+        return live

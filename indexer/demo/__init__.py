@@ -1,0 +1,1 @@
+"""A simulated farm to look at."""

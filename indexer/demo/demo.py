@@ -1,0 +1,370 @@
+"""The demo: a simulated farm's life, told over real sockets to the real daemon.
+
+No process outlives it, however it ends; what it made stays where it is, for a look.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..base import clock, database, filesystem, times
+from ..base.directories import LIVE, SPOOL
+from ..base.errors import PeerError, StateError
+from ..feed.publisher import FeedPublisher
+from ..index import pending, queries
+from ..messages import decode
+from ..messages.entries import Accepted
+from ..messages.types import Message
+from ..screens.demo import Details, Picture
+from .simulation import Farm
+
+LOG = "daemon.log"
+"""What the daemon says, in the state directory."""
+
+DAEMON_OPTIONS = ("--settle=0.5", "--max-delay=2", "--counters-interval=2")
+"""A quicker rhythm than a server's: somebody is watching."""
+
+LOOK_EVERY = 0.25
+RATE_EVERY = 0.5
+BATCH = 500
+SLICE = 0.05
+"""Seconds between batches at a rate."""
+
+MOST_AHEAD = 20_000
+"""Messages of the history that are published before the daemon has them in its index."""
+
+START_WITHIN = 60.0
+SETTLE_WITHIN = 15.0
+STOP_WITHIN = 25.0
+
+LONGEST_ADDRESS = 100
+"""Bytes in the path of an ipc socket; the system's limit is 107."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to show.
+
+    Attributes:
+        farm: the farm; its `now` is the present.
+        rate: messages a second of the live part, on average.
+        live: number of messages in the live part; what comes before them is sent at once.
+        state_dir: the daemon's; must be empty.
+        output_path: likewise.
+    """
+
+    farm: Farm
+    rate: float
+    live: int
+    state_dir: Path
+    output_path: Path
+
+
+class Demo:
+    """A farm's publisher in this process, and the daemon in another.
+
+    Args:
+        options: what to show.
+        watch: is called about every `LOOK_EVERY` seconds with how it stands.
+        interrupted: says whether it shall end before its time.
+
+    Raises:
+        IndexerError: if either cannot start.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        watch: Callable[[Picture], None],
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self._options = options
+        self._watch = watch
+        self._interrupted = interrupted
+        self._began = clock.monotonic()
+        self._rate = 0.0
+        self._enter("starting")
+        self._progress = 0.0
+        self._farm_time: times.Time | None = None
+        self._next_look = 0.0
+        self._reader: sqlite3.Connection | None = None
+        self._details = Details([], [], [], [], 0, 0)
+        self._next_details = 0.0
+        self._temporary: Path | None = None
+        self._daemon: subprocess.Popen[bytes] | None = None
+        state_dir = options.state_dir
+        directory = state_dir
+        if len(os.fsencode(directory / "changes")) > LONGEST_ADDRESS:
+            directory = self._temporary = Path(tempfile.mkdtemp(prefix="piw-", dir="/tmp"))
+        self._sockets = directory / "changes", directory / "replay"
+        changes, replay = (f"ipc://{path}" for path in self._sockets)
+        try:
+            self._publisher = FeedPublisher(state_dir / SPOOL, "demo", changes, replay, clock.now)
+        except BaseException:
+            self._remove_sockets()
+            raise
+        self.command = [
+            *("run", f"--state-dir={state_dir}", f"--output-path={options.output_path}"),
+            *(f"--changes-queue={changes}", f"--replay-queue={replay}"),
+            *DAEMON_OPTIONS,
+        ]
+
+    def play(self) -> None:
+        """Tell the farm's story to its end, or until it is interrupted.
+
+        Raises:
+            IndexerError: if the daemon ended, or does not follow.
+        """
+        with open(filesystem.create(self._options.state_dir / LOG), "wb") as log:
+            self._daemon = subprocess.Popen(
+                # -P: not the folder `indexer` that may be in the present directory.
+                [sys.executable, "-P", "-m", "indexer", *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        until = clock.monotonic() + START_WITHIN
+        while not self._publisher.subscribers and not self._interrupted():
+            if clock.monotonic() > until:
+                raise PeerError("run the demo", "the daemon does not listen", self._what_to_see)
+            self._turn(SLICE)
+        tail: deque[Message] = deque()
+        self._send_history(tail)
+        self._send_live(tail)
+        self._settle()
+        self._enter("interrupted" if self._interrupted() else "done")
+        self._look()
+
+    def _enter(self, phase: str) -> None:
+        self._phase = phase
+        self._rates: deque[float] = deque(maxlen=120)
+        self._measured = clock.monotonic(), -1
+
+    def _send_history(self, tail: deque[Message]) -> None:
+        """Publish all but the last messages, as fast as the daemon takes them."""
+        self._enter("history")
+        farm = self._options.farm
+        end = times.from_datetime(farm.now)
+        start = end - farm.days * times.DAY
+        messages = self._held_back(tail)
+        while not self._interrupted() and (batch := list(islice(messages, BATCH))):
+            self._publish(batch)
+            self._progress = (batch[-1].at - start) / (end - start)
+            self._turn(0.0)
+            while self._lag() > MOST_AHEAD and not self._interrupted():
+                self._turn(SLICE)
+
+    def _held_back(self, tail: deque[Message]) -> Iterator[Message]:
+        """The farm's messages in order, but for the last ones: those remain in `tail`."""
+        for message in self._options.farm.messages():
+            tail.append(decode.from_json(orjson.dumps(message), clock.now()))
+            if len(tail) > self._options.live:
+                yield tail.popleft()
+
+    def _send_live(self, tail: deque[Message]) -> None:
+        """Publish the last messages in the rhythm of the farm's days and nights."""
+        self._enter("live")
+        if not tail:
+            return
+        first, last = tail[0].at, tail[-1].at
+        seconds = len(tail) / self._options.rate
+        began = clock.monotonic()
+        while tail and not self._interrupted():
+            told = (clock.monotonic() - began) / seconds
+            until = first + int((last - first) * told)
+            batch: list[Message] = []
+            while tail and len(batch) < BATCH and tail[0].at <= until:
+                batch.append(tail.popleft())
+            self._publish(batch)
+            self._progress = min(1.0, told)
+            self._turn(0.0 if len(batch) == BATCH else SLICE)
+
+    def _settle(self) -> None:
+        """Wait until the daemon says that everything that was sent is in the documents."""
+        self._enter("settling")
+        sent = self._publisher.spool.serial
+        before: tuple[object, object] | None = None
+        until = 0.0
+        while not self._interrupted():
+            live = self._live()
+            stands = live.get("applied_serial"), live.get("pending")
+            if stands == (sent, 0):
+                return
+            if stands != before:  # it gets on, however slow the machine is
+                before, until = stands, clock.monotonic() + SETTLE_WITHIN
+            elif clock.monotonic() > until:
+                return
+            self._turn(SLICE)
+
+    def _publish(self, messages: Iterable[Message]) -> None:
+        rows = self._publisher.publish(Accepted(None, message) for message in messages)
+        if rows:
+            self._farm_time = rows[-1].message.at
+
+    def _turn(self, seconds: float) -> None:
+        """Serve the daemon for about `seconds`, and look now and then."""
+        until = clock.monotonic() + seconds
+        while True:
+            self._publisher.serve(max(0.0, until - clock.monotonic()))
+            if clock.monotonic() >= until:
+                break
+        if clock.monotonic() >= self._next_look:
+            self._look()
+            self._next_look = clock.monotonic() + LOOK_EVERY
+
+    # Looking
+
+    def _index(self) -> sqlite3.Connection | None:
+        path = self._options.state_dir / queries.FILE
+        # The daemon makes it before it subscribes.
+        if self._reader is None and self._publisher.subscribers:
+            self._reader = database.open_reader(path)
+        return self._reader
+
+    def _applied(self) -> int:
+        connection = self._index()
+        return 0 if connection is None else queries.applied_serial(connection)
+
+    def _lag(self) -> int:
+        return self._publisher.spool.serial - self._applied()
+
+    def _pending(self) -> int:
+        connection = self._index()
+        return 0 if connection is None else pending.count(connection)
+
+    def _look(self) -> None:
+        """Show how it stands.
+
+        Raises:
+            StateError: if the daemon has ended.
+        """
+        assert self._daemon is not None
+        if self._daemon.poll() is not None and not self._interrupted():
+            raise self._ended()
+        live = self._live()
+        applied = self._applied()
+        self._measure(applied)
+        self._look_closer()
+        self._watch(
+            Picture(
+                self._phase,
+                clock.monotonic() - self._began,
+                self._progress,
+                self._farm_time,
+                self._publisher.spool.serial,
+                applied,
+                self._pending(),
+                live.get("written", 0),
+                self._rate,
+                tuple(self._rates),
+                tuple(reversed(live.get("recently_published", []))),
+                live.get("trouble", ""),
+                self._details,
+            )
+        )
+
+    def _measure(self, applied: int) -> None:
+        now = clock.monotonic()
+        then, before = self._measured
+        if before < 0:
+            self._measured = now, applied
+        elif now - then >= RATE_EVERY:
+            self._rate = (applied - before) / (now - then)
+            self._rates.append(self._rate)
+            self._measured = now, applied
+
+    def _live(self) -> dict[str, Any]:
+        try:
+            live: dict[str, Any] = json.loads((self._options.state_dir / LIVE).read_bytes())
+        except (OSError, ValueError):
+            return {}  # it has not said anything yet
+        return live
+
+    def _look_closer(self) -> None:
+        """Ask the index for the farm; of a large one seldom, or nothing else would be done."""
+        began = clock.monotonic()
+        connection = self._index()
+        if connection is None or began < self._next_details:
+            return
+        execute = connection.execute
+        with database.explained("read the index"), database.snapshot(connection):
+            self._details = Details(
+                execute(
+                    "SELECT abi_tag, count(*), sum(status = 0) FROM builds GROUP BY abi_tag"
+                ).fetchall(),
+                execute("SELECT slave_id, builds, failures FROM farm ORDER BY slave_id").fetchall(),
+                execute(
+                    "SELECT status, package, version, abi_tag, duration FROM recent_builds LIMIT 20"
+                ).fetchall(),
+                execute("SELECT package, downloads_recent FROM top_downloads LIMIT 20").fetchall(),
+                *execute("SELECT count(*) FROM packages").fetchone(),
+                *execute("SELECT coalesce(sum(downloads_all), 0) FROM download_counts").fetchone(),
+            )
+        self._next_details = began + max(1.0, 20 * (clock.monotonic() - began))
+
+    # The end
+
+    def __enter__(self) -> Demo:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop the daemon, which publishes what is pending, and the publisher.
+
+        Raises:
+            StateError: if the daemon did not end well, and nothing else is wrong.
+        """
+        try:
+            if self._reader is not None:
+                self._reader.close()
+            if self._daemon is not None:
+                self._stop(self._daemon)
+                # A signal to the whole group may have met a daemon that was not ready for it.
+                if self._daemon.returncode and kind is None and not self._interrupted():
+                    raise self._ended()
+        finally:
+            self._publisher.close()
+            self._remove_sockets()
+
+    def _stop(self, daemon: subprocess.Popen[bytes]) -> None:
+        try:
+            daemon.terminate()
+            daemon.wait(STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            if daemon.poll() is None:
+                daemon.kill()  # its writer ends when it is gone
+                daemon.wait()
+
+    def _ended(self) -> StateError:
+        assert self._daemon is not None
+        said = (self._options.state_dir / LOG).read_text(errors="replace").splitlines()
+        return StateError(
+            "go on with the demo",
+            f"the daemon ended with status {self._daemon.returncode}; it said last:"
+            f" {said[-1].strip() if said else 'nothing'}",
+            self._what_to_see,
+        )
+
+    @property
+    def _what_to_see(self) -> str:
+        return f"see {self._options.state_dir / LOG}"
+
+    def _remove_sockets(self) -> None:
+        for path in self._sockets:
+            path.unlink(missing_ok=True)  # ZeroMQ leaves them
+        if self._temporary is not None:
+            self._temporary.rmdir()

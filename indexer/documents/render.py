@@ -1,0 +1,165 @@
+"""Rows into the bytes of a document: pure, sorted, the same rows give the same bytes.
+
+Source: DESIGN section 5 and https://www.piwheels.org/json.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+import orjson
+from packaging.version import InvalidVersion, Version
+
+from ..index.queries import Abis, Project
+
+PYPI_URL = "https://pypi.org/project/"
+
+_NOTHING: frozenset[str] = frozenset()
+_PENDING = {"status": "pending", "build_id": None, "duration": None, "log_url": None}
+
+
+@lru_cache(maxsize=16_384)
+def _version_order(version: str) -> tuple[int, Any, str]:
+    """Sorts versions: PEP 440 above all others; equal ones, and the others, as text."""
+    try:
+        return 1, Version(version), version
+    except InvalidVersion:
+        return 0, version, version
+
+
+def same_version(one: str, other: str) -> bool:
+    """True if two versions are the same text, or compare equal, as `1.0` and `1.0.0`."""
+    return _version_order(one)[:2] == _version_order(other)[:2]
+
+
+def log_url(build_id: int) -> str:
+    """Where the log of a build is: its number in base 10,000."""
+    high, low = divmod(build_id, 10_000)
+    higher, high = divmod(high, 10_000)
+    return f"/logs/{higher:04d}/{high:04d}/{low:04d}.txt.gz"
+
+
+def project(rows: Project, abis: Abis, site_url: str) -> bytes:
+    """The document of a project, `project/<package>/json/index.json`.
+
+    Args:
+        rows: of the package.
+        abis: the build ABIs.
+        site_url: without a slash at its end.
+    """
+    # Best fit of every (version, abi): (rank, built elsewhere, -build_id, duration)
+    fitting: dict[tuple[str, str], tuple[int, bool, int, float | None]] = {}
+    # Latest attempt of every (version, abi): (build_id, status, duration)
+    attempts: dict[tuple[str, str], tuple[int, int, float | None]] = {}
+    for build_id, version, abi_tag, status, duration in rows.builds:
+        key = version, abi_tag
+        found = attempts.get(key)
+        if found is None or found[0] < build_id:
+            attempts[key] = build_id, status, duration
+    dependencies: dict[tuple[str, str], list[str]] = {}
+    for filename, tool, dependency in rows.dependencies:
+        dependencies.setdefault((filename, tool), []).append(dependency)
+    files: dict[str, dict[str, Any]] = {}
+    for (
+        version,
+        builder_abi,
+        duration,
+        build_id,
+        filename,
+        filesize,
+        filehash,
+        py_version_tag,
+        abi_tag,
+        platform_tag,
+        requires_python,
+        location,
+    ) in sorted(rows.files, key=itemgetter(4)):  # by filename
+        for build_abi, rank in abis.fits.get((py_version_tag, abi_tag), {}).items():
+            fit = rank, builder_abi != build_abi, -build_id, duration
+            best = fitting.get((version, build_abi))
+            if best is None or fit[:3] < best[:3]:
+                fitting[version, build_abi] = fit
+        apt = dependencies.get((filename, "apt"))
+        if apt:
+            preinstalled = abis.preinstalled.get(abi_tag, _NOTHING)
+            apt = sorted(name for name in apt if name not in preinstalled)
+        files.setdefault(version, {})[filename] = {
+            "file_url": f"{location}/{rows.package}/{filename}",
+            "filehash": filehash,
+            "filesize": filesize,
+            "builder_abi": builder_abi,
+            "file_abi_tag": abi_tag,
+            "platform": platform_tag,
+            "requires_python": requires_python,
+            "apt_dependencies": apt or [],
+            "pip_dependencies": sorted(dependencies.get((filename, "pip"), ())),
+            "build_duration": duration,
+        }
+    releases = {}
+    order = sorted([_version_order(row[0]) + row[1:] for row in rows.versions], reverse=True)
+    for valid, parsed, version, released, skip, yanked in order:
+        skip = skip or rows.skip
+        releases[version] = {
+            "released": released,
+            "prerelease": bool(valid and parsed.is_prerelease),
+            "yanked": bool(yanked),
+            "skip_reason": skip,
+            "abis": {
+                abi: _build_status(skip, fitting.get((version, abi)), attempts.get((version, abi)))
+                for abi in abis.active
+            },
+            "files": files.get(version, {}),
+        }
+    return orjson.dumps(
+        {
+            "package": rows.package,
+            "name": rows.name,
+            "summary": rows.description,
+            "pypi_url": PYPI_URL + rows.package,
+            "piwheels_url": f"{site_url}/project/{rows.package}",
+            "releases": releases,
+        }
+    )
+
+
+def _build_status(
+    skip: str,
+    fit: tuple[int, bool, int, float | None] | None,
+    attempt: tuple[int, int, float | None] | None,
+) -> dict[str, Any]:
+    """How a version stands on an ABI, and the build that decided it."""
+    if fit is not None:
+        status, build_id, duration = "success", -fit[2], fit[3]
+    elif attempt is not None:
+        build_id, succeeded, duration = attempt
+        status = "error" if succeeded else "fail"
+    elif skip:
+        return {**_PENDING, "status": "skip"}
+    else:
+        return _PENDING
+    known = build_id > 0
+    return {
+        "status": "skip" if skip else status,
+        "build_id": build_id if known else None,
+        "duration": duration,
+        "log_url": log_url(build_id) if known else None,
+    }
+
+
+def packages(rows: Iterable[list[tuple[str, int, int]]]) -> Iterator[bytes]:
+    """The document of all counters, `packages.json`, piece by piece.
+
+    Args:
+        rows: (package, downloads of the last 30 days, downloads ever), sorted by package, in
+            as many lists as suits the caller.
+    """
+    yield b"["
+    first = True
+    for some in rows:
+        if some:
+            yield orjson.dumps(some)[1:-1] if first else b"," + orjson.dumps(some)[1:-1]
+            first = False
+    yield b"]"

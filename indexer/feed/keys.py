@@ -1,0 +1,271 @@
+"""Keys of ZeroMQ's CURVE: pairs, their files, and lists of public keys.
+
+A private key is never read from a file that others than its owner may read, is never overwritten
+and never shown. What is one key is never taken for the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from ..base import filesystem, options
+from ..base.errors import UsageError
+from ..base.log import event
+
+log = logging.getLogger(__name__)
+
+LENGTH = 40
+"""Characters of a key in Z85 (https://rfc.zeromq.org/spec/32/)."""
+
+PRIVATE = "private"
+"""The word before a private key in its file: it cannot be given for a public one by mistake."""
+
+LARGEST_FILE = 1024 * 1024
+"""Bytes; who names another file by mistake shall not wait for all of it."""
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """A private key and the public key that belongs to it, both in Z85."""
+
+    public: bytes
+    private: bytes = field(repr=False)
+
+
+def make() -> KeyPair:
+    """A new pair."""
+    while True:
+        public, private = zmq.curve_keypair()
+        # On a command line, what begins with - / or . would be taken for something else.
+        if public[:1].isalnum() and private[:1].isalnum():
+            return KeyPair(public, private)
+
+
+def files(name: Path) -> tuple[Path, Path]:
+    """The files of a pair, the private one first; `name` may be either of them."""
+    base = name.with_suffix("") if name.suffix in (".key", ".pub") else name
+    return base.with_name(f"{base.name}.key"), base.with_name(f"{base.name}.pub")
+
+
+def write(name: Path, pair: KeyPair) -> None:
+    """Write a pair to its two files.
+
+    Raises:
+        UsageError: if one of them exists, or cannot be written.
+    """
+    private, public = files(name)
+    _create(
+        private,
+        0o600,
+        "# A private key for CURVE: nobody but its owner may read it.\n"
+        f"{PRIVATE} {pair.private.decode()}\n",
+    )
+    try:
+        _create(public, 0o644, f"{pair.public.decode()} {public.stem}\n")
+    except UsageError:
+        private.unlink()  # nobody was told of it
+        raise
+
+
+def _create(path: Path, mode: int, text: str) -> None:
+    operation = f"write the key {path}"
+    try:
+        descriptor = filesystem.create(path, mode, over=False)
+    except FileExistsError as error:
+        raise UsageError(
+            operation,
+            "it exists, and a key that is lost cannot be made again",
+            "choose another name, or see what is there with --show",
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            operation, error.strerror or error, "choose a directory that can be written"
+        ) from error
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        path.unlink()
+        raise UsageError(operation, error.strerror or error, "make room") from error
+
+
+def read_private(path: Path) -> KeyPair:
+    """The pair of the private key in a file.
+
+    Raises:
+        UsageError: if the file cannot be read, holds no private key, or others may read it.
+    """
+    shown = options.as_typed(path)
+    operation = f"read the private key {shown}"
+    text, mode = _read(operation, path)
+    if mode & 0o077:
+        raise UsageError(
+            operation,
+            f"others than its owner may use it (its mode is {mode:04o})",
+            f"chmod 600 {shown}; and if somebody may have read it, make a new pair with"
+            " `piw-indexer keys`",
+        )
+    words = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    found = [line for line in words if line]
+    if len(found) != 1 or found[0][:1] != [PRIVATE] or not is_key(" ".join(found[0][1:])):
+        raise UsageError(
+            operation, "it holds no private key", "make a pair with `piw-indexer keys`"
+        )
+    private = found[0][1].encode()
+    return KeyPair(zmq.curve_public(private), private)
+
+
+def read_public(given: str) -> bytes:
+    """A public key that is given itself, or by its file.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    path = Path(given)
+    if is_key(given) and not given.startswith(("/", ".")) and not path.exists():
+        return given.encode()
+    found = read_list(path)
+    if len(found) != 1:
+        raise UsageError(
+            f"read the public key {path}", f"it holds {len(found)} keys", "name a file with one"
+        )
+    return next(iter(found))
+
+
+def read_list(path: Path) -> dict[bytes, str]:
+    """The public keys in a file, or in the files *.pub of a directory, each with its comment.
+
+    A line is a key, and after a space whatever helps to know whose it is; empty lines and lines
+    that begin with # are passed over.
+
+    Raises:
+        UsageError: if there are none, one is no public key, or a file cannot be read.
+    """
+    operation = f"read the public keys of {path}"
+    try:
+        sources = sorted(path.glob("*.pub")) if path.is_dir() else [path]
+    except OSError as error:
+        raise UsageError(operation, error.strerror or error, "check its permissions") from error
+    found: dict[bytes, str] = {}
+    for source in sources:
+        text, _ = _read(operation, source)
+        for number, line in enumerate(text.splitlines(), 1):
+            key, _, comment = line.strip().partition(" ")
+            if is_key(key):
+                found[key.encode()] = comment.strip()
+            elif key and not key.startswith("#"):
+                raise UsageError(
+                    operation,
+                    f"line {number} of {source} is no public key"
+                    + (", but a private one" if key == PRIVATE else ""),
+                    "give the .pub files that `piw-indexer keys` makes, or their lines in one file",
+                )
+    if not found:
+        raise UsageError(
+            operation,
+            "there is no key in it",
+            "put the .pub files of those who may subscribe there",
+        )
+    return found
+
+
+class KeyList(Mapping[bytes, str]):
+    """The public keys of a file or a directory, read again when that has changed.
+
+    A list that cannot be read any more changes nothing: the last one that could be counts.
+
+    Args:
+        path: see `read_list`.
+
+    Raises:
+        UsageError: if it cannot be read now.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._signature()
+        self._keys = read_list(path)
+
+    def _signature(self) -> list[tuple[str, int, int, int]]:
+        """What changes as soon as a file does."""
+        try:
+            sources = [self._path]
+            if self._path.is_dir():
+                sources += sorted(self._path.glob("*.pub"))
+            found = [(str(one), one.stat()) for one in sources]
+        except OSError:
+            return []
+        return [(name, one.st_ino, one.st_size, one.st_mtime_ns) for name, one in found]
+
+    def refresh(self) -> None:
+        """Read it again, if it has changed."""
+        seen = self._signature()
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._keys = read_list(self._path)
+        except UsageError as error:
+            log.error(
+                "%s\n  until then, those may subscribe who could before",
+                error,
+                extra=event("keys-unreadable", path=self._path),
+            )
+        else:
+            log.info(
+                "%d keys may subscribe now",
+                len(self._keys),
+                extra=event("keys-read", path=self._path, keys=len(self._keys)),
+            )
+
+    def __getitem__(self, key: bytes) -> str:
+        self.refresh()
+        return self._keys[key]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def is_key(text: str) -> bool:
+    """True if a text is a key, public or private: 32 bytes in Z85."""
+    if len(text) != LENGTH:
+        return False
+    try:
+        return len(z85.decode(text.encode("ascii"))) == 32
+    except (KeyError, ValueError, struct.error):
+        return False
+
+
+def _read(operation: str, path: Path) -> tuple[str, int]:
+    """The text of a file, and its mode."""
+    try:
+        # A pipe that nobody writes to would block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(operation, f"{path} is no file", "name a file of keys")
+            text = file.read(LARGEST_FILE).decode()
+    except OSError as error:
+        raise UsageError(
+            operation,
+            f"{options.as_typed(path)}: {error.strerror or error}",
+            "check its name, and that the user that runs piw-indexer may read it",
+        ) from error
+    except ValueError as error:
+        raise UsageError(operation, f"{path} is no text", "name a file of keys") from error
+    return text, stat.S_IMODE(status.st_mode)

@@ -1,0 +1,208 @@
+"""The index: where it is, where it stands, and what a document is made of.
+
+It is derived: whatever is wrong with it, the journal makes it anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..base import database
+from ..schema import index as schema
+
+FILE = database.DERIVED
+"""Its name in the state directory."""
+
+
+def open_index(path: Path, *, synchronous: str = "NORMAL") -> sqlite3.Connection:
+    """Open the index to write, or make an empty one; whoever does so holds the lock.
+
+    Raises:
+        NewerDatabaseError: if a newer version of the program made it.
+        StateError: if it cannot be opened.
+    """
+    if not path.exists():
+        database.remove(path)
+    return database.open_writer(
+        path,
+        schema.SCHEMA,
+        synchronous=synchronous,
+        cache_kib=32 * 1024,
+    )
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the index to read only.
+
+    Raises:
+        NewerDatabaseError: if a newer version of the program made it.
+        StateError: if it is not there or cannot be opened.
+    """
+    return database.open_reader(path, schema.SCHEMA)
+
+
+def open_in_memory() -> sqlite3.Connection:
+    """An empty index that is gone when it is closed."""
+    return database.open_in_memory(schema.SCHEMA)
+
+
+def get(connection: sqlite3.Connection, key: str, default: Any) -> Any:
+    """A value of the table `state`."""
+    row = connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+    return default if row is None else row[0]
+
+
+def put(connection: sqlite3.Connection, key: str, value: object) -> None:
+    """Set a value of the table `state`."""
+    connection.execute(
+        "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
+
+
+def applied_serial(connection: sqlite3.Connection) -> int:
+    """The serial of the last message that is in the index."""
+    return int(get(connection, "applied_serial", 0))
+
+
+class Abis(NamedTuple):
+    """What every document depends on: the build ABIs.
+
+    Attributes:
+        active: those that are built for, sorted by name.
+        preinstalled: the apt packages that are installed already, by ABI.
+        fits: how a file's (py_version_tag, abi_tag) fits an ABI; those that do not are missing.
+    """
+
+    active: tuple[str, ...]
+    preinstalled: dict[str, frozenset[str]]
+    fits: dict[tuple[str, str], dict[str, int]]
+
+
+def load_abis(connection: sqlite3.Connection) -> Abis:
+    """The build ABIs as the index has them."""
+    preinstalled: dict[str, set[str]] = {}
+    for abi_tag, package in connection.execute("SELECT * FROM preinstalled_apt_packages"):
+        preinstalled.setdefault(abi_tag, set()).add(package)
+    fits: dict[tuple[str, str], dict[str, int]] = {}
+    for python, file_abi, abi_tag, rank in connection.execute(
+        "SELECT py_version_tag, file_abi_tag, abi_tag, rank FROM abi_fits WHERE rank IS NOT NULL"
+    ):
+        fits.setdefault((python, file_abi), {})[abi_tag] = rank
+    return Abis(
+        tuple(
+            row[0]
+            for row in connection.execute(
+                "SELECT abi_tag FROM build_abis WHERE skip = '' ORDER BY abi_tag"
+            )
+        ),
+        {abi_tag: frozenset(found) for abi_tag, found in preinstalled.items()},
+        fits,
+    )
+
+
+class Project(NamedTuple):
+    """All rows that a project's document is made of.
+
+    Attributes:
+        versions: (version, released, skip, yanked)
+        builds: (build_id, version, abi_tag, status, duration)
+        files: (version, builder_abi, duration, build_id, filename, filesize, filehash,
+            py_version_tag, abi_tag, platform_tag, requires_python, location)
+        dependencies: (filename, tool, dependency), tools apt and pip
+        aliases: every other spelling that no package bears as its own name
+    """
+
+    package: str
+    name: str
+    skip: str
+    description: str
+    versions: list[tuple[str, str, str, int]]
+    builds: list[tuple[int, str, str, int, float | None]]
+    files: list[tuple[Any, ...]]
+    dependencies: list[tuple[str, str, str]]
+    aliases: list[str]
+
+
+def load_project(connection: sqlite3.Connection, package: str) -> Project | None:
+    """The rows of a package's document; None if there is no such package.
+
+    Call it inside a `database.snapshot`, or its parts may be of different moments.
+    """
+    execute = connection.execute
+    row = execute("SELECT skip, description FROM packages WHERE package = ?", (package,)).fetchone()
+    if row is None:
+        return None
+    skip, description = row
+    # The one seen last is the display name; of those seen together, the greatest.
+    spellings = [
+        found[0]
+        for found in execute(
+            "SELECT name FROM package_names WHERE package = ? ORDER BY seen DESC, name DESC",
+            (package,),
+        )
+    ]
+    aliases = []
+    for spelling in spellings:
+        if spelling != package and not is_package(connection, spelling):
+            aliases.append(spelling)
+    versions = execute(
+        "SELECT version, released, skip, yanked FROM versions WHERE package = ?", (package,)
+    ).fetchall()
+    builds: list[Any] = []
+    files: list[Any] = []
+    dependencies: list[Any] = []
+    if versions:
+        builds = execute(
+            "SELECT build_id, version, abi_tag, status, duration FROM builds WHERE package = ?",
+            (package,),
+        ).fetchall()
+    if builds:
+        files = execute(
+            "SELECT b.version, b.abi_tag, b.duration, f.build_id, f.filename, f.filesize,"
+            " f.filehash, f.py_version_tag, f.abi_tag, f.platform_tag, f.requires_python,"
+            " f.location FROM builds b JOIN files f ON f.build_id = b.build_id"
+            " WHERE b.package = ?",
+            (package,),
+        ).fetchall()
+    if files:
+        dependencies = execute(
+            "SELECT d.filename, d.tool, d.dependency FROM builds b"
+            " JOIN files f ON f.build_id = b.build_id"
+            " JOIN dependencies d ON d.filename = f.filename"
+            " WHERE b.package = ? AND d.tool IN ('apt', 'pip')",
+            (package,),
+        ).fetchall()
+    return Project(
+        package,
+        spellings[0] if spellings else package,
+        skip,
+        description,
+        versions,
+        builds,
+        files,
+        dependencies,
+        aliases,
+    )
+
+
+def is_package(connection: sqlite3.Connection, name: str) -> bool:
+    """True if there is a package of that (canonical) name."""
+    row = connection.execute("SELECT 1 FROM packages WHERE package = ?", (name,)).fetchone()
+    return row is not None
+
+
+def alias_owner(connection: sqlite3.Connection, name: str) -> str | None:
+    """The package that `name` is a spelling of; None if it is none of any."""
+    row = connection.execute("SELECT package FROM package_names WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def counts(connection: sqlite3.Connection) -> sqlite3.Cursor:
+    """(package, downloads of the last 30 days, downloads ever) of every package, by name."""
+    return connection.execute(
+        "SELECT package, downloads_recent, downloads_all FROM download_counts"
+        " WHERE listed ORDER BY package"
+    )

@@ -1,0 +1,1 @@
+"""What `install` writes: units, a configuration, links to manual pages."""

@@ -1,0 +1,168 @@
+"""What is being handled, so that a message that ends this process is known to the next one.
+
+A message that is valid and still ends whoever reads or applies it (for want of memory, say) is not
+in the journal then, and a publisher replays it to every start. So its digest is noted before it is
+looked at. One that was noted when two processes ended is put aside, unread. That is at no cost for
+small messages, which are noted only after several processes have ended without getting anywhere.
+
+The note outlives the process. It need not outlive the machine, which no message ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import struct
+from pathlib import Path
+
+from ..base import filesystem
+from ..base.errors import DecodeError
+from ..base.log import event
+from .elements import MAX_UNCOUNTED
+
+log = logging.getLogger(__name__)
+
+FILE = "handling"
+"""Its name in the state directory."""
+
+MAX_TRIES = 2
+"""Processes that end over one message before it is put aside."""
+
+MAX_ENDS = 3
+"""Processes that end in a batch, without any progress, before each small message is noted, too."""
+
+CAREFUL_MESSAGES = 10_000
+"""So many are handled one by one then; a batch has no more."""
+
+_LAYOUT = struct.Struct(">8sBBBxxxxxQ32s")  # magic, busy, ends, tries, serial, key
+_MAGIC = b"piwnote1"
+_IDLE, _BATCH, _MESSAGE, _APPLYING, _APPLYING_ONE = range(5)
+_NONE = b"\0" * 32
+
+
+class PutAsideError(DecodeError):
+    """A message is not looked at, because that ended those who did."""
+
+    def __init__(self) -> None:
+        super().__init__("", f"ended {MAX_TRIES} processes that handled it, and was put aside")
+
+
+class Note:
+    """The note of one process.
+
+    Args:
+        directory: the state directory.
+        serial: of the last message in the journal.
+
+    Attributes:
+        careful: whether small messages are noted, too; they have to be handled one by one then.
+        apply_each: whether the last process ended while it applied messages of the journal.
+    """
+
+    def __init__(self, directory: Path, serial: int) -> None:
+        self._descriptor: int | None = None
+        self._key, self._tries, self._ends = _NONE, 0, 0
+        self.apply_each = False
+        found = self._read(directory / FILE)
+        if len(found) == _LAYOUT.size and found.startswith(_MAGIC):
+            _, busy, ends, self._tries, noted, self._key = _LAYOUT.unpack(found)
+            if busy == _BATCH:
+                self._ends = min(255, ends + 1) if noted == serial else 1
+            elif busy == _MESSAGE:
+                self._ends = ends  # one that was careful ended at what it looked for
+            self.apply_each = busy in (_APPLYING, _APPLYING_ONE)
+        self.careful = self._ends >= MAX_ENDS
+        self._left = CAREFUL_MESSAGES if self.careful else 0
+        self._suspect = self._key if self._tries else _NONE
+        self._suspect_tries = self._tries
+        self._handling = False
+        self._serial = serial
+        if self.careful or self._suspect_tries >= MAX_TRIES:
+            log.error(
+                "the last processes ended while they handled messages: %s",
+                "the one that did it is put aside"
+                if self._suspect_tries >= MAX_TRIES
+                else "messages are handled one by one",
+                extra=event("handled-with-care"),
+            )
+        self._write(_IDLE)
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            self._descriptor = filesystem.open_own(path)
+            return os.pread(self._descriptor, _LAYOUT.size, 0)
+        except OSError as error:
+            self._give_up(error)
+            return b""
+
+    def _write(self, busy: int) -> None:
+        if self._descriptor is None:
+            return
+        content = _LAYOUT.pack(_MAGIC, busy, self._ends, self._tries, self._serial, self._key)
+        try:
+            os.pwrite(self._descriptor, content, 0)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Go on without: what a full disk does not let in is no reason to take in nothing."""
+        log.warning(
+            "cannot write the file %s of the state directory: %s\n  what happens: a message that"
+            " ends this process would not be found out",
+            FILE,
+            error.strerror or error,
+            extra=event("handling-not-noted"),
+        )
+        self.close()
+
+    def begin(self, serial: int) -> None:
+        """A batch begins after this serial."""
+        if serial != self._serial:
+            self._serial = serial
+            if not self.careful:
+                self._ends = 0
+        self._write(_BATCH)
+
+    def applying(self) -> None:
+        """Messages of the journal are about to be applied."""
+        self._write(_APPLYING)
+
+    def refuses_to_apply(self, serial: int) -> bool:
+        """Likewise one message; true if it must not be, and is put aside."""
+        return self._refuses(b"serial %d" % serial, _APPLYING_ONE)
+
+    def refuses(self, payload: bytes) -> bool:
+        """Note that a message is about to be handled; true if it must not be, and is put aside."""
+        return self._refuses(payload, _MESSAGE)
+
+    def _refuses(self, payload: bytes, kind: int) -> bool:
+        key = hashlib.sha256(payload).digest()
+        before = self._suspect_tries if key == self._suspect else 0
+        self._handling, self._key, self._tries = True, key, before
+        if before >= MAX_TRIES:
+            return True
+        self._tries = before + 1
+        self._write(kind)
+        return False
+
+    def wants(self, size: int) -> bool:
+        """Whether a message of so many bytes has to be noted."""
+        return size > MAX_UNCOUNTED or self.careful
+
+    def end(self) -> None:
+        """The batch is in the journal and applied."""
+        if self._handling:
+            self._handling = False
+            if self._key == self._suspect:
+                self._suspect, self._suspect_tries = _NONE, 0
+            self._key, self._tries = self._suspect, self._suspect_tries
+            self._left -= 1
+            self.careful = self._left > 0
+        self._write(_IDLE)
+
+    def close(self) -> None:
+        """End in good order."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,1 @@
+"""What a master, its database or its site knew before the first message."""

@@ -1,0 +1,338 @@
+"""An index filled from piwheels' own database, or mended by it.
+
+A package is journaled only if the index has other rows of it: what differs is taken out and made
+anew, in one commit of the journal. Where it stopped is kept beside the journal.
+"""
+
+from __future__ import annotations
+
+import gc
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from ...base import times
+from ...base.errors import UsageError
+from ...index import downloads as counters
+from ...messages.entries import Accepted, Entry
+from ...messages.types import Message
+from ...state.state import State
+from .. import compare, translate
+from .from_master import Record
+from .postgres import Package, Source, hours_since
+
+RECORD = "backfill-postgres.json"
+"""Its name in the state directory: how far a backfill got that has not ended."""
+
+PAGE = 500
+"""Packages that are compared at once."""
+
+BATCH = 5000
+"""Messages in one commit of the journal, and a little more: a package is whole."""
+
+COUNTS = 500_000
+"""Hourly counts in one commit."""
+
+Progress = Callable[[int, int], None]
+"""Is told how many of how many packages are done."""
+
+
+class Outcome(NamedTuple):
+    """What a backfill did.
+
+    Attributes:
+        packages: those that were read.
+        taken: those that the index had differently.
+        deleted: those that the database does not have.
+        builds: those that were taken.
+        counters: packages whose downloads were taken.
+        refused: rows that are no valid messages.
+    """
+
+    packages: int
+    taken: int
+    deleted: int
+    builds: int
+    counters: int
+    refused: int
+
+
+def fill(state: State, source: Source, days: int | None, progress: Progress) -> Outcome:
+    """Take all that the database knows into a state; one that was interrupted goes on.
+
+    Args:
+        state: where to.
+        source: the database.
+        days: downloads are kept by the hour for so many days, older ones in the sum; None: all.
+        progress: is told how far it is.
+
+    Raises:
+        PeerError: if the database does not answer; what was taken is kept.
+        JournalError: if it could not be journaled.
+        UsageError: if the database is empty, and the index is not.
+    """
+    # Millions of small tuples, none in a cycle: the collector would look at them again and again.
+    gc.set_threshold(200_000, 50, 100)
+    broken = [feed.feed for feed in state.journal.feeds() if feed.broken]
+    record = Record(state.directory / RECORD, broken, source.at)
+    filler = _Filler(state, source, progress)
+    filler.abis()
+    if not record.packages_done:
+        filler.packages(record)
+    filler.downloads(days)
+    for feed in record.broken:
+        state.journal.repaired(feed)
+    record.ended()
+    return filler.outcome
+
+
+class _Filler:
+    """Does it; `outcome` says what was done so far."""
+
+    def __init__(self, state: State, source: Source, progress: Progress) -> None:
+        self._state = state
+        self._connection = state.connection
+        self._source = source
+        self._progress = progress
+        self._total = source.count()
+        self._fresh = not _any(self._connection, "packages")
+        if not self._total and not self._fresh:
+            raise UsageError(
+                "backfill",
+                "the database has no packages, but the index has: all of them would be deleted",
+                "check --dsn",
+            )
+        self.outcome = Outcome(0, 0, 0, 0, 0, 0)
+
+    def _count(self, **more: int) -> None:
+        known = self.outcome._asdict()
+        self.outcome = Outcome(**{name: known[name] + more.get(name, 0) for name in known})
+
+    def abis(self) -> None:
+        """Take the build ABIs, if they are others."""
+        message = self._source.abis()
+        if message.data != compare.set_abis(self._connection):
+            self._state.take([Accepted(None, message)])
+
+    # Packages
+
+    def packages(self, record: Record) -> None:
+        """Take what the index has differently of packages."""
+        after = record.after
+        done = self._connection.execute(
+            "SELECT count(*) FROM packages WHERE package <= ?", (after,)
+        ).fetchone()[0]
+        batch = _Batch()
+        for page in _pages(self._source.packages(after), PAGE):
+            last = page[-1].package
+            self._compare(page, after, last, batch)
+            if len(batch) >= BATCH:
+                self._take(batch)
+                batch = _Batch()
+                record.reached(last)
+            after = last
+            done += len(page)
+            self._progress(done, self._total)
+        self._compare([], after, None, batch)
+        self._take(batch)
+        record.reached(after, packages_done=True)
+
+    def _compare(self, page: list[Package], after: str, last: str | None, batch: _Batch) -> None:
+        """Put into a batch what is different between two names."""
+        here = {} if self._fresh else _rows_here(self._connection, after, last)
+        for one in page:
+            known = here.pop(one.package, None)
+            batch.refused += one.refused
+            if one.known and (known is None or known != _rows_there(one)):
+                batch.changed.append(one)
+                batch.messages += len(one.known) + len(one.builds)
+                if known is not None:
+                    batch.gone.append(one.package)
+            elif known is not None and not one.known:
+                batch.gone.append(one.package)
+        batch.gone += here
+        batch.read += len(page)
+        batch.deleted += len(here)
+
+    def _take(self, batch: _Batch) -> None:
+        """Take a batch in one commit, so that no package is ever half there."""
+        at = self._source.at
+        entries: list[Entry] = [
+            Accepted(None, translate.delete_package(package, at)) for package in sorted(batch.gone)
+        ]
+        entries += [Accepted(None, message) for one in batch.changed for message in one.known]
+        # Builds in a row are applied together.
+        entries += [Accepted(None, message) for one in batch.changed for message in one.builds]
+        self._state.take(entries + batch.refused)
+        self._count(
+            packages=batch.read,
+            taken=len(batch.changed),
+            deleted=batch.deleted,
+            builds=sum(len(one.builds) for one in batch.changed),
+            refused=len(batch.refused),
+        )
+
+    # Downloads
+
+    def downloads(self, days: int | None) -> None:
+        """Take the counters that the index has differently."""
+        since = hours_since(self._source.at, days)
+        window = counters.window_start(self._connection)
+        entries: list[Entry] = []
+        size = 0
+        after = ""
+        done = 0
+        for page in _pages(self._source.downloads(since), PAGE):
+            last = page[-1].data.package
+            here = self._counters_here(after, last)
+            for message in page:
+                known = here.pop(message.data.package, None)
+                if known is not None and not _same(known, message, window, days):
+                    entries.append(Accepted(None, message))
+                    size += len(message.data.hours)
+            entries += [self._no_downloads(package) for package, known in here.items() if known[0]]
+            after = last
+            if size >= COUNTS or len(entries) >= BATCH:
+                self._take_counters(entries)
+                entries, size = [], 0
+            done += len(page)
+            self._progress(done, max(done, self._total))
+        here = self._counters_here(after, None)
+        entries += [self._no_downloads(package) for package, known in here.items() if known[0]]
+        self._take_counters(entries)
+
+    def _counters_here(self, after: str, last: str | None) -> dict[str, tuple[Any, ...]]:
+        """Of the packages between two names: downloads ever and recently, last and first hour."""
+        return {
+            package: tuple(counts)
+            for package, *counts in self._connection.execute(
+                "SELECT package, downloads_all, downloads_recent, last_hour, first_hour"
+                " FROM download_counts WHERE listed"
+                " AND package > ?1 AND (?2 IS NULL OR package <= ?2) ORDER BY package",
+                (after, last),
+            )
+        }
+
+    def _no_downloads(self, package: str) -> Entry:
+        at = self._source.at
+        data = {"package": package, "all": 0, "hours": {}}
+        return Accepted(None, translate.message("DOWNLOADS", at, data))
+
+    def _take_counters(self, entries: list[Entry]) -> None:
+        self._state.take(entries)
+        self._count(counters=len(entries))
+
+
+class _Batch:
+    """What is taken in one commit.
+
+    Attributes:
+        gone: packages that are taken out, for good or to be made anew.
+        changed: packages that are made.
+        refused: rows that are no messages.
+        messages: how many there are in `changed`.
+        read: packages that were compared.
+        deleted: those of `gone` that the database has not.
+    """
+
+    def __init__(self) -> None:
+        self.gone: list[str] = []
+        self.changed: list[Package] = []
+        self.refused: list[Entry] = []
+        self.messages = self.read = self.deleted = 0
+
+    def __len__(self) -> int:
+        return self.messages + len(self.gone) + len(self.refused)
+
+
+def _same(known: tuple[Any, ...], message: Message, window: int, days: int | None) -> bool:
+    """True if an index has these counters.
+
+    To compare every hour would take longer than to count anew; sums that agree in the window and
+    ever, between the same hours, are taken for the same.
+    """
+    hours = message.data.hours
+    recent = sum(count for hour, count in hours if hour >= window)
+    there = message.data.all, recent, hours[-1][0] if hours else None
+    if days is None:
+        return known == (*there, hours[0][0] if hours else None)
+    return known[:3] == there
+
+
+_Item = TypeVar("_Item")
+
+
+def _pages(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    while page := list(islice(iterator, size)):
+        yield page
+
+
+def _any(connection: sqlite3.Connection, table: str) -> bool:
+    return connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
+
+
+# Rows of the index, as they are and as messages would make them
+
+_Rows = dict[str, set[tuple[Any, ...]]]
+"""The rows of a package by table, without its name."""
+
+_BETWEEN = "{0} > ?1 AND (?2 IS NULL OR {0} <= ?2)"
+_HERE = {
+    "packages": "SELECT package, skip, description FROM packages WHERE "
+    + _BETWEEN.format("package"),
+    "package_names": "SELECT package, name, seen FROM package_names WHERE "
+    + _BETWEEN.format("package"),
+    "versions": "SELECT package, version, released, skip, yanked FROM versions WHERE "
+    + _BETWEEN.format("package"),
+    "builds": "SELECT package, build_id, built_by, version, abi_tag, status, duration, built_at"
+    " FROM builds WHERE " + _BETWEEN.format("package"),
+    "files": "SELECT b.package, f.* FROM builds b JOIN files f ON f.build_id = b.build_id WHERE "
+    + _BETWEEN.format("b.package"),
+    "dependencies": "SELECT b.package, d.* FROM builds b JOIN files f ON f.build_id = b.build_id"
+    " JOIN dependencies d ON d.filename = f.filename WHERE " + _BETWEEN.format("b.package"),
+}
+
+
+def _rows_here(connection: sqlite3.Connection, after: str, last: str | None) -> dict[str, _Rows]:
+    """The rows of the packages between two names."""
+    found: dict[str, _Rows] = {}
+    for table, sql in _HERE.items():
+        for package, *row in connection.execute(sql, (after, last)):
+            if package not in found:
+                found[package] = {name: set() for name in _HERE}
+            found[package][table].add(tuple(row))
+    return found
+
+
+def _rows_there(package: Package) -> _Rows:
+    """The rows that the messages of a package make."""
+    rows: _Rows = {name: set() for name in _HERE}
+    yanked = {one.data.version for one in package.known if one.name == "YANKVER"}
+    for name, _, data in package.known:
+        if name == "NEWPKG":
+            rows["packages"].add((data.skip, data.description))
+        elif name == "NEWPKGNAME":
+            rows["package_names"].add((data.name, times.to_sql_precise(data.seen or 0)))
+        elif name == "NEWVER":
+            released = times.to_sql(data.released)
+            is_yanked = int(data.version in yanked)
+            rows["versions"].add((data.version, released, data.skip, is_yanked))
+    for _, at, data in package.builds:
+        rows["builds"].add(
+            (
+                data.build_id,
+                data.slave_id,
+                data.version,
+                data.abi_tag,
+                int(data.status),
+                data.duration,
+                times.to_sql(at),
+            )
+        )
+        for file in data.files:
+            rows["files"].add((file[0], data.build_id, *file[1:9], file[10]))
+            for tool, needed in file.dependencies:
+                rows["dependencies"].update((file.filename, tool, name) for name in needed)
+    return rows

@@ -1,0 +1,1 @@
+"""In a master's process: its changes become messages."""

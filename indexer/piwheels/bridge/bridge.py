@@ -1,0 +1,338 @@
+"""The bridge's own thread: spools what the master changed, whatever its disk does.
+
+The master never waits for it. While the spool cannot be written, changes are kept in memory and
+it goes on trying; if some have to be dropped, the feed gets a new epoch, by which every
+subscriber knows that it has missed something. Subscribers are served by a process of its own:
+what they do, and what they do not do, takes nothing that is the master's.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import select
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from ...base import clock, filesystem, times
+from ...base.errors import DecodeError, JournalError, StateError
+from ...base.log import NOTICE, event
+from ...feed.publisher import Spool
+from ...feed.spool_server import SpoolServer
+from ...messages import encode
+from ...messages.decode import Encoding
+from ...messages.entries import Accepted, Entry, Refused
+from ...schema import piwheels as schema
+from .outbox import Gap, Item, Outbox
+from .unsettled import Marks
+
+log = logging.getLogger(__name__)
+
+SOURCE = "bridge"
+"""Where refused changes come from, in the quarantine of the spool."""
+
+OLD = ".old"
+"""What the name of a spool ends with that was replaced."""
+
+AT_ONCE = 500
+"""Changes in one commit of the spool."""
+
+PACE = 0.05
+"""Seconds from a commit that was not full to the next: each takes time from the master."""
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
+"""Seconds until the spool is tried again; each time twice as long."""
+
+LAST_TRIES = 10.0
+"""Seconds that the bridge goes on trying when the master has ended."""
+
+_LOOK_AGAIN = 0.5
+"""Seconds between looks whether the master has ended."""
+
+_ENCODING = Encoding(schema.time)
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+class Bridge(threading.Thread):
+    """Publishes what is in an outbox; `open` it before it is started.
+
+    Args:
+        spool: the directory of the spool.
+        server: serves it; ended with us.
+        outbox: of the master's changes.
+        marks: what the last bridge left, and what this one leaves.
+        running: true as long as the master may still change something.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        server: SpoolServer,
+        outbox: Outbox,
+        marks: Marks,
+        running: Callable[[], bool],
+    ) -> None:
+        super().__init__(name="bridge")
+        self._directory = spool
+        self._server = server
+        self._outbox = outbox
+        self._marks = marks
+        self._running = running
+        self._spool: Spool | None = None
+        # What subscribers do not know yet: that something is missing, and how much of ours.
+        self._gap = Gap("the last bridge did not end in good order", 0) if marks.lost else None
+        self._held: list[Entry] = []  # taken from the outbox, not yet in the spool
+        self._abis: Item | None = None  # those that this epoch knows
+        self._abis_digest = b""  # of those in _held
+        self._trouble = False
+        self._wait = FIRST_WAIT
+        self._next_try = 0.0
+        self._ended_at: float | None = None
+        self._refused: set[str] = set()
+
+    # The spool
+
+    def open(self) -> None:
+        """Open the spool; one that cannot be written for now is tried again later.
+
+        Raises:
+            StateError: if it is locked, or can never be used as it is.
+        """
+        try:
+            self._open()
+        except StateError as error:
+            if not _passing(error):
+                raise
+            self._failed(error)
+
+    def _open(self) -> None:
+        if self._gap is not None:
+            self._set_aside(self._gap.why)
+        try:
+            spool = Spool(self._directory, clock.now)
+        except JournalError as error:
+            if not _damaged(error):
+                raise
+            self._set_aside(f"the spool is damaged: {error.cause}")
+            spool = Spool(self._directory, clock.now)
+        self._spool = spool
+        self._marks.made_good()
+        if self._gap is not None:
+            self._outbox.settle(self._gap.count)
+            self._gap = None
+        self._abis = None
+
+    def _set_aside(self, why: str) -> None:
+        """Make room for a new spool, and so for a new epoch."""
+        if not self._directory.exists():
+            return
+        old = self._directory.with_name(self._directory.name + OLD)
+        try:
+            if old.exists():
+                shutil.rmtree(old)
+            filesystem.rename(self._directory, old)
+        except OSError as error:
+            raise StateError(
+                f"replace the spool {self._directory}",
+                error.strerror or error,
+                "check that its directory belongs to the user that runs the master",
+                passing=True,
+            ) from error
+        log.error(
+            "changes of the master may be missing from the feed: %s\n"
+            "  what happens: the feed has a new epoch, and its subscribers say that it is broken;"
+            " the old spool is %s\n"
+            "  what to do: let every subscriber backfill",
+            why,
+            old,
+            extra=event("changes-missing", path=old),
+        )
+
+    def _close(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    # The thread
+
+    def run(self) -> None:
+        """Publish until the master has ended and everything is published."""
+        while not self._ended():
+            try:
+                self._serve()
+                if clock.monotonic() >= self._next_try:
+                    self._deliver()
+            except Exception as error:  # noqa: BLE001 - the master must not pay for our mistakes
+                self._failed(error)
+        missing = self._marks.unsettled
+        if missing or self._gap is not None:
+            log.error(
+                "%d changes of the master are not in the feed: its spool %s could not be written\n"
+                "  what happens: with the next bridge the feed has a new epoch",
+                missing,
+                self._directory,
+                extra=event("changes-unpublished", messages=missing, path=self._directory),
+            )
+        self._close()
+        self._server.close()
+        self._marks.close()
+
+    @property
+    def _waiting(self) -> bool:
+        """True if there is something to publish."""
+        return bool(
+            self._held or self._gap or len(self._outbox) or self._outbox.abis is not self._abis
+        )
+
+    def _ended(self) -> bool:
+        """True if the master has ended, and everything is published or never will be."""
+        if self._running():
+            return False
+        now = clock.monotonic()
+        if self._ended_at is None:
+            self._ended_at = now
+        return not self._waiting or (self._trouble and now - self._ended_at > LAST_TRIES)
+
+    def _serve(self) -> None:
+        """See that the spool is served, until something is to be done; half a second at most."""
+        wait = _LOOK_AGAIN
+        if self._waiting or self._spool is None:
+            wait = max(0.0, min(wait, self._next_try - clock.monotonic()))
+        if self._spool is not None:
+            self._server.look(self._spool.epoch)
+        select.select([self._outbox.bell], [], [], wait)
+        self._outbox.heard()
+
+    def _deliver(self) -> None:
+        """Publish what comes next, in one commit."""
+        opened = self._spool is None or self._gap is not None
+        if opened:
+            self._close()
+            self._open()
+        assert self._spool is not None
+        if not self._held:
+            self._take()
+        if self._held:
+            self._spool.append(self._held)
+            self._server.tell()
+            if self._abis_digest:
+                self._marks.published_abis(self._spool.epoch, self._abis_digest)
+                self._abis_digest = b""
+            else:
+                self._outbox.settle(len(self._held))
+            if len(self._held) < AT_ONCE:
+                self._next_try = clock.monotonic() + PACE
+            self._held = []
+        elif not opened:
+            return
+        self._worked()
+
+    def _take(self) -> None:
+        """Take what comes next: build ABIs, or changes, or a gap."""
+        if self._outbox.abis is not self._abis:
+            self._take_abis(self._outbox.abis)
+            return
+        self._held = [self._entry(item) for item in self._outbox.take(AT_ONCE)]
+        if not self._held:
+            self._gap = self._outbox.take_gap()
+
+    def _take_abis(self, item: Item | None) -> None:
+        """Take the build ABIs, unless they are what this epoch was told last."""
+        assert self._spool is not None
+        assert item is not None
+        self._abis = item
+        digest = hashlib.sha256(json.dumps(item.data, sort_keys=True).encode()).digest()
+        if (self._spool.epoch, digest) != self._marks.abis:
+            self._abis_digest = digest
+            self._held = [self._entry(item)]
+
+    def _entry(self, item: Item) -> Entry:
+        """A change as the spool keeps it: a message, or what is wrong with it."""
+        envelope = {"msg": item.name, "data": item.data}
+        try:
+            message = _ENCODING.message(envelope, item.at)
+            encode.to_journal(message)  # fails for text that is no Unicode
+            return Accepted(None, message)
+        except DecodeError as found:
+            error = found
+        except Exception as found:  # noqa: BLE001 - nothing that is taken may be lost
+            error = DecodeError("data", f"cannot be encoded: {found}")
+        if item.name not in self._refused:
+            self._refused.add(item.name)
+            log.warning(
+                "a %s of the master is no valid message: %s\n"
+                "  what happens: it is not published; `piw-indexer quarantine --spool` lists it,"
+                " and those that follow",
+                item.name,
+                error,
+                extra=event("change-refused", message=item.name),
+            )
+        raw = json.dumps({**envelope, "at": times.to_rfc3339(item.at)}, default=_in_words)
+        return Refused(None, SOURCE, "json", error, raw.encode())
+
+    # Trouble
+
+    def _failed(self, error: Exception) -> None:
+        """Say once what is wrong, and wait before the next try."""
+        if isinstance(error, StateError) and _damaged(error):
+            self._close()  # what is opened anew is looked at, and replaced
+        if not self._trouble:
+            self._trouble = True
+            log.error(
+                "%s\n  what happens: the master goes on, and its changes are kept in memory; it"
+                " is tried again until they are in the feed",
+                error if isinstance(error, StateError) else f"the bridge failed: {error!r}",
+                exc_info=None if isinstance(error, StateError) else error,
+                extra=event("spool-failing", path=self._directory),
+            )
+        self._next_try = clock.monotonic() + self._wait
+        self._wait = min(LONGEST_WAIT, 2 * self._wait)
+
+    def _worked(self) -> None:
+        self._wait = FIRST_WAIT
+        if self._trouble:
+            self._trouble = False
+            log.log(
+                NOTICE,
+                "the spool %s can be written again",
+                self._directory,
+                extra=event("spool-working", path=self._directory),
+            )
+
+
+def _in_words(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """An error and those that led to it."""
+    found = []
+    while error is not None:
+        found.append(error)
+        error = error.__cause__
+    return found
+
+
+def _passing(error: StateError) -> bool:
+    """True if it may work again by itself."""
+    return error.passing or any(
+        isinstance(cause, OSError) and cause.errno in _PASSING for cause in _causes(error)
+    )
+
+
+def _damaged(error: StateError) -> bool:
+    """True if a spool can never be used again."""
+    if not isinstance(error, JournalError) or _passing(error):
+        return False
+    causes = _causes(error)
+    codes = [one.sqlite_errorcode & 0xFF for one in causes if isinstance(one, sqlite3.Error)]
+    if codes:
+        return any(code in _DAMAGE for code in codes)
+    return not any(isinstance(one, OSError) for one in causes)  # a month is missing, say

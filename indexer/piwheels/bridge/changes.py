@@ -1,0 +1,250 @@
+"""Which requests change a piwheels master's database, and what our message about each says.
+
+What is told is what the database committed. A downloader's address and a build's output are not
+even looked at.
+
+Source: piwheels 0.23, `piwheels/master/db.py`, `piwheels/states.py` and its SQL functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from ...base import names
+
+TESTED_WITH = "0.23"
+"""The version of piwheels that all this was tested with."""
+
+Arguments = Mapping[str, Any]
+"""What a method of piwheels' database was called with, by name."""
+
+_CONTROL = dict.fromkeys((*range(9), 0x0B, *range(0x0E, 0x20), 0x7F), "\N{REPLACEMENT CHARACTER}")
+"""How piwheels stores what a downloader says: control characters are replaced."""
+
+
+class Change(NamedTuple):
+    """A request that changes the database.
+
+    Attributes:
+        message: its name, piwheels' and ours.
+        method: of piwheels' class `Database`.
+        signature: of that method, as `inspect` shows it.
+        tell: the data of our message from arguments and result; None if nothing changed.
+        concerns: the packages whose rows it may touch.
+    """
+
+    message: str
+    method: str
+    signature: str
+    tell: Callable[[Arguments, Any], dict[str, Any] | None]
+    concerns: Callable[[Arguments], Iterable[str]]
+
+
+def _package(arguments: Arguments) -> tuple[str, ...]:
+    return (arguments["package"],)
+
+
+def _name(arguments: Arguments) -> tuple[str, ...]:
+    # A name stays with the package that had it first, mostly the one that it is a spelling of.
+    return arguments["package"], names.canonical(arguments["name"])
+
+
+def _build(arguments: Arguments) -> list[str]:
+    # A file moves to this build from that of any other package.
+    build = arguments["build"]
+    return [build.package, *(names.wheel_package(name) or "" for name in build.files)]
+
+
+def _nothing(arguments: Arguments) -> tuple[str, ...]:
+    return ()
+
+
+def _as_it_is(*fields: str) -> Callable[[Arguments, Any], dict[str, Any]]:
+    def tell(arguments: Arguments, result: Any) -> dict[str, Any]:
+        return {field: arguments[field] for field in fields}
+
+    return tell
+
+
+def _new_package(arguments: Arguments, result: Any) -> dict[str, Any] | None:
+    # False: it is known, and nothing was changed.
+    return {f: arguments[f] for f in ("package", "skip", "description")} if result else None
+
+
+def _new_version(arguments: Arguments, result: Any) -> dict[str, Any] | None:
+    if not result:
+        return None
+    return {
+        **{field: arguments[field] for field in ("package", "version", "skip")},
+        "released": _utc(arguments["released"]),
+    }
+
+
+def _new_name(arguments: Arguments, result: Any) -> dict[str, Any]:
+    return {
+        "package": arguments["package"],
+        "name": arguments["name"],
+        "seen": _utc(arguments["seen"]),
+    }
+
+
+def _utc(value: datetime | None) -> datetime | None:
+    """A time as piwheels takes it: one without a zone is local."""
+    return None if value is None else value.astimezone(UTC)
+
+
+FILE_FIELDS = (
+    "filename",
+    "filesize",
+    "filehash",
+    "package_tag",
+    "package_version_tag",
+    "py_version_tag",
+    "abi_tag",
+    "platform_tag",
+    "requires_python",
+    "location",
+)
+"""Of `piwheels.states.FileState`, as our messages call them, besides `dependencies`."""
+
+BUILD_FIELDS = ("slave_id", "package", "version", "abi_tag", "status")
+"""Of `piwheels.states.BuildState`, besides `duration` and `files`."""
+
+CLIENT_FIELDS = (
+    "arch",
+    "distro_name",
+    "distro_version",
+    "os_name",
+    "os_version",
+    "py_name",
+    "py_version",
+    "installer_name",
+    "installer_version",
+    "setuptools_version",
+)
+"""Of `piwheels.states.DownloadState`, besides `filename` and `timestamp`."""
+
+STATES = {
+    "FileState": (*FILE_FIELDS, "dependencies"),
+    "BuildState": (*BUILD_FIELDS, "duration", "files"),
+    "DownloadState": ("filename", "timestamp", *CLIENT_FIELDS),
+}
+"""What is read of the objects that are handed to the database, by their classes."""
+
+
+def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
+    build = arguments["build"]
+    return {
+        **{field: getattr(build, field) for field in BUILD_FIELDS},
+        "build_id": result,
+        "duration": seconds(build.duration),
+        "files": [
+            {
+                **{field: getattr(file, field) for field in FILE_FIELDS},
+                "dependencies": {tool: list(found) for tool, found in file.dependencies.items()},
+            }
+            for file in build.files.values()
+        ],
+    }
+
+
+def seconds(duration: timedelta) -> float:
+    """How long a build took.
+
+    A slave's clock that was set back meanwhile has it end before it began; the database stores
+    that, and a build must not be missing for it.
+    """
+    return max(0.0, duration / timedelta(seconds=1))
+
+
+def _log_download(arguments: Arguments, result: Any) -> dict[str, Any]:
+    download = arguments["download"]
+    data = {field: getattr(download, field) for field in ("filename", *CLIENT_FIELDS)}
+    return {
+        **{field: text and text.translate(_CONTROL) for field, text in data.items()},
+        "accessed_at": _utc(download.timestamp),
+    }
+
+
+DOWNLOAD = "LOGDOWNLOAD"
+
+CHANGES = (
+    Change(
+        "NEWPKG",
+        "add_new_package",
+        "(self, package, skip='', description='')",
+        _new_package,
+        _package,
+    ),
+    Change(
+        "NEWVER",
+        "add_new_package_version",
+        "(self, package, version, released=None, skip='')",
+        _new_version,
+        _package,
+    ),
+    Change("NEWPKGNAME", "add_package_name", "(self, package, name, seen=None)", _new_name, _name),
+    Change(
+        "SETDESC",
+        "set_package_description",
+        "(self, package, description)",
+        _as_it_is("package", "description"),
+        _package,
+    ),
+    Change(
+        "SKIPPKG",
+        "skip_package",
+        "(self, package, reason)",
+        _as_it_is("package", "reason"),
+        _package,
+    ),
+    Change(
+        "SKIPVER",
+        "skip_package_version",
+        "(self, package, version, reason)",
+        _as_it_is("package", "version", "reason"),
+        _package,
+    ),
+    Change("DELPKG", "delete_package", "(self, package)", _as_it_is("package"), _package),
+    Change(
+        "DELVER",
+        "delete_version",
+        "(self, package, version)",
+        _as_it_is("package", "version"),
+        _package,
+    ),
+    Change(
+        "YANKVER",
+        "yank_version",
+        "(self, package, version)",
+        _as_it_is("package", "version"),
+        _package,
+    ),
+    Change(
+        "UNYANKVER",
+        "unyank_version",
+        "(self, package, version)",
+        _as_it_is("package", "version"),
+        _package,
+    ),
+    Change("LOGBUILD", "log_build", "(self, build)", _log_build, _build),
+    Change(
+        "DELBUILD",
+        "delete_build",
+        "(self, package, version)",
+        _as_it_is("package", "version"),
+        _package,
+    ),
+    # Every one stands for itself: downloads wait for nobody, and nobody for them.
+    Change(DOWNLOAD, "log_download", "(self, download)", _log_download, _nothing),
+)
+"""Every request that changes what the index knows."""
+
+OTHERS = frozenset(
+    "ALLPKGS ALLVERS GETABIS GETPKGNAMES GETPYPI GETSEARCH GETSKIP GETSTATS INITSTATS LOADRWP"
+    " LOGJSON LOGPAGE LOGPROJECT LOGSEARCH PKGDELETED PKGEXISTS PKGFILES PROJDATA SAVERWP SETPYPI"
+    " VEREXISTS VERFILES VERSDELETED".split()
+)
+"""Every other request: they only ask, or change what the index does not know."""

@@ -1,0 +1,167 @@
+"""What a master changed and nobody has published yet: in order, bounded, and never in its way.
+
+Requests that touch the same package wait for one another, as they mostly do in the database, so
+that what is here has the order of the commits wherever that makes a difference. Nothing else
+waits. What does not fit is dropped, and a gap stands where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ...base.clock import Clock
+from ...base.times import Time
+from .changes import Arguments, Change
+from .unsettled import Marks
+
+MOST_WAITING = 100_000
+"""Changes that are kept while they cannot be published; some 100 MB of them."""
+
+_STRIPES = 64
+
+
+class Item(NamedTuple):
+    """A change that the database committed: the name of our message, when, and its data."""
+
+    name: str
+    at: Time
+    data: dict[str, Any]
+
+
+@dataclass
+class Gap:
+    """Changes are missing here: why, and how many."""
+
+    why: str
+    count: int
+
+
+class Outbox:
+    """Takes changes from the threads of a master, and gives them to the one that publishes.
+
+    Args:
+        marks: is told what begins and what is settled.
+        clock: tells when a change happened.
+        most: how many changes it keeps.
+    """
+
+    def __init__(self, marks: Marks, clock: Clock, most: int = MOST_WAITING) -> None:
+        self._marks = marks
+        self._clock = clock
+        self._most = most
+        self._items: deque[Item | Gap] = deque()
+        self._lock = threading.Lock()
+        self._stripes = [threading.Lock() for _ in range(_STRIPES)]
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """A descriptor that can be read when something has arrived."""
+        self.abis: Item | None = None
+        """The build ABIs as they are now; those before them concern nobody."""
+
+    def tell_abis(self, data: dict[str, Any]) -> None:
+        """The build ABIs are these now."""
+        self.abis = Item("SETABIS", self._clock(), data)
+        self.ring()
+
+    # For the threads of the master
+
+    @contextmanager
+    def in_order(self, packages: Iterable[str]) -> Iterator[None]:
+        """Nobody else changes these packages inside."""
+        stripes = sorted({hash(package) % _STRIPES for package in packages})
+        for number in stripes:  # in one order everywhere: nobody waits in a circle
+            self._stripes[number].acquire()
+        try:
+            yield
+        finally:
+            for number in stripes:
+                self._stripes[number].release()
+
+    def begin(self) -> Time:
+        """A change begins: now."""
+        self._marks.begin()
+        return self._clock()
+
+    def committed(self, change: Change, at: Time, arguments: Arguments, result: Any) -> None:
+        """The database has committed a change; whatever is wrong with it, nothing is raised."""
+        try:
+            data = change.tell(arguments, result)
+        except Exception as error:  # noqa: BLE001 - the master did nothing wrong, and goes on
+            self.lose(f"a {change.message} of the master cannot be read: {error!r}")
+            return
+        if data is None:
+            self._marks.settle()
+        else:
+            self.put(Item(change.message, at, data))
+
+    def failed(self, error: BaseException) -> None:
+        """A change did not come about, or nobody knows whether it did."""
+        # SQLAlchemy names no statement when it was the commit that got no answer.
+        if getattr(error, "connection_invalidated", False) and error.statement is None:  # type: ignore[attr-defined]
+            self.lose("the connection to the database broke off in a commit")
+        else:
+            self._marks.settle()
+
+    def put(self, item: Item) -> None:
+        """Keep a change that has begun; one that does not fit leaves a gap."""
+        with self._lock:
+            if len(self._items) >= self._most:
+                self._lose(f"more than {self._most} changes waited to be published")
+            else:
+                self._items.append(item)
+            if len(self._items) == 1:
+                self.ring()
+
+    def lose(self, why: str) -> None:
+        """A change that has begun cannot be told."""
+        with self._lock:
+            self._lose(why)
+            self.ring()
+
+    def _lose(self, why: str) -> None:
+        if self._items and isinstance(last := self._items[-1], Gap):
+            last.count += 1
+        else:
+            self._items.append(Gap(why, 1))
+
+    # For the thread that publishes
+
+    def ring(self) -> None:
+        """Wake whoever waits for the bell."""
+        os.eventfd_write(self.bell, 1)
+
+    def heard(self) -> None:
+        """Silence the bell; whoever does so takes what there is."""
+        try:
+            os.eventfd_read(self.bell)
+        except BlockingIOError:
+            pass  # it did not ring
+
+    def take(self, most: int) -> list[Item]:
+        """Up to `most` changes, in order; none before a gap."""
+        taken: list[Item] = []
+        with self._lock:
+            while self._items and len(taken) < most and isinstance(item := self._items[0], Item):
+                self._items.popleft()
+                taken.append(item)
+        return taken
+
+    def take_gap(self) -> Gap | None:
+        """Take the gap that comes next; None if a change does, or nothing."""
+        with self._lock:
+            if self._items and isinstance(first := self._items[0], Gap):
+                self._items.popleft()
+                return first
+            return None
+
+    def settle(self, count: int) -> None:
+        """So many of the changes that were taken are in the spool."""
+        self._marks.settle(count)
+
+    def __len__(self) -> int:
+        return len(self._items)

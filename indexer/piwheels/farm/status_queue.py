@@ -1,0 +1,371 @@
+"""The master's status feed as a source of the daemon: it keeps the farm live.
+
+A feed that is silent, speaks nonsense or begins anew never stops the daemon. What cannot be read
+goes to the quarantine, as long as there is not too much of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import zmq
+
+from ...base import times
+from ...base.clock import Clock
+from ...base.errors import DecodeError, StateError
+from ...base.log import event
+from ...base.once_per import OncePer, left_out
+from ...daemon.source import Tools
+from ...feed.line import Line
+from ...feed.security import LOCAL_CONNECTING, Connecting
+from ...messages.entries import Entry, Row
+from .. import cbor
+from ..redact import refused
+from . import messages, store, view
+from .farm import Farm
+from .picture import EMPTY, Finished
+
+log = logging.getLogger(__name__)
+
+SOURCE = "status-queue"
+"""Of its frames in the quarantine."""
+
+MAX_FRAME = 64 * 1024
+"""Bytes of a frame; a peer that sends more is disconnected. Those of a master have some hundred."""
+
+MAX_QUEUED = 500
+"""Frames that wait; after a hello a master says some 200 things again at once."""
+
+PATIENCE = 30.0
+"""Seconds without a connection, or of silence, until that is told; a master speaks every ten."""
+
+OPEN_AGAIN = 10.0
+"""Seconds without a connection until the socket is opened anew."""
+
+HELLO_AGAIN = 60.0
+"""Seconds between two hellos: each makes the master say everything again, to everyone."""
+
+QUICKEST_HELLO = 10.0
+"""Seconds between them if the master is a new one each time."""
+
+SETTLED = 2.0
+"""Seconds after which a subscription is taken to have reached a master that says nothing."""
+
+REMEMBERED = 300.0
+"""Seconds for which it is told that refused frames were not kept."""
+
+MOST_KEPT = 100
+KEPT_EVERY = 60.0
+"""Refused frames that are kept at once, and seconds for each one more."""
+
+
+def _ignore(package: str, version: str) -> None:
+    pass
+
+
+def forget_farm(tools: Tools) -> None:
+    """Instead of a feed: what one told in former times is no longer so.
+
+    Raises:
+        StateError: if the index cannot be written, and that will not pass by itself.
+    """
+    try:
+        store.clear(tools.connection)
+    except StateError as error:
+        if not error.passing:
+            raise
+        log.warning("%s", error, extra=event("farm-not-forgotten"))
+
+
+class _Watched:
+    """A line, and since when its peer is there or away.
+
+    Attributes:
+        line: to the peer; opened anew when ZeroMQ has given the peer up.
+        connected: true while the peer is there.
+        since: when it came or left, or we began; seconds.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.connected = False
+        self.since = self._opened = -math.inf
+        self._connections = line.connections
+
+    def look(self, now: float) -> bool:
+        """Take note of what happened since the last look; true if a peer came, perhaps anew."""
+        line = self.line
+        line.look()
+        came = line.connections > self._connections
+        if came or line.connected != self.connected:
+            self.connected, self.since = line.connected, now
+        self._connections = line.connections
+        apart = now - max(self.since, self._opened)
+        if not self.connected and (line.given_up or apart >= OPEN_AGAIN):
+            line.open_again()
+            self._opened = now
+        return came
+
+
+class StatusFeed:
+    """A source of the daemon: the status feed of a piwheels master.
+
+    Args:
+        tools: of the daemon; the index's tables `slaves` and `masters` are kept here.
+        status_queue: the address of the master's status queue.
+        control_queue: the address of its control queue, to say hello on; None not to.
+        clock: the time of day, microseconds since 1970.
+        monotonic: seconds on a clock that never jumps.
+        finished: is called with the package and version of every build that has ended, as the
+            master names them; the database of the master knows it already.
+        protection: of both queues; piwheels knows no CURVE.
+
+    Raises:
+        UsageError: if an address is none, or may not be connected with this protection.
+        StateError: if the index cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        status_queue: str,
+        control_queue: str | None,
+        clock: Clock,
+        monotonic: Callable[[], float],
+        finished: Callable[[str, str], None] = _ignore,
+        protection: Connecting = LOCAL_CONNECTING,
+    ) -> None:
+        self.status_queue = status_queue
+        self.control_queue = control_queue
+        self._connection = tools.connection
+        self._monotonic = monotonic
+        self._finished = finished
+        self._farm = Farm()
+        self._picture = EMPTY
+        self._store_trouble = ""
+        self._frames = 0
+        self._refused = 0
+        self._kept = float(MOST_KEPT)  # refused frames that may be kept now
+        self._dropped = 0  # that were not
+        self._last_drop = -math.inf
+        self._told = OncePer(monotonic)
+        self._last_fault = ""
+        start = monotonic()
+        self._last_tick = start
+        self._heard: float | None = None
+        self._heard_here = False  # over this connection
+        self._hello_wanted = True
+        self._last_hello = -math.inf
+        self._stored = store.read(tools.connection)
+        master, slaves = store.pictures(self._stored, status_queue)
+        self._farm.restore(master, slaves, self._now(), clock())
+        connect = partial(Line, tools.context, protection=protection)
+        self._status = _Watched(
+            connect(zmq.SUB, status_queue, most=MAX_FRAME, high_water=MAX_QUEUED)
+        )
+        self._status.since = start
+        self._control: _Watched | None = None
+        if control_queue is not None:
+            try:
+                self._control = _Watched(connect(zmq.PUSH, control_queue, immediate=True))
+            except BaseException:
+                self._status.line.close()
+                raise
+
+    def _now(self) -> times.Time:
+        return round(self._monotonic() * times.SECOND)
+
+    # What the daemon wants of a source
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at one of its addresses is not believed; empty if it is."""
+        control = self._control.line.distrust if self._control is not None else ""
+        return self._status.line.distrust or control
+
+    @property
+    def trouble(self) -> str:
+        """What is not well with it, in one sentence; empty if nothing."""
+        if self._store_trouble:
+            return self._store_trouble
+        now = self._monotonic()
+        silent = now - max(self._status.since, self._heard or 0.0)
+        if silent > PATIENCE:
+            if self._status.connected:
+                return f"the master at {self.status_queue} has been silent for {silent:.0f} s"
+            return (
+                f"no master is at {self.status_queue}: does piw-master run, and is that the"
+                " address of its --status-queue?"
+            )
+        if now - self._last_drop < REMEMBERED:
+            return (
+                f"{self._dropped} messages of {self.status_queue} could not be read, and are too"
+                f" many for the quarantine; the last: {self._last_fault}"
+            )
+        return ""
+
+    def sockets(self) -> Sequence[zmq.Socket[Any]]:
+        """What to poll for input."""
+        return (self._status.line.socket,)
+
+    def receive(self, most: int, until: float) -> list[Entry]:
+        """Take in what arrived; returns at once when nothing waits any more.
+
+        Args:
+            most: messages to take off the socket.
+            until: when to return at the latest, on the monotonic clock.
+
+        Returns:
+            What could not be read, for the quarantine.
+        """
+        entries: list[Entry] = []
+        line = self._status.line
+        if not line.open:
+            line.look()  # it may have come, and be believed
+        for count in range(most if line.open else 0):
+            if not count % 64 and count and self._monotonic() >= until:
+                break
+            try:
+                frames = line.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            self._frames += 1
+            self._heard, self._heard_here = self._monotonic(), True
+            try:
+                message = messages.decode(frames)
+            except DecodeError as error:
+                entries += self._refuse(error, frames)
+            else:
+                self._tell(self._farm.hear(message, self._now()))
+        return entries
+
+    def accepted(self, rows: Sequence[Row]) -> None:
+        """What was just journaled does not concern the farm."""
+
+    def tick(self) -> None:
+        """Let slaves leave, say hello, write the index; call it about once a second.
+
+        Raises:
+            StateError: if the index cannot be written, and that will not pass by itself.
+        """
+        now = self._monotonic()
+        self._kept = min(MOST_KEPT, self._kept + (now - self._last_tick) / KEPT_EVERY)
+        self._last_tick = now
+        self._look_at_connections(now)
+        self._say_hello(now)
+        self._tell(self._farm.tick(self._now()))
+        self._picture = self._farm.picture(self._now())
+        self._store()
+
+    def live(self) -> dict[str, Any]:
+        """The farm and its feed, for `daemon.json`."""
+        silent = None if self._heard is None else round(self._monotonic() - self._heard, 1)
+        return {
+            "farm": view.as_data(self._picture),
+            "status_feed": {
+                "status_queue": self.status_queue,
+                "control_queue": self.control_queue,
+                "connected": self._status.connected,
+                "silent_seconds": silent,
+                "frames": self._frames,
+                "refused": self._refused,
+            },
+        }
+
+    def drain(self) -> None:
+        """Nothing: how the farm stands is told again."""
+
+    def close(self) -> None:
+        """Close its sockets."""
+        self._status.line.close()
+        if self._control is not None:
+            self._control.line.close()
+
+    # How it does that
+
+    def _tell(self, finished: Sequence[Finished]) -> None:
+        for one in finished:
+            self._finished(one.package, one.version)
+
+    def _refuse(self, error: DecodeError, frames: list[bytes]) -> list[Entry]:
+        self._refused += 1
+        if self._kept < 1:
+            now = self._monotonic()
+            if now - self._last_drop >= REMEMBERED:
+                self._dropped = 0
+            if many := self._told.count("status-feed-nonsense"):
+                log.warning(
+                    "%s speaks more nonsense than is kept: %s%s",
+                    self.status_queue,
+                    error,
+                    left_out(many),
+                    extra=event("status-feed-nonsense", address=self.status_queue),
+                )
+            self._dropped += 1
+            self._last_drop, self._last_fault = now, str(error)
+            return []
+        self._kept -= 1
+        return [refused(SOURCE, error, b"".join(frames)[:MAX_FRAME])]
+
+    def _look_at_connections(self, now: float) -> None:
+        was_there = self._status.connected
+        if self._status.look(now):
+            # The master there may be another one than before.
+            self._heard_here, self._hello_wanted = False, True
+            if many := self._told.count("master-there"):
+                log.info(
+                    "the master at %s is there%s",
+                    self.status_queue,
+                    left_out(many),
+                    extra=event("master-there", address=self.status_queue),
+                )
+        elif was_there and not self._status.connected:
+            if many := self._told.count("master-gone"):
+                log.warning(
+                    "the master at %s is gone%s",
+                    self.status_queue,
+                    left_out(many),
+                    extra=event("master-gone", address=self.status_queue),
+                )
+        if self._control is not None:
+            self._control.look(now)
+
+    def _say_hello(self, now: float) -> None:
+        """Ask the master to say everything again, if something is missing here."""
+        if self._control is None or not (self._status.connected and self._control.line.open):
+            return
+        if self._hello_wanted:
+            # Before the subscription has reached the master, its answers would be lost.
+            due = (self._heard_here or now - self._status.since > SETTLED) and (
+                now - self._last_hello > QUICKEST_HELLO
+            )
+        else:
+            due = not self._farm.complete and now - self._last_hello > HELLO_AGAIN
+        if not due:
+            return
+        try:
+            self._control.line.socket.send(cbor.dumps("HELLO"), zmq.NOBLOCK)
+        except zmq.Again:
+            return  # the control queue is not there (yet)
+        self._hello_wanted = False
+        self._last_hello = now
+
+    def _store(self) -> None:
+        """Write what changed; with a full disk, later."""
+        rows = store.rows(self.status_queue, self._picture)
+        if rows == self._stored:
+            return
+        try:
+            store.write(self._connection, self._stored, rows)
+        except StateError as error:
+            if not error.passing:
+                raise
+            if not self._store_trouble:
+                log.error("%s\n  it is tried again", error, extra=event("farm-not-stored"))
+            self._store_trouble = str(error)
+        else:
+            self._stored, self._store_trouble = rows, ""

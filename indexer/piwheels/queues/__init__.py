@@ -1,0 +1,1 @@
+"""Beside an unmodified master: its database queue, and its log queue."""

@@ -1,0 +1,204 @@
+"""Log entries on their way to the master's own log queue, for which there are no receipts.
+
+Whatever ZeroMQ or the kernel holds when a connection ends is gone without a word: a PULL that is
+full does not even read what it has been sent once the other side has hung up. So little is handed
+over at a time, and a stop waits until the master has read it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import struct
+import termios
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from ...base.clock import monotonic, sleep
+from ...base.log import event
+from ...feed.line import Line
+from ...feed.security import Connecting
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 64 * 1024 * 1024
+"""Bytes of frames that wait for the master."""
+
+_FRAME = 100
+"""Bytes that a frame takes besides its own."""
+
+STALL = 2.0
+"""Seconds that a master may take nothing when we stop; then what waits for it is given up."""
+
+LAST_PASS = 20.0
+"""Seconds that a stop may take to pass on what waits for the master."""
+
+_LOOK_EVERY = 0.02
+
+
+class Waiting:
+    """Frames that wait; the oldest goes if they have more bytes than `most`."""
+
+    def __init__(self, most: int = MAX_WAITING) -> None:
+        self._most = most
+        self._frames: deque[list[bytes]] = deque()
+        self._bytes = 0
+        self.lost = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def put(self, frames: list[bytes]) -> None:
+        """Add one at the end."""
+        self._frames.append(frames)
+        self._bytes += _size(frames)
+        while self._bytes > self._most:
+            self.take()
+            self.lost += 1
+
+    def first(self) -> list[bytes]:
+        """The oldest."""
+        return self._frames[0]
+
+    def take(self) -> list[bytes]:
+        """Take the oldest out."""
+        frames = self._frames.popleft()
+        self._bytes -= _size(frames)
+        return frames
+
+    def take_some(self, most: int, most_bytes: int) -> list[list[bytes]]:
+        """Take up to `most` of the oldest out, until they have so many bytes."""
+        taken: list[list[bytes]] = []
+        until = self._bytes - most_bytes
+        while self._frames and len(taken) < most and (not taken or self._bytes > until):
+            taken.append(self.take())
+        return taken
+
+
+def _size(frames: list[bytes]) -> int:
+    return sum(len(frame) + _FRAME for frame in frames)
+
+
+class LogForward:
+    """PUSH to the master, as piw-logger would; used by one thread, but for the numbers.
+
+    Args:
+        context: of ZeroMQ.
+        address: the master's own log queue.
+        protection: who may be the master: what it gets bears addresses of downloaders.
+        waiting: frames that the one before us still held for the master.
+
+    Attributes:
+        waiting: what has to be passed on.
+        forwarded: how many entries the connection has taken.
+
+    Raises:
+        UsageError: if the address is none.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        address: str,
+        protection: Connecting,
+        waiting: Sequence[list[bytes]],
+    ) -> None:
+        self.address = address
+        self.waiting = Waiting()
+        for frames in waiting:
+            self.waiting.put(frames)
+        self.forwarded = 0
+        self._sent: list[bytes] | None = None
+        # What waits for a master that is not there waits with us, where it is counted.
+        # One at a time: that there is room for another tells that ZeroMQ writes this one.
+        self._line = Line(
+            context, zmq.PUSH, address, protection, immediate=True, high_water=1, ipv6=True
+        )
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """Ready for POLLOUT when `pass_on` may get on; another one after it was opened anew."""
+        return self._line.socket
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at the address is not believed; empty if it is."""
+        return self._line.distrust
+
+    @property
+    def behind(self) -> int:
+        """How many entries the connection has not taken."""
+        return len(self.waiting) + (self._sent is not None)
+
+    def pass_on(self) -> None:
+        """Pass on what the master takes now."""
+        self._line.look()
+        if self._line.given_up:
+            self._line.open_again()
+        while self.behind and self._line.open:
+            if self._sent is not None:
+                if not self.socket.poll(0, zmq.POLLOUT):
+                    return
+                self._sent = None
+                self.forwarded += 1
+            else:
+                try:
+                    self.socket.send_multipart(self.waiting.first(), zmq.NOBLOCK)
+                except zmq.Again:
+                    return
+                self._sent = self.waiting.take()
+
+    def finish(self) -> None:
+        """Pass on what waits, as long as the master goes on taking it, and let it read that."""
+        until = monotonic() + LAST_PASS
+        self.pass_on()
+        while self.behind and monotonic() < until:
+            if not self.socket.poll(int(STALL * 1000), zmq.POLLOUT):
+                break
+            self.pass_on()
+        if not self._was_read(until):
+            log.warning(
+                "the master at %s has not read all that was passed on to it: its own counters may"
+                " lack some of the last log entries",
+                self.address,
+                extra=event("logs-not-read"),
+            )
+        self.socket.linger = 0 if self.behind else int(STALL * 1000)
+
+    def _was_read(self, until: float) -> bool:
+        """Wait for the master to read what it was sent; false if it does not."""
+        unread, empty, stalled = self._unread(), 0, monotonic() + STALL
+        # Twice: ZeroMQ may hold a little that it writes as soon as there is room.
+        while empty < 2:
+            if monotonic() > min(until, stalled):
+                return False
+            sleep(_LOOK_EVERY)
+            before, unread = unread, self._unread()
+            if unread != before:
+                stalled = monotonic() + STALL
+            empty = 0 if unread else empty + 1
+        return True
+
+    def _unread(self) -> int:
+        """What the kernel holds for the master: of tcp bytes, of ipc memory; see ioctl_tty(2)."""
+        self._line.look()
+        connection = self._line.connection
+        if connection is None:
+            return 0
+        try:
+            held = fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(struct.calcsize("i")))
+        except OSError:  # it has just been closed
+            return 0
+        return int(struct.unpack("i", held)[0])
+
+    def left(self) -> list[list[bytes]]:
+        """After the end: what the master has not taken."""
+        sent = [] if self._sent is None else [self._sent]
+        return [*sent, *(self.waiting.take() for _ in range(len(self.waiting)))]
+
+    def close(self) -> None:
+        """Stop."""
+        self._line.close()

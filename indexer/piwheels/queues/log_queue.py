@@ -1,0 +1,271 @@
+"""Downloads, from where piw-logger pushes them: counted here, every frame passed on to the master.
+
+A thread of its own takes the frames, so that piw-logger never waits for our disk nor for a master
+that is slow or down. They are kept in memory meanwhile, never on the disk: they bear addresses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from ...base import times
+from ...base.clock import Clock, monotonic
+from ...base.errors import DecodeError
+from ...base.log import event
+from ...daemon.source import Tools
+from ...feed import security, sockets
+from ...messages import encode
+from ...messages.entries import Accepted, Entry, Identity, Row
+from ...messages.types import Message
+from ...schema.piwheels import OTHER_LOGS
+from .. import cbor, translate
+from ..redact import refused
+from .log_forward import LogForward, Waiting
+
+log = logging.getLogger(__name__)
+
+SOURCE = "log-queue"
+"""Where quarantined frames came from."""
+
+MAX_FRAME = 64 * 1024
+"""Bytes of an entry; who sends more is disconnected. Those of piwheels have some hundred."""
+
+MAX_QUEUED = 500
+"""Entries of one connection that ZeroMQ holds until our thread takes them."""
+
+MAX_WAITING = 32 * 1024 * 1024
+"""Bytes of entries that wait for our journal."""
+
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Of entries that are looked at for one commit, with one more."""
+
+_BATCH = 256
+DRAIN_QUIET = 50
+"""Milliseconds without a frame after which a stop takes none to be under way any more."""
+
+DRAIN_WITHIN = 2.0
+"""Seconds after which it takes no more in any case."""
+
+
+class LogRelay:
+    """A source of the daemon: PULL in the place of the master's log queue.
+
+    Args:
+        tools: of the daemon.
+        log_queue: the address to bind, where piw-logger connects to.
+        log_forward: the master's own log queue; none is passed on without it.
+        binding: the mode of an ipc socket.
+        connecting: who may be the master.
+        clock: the time of receipt.
+        waiting: frames that the one before us still held for the master.
+
+    Raises:
+        UsageError: if an address cannot be bound, or is none.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        log_queue: str,
+        log_forward: str | None,
+        binding: security.Binding,
+        connecting: security.Connecting,
+        clock: Clock,
+        waiting: Sequence[list[bytes]] = (),
+    ) -> None:
+        self._wake = tools.wake
+        self._clock = clock
+        self._queues = log_queue, log_forward
+        self._lock = threading.Lock()
+        self._ours = Waiting(MAX_WAITING)
+        self._stopping = threading.Event()
+        # A full PULL may lose what it has not read: the thread keeps it empty, but in a flood.
+        self._pull, self._listener = sockets.bound(
+            tools.context, zmq.PULL, log_queue, binding, high_water=MAX_QUEUED, most=MAX_FRAME
+        )
+        self._forward: LogForward | None = None
+        if log_forward is not None:
+            try:
+                self._forward = LogForward(tools.context, log_forward, connecting, waiting)
+            except BaseException:
+                self._close_queue()
+                raise
+        self.counted: dict[str, int] = {}
+        """Messages by name, so far."""
+        self._said = 0
+        self._thread = threading.Thread(target=self._run, name="log relay", daemon=True)
+        self._thread.start()
+
+    # The thread
+
+    def _run(self) -> None:
+        forward = self._forward
+        poller = zmq.Poller()
+        poller.register(self._pull, zmq.POLLIN)
+        while not self._stopping.is_set():
+            if forward is not None and forward.behind:
+                poller.register(forward.socket, zmq.POLLOUT)
+            elif forward is not None and forward.socket in poller:
+                poller.unregister(forward.socket)
+            poller.poll(100)
+            self._take_in()
+            if forward is not None:
+                forward.pass_on()
+        # What piw-logger has sent is no longer with it: what is under way has to arrive.
+        until = monotonic() + DRAIN_WITHIN
+        while self._pull.poll(DRAIN_QUIET) and monotonic() < until:
+            self._take_in()
+        self._close_queue()
+        if forward is not None:
+            forward.finish()
+
+    def _close_queue(self) -> None:
+        self._pull.close(linger=0)
+        if self._listener is not None:
+            self._listener.remove()
+
+    def _take_in(self) -> None:
+        taken = 0
+        for _ in range(_BATCH):
+            try:
+                frames = self._pull.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            taken += 1
+            with self._lock:
+                self._ours.put(frames)
+            if self._forward is not None:
+                self._forward.waiting.put(frames)
+        if taken:
+            self._wake()
+
+    # The daemon's side
+
+    def sockets(self) -> Sequence[zmq.Socket[Any]]:
+        """None: its thread wakes the daemon."""
+        return ()
+
+    def receive(self, most: int, until: float) -> list[Entry]:
+        """What piw-logger pushed, as messages."""
+        with self._lock:
+            frames = self._ours.take_some(most, MAX_BATCH_BYTES)
+        if len(self._ours):
+            self._wake()
+        received = self._clock()
+        return [entry for one in frames if (entry := self._entry(one, received)) is not None]
+
+    def _entry(self, frames: list[bytes], received: times.Time) -> Entry | None:
+        frame = frames[-1]
+        try:
+            if len(frames) != 1:
+                raise DecodeError("", f"a log entry is one frame, these are {len(frames)}")
+            name, data = cbor.loads(frame)
+            if name == "LOGDOWNLOAD":
+                message = translate.download(data, received)
+                identity = Identity(_digest(message, data[1]), message.data.accessed_at)
+                self._count(name)
+                return Accepted(None, message, identity)
+            if name not in OTHER_LOGS:
+                raise DecodeError("", f"{name[:40]!r} is no log entry")
+            self._count(name)
+            return None
+        except DecodeError as error:
+            return refused(SOURCE, error, frame)
+
+    def _count(self, name: str) -> None:
+        self.counted[name] = self.counted.get(name, 0) + 1
+
+    def accepted(self, rows: Sequence[Row]) -> None:
+        """Nothing: the frames are gone from here."""
+
+    @property
+    def _not_forwarded(self) -> int:
+        return self._forward.waiting.lost if self._forward is not None else 0
+
+    @property
+    def trouble(self) -> str:
+        """What was lost for want of memory."""
+        lost = []
+        if self._ours.lost:
+            lost.append(
+                f"{self._ours.lost} log entries were not counted, because our disk let none"
+                " in for too long: feed their log file to piw-logger again"
+            )
+        if self._not_forwarded:
+            lost.append(
+                f"{self._not_forwarded} log entries did not reach the master at"
+                f" {self._queues[1]}, which was away for too long"
+            )
+        return "; ".join(lost)
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at the master's address is not believed; empty if it is."""
+        return self._forward.distrust if self._forward is not None else ""
+
+    def tick(self) -> None:
+        """Say once that entries are lost."""
+        lost = self._ours.lost + self._not_forwarded
+        if lost and not self._said:
+            log.error("%s", self.trouble, extra=event("downloads-lost", messages=lost))
+        self._said = lost
+
+    def live(self) -> dict[str, Any]:
+        """How it stands."""
+        forward = self._forward
+        return {
+            "log_queue": {
+                "address": self._queues[0],
+                "forward": self._queues[1],
+                "counted": dict(sorted(self.counted.items())),
+                "forwarded": forward.forwarded if forward is not None else 0,
+                "waiting": len(self._ours),
+                "waiting_for_master": forward.behind if forward is not None else 0,
+                "lost": self._ours.lost,
+                "not_forwarded": self._not_forwarded,
+            }
+        }
+
+    def drain(self) -> None:
+        """Close the queue, take what has arrived, and pass on what the master takes now."""
+        self._stopping.set()
+        self._thread.join()
+
+    def close(self) -> None:
+        """Stop."""
+        self.drain()
+        if self._forward is not None:
+            self._forward.close()
+
+    def left(self) -> list[list[bytes]]:
+        """After the end: what the master has not taken."""
+        return self._forward.left() if self._forward is not None else []
+
+
+def message(frame: bytes, received: times.Time) -> Message:
+    """A download as it was quarantined, without its address; for another try.
+
+    Raises:
+        DecodeError: if it is none.
+    """
+    name, data = cbor.loads(frame)
+    if name != "LOGDOWNLOAD":
+        raise DecodeError("", f"{name[:40]!r} is no download")
+    return translate.download(data, received)
+
+
+def _digest(message: Message, host: str) -> int:
+    """64 bits that tell a log entry from others.
+
+    Only 16 bits of the downloader's address go into it: enough for two in the same second, and
+    too few to find out from what is stored who it was.
+    """
+    some_of_host = hashlib.blake2b(host.encode(), digest_size=2).digest()
+    whole = hashlib.blake2b(encode.to_journal(message) + some_of_host, digest_size=8)
+    return int.from_bytes(whole.digest(), "big", signed=True)

@@ -1,0 +1,237 @@
+"""Asking a running master's database queue: one request at a time, never waiting.
+
+A master that does not answer in time is asked on a new socket; what it still answers to the old
+one goes nowhere.
+
+Source: piwheels 0.23, `piwheels/master/the_oracle.py` and `seraph.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import zmq
+
+from ...base.errors import DecodeError, PeerError
+from ...feed.line import Line
+from ...feed.security import LOCAL_CONNECTING, Connecting
+from ...messages import elements
+from ...schema.piwheels import NO_DATA
+from .. import cbor
+
+ANSWER_WITHIN = 60.0
+"""Seconds; some requests make the master's database work."""
+
+SUMS_WITHIN = 1800.0
+"""Seconds for the sums over all downloads."""
+
+MAX_ANSWER = cbor.MAX_BYTES
+"""Bytes of an answer: the names of a million packages fit in. A master that sends more is
+disconnected."""
+
+MAX_SUMS = 64 * 1024 * 1024
+"""Bytes of an answer to a command: the counters of a million packages."""
+
+MAX_SUMS_ELEMENTS = 4_000_000
+"""Values in such an answer."""
+
+
+class CannotTellError(PeerError):
+    """The master answered that it cannot tell."""
+
+
+@contextmanager
+def connected(
+    address: str, monotonic: Callable[[], float], protection: Connecting = LOCAL_CONNECTING
+) -> Iterator[Oracle]:
+    """A client with a context of its own, for commands.
+
+    Raises:
+        UsageError: if the address is none.
+    """
+    context: zmq.Context[Any] = zmq.Context()
+    try:
+        yield Oracle(
+            context,
+            address,
+            monotonic,
+            protection,
+            most=MAX_SUMS,
+            most_elements=MAX_SUMS_ELEMENTS,
+        )
+    finally:
+        context.destroy(linger=0)
+
+
+class Answer(NamedTuple):
+    """What a master said.
+
+    Attributes:
+        name: of the request.
+        data: what it answered; None with an error.
+        error: what it says went wrong; empty if nothing did.
+        frame: the bytes.
+    """
+
+    name: str
+    data: Any
+    error: str
+    frame: bytes
+
+
+class Oracle:
+    """A client of a master's database queue.
+
+    Args:
+        context: of ZeroMQ.
+        address: the master's `db-queue`.
+        monotonic: for time-outs, seconds.
+        protection: who may be the master: what it answers is published.
+        answer_within: seconds that it may take.
+        most: bytes of an answer.
+        most_elements: values in an answer.
+
+    Raises:
+        UsageError: if the address is none.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        address: str,
+        monotonic: Callable[[], float],
+        protection: Connecting = LOCAL_CONNECTING,
+        answer_within: float = ANSWER_WITHIN,
+        most: int = MAX_ANSWER,
+        most_elements: int = elements.MAX_ELEMENTS,
+    ) -> None:
+        self.address = address
+        self._monotonic = monotonic
+        self._answer_within = answer_within
+        self._most, self._most_elements = most, most_elements
+        self._asked = ""
+        self._deadline = self._within = 0.0
+        # A request waits for its master, not in a queue for one that is not there.
+        self._line = Line(
+            context, zmq.REQ, address, protection, immediate=True, most=most, ipv6=True
+        )
+        self._endings = 0  # of connections, when it was asked
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """To wait with; another one after it was opened anew."""
+        return self._line.socket
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at the address is not believed; empty if it is."""
+        return self._line.distrust
+
+    @property
+    def busy(self) -> bool:
+        """True while a request has no answer yet."""
+        return bool(self._asked)
+
+    def ask(self, name: str, data: Any = NO_DATA, within: float | None = None) -> bool:
+        """Ask, for an answer within so many seconds; false if nobody is there to be asked."""
+        assert not self._asked, "one request at a time"
+        self._line.look()
+        if self._line.given_up:
+            self._line.open_again()
+        if not self._line.open:
+            return False
+        self._endings = self._line.endings
+        try:
+            self.socket.send(cbor.dumps(name, data), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        self._asked = name
+        self._within = self._answer_within if within is None else within
+        self._deadline = self._monotonic() + self._within
+        return True
+
+    def answer(self) -> Answer | None:
+        """The answer, if it has come.
+
+        Raises:
+            PeerError: if none came in time; ask again.
+            DecodeError: if it is no answer; the request is over.
+        """
+        if not self._asked:
+            return None
+        try:
+            frames = self.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            if self._went_away():
+                cause = "it went away"
+            elif self._monotonic() < self._deadline:
+                return None
+            else:
+                cause = f"it did not answer within {self._within:g} s"
+            asked = self._asked
+            self._forget()
+            raise PeerError(
+                f"ask the master at {self.address} for {asked}",
+                cause,
+                "see that piw-master runs, and that --db-queue is its db-queue",
+            ) from None
+        name, self._asked = self._asked, ""
+        frame = frames[-1]
+        outcome, data = cbor.loads(frame, self._most, self._most_elements)
+        if outcome == "OK":
+            return Answer(name, None if data is NO_DATA else data, "", frame)
+        if outcome == "ERROR":
+            return Answer(name, None, str(data).partition("\n")[0] or "an error", frame)
+        raise DecodeError("", f"an answer is OK or ERROR, this is {outcome[:20]!r}")
+
+    def _forget(self) -> None:
+        self._asked = ""
+        self._line.open_again()
+
+    def _went_away(self) -> bool:
+        """True if the connection over which was asked has ended, and brings no answer."""
+        self._line.look()
+        return self._line.endings != self._endings
+
+    def request(
+        self,
+        name: str,
+        data: Any = NO_DATA,
+        connect_within: float = 10.0,
+        within: float | None = None,
+    ) -> Any:
+        """Ask, and wait for the answer; for commands.
+
+        Raises:
+            CannotTellError: if the master says it cannot.
+            PeerError: if it is not there, or does not answer in time.
+        """
+        operation = f"ask the master at {self.address} for {name}"
+        until = self._monotonic() + connect_within
+        while not self.ask(name, data, within):
+            if self.distrust:
+                raise PeerError(operation, *self.distrust.split("\n  what to do: "))
+            if self._monotonic() >= until:
+                raise PeerError(
+                    operation,
+                    f"nobody was there within {connect_within:g} s",
+                    "see that piw-master runs, and that --db-queue is its db-queue",
+                )
+            self.socket.poll(50, zmq.POLLOUT)
+        while True:
+            self.socket.poll(200)
+            try:
+                found = self.answer()
+            except DecodeError as error:
+                raise PeerError(operation, str(error), "is it a piwheels master?") from error
+            if found is not None:
+                break
+        if found.error:
+            raise CannotTellError(operation, found.error, "see the master's own log")
+        return found.data
+
+    def close(self) -> None:
+        """Close its socket."""
+        self._line.close()

@@ -1,0 +1,394 @@
+"""Packages as a running master has them: asked for one at a time, journaled where they differ.
+
+Asked for are, in this order: packages whose builds have just finished, packages that the index
+lacks, and, slowly and for ever, all others, because the master's feeds do not tell of everything.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import zmq
+
+from ...base import names
+from ...base.clock import Clock
+from ...base.errors import DecodeError, PeerError
+from ...base.log import NOTICE, event
+from ...base.once_per import OncePer, left_out
+from ...daemon.source import Tools
+from ...feed.security import LOCAL_CONNECTING, Connecting
+from ...index import queries
+from ...messages.entries import Accepted, Entry, Row
+from ...messages.types import Message, package_of
+from ...schema.piwheels import NAMES, NO_DATA
+from .. import compare, translate
+from ..redact import refused
+from .oracle import Answer, Oracle
+
+log = logging.getLogger(__name__)
+
+SOURCE = "db-queue"
+"""Where quarantined answers came from."""
+
+LIST_EVERY = 3600
+"""Pauses between two questions for all packages."""
+
+REST = 60
+"""Pauses between the end of a sweep over all packages and the next."""
+
+LONGEST_BACKOFF = 60.0
+
+LIST_AGAIN = 60
+"""Pauses from one such question to the next, at least."""
+
+SURE_AFTER = 3.0
+"""Seconds until a difference is believed: a message about it may be on its way to us."""
+
+MAX_DUE = 10_000
+"""Packages that somebody waits for, and that differed, and that the master tells nothing of, each;
+of more, the sweep over all packages takes care."""
+
+Step = tuple[str, Any]
+
+_ALL_HERE = "SELECT package FROM packages ORDER BY package"
+
+
+def unlike(there: list[str], here: Iterable[tuple[str]]) -> tuple[list[str], list[str]]:
+    """What only one of two sorted lists has: `there`, and `here`.
+
+    Of 600,000 names, sets of all that are here and there would take a hundred megabytes.
+    """
+    lacking: list[str] = []
+    gone: list[str] = []
+    position = 0
+    for (package,) in here:
+        while position < len(there) and there[position] < package:
+            lacking.append(there[position])
+            position += 1
+        if position == len(there) or there[position] != package:
+            gone.append(package)
+        while position < len(there) and there[position] == package:
+            position += 1
+    return lacking + there[position:], gone
+
+
+def _holds(names: list[str], name: str) -> bool:
+    """Whether a sorted list has it."""
+    position = bisect_left(names, name)
+    return position < len(names) and names[position] == name
+
+
+class Snapshots:
+    """A source of the daemon: the master's database queue.
+
+    Args:
+        tools: of the daemon.
+        address: the master's `db-queue`.
+        pause: seconds between two requests that nobody waits for.
+        clock: the time of a snapshot.
+        monotonic: for pauses and time-outs, seconds.
+        protection: who may be the master.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        address: str,
+        pause: float,
+        clock: Clock,
+        monotonic: Callable[[], float],
+        protection: Connecting = LOCAL_CONNECTING,
+    ) -> None:
+        self._connection = tools.connection
+        self._wake = tools.wake
+        self._oracle = Oracle(tools.context, address, monotonic, protection)
+        self._pause = pause
+        self._rhythm = max(pause, 0.01)
+        self._clock = clock
+        self._monotonic = monotonic
+        self._told = OncePer(monotonic)
+        self._comparer = compare.Comparer(tools.connection)
+        self._due: dict[str, None] = {}  # somebody waits for them
+        self._doubtful: dict[str, float] = {}  # they differed; since when
+        self._lacking: dict[str, None] = {}
+        self._sweep = ""  # the last package that was looked at only to see that all is well
+        self._steps: Iterator[Step] = iter(())
+        self._package = ""  # that is being asked for
+        self._again = False  # another message about it came meanwhile
+        self._answers: list[Answer] = []
+        self._next = 0.0
+        self._next_list = self._listed = 0.0
+        self._untold: set[str] = set()  # that are in the list, and the master tells nothing of
+        self._next_sweep = 0.0
+        self._backoff = 0.0
+        self._abis_known = False
+        self.trouble = ""
+        self.taken = 0
+        """Snapshots that differed from the index, so far."""
+        self.asked = 0
+        """Packages asked for, so far."""
+
+    def finished(self, package: str, version: str) -> None:
+        """A build of a package has ended, however it did: ask for it soon."""
+        package = names.canonical(package)
+        if package == self._package:
+            self._again = True
+        if len(self._due) < MAX_DUE:
+            self._due[package] = None
+
+    def accepted(self, rows: Sequence[Row]) -> None:
+        """Ask once more for a package of which something was told meanwhile."""
+        if self._package:
+            for row in rows:
+                if package_of(row.message.data) == self._package:
+                    self._again = True
+                    return
+
+    def sockets(self) -> Sequence[zmq.Socket[Any]]:
+        """Its one, while an answer is awaited."""
+        return [self._oracle.socket] if self._oracle.busy else []
+
+    def receive(self, most: int, until: float) -> list[Entry]:
+        """What the master answered, where the index says something else; asks on."""
+        entries: list[Entry] = []
+        while True:
+            try:
+                answer = self._oracle.answer()
+            except (PeerError, DecodeError) as error:
+                self._fail(str(error).partition("\n")[0])
+                return entries
+            if answer is not None:
+                self._take(answer, entries)
+                if entries:
+                    self._wake()  # or it would wait before it asks for the next
+                    return entries  # they must be applied before the next are compared
+            if self._oracle.busy or self._monotonic() >= until or not self._ask():
+                return entries
+
+    def _ask(self) -> bool:
+        """Send the next request; false if there is none now, or the master is not there."""
+        now = self._monotonic()
+        if now < self._next:
+            return False
+        step = next(self._steps, None)
+        if step is None:
+            self._steps = self._begin(now)
+            step = next(self._steps, None)
+        if step is None:
+            return False
+        if not self._oracle.ask(*step):
+            self._fail(f"cannot ask the master at {self._oracle.address}: nobody is there")
+            return False
+        return True
+
+    def _begin(self, now: float) -> Iterator[Step]:
+        """The requests of what has to be asked next."""
+        self._answers = []
+        self._package = ""
+        if not self._abis_known:
+            return iter([("GETABIS", True), ("GETABIS", False)])
+        doubtful = next(iter(self._doubtful.items()), None)
+        if doubtful is not None and now >= doubtful[1] + SURE_AFTER:
+            return self._of_package(doubtful[0])
+        for waiting in (self._due, self._lacking):
+            if waiting:
+                return self._of_package(next(iter(waiting)))
+        if now >= self._next_list:
+            return iter([("ALLPKGS", NO_DATA)])
+        if now < self._next_sweep:
+            return iter(())
+        found = self._connection.execute(
+            "SELECT min(package) FROM packages WHERE package > ?", (self._sweep,)
+        ).fetchone()[0]
+        if found is None:
+            self._sweep = ""
+            self._next_list = self._next_sweep = now + max(1.0, REST * self._pause)
+            return iter(())
+        self._sweep = found
+        return self._of_package(found)
+
+    def _of_package(self, package: str) -> Iterator[Step]:
+        self._due.pop(package, None)
+        self._lacking.pop(package, None)
+        self._package = package
+        self._again = False
+        return iter([("PROJDATA", package), ("GETPKGNAMES", package)])
+
+    def _take(self, answer: Answer, entries: list[Entry]) -> None:
+        """Act on an answer; what it says is added to `entries` if it is news."""
+        self._recover()
+        self._answers.append(answer)
+        try:
+            if answer.error:
+                self._refused(answer)
+            elif answer.name == "GETABIS" and len(self._answers) == 2:
+                self._take_abis(entries)
+            elif answer.name == "ALLPKGS":
+                self._take_list(answer, entries)
+            elif answer.name == "GETPKGNAMES":
+                self._take_package(entries)
+        except DecodeError as error:
+            self._steps = iter(())
+            self._package = ""
+            entries.append(refused(SOURCE, error, answer.frame))
+
+    def _refused(self, answer: Answer) -> None:
+        """The master says that it cannot: the package has gone, or its database is in trouble."""
+        self._steps = iter(())
+        self._next = self._monotonic() + max(self._pause, 1.0)
+        if answer.name == "PROJDATA":
+            log.debug(
+                "the master does not tell of %s: %s",
+                self._package,
+                answer.error,
+                extra=event("package-not-told", package=self._package),
+            )
+            self._not_told(self._package)
+            self._package = ""
+        else:
+            self._fail(f"the master cannot answer {answer.name}: {answer.error}")
+
+    def _not_told(self, package: str) -> None:
+        """Have the next list tell whether a package has gone; once, and not at once again."""
+        if package not in self._untold and len(self._untold) < MAX_DUE:
+            self._untold.add(package)
+            self._next_list = min(self._next_list, self._listed + LIST_AGAIN * self._rhythm)
+
+    def _take_abis(self, entries: list[Entry]) -> None:
+        active, every = (translate.checked(NAMES, one.data, "GETABIS") for one in self._answers)
+        self._abis_known = True
+        known = compare.set_abis(self._connection)
+        skips = dict(known.build_abis)
+        if {abi for abi, skip in skips.items() if not skip} != {*active} or {*skips} != {*every}:
+            message = translate.set_abis(
+                active, every, skips, dict(known.preinstalled_apt_packages), self._clock()
+            )
+            entries.append(Accepted(None, message))
+
+    def _take_list(self, answer: Answer, entries: list[Entry]) -> None:
+        """Compare the list of all packages: what is lacking is due, what has gone is deleted."""
+        there = sorted(translate.checked(NAMES, answer.data, "ALLPKGS"))
+        self._answers.clear()
+        lacking, gone = unlike(there, self._connection.execute(_ALL_HERE))
+        now = self._monotonic()
+        every = LIST_EVERY * self._rhythm
+        if now >= self._listed + every:
+            self._untold.clear()
+        self._untold = {one for one in self._untold if _holds(there, one)}
+        self._lacking = dict.fromkeys(one for one in lacking if one not in self._untold)
+        if there:  # an empty list is a master whose database was lost, not a reason to delete
+            entries += [
+                Accepted(None, translate.delete_package(package, self._clock())) for package in gone
+            ]
+        self._next_list, self._listed = now + every, now
+
+    def _take_package(self, entries: list[Entry]) -> None:
+        project, spellings = self._answers
+        package, again = self._package, self._again
+        self._package = ""
+        self.asked += 1
+        if again:
+            # What was answered may be older than what came meanwhile.
+            self._doubtful.pop(package, None)
+            self._due[package] = None
+            return
+        if translate.is_unknown(project.data):
+            self._doubtful.pop(package, None)
+            self._not_told(package)
+            return
+        self._untold.discard(package)
+        message = translate.snapshot(package, project.data, spellings.data, self._clock())
+        if not self._news(message):
+            self._doubtful.pop(package, None)
+        elif self._sure(package):
+            self._doubtful.pop(package, None)
+            entries.append(Accepted(None, message))
+            self.taken += 1
+        if not self._due and not self._lacking:
+            self._next = self._monotonic() + self._pause
+        if {abi for one in message.data.releases for abi, *_ in one.abis} - self._active():
+            self._abis_known = False  # the master builds for others than we know
+
+    def _sure(self, package: str) -> bool:
+        """Whether a difference has lasted; of what the index lacks, nothing can be spoilt."""
+        if not queries.is_package(self._connection, package):
+            return True
+        now = self._monotonic()
+        if len(self._doubtful) >= MAX_DUE and package not in self._doubtful:
+            return False  # it is asked for again, by and by
+        return now >= self._doubtful.setdefault(package, now) + SURE_AFTER
+
+    def _active(self) -> set[str]:
+        return {*queries.load_abis(self._connection).active}
+
+    def _news(self, message: Message) -> bool:
+        different = self._comparer.differences(message)
+        if different:
+            log.debug(
+                "%s: %s",
+                message.data.package,
+                "; ".join(different[:3]),
+                extra=event("snapshot-differs", package=message.data.package),
+            )
+        return bool(different)
+
+    def _fail(self, trouble: str) -> None:
+        """Leave the master alone for a while."""
+        if self._package:
+            self._due[self._package] = None
+            self._package = ""
+        self._steps = iter(())
+        self._abis_known = False  # it may be another one when it comes back
+        self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 1.0)
+        self._next = self._monotonic() + self._backoff
+        if not self.trouble and (many := self._told.count("master-silent")):
+            log.warning(
+                "%s; it is asked again%s",
+                trouble,
+                left_out(many),
+                extra=event("master-silent", address=self._oracle.address),
+            )
+        self.trouble = trouble
+
+    def _recover(self) -> None:
+        if self.trouble and (many := self._told.count("master-answers")):
+            log.log(
+                NOTICE,
+                "the master at %s answers again%s",
+                self._oracle.address,
+                left_out(many),
+                extra=event("master-answers", address=self._oracle.address),
+            )
+        self.trouble = ""
+        self._backoff = 0.0
+
+    @property
+    def distrust(self) -> str:
+        """Why what is at the master's address is not believed; empty if it is."""
+        return self._oracle.distrust
+
+    def tick(self) -> None:
+        """Nothing: `receive` is called at least as often."""
+
+    def live(self) -> dict[str, Any]:
+        """How it stands."""
+        return {
+            "db_queue": {
+                "address": self._oracle.address,
+                "asked": self.asked,
+                "taken": self.taken,
+                "due": len(self._due) + len(self._lacking) + len(self._doubtful),
+                "trouble": self.trouble,
+            }
+        }
+
+    def drain(self) -> None:
+        """Nothing: an answer that is lost is asked for again."""
+
+    def close(self) -> None:
+        """Close its socket."""
+        self._oracle.close()
+        self._comparer.close()

@@ -1,0 +1,206 @@
+"""How a package looks on a terminal: its build matrix, or a version in detail.
+
+Pure: what `lookup.document` gives in, something that rich can print out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from ..base import names
+
+Document = dict[str, Any]
+
+SIGNS = {
+    "success": ("✓", "green"),
+    "fail": ("✗", "bold red"),
+    "error": ("!", "bold magenta"),
+    "pending": ("…", "yellow"),
+    "skip": ("–", "dim"),
+}
+"""How a build may stand, its sign and style."""
+
+FIRST = 20
+"""Versions that a terminal shows, without `--all`."""
+
+
+def abi_order(abi_tags: Sequence[str]) -> list[str]:
+    """ABIs by version number: cp39 before cp311."""
+    return sorted(abi_tags, key=lambda tag: (names.abi_version(tag) or (0, 0, ""), tag))
+
+
+def matrix(found: Document, limit: int | None, *, signs: bool) -> RenderableType:
+    """All versions on all ABIs, the newest first.
+
+    Args:
+        found: of `lookup.document`.
+        limit: versions to show, at most; None: all.
+        signs: whether a status is a sign, with a legend, or a word.
+    """
+    releases = found["releases"]
+    shown = list(releases)[:limit]
+    parts: list[RenderableType] = [_title(found)]
+    if not releases:
+        parts.append(Text("It has no versions.", style="yellow"))
+        return Group(*parts)
+    abis = abi_order(next(iter(releases.values()))["abis"])
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    # Never cut in the middle of a word that somebody may copy.
+    table.add_column("version", overflow="fold")
+    table.add_column("released", no_wrap=True)
+    for abi in abis:
+        table.add_column(abi, justify="center" if signs else "left", no_wrap=True)
+    table.add_column("files", justify="right", no_wrap=True)
+    notes = any(_notes(releases[version]) for version in shown)
+    if notes:
+        table.add_column("")
+    for version in shown:
+        release = releases[version]
+        cells: list[Text] = [
+            Text(version, style="dim strike" if release["yanked"] else ""),
+            Text(release["released"][:10], style="dim"),
+            *(_status(release["abis"][abi]["status"], signs=signs) for abi in abis),
+            Text(str(len(release["files"])) if release["files"] else ""),
+        ]
+        table.add_row(*cells, *([Text(_notes(release), style="dim")] if notes else []))
+    parts += [Text(), table]
+    left = len(releases) - len(shown)
+    if left:
+        parts.append(Text(f"and {left:,} older versions: --all shows them", style="dim"))
+    if not abis:
+        parts.append(Text("There is no active build ABI.", style="yellow"))
+    elif signs:
+        parts += [Text(), _legend()]
+    return Group(*parts)
+
+
+def _title(found: Document) -> Text:
+    title = Text(found["name"], style="bold")
+    if found["summary"]:
+        title.append(f"  {found['summary']}", style="not bold")
+    title.append(
+        f"\n{found['downloads_recent']:,} downloads in the last 30 days,"
+        f" {found['downloads_all']:,} ever",
+        style="not bold",
+    )
+    for url in (found["pypi_url"], found["piwheels_url"]):
+        title.append(f"\n{url}", style="not bold cyan")
+    if found["skip"]:
+        title.append(f"\nskipped: {found['skip']}", style="not bold yellow")
+    return title
+
+
+def _status(status: str, *, signs: bool) -> Text:
+    sign, style = SIGNS[status]
+    return Text(sign if signs else status, style=style)
+
+
+def _legend() -> Text:
+    legend = Text()
+    for status, (sign, style) in SIGNS.items():
+        legend.append(sign, style=style)
+        legend.append(f" {status}   ", style="dim")
+    return legend
+
+
+def _notes(release: dict[str, Any]) -> str:
+    """What else is to be said of a version."""
+    notes = [kind for kind in ("yanked", "prerelease") if release[kind]]
+    if release["skip_reason"]:
+        notes.append(f"skipped: {release['skip_reason']}")
+    return ", ".join(notes)
+
+
+def details(found: Document, version: str, *, signs: bool) -> RenderableType:
+    """One version: how it stands on each ABI, every attempt, and the files."""
+    release = found["releases"][version]
+    title = Text(f"{found['name']} {version}", style="bold")
+    notes = _notes(release)
+    title.append(f"\nreleased {release['released']}", style="not bold")
+    if notes:
+        title.append(f"  {notes}", style="not bold yellow")
+    parts: list[RenderableType] = [title, Text(), _abis(found, version, signs=signs)]
+    decisive = {one["build_id"] for one in release["abis"].values()}
+    other = [one for one in found["builds"][version] if one["build_id"] not in decisive]
+    if other:
+        parts += [Text(), _attempts(other, signs=signs)]
+    if not release["files"]:
+        parts += [Text(), Text("no files")]
+    for filename, file in release["files"].items():
+        parts += [Text(), _file(filename, file)]
+    return Group(*parts)
+
+
+def _table(*columns: str) -> Table:
+    # So close that 80 columns hold them.
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        right = column in ("build", "seconds", "by")
+        table.add_column(
+            column,
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right or column == "when",
+        )
+    return table
+
+
+def _abis(found: Document, version: str, *, signs: bool) -> Table:
+    builds = {one["build_id"]: one for one in found["builds"][version]}
+    abis = found["releases"][version]["abis"]
+    table = _table("abi", "status", "build", "seconds", "by", "when", "log")
+    for abi in abi_order(abis):
+        one = abis[abi]
+        build = builds.get(one["build_id"], {})
+        table.add_row(Text(abi), *_row(one, build, signs=signs))
+    return table
+
+
+def _attempts(builds: list[dict[str, Any]], *, signs: bool) -> Table:
+    table = _table("other", "status", "build", "seconds", "by", "when", "log")
+    for one in builds:
+        table.add_row(Text(one["abi_tag"]), *_row(one, one, signs=signs))
+    return table
+
+
+def _row(one: dict[str, Any], build: dict[str, Any], *, signs: bool) -> list[Text]:
+    status = _status(one["status"], signs=False)
+    if signs:
+        status = Text.assemble(_status(one["status"], signs=True), " ", status)
+    return [
+        status,
+        _known(one["build_id"]),
+        _known(None if one["duration"] is None else f"{one['duration']:.1f}"),
+        _known(build.get("slave_id")),
+        Text((build.get("built_at") or "")[:16], style="dim"),
+        _known(one["log_url"]),
+    ]
+
+
+def _known(value: object) -> Text:
+    return Text("" if value is None else str(value))
+
+
+def _file(filename: str, file: dict[str, Any]) -> Text:
+    text = Text(filename, style="bold")
+
+    def row(name: str, value: object) -> None:
+        text.append(f"\n  {name:7} ", style="not bold dim")
+        text.append(str(value), style="not bold")
+
+    row("size", f"{decimal(file['filesize'])} ({file['filesize']:,} bytes)")
+    row("sha256", file["filehash"])
+    row("tags", f"{file['file_abi_tag']} {file['platform']}, built on {file['builder_abi']}")
+    requires = file["requires_python"]
+    row("python", "not said" if requires is None else requires or '""')
+    row("apt", " ".join(file["apt_dependencies"]) or "nothing that is not installed already")
+    if file["pip_dependencies"]:
+        row("pip", " ".join(file["pip_dependencies"]))
+    row("url", file["file_url"])
+    return text

@@ -1,0 +1,253 @@
+"""A backup of a state directory, taken while a daemon or a publisher may write it.
+
+What it leaves behind is a state directory without its index: journal and checkpoint, of one
+moment, and the spool of a publisher. Every file is whole when it gets its name; months that are
+unchanged are not copied again. What is in the backup is never replaced by less.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..base import database, directories, filesystem
+from ..base.errors import JournalError, StateError
+from ..base.lock import Lock
+from ..index import queries
+from ..journal import damage
+from ..journal.reader import JournalReader
+from . import checkpoint
+
+Progress = Callable[[int, int], None]
+"""Is told how many of how many bytes are copied."""
+
+
+class Copied(NamedTuple):
+    """What was done about a journal: the months copied, and not; the messages it holds now."""
+
+    copied: int
+    unchanged: int
+    first: int
+    last: int
+
+
+class Done(NamedTuple):
+    """What a backup did: about the journal, the newest checkpoint, and the spool."""
+
+    journal: Copied | None
+    checkpoint: checkpoint.Checkpoint | None
+    spool: Copied | None
+
+
+def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Progress) -> Done:
+    """Copy the journal, the newest checkpoint and the spool of a state directory.
+
+    Args:
+        state_dir: the state directory; only read.
+        journal: the name of the journal's directory in it.
+        spool: that of a publisher's spool; one of them must be there.
+        target: of the backup; made if it is not there.
+        progress: is told how far it got.
+
+    Raises:
+        StateError: if the source is damaged, the target cannot be written, or holds something
+            that this backup must not replace.
+    """
+    operation = f"back up {state_dir} to {target}"
+    has_journal, has_spool = ((state_dir / name).is_dir() for name in (journal, spool))
+    if not has_journal and not has_spool:
+        raise StateError(
+            operation,
+            "there is no journal in it",
+            "check --state-dir; the daemon or `piw-indexer ingest` makes it",
+        )
+    source, directory = state_dir.resolve(), target.resolve()
+    if directory == source or source in directory.parents:
+        raise StateError(
+            operation, "a backup in the state directory is none", "choose a directory elsewhere"
+        )
+    if (target / queries.FILE).exists():
+        raise StateError(
+            operation,
+            f"{target} has an index: it is a state directory in use, and no backup",
+            "choose another directory",
+        )
+    # It is no more open than the state.
+    mode = filesystem.STATE_DIRECTORY & state_dir.stat().st_mode
+    remedy = f"make it for the user that the state belongs to: install -d -o USER -m 750 {target}"
+    try:
+        directories.make(target, mode)
+    except OSError as error:
+        raise StateError(operation, error.strerror or error, remedy) from error
+    held = Lock(target, "backup", "the backup directory", remedy)
+    try:
+        kept = journaled = spooled = None
+        if has_journal:
+            # The checkpoint first: one that is made meanwhile may be ahead of the months copied.
+            kept = _checkpoint(state_dir, target, journal)
+            journaled = _journal(state_dir / journal, target / journal, operation, progress)
+            _refuse_unusable(target, journal, kept, operation)
+        if has_spool:
+            spooled = _journal(state_dir / spool, target / spool, operation, progress)
+        return Done(journaled, kept, spooled)
+    finally:
+        held.release()
+
+
+def _checkpoint(state_dir: Path, target: Path, journal: str) -> checkpoint.Checkpoint | None:
+    """Copy the newest checkpoint, unless the backup has it."""
+    found = checkpoint.every(state_dir)
+    if not found:
+        return None
+    newest = found[-1]
+    reader = JournalReader(state_dir / journal)
+    journal_id = reader.journal_id
+    reader.close()
+    with checkpoint.making(target) as unfinished:
+        place = target / checkpoint.DIRECTORY / newest.path.name
+        there = checkpoint.Checkpoint(place, newest.serial)
+        if place.exists() and not checkpoint.fault(there, journal_id):
+            return there
+        with database.explained(f"copy the checkpoint {newest.path} to {place}"):
+            filesystem.copy(newest.path, unfinished)
+            database.sync_file(unfinished)
+        return checkpoint.accept(
+            target, checkpoint.Checkpoint(unfinished, newest.serial), journal_id
+        )
+
+
+def _journal(source: Path, target: Path, operation: str, progress: Progress) -> Copied:
+    """Copy a journal, and look at what there is then."""
+    reader = JournalReader(source)
+    try:
+        reader.verify()
+        copied, unchanged = _months(reader, target, operation, progress)
+    finally:
+        reader.close()
+    there = JournalReader(target)
+    try:
+        there.verify()
+        return Copied(copied, unchanged, there.first, there.last_serial())
+    finally:
+        there.close()
+
+
+def _months(
+    reader: JournalReader, target: Path, operation: str, progress: Progress
+) -> tuple[int, int]:
+    """Copy the months that the backup lacks, the oldest first; how many, and how many not."""
+    with database.explained(f"write to {target}"):
+        if not target.is_dir():
+            directories.make(target, filesystem.STATE_DIRECTORY)
+    have = JournalReader(target)
+    try:
+        there = have.months
+        if there and have.journal_id != reader.journal_id:
+            raise StateError(
+                operation, "it is the backup of another journal", "choose another directory"
+            )
+        if have.last_serial() > reader.last_serial():
+            raise StateError(
+                operation,
+                f"the backup goes up to serial {have.last_serial()}, the journal only to"
+                f" {reader.last_serial()}: the journal has lost its end",
+                "restore the journal from the backup, or choose another directory",
+            )
+    finally:
+        have.close()
+    copied = unchanged = done = 0
+    total = sum(path.stat().st_size for path in reader.months)
+    for path in reader.months:
+        place = target / path.name
+        with database.explained(operation, JournalError):
+            before = _identity(place) if place.exists() else None
+            if before is not None and before == _identity(path):
+                unchanged += 1
+            else:
+                _copy(path, place, before, operation)
+                copied += 1
+        done += path.stat().st_size
+        progress(done, total)
+    return copied, unchanged
+
+
+def _identity(path: Path) -> list[Any]:
+    """What differs as soon as a month does: its last message, its feeds, its quarantine."""
+    connection = database.open_reader(path)
+    try:
+        with database.snapshot(connection):
+            return [
+                connection.execute(select).fetchall()
+                for select in (
+                    "SELECT max(serial) FROM messages",
+                    "SELECT key, value FROM meta ORDER BY key",
+                    "SELECT * FROM feeds ORDER BY feed_id",
+                    "SELECT max(quarantine_id), count(*), total(times) FROM quarantine",
+                    "SELECT count(*) FROM retries",
+                )
+            ]
+    finally:
+        connection.close()
+
+
+def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> None:
+    """Copy one month; it takes the place of an older copy when it is whole and sound."""
+    log = Path(f"{place}-wal")
+    if log.exists() and log.stat().st_size:
+        raise JournalError(
+            operation,
+            f"{place} has been written by somebody else: {log.name} lies beside it",
+            "choose another directory",
+        )
+    unfinished = place.with_suffix(".new")
+    try:
+        database.copy(path, unfinished)
+        found = next(damage.faults(unfinished), "")
+        if found:
+            raise JournalError(
+                f"back up the journal's {path.name}",
+                f"it is damaged: {found}",
+                "run `piw-indexer check`; the backup keeps what it has",
+            )
+        if before is not None:
+            _refuse_less(before, _identity(unfinished), path, place)
+        for suffix in ("-wal", "-shm"):  # a reader's, empty
+            Path(f"{place}{suffix}").unlink(missing_ok=True)
+        filesystem.rename(unfinished, place)
+    finally:
+        database.remove(unfinished)
+
+
+def _refuse_less(before: list[Any], now: list[Any], path: Path, place: Path) -> None:
+    """Refuse to replace a month of the backup by one that has lost messages since."""
+    (had,), (has,) = before[0], now[0]
+    lost = dict(now[1]).get("lost", "[]") != dict(before[1]).get("lost", "[]")
+    if lost or (had[0] or 0) > (has[0] or 0):
+        raise JournalError(
+            f"back up the journal's {path.name}",
+            f"it has lost messages that the backup's {place} still has",
+            "stop the daemon, copy that over it and run `piw-indexer rebuild`; or choose"
+            " another directory for the backup",
+        )
+
+
+def _refuse_unusable(
+    target: Path, journal: str, kept: checkpoint.Checkpoint | None, operation: str
+) -> None:
+    """Refuse a backup of which no state directory could be made."""
+    reader = JournalReader(target / journal)
+    try:
+        checkpoint.base(target, reader, reader.last_serial())
+        if kept is not None and kept.serial > reader.last_serial():
+            raise StateError(
+                operation,
+                f"the checkpoint holds messages up to serial {kept.serial}, but the journal ends"
+                f" with {reader.last_serial()}",
+                "run `piw-indexer check`",
+            )
+    except sqlite3.Error as error:
+        raise StateError(operation, error, "run `piw-indexer check`") from error
+    finally:
+        reader.close()

@@ -1,0 +1,257 @@
+"""Checkpoints: copies of the index at a serial, from which a replay starts.
+
+They stand for the months of the journal that are archived or lost. A checkpoint gets its name
+when it is whole, on the disk and verified, and never changes after that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ..base import database, directories, filesystem, lock
+from ..base.errors import JournalError, StateError
+from ..base.log import event
+from ..index import queries
+from ..journal.reader import JournalReader
+from ..schema import index as schema
+
+log = logging.getLogger(__name__)
+
+DIRECTORY = "checkpoint"
+"""Its name in the state directory."""
+
+LOCK = "checkpoint.lock"
+"""A file in the state directory: one process makes a checkpoint at a time."""
+
+KEPT = 2
+"""The one before the newest stays, for the day on which the newest is damaged."""
+
+UNFINISHED = "unfinished.new"
+REPLAYED = "replayed.new"
+_NAME = re.compile(r"(\d{12})\.db", re.ASCII)
+
+
+_sound: set[tuple[object, ...]] = set()
+"""Files that were looked through: that takes minutes, and they never change."""
+
+
+class Checkpoint(NamedTuple):
+    """A copy of the index; `serial` is that of the last message in it."""
+
+    path: Path
+    serial: int
+
+
+def every(state_dir: Path) -> list[Checkpoint]:
+    """The checkpoints of a state directory, the oldest first; whether they are sound or not."""
+    directory = state_dir / DIRECTORY
+    if not directory.is_dir():
+        return []
+    return [
+        Checkpoint(directory / name, int(match[1]))
+        for name in sorted(os.listdir(directory))
+        if (match := _NAME.fullmatch(name))
+    ]
+
+
+def fault(one: Checkpoint, journal_id: str) -> str:
+    """Why a checkpoint cannot be used for a journal; empty if it can be.
+
+    Raises:
+        NewerDatabaseError: if a newer version of the program made it.
+    """
+    try:
+        status = one.path.stat()
+    except OSError as error:
+        return error.strerror or str(error)
+    seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, one.serial)
+    key = (*seen, journal_id)
+    if key not in _sound:
+        found = _look(one, journal_id)
+        if found:
+            return found
+        _sound.add(key)
+    return ""
+
+
+def _look(one: Checkpoint, journal_id: str) -> str:
+    try:
+        connection = database.open_reader(one.path)
+    except StateError as error:
+        return error.cause
+    try:
+        if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
+            return "it is no index"
+        database.refuse_newer(connection, one.path, schema.SCHEMA)
+        if queries.applied_serial(connection) != one.serial:
+            return f"it holds messages up to serial {queries.applied_serial(connection)}"
+        if queries.get(connection, "journal_id", "") != journal_id:
+            return "it belongs to another journal"
+        found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        return "" if found == "ok" else f"it is damaged: {found}"
+    except sqlite3.Error as error:
+        return f"it is damaged: {error}"
+    finally:
+        connection.close()
+
+
+def base(state_dir: Path, journal: JournalReader, until: int) -> Checkpoint | None:
+    """The checkpoint from which a replay up to serial `until` has to start.
+
+    Returns:
+        The newest that can be used; None to start from the first message: the whole journal is
+        there, or no checkpoint knows what it has lost.
+
+    Raises:
+        JournalError: if messages are gone, and the checkpoints that hold them are damaged, or
+            there are none.
+    """
+    if journal.first == 1 and not journal.lost:
+        return None
+    faults = []
+    for one in reversed(every(state_dir)):
+        if journal.first - 1 <= one.serial <= until:
+            found = fault(one, journal.journal_id)
+            if not found:
+                return one
+            faults.append(f"{one.path.name} cannot be used: {found}")
+    operation = f"make an index from the journal in {journal.directory}"
+    if faults:
+        raise JournalError(
+            operation,
+            f"it needs a checkpoint, because messages are gone, and {'; '.join(faults)}",
+            f"restore {state_dir / DIRECTORY} or the journal's older months from a backup",
+        )
+    refuse_bare(state_dir, journal, until)
+    return None
+
+
+def refuse_bare(state_dir: Path, journal: JournalReader, until: int) -> None:
+    """Refuse a journal whose first months are gone, if no checkpoint stands for them.
+
+    Args:
+        until: the serial that the checkpoint must not be newer than.
+
+    Raises:
+        JournalError: if that is so; whether the checkpoint is sound, only its use shows.
+    """
+    if journal.first == 1:
+        return
+    if any(journal.first - 1 <= one.serial <= until for one in every(state_dir)):
+        return
+    raise JournalError(
+        f"use the journal in {journal.directory}",
+        f"its first messages are gone: it begins with serial {journal.first}, and no checkpoint"
+        " holds what was before",
+        "restore the journal's older months, or the checkpoint, from a backup; without one,"
+        " `piw-indexer rebuild --salvage` goes on with what can be read",
+    )
+
+
+def restore(one: Checkpoint, path: Path) -> None:
+    """Put a copy of a checkpoint at `path`; not yet durable.
+
+    Raises:
+        StateError: if it cannot be read or written.
+    """
+    with database.explained(f"copy the checkpoint {one.path} to {path}"):
+        filesystem.copy(one.path, path)
+
+
+@contextmanager
+def making(state_dir: Path) -> Iterator[Path]:
+    """Make a checkpoint inside, alone; what is yielded is a path for the unfinished copy.
+
+    Raises:
+        StateError: if another process is making one, or the directory cannot be written.
+    """
+    directory = state_dir / DIRECTORY
+    with database.explained(f"write to {directory}"):
+        if not directory.is_dir():
+            directories.make(directory, filesystem.STATE_DIRECTORY)
+        descriptor = filesystem.open_own(state_dir / LOCK)
+        try:
+            if not lock.take(descriptor, lock.WAIT):
+                raise StateError(
+                    f"make a checkpoint in {directory}",
+                    "another process is doing that",
+                    "wait until it ends",
+                )
+            try:
+                yield directory / UNFINISHED
+            finally:
+                for name in (UNFINISHED, REPLAYED):
+                    database.remove(directory / name)
+        finally:
+            os.close(descriptor)
+
+
+def copy_index(state_dir: Path, unfinished: Path) -> Checkpoint:
+    """Copy the index as it stands; a daemon may go on writing it.
+
+    Raises:
+        StateError: if there is none, it is damaged, or holds nothing.
+    """
+    operation = f"copy the index {state_dir / queries.FILE}"
+    with database.explained(operation):
+        database.copy(state_dir / queries.FILE, unfinished)
+        connection = database.open_reader(unfinished)
+        try:
+            serial = queries.applied_serial(connection)
+        finally:
+            connection.close()
+    if not serial:
+        raise StateError(operation, "it holds no messages yet", "wait until there are some")
+    return Checkpoint(unfinished, serial)
+
+
+def accept(state_dir: Path, unfinished: Checkpoint, journal_id: str) -> Checkpoint:
+    """Give a finished copy its name, then remove what it makes superfluous.
+
+    Raises:
+        StateError: if it is not sound, or cannot be put in its place.
+    """
+    directory = state_dir / DIRECTORY
+    one = Checkpoint(directory / f"{unfinished.serial:012d}.db", unfinished.serial)
+    found = fault(unfinished, journal_id)
+    if found:
+        raise StateError(
+            f"make the checkpoint {one.path}",
+            found,
+            "look at the disk (dmesg), and run `piw-indexer check`",
+        )
+    with database.explained(f"put the checkpoint {one.path} in its place"):
+        filesystem.rename(unfinished.path, one.path)
+        older = [other for other in every(state_dir) if other.serial < one.serial]
+        for other in older[: -(KEPT - 1)]:
+            database.remove(other.path)
+    return one
+
+
+def beyond(state_dir: Path, serial: int) -> list[Checkpoint]:
+    """Those with messages after the last one of the journal, `serial`: it has lost its end."""
+    return [one for one in every(state_dir) if one.serial > serial]
+
+
+def set_aside(checkpoints: list[Checkpoint]) -> None:
+    """Take checkpoints out of use whose last messages the journal no longer has.
+
+    Once new messages have taken those serials, they would be wrong.
+    """
+    for one in checkpoints:
+        aside = one.path.with_suffix(".unused")
+        log.warning(
+            "the checkpoint %s is of no use any more; it is %s now",
+            one.path,
+            aside.name,
+            extra=event("checkpoint-unused", path=aside, serial=one.serial),
+        )
+        with database.explained(f"rename the checkpoint {one.path}"):
+            filesystem.rename(one.path, aside)

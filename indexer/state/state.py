@@ -1,0 +1,396 @@
+"""The state directory, opened to be written: lock, journal and index that agree.
+
+What arrives is journaled first and applied then; on opening, the index catches up.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ..base import database, filesystem
+from ..base.clock import Clock
+from ..base.directories import JOURNAL
+from ..base.errors import NewerDatabaseError, StateError
+from ..base.lock import Lock
+from ..base.log import event
+from ..index import apply, pending, queries
+from ..journal import journal
+from ..journal.reader import JournalReader
+from ..messages import poison
+from ..messages.entries import Entry, Row
+from ..messages.types import Message
+from ..schema.index import SCHEMA
+from . import checkpoint, salvage
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Is told how many of how many messages are done."""
+
+SOURCE = "journal"
+"""Where messages came from that were in the journal and could not be applied."""
+
+OURS = (JOURNAL, queries.FILE, checkpoint.DIRECTORY)
+"""What is in a state directory; from any of them it goes on."""
+
+NEW_INDEX = "index.db.new"
+BATCH = 10_000
+SHORT_BATCH = 500
+"""Messages of one transaction, where disk space is short."""
+
+ALWAYS_CHECKED = 512 * 1024 * 1024
+"""Bytes; a larger index is looked through only after a crash, because it takes long."""
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+class State:
+    """A state directory that this process alone writes.
+
+    Args:
+        directory: the state directory; made if it is not there.
+        command: what the process does, for the lock file.
+        clock: the time of receipt.
+        progress: is told of a long catch-up.
+        rebuild: make the index anew, whatever there is.
+        salvage_journal: first give up what cannot be read of a damaged journal.
+
+    Attributes:
+        salvaged: what was given up.
+
+    Raises:
+        StateError: if it is locked, damaged, or from a newer version.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        command: str,
+        clock: Clock,
+        progress: Progress = _silent,
+        *,
+        rebuild: bool = False,
+        salvage_journal: bool = False,
+    ) -> None:
+        self.directory = directory
+        self.index_path = directory / queries.FILE
+        self._rebuild = rebuild
+        self._behind = False
+        self._brief = False
+        self._lock = Lock(directory, command)
+        try:
+            self.salvaged: salvage.Salvaged | None = None
+            if salvage_journal:
+                self.salvaged = salvage.salvage(directory, JOURNAL, progress)
+            self.journal = journal.Journal(directory / JOURNAL, clock)
+            self.note = poison.Note(directory, self.journal.serial)
+            try:
+                checkpoint.refuse_bare(directory, self.journal, self.journal.serial)
+                self.connection = self._open_index(progress)
+                self._applier = apply.Applier(self.connection)
+                self._catch_up(progress)
+            except BaseException:
+                self.note.close()
+                self.journal.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open_index(self, progress: Progress) -> sqlite3.Connection:
+        path = self.index_path
+        if self._rebuild:
+            self._refuse_newer()
+        why = "it was asked for" if self._rebuild else self._index_fault()
+        if why:
+            if not self._rebuild:
+                log.warning(
+                    "making the index %s anew from the journal: %s",
+                    path,
+                    why,
+                    extra=event("index-made-anew", path=path),
+                )
+            rebuild_index(self.directory, self.journal, progress)
+            checkpoint.set_aside(checkpoint.beyond(self.directory, self.journal.serial))
+        return queries.open_index(path)
+
+    def _refuse_newer(self) -> None:
+        """Refuse to replace the index of a newer version by one of ours."""
+        try:
+            connection = database.open_reader(self.index_path)
+        except StateError:
+            return  # not there, or damaged: nothing is lost
+        try:
+            database.refuse_newer(connection, self.index_path, SCHEMA)
+        except sqlite3.DatabaseError:
+            return
+        finally:
+            connection.close()
+
+    def _index_fault(self) -> str:
+        """Why the index cannot be used and has to be made anew; empty if it can be."""
+        path = self.index_path
+        for one in checkpoint.beyond(self.directory, self.journal.serial):
+            raise self._lost_end(f"use the checkpoint {one.path}", one.serial)
+        if not path.exists():
+            return "there is none" if self.journal.serial else ""
+        # The log of a database that was closed in good order is gone.
+        suspect = Path(f"{path}-wal").exists() or path.stat().st_size < ALWAYS_CHECKED
+        try:
+            connection = queries.open_index(path)
+        except NewerDatabaseError:
+            raise
+        except StateError as error:
+            if error.passing:
+                raise  # a full disk is no reason to throw an index away
+            return error.cause
+        try:
+            made_from = queries.get(connection, "journal_id", self.journal.journal_id)
+            applied = queries.applied_serial(connection)
+            if suspect:
+                found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if found != "ok":
+                    return f"it is damaged: {found}"
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise
+            return f"it is damaged: {error}"
+        finally:
+            connection.close()
+        if made_from != self.journal.journal_id and self.journal.serial:
+            return "it was made from another journal"
+        if applied > self.journal.serial:
+            raise self._lost_end(f"use the index {path}", applied)
+        if applied + 1 < self.journal.first:
+            return f"it ends with serial {applied}, before the journal begins"
+        return ""
+
+    def _lost_end(self, operation: str, serial: int) -> StateError:
+        return StateError(
+            operation,
+            f"it holds messages up to serial {serial}, but the journal ends with "
+            f"{self.journal.serial}: the journal has lost its end",
+            "restore the journal from a backup, or accept the loss with `piw-indexer rebuild`",
+        )
+
+    def _catch_up(self, progress: Progress) -> None:
+        with database.explained(f"read the index {self.index_path}"):
+            applied = queries.applied_serial(self.connection)
+        total = self.journal.serial - applied
+        if not total:
+            return
+        log.info(
+            "applying %d messages of the journal to the index",
+            total,
+            extra=event("catching-up", serial=applied, messages=total),
+        )
+        done = 0
+        self.journal.look_at_room()
+        self._save_space()
+        for rows in self.journal.batches(applied, self.batch):
+            if self.note.apply_each:
+                self._apply_each(rows)
+            else:
+                self.note.applying()
+                self.apply(rows)
+            self.note.end()
+            done += len(rows)
+            progress(done, total)
+
+    def _apply_each(self, rows: list[Row]) -> None:
+        """Apply messages one by one; what ended those who did is put aside."""
+        for row in rows:
+            if self.note.refuses_to_apply(row.serial):
+                self.journal.give_up(row, SOURCE, poison.PutAsideError())
+                log.error(
+                    "message %d of the journal was put aside: it ended those who applied it",
+                    row.serial,
+                    extra=event("message-given-up", serial=row.serial),
+                )
+                with database.explained(f"write to the index {self.index_path}"):
+                    queries.put(self.connection, "applied_serial", row.serial)
+            else:
+                self.apply([row])
+            self.note.end()
+
+    def apply(self, rows: list[Row]) -> None:
+        """Apply messages of the journal to the index.
+
+        Raises:
+            StateError: if the index cannot be written; the journal has them.
+        """
+        with database.explained(f"write to the index {self.index_path}", beside=self.directory):
+            if rows and rows[0].serial == 1:
+                queries.put(self.connection, "journal_id", self.journal.journal_id)
+            self._applier.apply(rows)
+
+    def take(self, entries: Iterable[Entry]) -> list[Row]:
+        """Journal a batch, then apply it.
+
+        Returns:
+            The messages that were new.
+
+        Raises:
+            JournalError: if it could not be journaled; nothing happened, try again.
+            StateError: if the index could not be written; the journal has the messages, and the
+            next call applies them.
+        """
+        try:
+            rows = self.journal.append(entries)
+            self._save_space()
+            if self._behind:
+                self._catch_up(_silent)
+                self._behind = False
+            elif rows:
+                self._behind = True  # until they are applied
+                self.apply(rows)
+                self._behind = False
+        except StateError as error:
+            if error.passing:
+                self.be_brief()
+            raise
+        return rows
+
+    @property
+    def batch(self) -> int:
+        """Messages that should be taken at once, at most."""
+        return SHORT_BATCH if self.journal.short else BATCH
+
+    def _save_space(self) -> None:
+        """Treat the index as the journal is."""
+        if self._brief != self.journal.short:
+            self._brief = self.journal.short
+            database.be_brief(self.connection, self._brief)
+
+    def be_brief(self) -> None:
+        """Keep the write-ahead logs small, as far as possible, until there is room again."""
+        self.journal.be_brief(True)
+        self._brief = True
+        database.be_brief(self.connection, True)
+
+    def retry(self, quarantine_id: int, message: Message) -> bool:
+        """Accept a message that was quarantined; false if that was done before.
+
+        Raises:
+            StateError: if it could not be written.
+        """
+        row = self.journal.retry(quarantine_id, message)
+        if row is None:
+            return False
+        self.apply([row])
+        return True
+
+    def close(self) -> None:
+        """Close everything and let others have the state."""
+        with database.explained(f"close the index {self.index_path}"):
+            self.connection.close()
+        self.note.close()
+        self.journal.close()
+        self._lock.release()
+
+
+def replay(
+    source: JournalReader,
+    path: Path,
+    until: int,
+    progress: Progress = _silent,
+    *,
+    keep: bool = False,
+) -> sqlite3.Connection:
+    """Make an index at `path` from the messages of a journal up to serial `until`.
+
+    It starts from a checkpoint, beside the journal's directory, if older messages are gone.
+
+    Args:
+        keep: go on with what is at `path`, and leave what a killed process can go on with; it
+            does not outlive the machine.
+
+    Returns:
+        Its connection, open; not yet durable. Every package in it is marked to be written.
+
+    Raises:
+        JournalError: if the journal is not whole, and no checkpoint has what is missing.
+        StateError: if it cannot be written.
+    """
+    source.verify()
+    start = checkpoint.base(source.directory.parent, source, until)
+    resumed = keep and path.exists()
+    if not resumed:
+        database.remove(path)
+        if start is not None:
+            checkpoint.restore(start, path)
+    # Millions of small tuples, none in a cycle: the collector would look at them again and again.
+    gc.set_threshold(200_000, 50, 100)
+    connection = queries.open_index(path, synchronous="OFF")
+    try:
+        with database.explained(f"write the index {path}"):
+            if not keep:
+                # Nobody reads it yet, and after a crash it is made again: no write-ahead log.
+                connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute(f"PRAGMA cache_size = -{256 * 1024}")
+            applier = apply.Applier(connection)
+            done = start.serial if start is not None else 0
+            if resumed:
+                done = queries.applied_serial(connection)
+                if done > until:
+                    raise StateError(f"go on with {path}", f"it holds messages up to {done}")
+            elif start is not None:
+                _begin_from(connection, start)
+            elif until:
+                queries.put(connection, "journal_id", source.journal_id)
+            for rows in source.batches(done, BATCH):
+                if rows[-1].serial > until:
+                    rows = [row for row in rows if row.serial <= until]
+                if not rows:
+                    break
+                applier.apply(rows)
+                done = rows[-1].serial
+                progress(done, until)
+            if done < until:  # the last ones are lost
+                queries.put(connection, "applied_serial", until)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _begin_from(connection: sqlite3.Connection, start: checkpoint.Checkpoint) -> None:
+    """Mark everything to be written: nobody knows what became of the documents since then.
+
+    The live farm is not in the journal; that of the checkpoint is long past.
+    """
+    with database.transaction(connection):
+        connection.execute("DELETE FROM slaves")
+        connection.execute("DELETE FROM masters")
+        pending.mark_all(connection, start.serial)
+        connection.execute("DELETE FROM state WHERE key IN ('counters_written', 'window_written')")
+
+
+def rebuild_index(directory: Path, source: JournalReader, progress: Progress = _silent) -> None:
+    """Make the index anew from the journal and swap it in when it is complete.
+
+    Raises:
+        JournalError: if the journal is not whole.
+        StateError: if it cannot be written.
+    """
+    path = directory / queries.FILE
+    unfinished = directory / NEW_INDEX
+    connection = replay(source, unfinished, source.last_serial(), progress)
+    with database.explained(f"put the new index {path} in its place", beside=directory):
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            # As it is used: to change that later would be undone by a rollback journal, which
+            # nobody can who only reads.
+            connection.execute("PRAGMA journal_mode = WAL")
+            database.fold(connection)
+        finally:
+            connection.close()
+        database.sync_file(unfinished)
+        database.remove(path)
+        filesystem.rename(unfinished, path)

@@ -1,0 +1,1 @@
+"""Whether all is in order: for people, for Prometheus, for Nagios."""
