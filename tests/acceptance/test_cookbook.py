@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.acceptance
 
 COOKBOOK = (REPOSITORY / "docs" / "cookbook.md").read_text()
 QUERIES = re.findall(r"^(\S[^\n]*)\n\n```sql\n(.*?)^```$", COOKBOOK, re.M | re.S)
+VIEWS = re.findall(r"^\| `(\w+)` \|", COOKBOOK, re.M)
 OF_THE_JOURNAL = "-- journal"
 
 
@@ -47,6 +49,15 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_there_are_queries() -> None:
     assert len(QUERIES) == COOKBOOK.count("```sql")
     assert len(QUERIES) >= 25
+
+
+def test_every_view_is_there_and_no_other(state: Path) -> None:
+    index = sqlite3.connect(f"file:{state}/index.db?mode=ro", uri=True)
+    views = [row[0] for row in index.execute("SELECT name FROM sqlite_master WHERE type = 'view'")]
+    index.close()
+    assert sorted(VIEWS) == sorted(views)
+    asked = " ".join(query for _, query in QUERIES)
+    assert [view for view in VIEWS if f"FROM {view}" not in asked] == []
 
 
 @pytest.mark.parametrize(("question", "query"), QUERIES, ids=[one[0][:40] for one in QUERIES])

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from indexer.cli import piw_indexer
 
-from .. import manual
+from .. import manual, markdown
 from ..support import REPOSITORY
-from ..unit.test_architecture import MODULES
+from ..unit.test_architecture import MODULES, PACKAGES
 
 pytestmark = pytest.mark.acceptance
 
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 TOUR = (DOCS / "design.md").read_text()
-_FENCED = re.compile(r"^( *)```\w*\n.*?^\1```$", re.M | re.S)
+CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text()
 
 
 def prose(page: Path) -> str:
-    return _FENCED.sub("", page.read_text())
+    return markdown.prose(page.read_text())
 
 
 def anchors(page: Path) -> set[str]:
@@ -68,7 +69,7 @@ def named(text: str) -> list[tuple[str, str]]:
 
 def test_modules_and_functions_of_the_tour_exist() -> None:
     assert len({one for one in named(TOUR) if one[1]}) > 25
-    for module, inside in named(TOUR):
+    for module, inside in named(TOUR + CONTRIBUTING):
         found = importlib.import_module(f"indexer.{module}")
         for name in filter(None, inside.split(".")):
             assert hasattr(found, name), f"{module}.{inside}"
@@ -76,20 +77,31 @@ def test_modules_and_functions_of_the_tour_exist() -> None:
 
 
 def test_what_looks_like_code_in_the_tour_is_ours() -> None:
-    known = {f"{module}.{inside}".rstrip(".") for module, inside in named(TOUR)}
-    for quoted in re.findall(r"`([a-z_]+(?:\.\w+)+)`", TOUR):
+    pages = TOUR + CONTRIBUTING
+    known = {f"{module}.{inside}".rstrip(".") for module, inside in named(pages)}
+    for quoted in re.findall(r"`([a-z_]+(?:\.\w+)+)`", pages):
         assert quoted in known or quoted.endswith((".json", ".md")), quoted
 
 
-def test_files_of_the_tour_exist() -> None:
-    paths = re.findall(r"`((?:tests|schema|indexer|docs)/[\w./-]*)`", TOUR)
-    assert len(paths) > 10
+@pytest.mark.parametrize("page", [TOUR, CONTRIBUTING], ids=["design", "contributing"])
+def test_files_and_names_in_them_exist(page: str) -> None:
+    paths = re.findall(r"`((?:tests|schema|indexer|docs)/[\w./-]*)`", page)
+    assert len(paths) >= 5
     for path in paths:
         assert (REPOSITORY / path).exists(), path
-    for name, file in re.findall(r"`([A-Z]+)` in `(tests/\S+\.py)`", TOUR):
+    names = re.findall(r"`(tests/\S+\.py)`\s\(`([A-Z]+)`\)", page)
+    assert names
+    for file, name in names:
         assert re.search(rf"^{name}\b", (REPOSITORY / file).read_text(), re.M), name
-    for file, name in re.findall(r"`(tests/\S+\.py)` \(`([A-Z]+)`\)", TOUR):
-        assert re.search(rf"^{name}\b", (REPOSITORY / file).read_text(), re.M), name
+
+
+def test_contributing_fits_a_screen() -> None:
+    assert len(CONTRIBUTING.splitlines()) <= 70
+
+
+def test_contributing_has_the_order_of_packages() -> None:
+    (listed,) = re.findall(r"\n\n((?:    [a-z., ]+\n)+)\n", CONTRIBUTING)
+    assert re.split(r"[,\s]+", listed.strip()) == PACKAGES
 
 
 def test_targets_of_make_exist() -> None:
@@ -115,6 +127,18 @@ def typed() -> list[str]:
                 if match:
                     found.append(match[1])
     return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_command_lines_are_valid(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for typed in markdown.typed(page.read_text()):
+        program, *arguments = shlex.split(typed.line)
+        if program == "piw-indexer":
+            name, *options = arguments
+            piw_indexer.commands[name].make_context(name, options)
 
 
 def test_commands_and_options_that_are_typed_exist() -> None:

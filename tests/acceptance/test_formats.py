@@ -147,7 +147,7 @@ def test_the_readers_of_the_documents(site: Site) -> None:
 
 def test_what_the_documents_say_of_options_and_additions() -> None:
     for name in re.findall(r"`--([a-z-]+)`", MESSAGES + DOCUMENTS):
-        assert name in options.OPTIONS, name
+        assert name in {**options.OPTIONS, **options.FLAGS}, name
     waits = {"settle": "(1)", "max-delay": "(10)", "counters-interval": "(60)"}
     for name, shown in waits.items():
         assert float(shown.strip("()")) == options.OPTIONS[name]["default"]
