@@ -157,7 +157,7 @@ def time_json(value: Any) -> times.Time:
     try:
         return times.parse_rfc3339(text(value))
     except (ValueError, OverflowError) as error:
-        raise Invalid(f"{shown(value)} is no time: {error}") from None
+        raise Invalid(f"{shown(value)} is not a time: {error}") from None
 
 
 def hour(value: Any) -> int:

@@ -60,7 +60,7 @@ def number(value: Any) -> float:
     except OverflowError:
         raise Invalid(f"{shown(value)} is too large") from None
     if not math.isfinite(found):  # JSON has no way to say it, and SQLite would store null
-        raise Invalid(f"{found} is no finite number")
+        raise Invalid(f"{found} is not a finite number")
     return found
 
 

@@ -197,7 +197,7 @@ def _counters(output_path: Path, package: str) -> list[int] | None:
 
 
 def _verdict(found: dict[str, Any]) -> tuple[str, str]:
-    """How it stands in a sentence, and what to do."""
+    """The state in a sentence, and what to do."""
     package, document, pending = found["package"], found["document"], found["pending"]
     write = "" if found["held_by"] else "start the daemon, or run `piw-indexer write`"
     if not found["known"]:
@@ -205,7 +205,7 @@ def _verdict(found: dict[str, Any]) -> tuple[str, str]:
             return f"{package} is gone, and what is published of it will go, too.", write
         if document is not None and document["exists"]:
             return (
-                f"{package} is no package, but has a document.",
+                f"{package} is not a package, but has a document.",
                 "stop the daemon and run `piw-indexer check --fix`, which removes it",
             )
         if found["deleted"] is not None:

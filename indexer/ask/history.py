@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
     Attributes:
         at: when it happened; of a day of downloads its start.
-        serial: of the journal; None: it is no message of it.
+        serial: of the journal; None: it is not a message of it.
         feed: who said so; None: not known.
         feed_serial: its number in that feed.
         what: the message's name, `DOWNLOADED` (a day) or `REFUSED` (in the quarantine).

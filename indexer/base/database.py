@@ -65,7 +65,7 @@ def open_writer(
 
     Raises:
         NewerDatabaseError: if a newer version of the program made it.
-        StateError: if it cannot be opened, or is no database of ours.
+        StateError: if it cannot be opened, or is not a database of ours.
     """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StateError(

@@ -92,7 +92,7 @@ class PeerError(IndexerError):
 
 
 class DecodeError(Exception):
-    """A frame or a line is no valid message.
+    """A frame or a line is not a valid message.
 
     The only exception that decoding raises, whatever the bytes. Its text is short and printable:
     it repeats what a stranger sent.

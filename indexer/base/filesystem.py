@@ -140,7 +140,7 @@ def open_own(path: str | Path) -> int:
     """Open a file that we keep open, to lock it say; made if it is not there, for us alone.
 
     Raises:
-        OSError: if it cannot be opened, is no regular file, or belongs to another user.
+        OSError: if it cannot be opened, is not a regular file, or belongs to another user.
     """
     descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     status = os.fstat(descriptor)

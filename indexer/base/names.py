@@ -46,7 +46,7 @@ def unsafe(name: str, longest: int) -> str:
 
 
 def wheel_package(filename: str) -> str | None:
-    """The canonical package that a wheel's filename names; None for what is no wheel's name.
+    """The canonical package that a wheel's filename names; None for what is not a wheel's name.
 
     Source: the wheel filename convention,
     https://packaging.python.org/en/latest/specifications/binary-distribution-format/

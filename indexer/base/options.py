@@ -70,7 +70,7 @@ class QueueType(click.ParamType[Any]):
         kind, _, rest = str(value).partition("://")
         if not is_queue(str(value)):
             self.fail(
-                f"{value!r} is no address, such as ipc:///run/piw-indexer/changes or tcp://host:5560",
+                f"{value!r} is not an address, such as ipc:///run/piw-indexer/changes or tcp://host:5560",
                 param,
                 context,
             )
@@ -104,7 +104,7 @@ class ListenType(click.ParamType[Any]):
             return value
         host, _, port = str(value).rpartition(":")
         if not _is_port(port):
-            self.fail(f"{value!r} is no address, such as 127.0.0.1:9817", param, context)
+            self.fail(f"{value!r} is not an address, such as 127.0.0.1:9817", param, context)
         return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
@@ -160,7 +160,7 @@ class ModeType(click.ParamType[Any]):
             mode = -1
         if not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
             self.fail(
-                f"{value!r} is no mode with which its owner may read and write, such as 0660",
+                f"{value!r} is not a mode with which its owner may read and write, such as 0660",
                 param,
                 context,
             )
@@ -531,7 +531,7 @@ def _read_what_is_right(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> None:
     def tell(error: UsageError) -> None:
-        printable.echo(f"piw-indexer: {error}\n  it goes on without that", err=True)
+        printable.echo(f"piw-indexer: {error}\n  ignored", err=True)
 
     _read_files(context, parameter, value, tell)
 

@@ -489,7 +489,7 @@ def _strays(connection: sqlite3.Connection, publisher: Publisher) -> Iterator[Di
                     continue  # it was looked at with its package
                 what = f"{name} is a link to {target}, and no alias of it"
             elif os.path.lexists(publisher.document_path(name)):
-                what = f"{name} has a document, and is no package"
+                what = f"{name} has a document, and is not a package"
             else:
                 continue
             if queries.is_package(connection, name) and not entry.is_symlink():

@@ -110,7 +110,7 @@ def document(path: str, expected: bytes) -> tuple[str, str, str] | None:
             target = os.readlink(path)
             return "document", f"{path} is a link to {target}, and no file", "made by others"
         if not stat.S_ISREG(status.st_mode):
-            return "document", f"{path} is no file", "made by others"
+            return "document", f"{path} is not a file", "made by others"
         found = filesystem.read(path, filesystem.MAX_DOCUMENT)
     except FileNotFoundError:
         return "document", f"{path} is missing", "it was removed, or never written"
@@ -144,7 +144,7 @@ def _decoded(found: bytes, expected: bytes) -> str:
     try:
         there = json.loads(found)
     except ValueError as error:
-        return f"is no JSON: {error}"
+        return f"is not JSON: {error}"
     here = json.loads(expected)
     if there == here:
         return "says the same in other bytes: order of keys, or white space"
@@ -162,7 +162,7 @@ def _compressed(found: bytes, expected: bytes) -> str:
         # A few kilobytes of others' may be gigabytes when they are unpacked.
         same = gzip.GzipFile(fileobj=io.BytesIO(found)).read(len(right) + 1) == right
     except (OSError, EOFError, zlib.error) as error:
-        return f"is no gzip: {error}"
+        return f"is not gzip: {error}"
     return "is compressed in another way" if same else "holds another document, compressed"
 
 
@@ -188,7 +188,7 @@ def _counters(found: Any, expected: list[Any]) -> Iterator[str]:
     try:
         there = {one[0]: one[1:] for one in found}
     except (TypeError, IndexError, KeyError):
-        yield "it is no list of packages"
+        yield "it is not a list of packages"
         return
     here = {one[0]: one[1:] for one in expected}
     yield from _fields("", there, here)

@@ -53,7 +53,7 @@ def backfill(
             "backfill",
             "there is no --db-queue to ask, and no --dsn to read"
             if dsn is None
-            else "there are a --db-queue and a --dsn: it cannot do both",
+            else "--db-queue and --dsn exclude each other",
             "set db-queue = ipc:///run/piw-indexer/db in the master's configuration, restart it,"
             " and give the same here; or give as --dsn the database of the master",
         )
@@ -113,7 +113,7 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
     )
     if found.refused:
         printable.echo(
-            f"piw-indexer: {found.refused} rows are no valid messages and were not taken;"
+            f"piw-indexer: {found.refused} rows are not valid messages and were not taken;"
             " `piw-indexer quarantine` shows why",
             err=True,
         )

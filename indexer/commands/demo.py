@@ -131,7 +131,7 @@ def _require_empty(directory: Path, option: str) -> None:
     type=click.FloatRange(min=0, min_open=True),
     default=None,
     help=f"How long the live part lasts, at most. Default: {LIVE_SECONDS:g}, and"
-    f" {UNWATCHED_SECONDS:g} when the output is no terminal.",
+    f" {UNWATCHED_SECONDS:g} when the output is not a terminal.",
 )
 def demo(
     state_dir: Path | None,

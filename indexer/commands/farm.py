@@ -18,7 +18,7 @@ from ..screens import farm as farm_screen
 from ..watch.status import live_farm
 
 EVERY = 1.0
-"""Seconds between two looks at the daemon, which says how it stands once a second."""
+"""Seconds between two looks at the daemon, which reports its state once a second."""
 
 
 @click.command()

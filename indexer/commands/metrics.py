@@ -1,4 +1,4 @@
-"""`piw-indexer metrics`: how it stands, for Prometheus."""
+"""`piw-indexer metrics`: the state of the indexer, for Prometheus."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class _Server(ThreadingHTTPServer):
 @options.option("textfile")
 @options.option("listen")
 def metrics(state_dir: Path, textfile: Path | None, listen: tuple[str, int] | None) -> None:
-    """How it stands, for Prometheus.
+    """Show the state of the indexer, for Prometheus.
 
     Prints the metrics, or writes them to --textfile, for node_exporter: run it from a timer then.
     With --listen it serves them at /metrics until it is stopped. It works without the daemon,

@@ -144,7 +144,7 @@ def _send(
     printable.echo(f"{name}: {sent} messages sent in {elapsed:.1f} s")
     if refused:
         printable.echo(
-            f"piw-indexer: {refused} lines of {name} are no valid messages and were not"
+            f"piw-indexer: {refused} lines of {name} are not valid messages and were not"
             " sent; `piw-indexer quarantine --spool` shows why",
             err=True,
         )

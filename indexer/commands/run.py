@@ -74,9 +74,9 @@ def run(
 ) -> None:
     """The daemon: follow change feeds, or a piwheels master, and publish what they change.
 
-    Beside a master as it is: --log-queue and --log-forward take the place of its log queue,
-    --db-queue asks it for every package that was built, and for all others, slowly;
-    --status-queue says which these are, and keeps the farm live.
+    To follow an unmodified master: --status-queue shows which builds finished and keeps the farm
+    view live; --db-queue fetches each built package and slowly re-checks the rest; --log-queue and
+    --log-forward sit between piw-logger and the master.
 
     Stops on SIGTERM or Ctrl-C, after publishing what is pending. On SIGHUP it checks the
     configuration, as --validate does, and begins anew with it, if it is valid.

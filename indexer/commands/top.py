@@ -1,4 +1,4 @@
-"""`piw-indexer top`: how it stands, on a screen that goes on."""
+"""`piw-indexer top`: the state of the indexer, on a screen that updates itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..screens import top as top_screen
 from ..watch.status import gather, unreadable
 
 EVERY = 1.0
-"""Seconds between two looks: the daemon says how it stands once a second."""
+"""Seconds between two looks: the daemon reports its state once a second."""
 
 KEPT = 300
 """Rates that are remembered."""
@@ -40,9 +40,9 @@ PLAIN = (100, 40)
 @options.option("state-dir")
 @as_owner
 def top(state_dir: Path) -> None:
-    """How it stands, live: the verdict, feeds, throughput, what waits, what was published last.
+    """Show the state live: the verdict, feeds, throughput, what waits, what was published last.
 
-    A screen that goes on, on a terminal, until q or Ctrl-C; once elsewhere. It works without the
+    On a terminal it updates itself until q or Ctrl-C; elsewhere it prints once. It works without the
     daemon, too.
     """
     rates: deque[float] = deque(maxlen=KEPT)

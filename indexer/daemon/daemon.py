@@ -1,7 +1,7 @@
 """The daemon: sockets in, journal and index, the writer beside it.
 
-One thread: receive a batch, commit it, wake the writer. What nobody expects ends it, and systemd
-starts it again; a full disk only makes it wait.
+One thread: receive a batch, commit it, wake the writer. An unexpected error ends the process, and
+systemd starts it again; a full disk only makes it wait.
 """
 
 from __future__ import annotations
@@ -412,7 +412,7 @@ class Daemon:
         return not self._stop
 
     def _tick(self) -> None:
-        """Look how it stands; tell systemd, and leave it for `status`."""
+        """Gather the state; tell systemd, and leave it for `status`."""
         self._last_tick = clock.monotonic()
         self._progress.look(self._accepted, self._last_tick)
         self._writer.ask()

@@ -57,7 +57,7 @@ class Source(Protocol):
         """Look after time-outs; called about once a second."""
 
     def live(self) -> dict[str, Any]:
-        """How it stands, for `status`: keys of daemon.json."""
+        """The state of the source, for `status`: keys of daemon.json."""
 
     def drain(self) -> None:
         """Take nothing more in: what has arrived is given by `receive` before the end."""

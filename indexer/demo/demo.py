@@ -78,7 +78,7 @@ class Demo:
 
     Args:
         options: what to show.
-        watch: is called about every `LOOK_EVERY` seconds with how it stands.
+        watch: is called about every `LOOK_EVERY` seconds with the state.
         interrupted: says whether it shall end before its time.
 
     Raises:
@@ -246,7 +246,7 @@ class Demo:
         return 0 if connection is None else pending.count(connection)
 
     def _look(self) -> None:
-        """Show how it stands.
+        """Show the state.
 
         Raises:
             StateError: if the daemon has ended.

@@ -348,7 +348,7 @@ class _Life:
                 at = self.start + int((elapsed + (position + chance()) / share) * _HOUR)
                 abi, platform, client = self.clients[int(chance() * len(self.clients))]
                 filename, odd = self.wanted(abi, platform), chance()
-                # A few come from a log that was kept back, a few are of files that are no wheels.
+                # A few come from a log that was kept back, a few are of files that are not wheels.
                 accessed = _time(at - int((at - self.start) * chance()) if odd < 0.02 else at)
                 if odd > 0.99:
                     filename = "-".join(filename.split("-")[:2]) + ".tar.gz"

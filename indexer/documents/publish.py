@@ -58,7 +58,7 @@ def refuse_unwritable(output_path: Path) -> None:
     if not there.is_dir():
         raise PublishError(
             f"write to the output directory {projects}",
-            f"{there} is no directory",
+            f"{there} is not a directory",
             "move it away, or give another --output-path",
         )
     _refuse_closed(there, str(projects))
@@ -85,8 +85,8 @@ def _refuse_closed(directory: Path, shown: str) -> None:
 class Publisher:
     """Puts documents into an output tree; several threads may, for different names.
 
-    What it says it did is durable once `sync` has returned, too: that makes the entries of
-    `project/` so, once for many names.
+    Results are durable only after `sync`, which fsyncs `project/` once for all names written since
+    the last call.
 
     Args:
         output_path: the root of the site; made if it is not there.
@@ -293,7 +293,7 @@ class Publisher:
                 os.close(descriptor)
 
     def links_to(self, alias: str) -> str | None:
-        """What `project/<alias>` is a link to, '' if it is not there; None if it is no link."""
+        """What `project/<alias>` is a link to, '' if it is not there; None if it is not a link."""
         try:
             return os.readlink(f"{self._projects}/{alias}")
         except FileNotFoundError:
@@ -302,7 +302,7 @@ class Publisher:
             return None
 
     def link(self, alias: str, package: str) -> bool:
-        """Make `project/<alias>` a link to `package`, unless something that is no link is there.
+        """Make `project/<alias>` a link to `package`, unless something that is not a link is there.
 
         Returns:
             True if it was not so before.

@@ -128,7 +128,7 @@ class Writer:
         return Document(name, render.project(rows, abis, self._site_url), rows.aliases)
 
     def _job(self, name: str) -> Callable[[], bool]:
-        """What has to be done about a name that is no package's own."""
+        """What has to be done about a name that is not a package's own."""
         publisher = self._publisher
         owner = queries.alias_owner(self._connection, name)
         if owner is None:

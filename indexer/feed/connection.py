@@ -44,7 +44,7 @@ class Peer:
         trouble: why it cannot be followed at present; empty if it can be.
 
     Raises:
-        UsageError: if an address is none, or may not be connected with this protection.
+        UsageError: if an address is not one, or may not be connected with this protection.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Peer:
         if pair is None or not self._changes_queue.startswith("tcp://"):
             return PeerError(
                 operation,
-                "it breaks off, as one does that demands CURVE, or is no publisher",
+                "it breaks off, as one does that demands CURVE, or is not a publisher",
                 "give --curve-key and --curve-server-key, if it has keys",
             )
         if refused:

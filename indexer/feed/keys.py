@@ -1,7 +1,8 @@
 """Keys of ZeroMQ's CURVE: pairs, their files, and lists of public keys.
 
 A private key is never read from a file that others than its owner may read, is never overwritten
-and never shown. What is one key is never taken for the other.
+and never shown. Private and public keys have distinct file formats, so one
+cannot be given in place of the other.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def read_list(path: Path) -> dict[bytes, str]:
     that begin with # are passed over.
 
     Raises:
-        UsageError: if there are none, one is no public key, or a file cannot be read.
+        UsageError: if there are none, one is not a public key, or a file cannot be read.
     """
     operation = f"read the public keys of {path}"
     try:
@@ -167,7 +168,7 @@ def read_list(path: Path) -> dict[bytes, str]:
             elif key and not key.startswith("#"):
                 raise UsageError(
                     operation,
-                    f"line {number} of {source} is no public key"
+                    f"line {number} of {source} is not a public key"
                     + (", but a private one" if key == PRIVATE else ""),
                     "give the .pub files that `piw-indexer keys` makes, or their lines in one file",
                 )
@@ -258,7 +259,7 @@ def _read(operation: str, path: Path) -> tuple[str, int]:
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise UsageError(operation, f"{path} is no file", "name a file of keys")
+                raise UsageError(operation, f"{path} is not a file", "name a file of keys")
             text = file.read(LARGEST_FILE).decode()
     except OSError as error:
         raise UsageError(
@@ -267,5 +268,5 @@ def _read(operation: str, path: Path) -> tuple[str, int]:
             "check its name, and that the user that runs piw-indexer may read it",
         ) from error
     except ValueError as error:
-        raise UsageError(operation, f"{path} is no text", "name a file of keys") from error
+        raise UsageError(operation, f"{path} is not text", "name a file of keys") from error
     return text, stat.S_IMODE(status.st_mode)

@@ -48,7 +48,7 @@ class Line:
         connections: how many there have been that were believed.
 
     Raises:
-        UsageError: if it is no address, or may not be connected with this protection.
+        UsageError: if it is not an address, or may not be connected with this protection.
     """
 
     def __init__(

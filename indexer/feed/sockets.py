@@ -234,8 +234,8 @@ class Handshakes:
     def close(self) -> None:
         """Stop; only then may the socket be closed.
 
-        ZeroMQ waits for whoever shall get its reports, with all its sockets, and for ever: while a
-        socket ends it still has some.
+        Disable the monitor before closing. A closing socket still emits events, and libzmq blocks
+        forever if nobody reads them.
         """
         if not self._socket.closed:
             self._socket.disable_monitor()

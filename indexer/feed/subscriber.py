@@ -135,7 +135,7 @@ class Subscriber:
         names: which feeds belong to other addresses; none do without it.
 
     Raises:
-        UsageError: if an address is none, or may not be connected with this protection.
+        UsageError: if an address is not one, or may not be connected with this protection.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ def _faults(path: Path) -> Iterator[str]:
         return
     try:
         if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
-            yield "it is no month of a journal"
+            yield "it is not a month of a journal"
             return
         damaged = False
         for (found,) in connection.execute("PRAGMA integrity_check(5)"):

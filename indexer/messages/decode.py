@@ -334,7 +334,7 @@ def position_of(payload: bytes) -> Position | None:
 def _published(value: Any, received: Time) -> Published:
     position = _position(value)
     if position.serial < 1:
-        raise DecodeError("serial", "0 is no message's serial")
+        raise DecodeError("serial", "0 is not a message's serial")
     try:
         return Published(position, _MSGPACK.message(value, received), None)
     except DecodeError as error:
@@ -345,7 +345,7 @@ def heartbeat(payload: bytes) -> Position:
     """The last position that a publisher has sent.
 
     Raises:
-        DecodeError: if it is no heartbeat.
+        DecodeError: if it is not a heartbeat.
     """
     return _position(unpack(payload))
 
@@ -365,7 +365,7 @@ def replayed(payload: bytes, received: Time) -> Published | End | Gone:
                 gone = value["gone"]
                 return Gone(schema.integer(gone["epoch"]), schema.integer(gone["first"]))
     except Exception as error:
-        raise DecodeError("", f"is no answer to a replay: {error}") from None
+        raise DecodeError("", f"is not an answer to a replay: {error}") from None
     return _published(value, received)
 
 

@@ -130,7 +130,7 @@ def set_abis(
         at: when it was asked.
 
     Raises:
-        DecodeError: if one is no CPython ABI tag.
+        DecodeError: if one is not a CPython ABI tag.
     """
     built_for = {*active}
     abis = {

@@ -114,7 +114,7 @@ def frame(farm: Farm, note: str, width: int, height: int) -> RenderableType:
 
 
 def plain(farm: Farm, width: int) -> RenderableType:
-    """All of it, for what is no terminal."""
+    """All of it, for what is not a terminal."""
     parts: list[RenderableType] = [_master(farm), Text(""), slaves(farm, width)]
     if farm["finished"]:
         parts += [Text(""), finished(farm, len(farm["finished"]))]

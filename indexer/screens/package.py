@@ -118,7 +118,7 @@ def _notes(release: dict[str, Any]) -> str:
 
 
 def details(found: Document, version: str, *, signs: bool) -> RenderableType:
-    """One version: how it stands on each ABI, every attempt, and the files."""
+    """One version: its status on each ABI, every attempt, and the files."""
     release = found["releases"][version]
     title = Text(f"{found['name']} {version}", style="bold")
     notes = _notes(release)

@@ -153,7 +153,7 @@ def _summary(found: dict[str, Any]) -> Table:
     row("index", ", ".join(f"{n:,} {names.get(table, table)}" for table, n in counts.items()))
     row(
         "downloads",
-        f"{found.get('downloads', 0):,} counted, {found['not_a_wheel']:,} of what is no wheel",
+        f"{found.get('downloads', 0):,} counted, {found['not_a_wheel']:,} of what is not a wheel",
     )
     if found["farm"] is not None:
         row("farm", farm.summary(found["farm"]))

@@ -66,7 +66,9 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
     source, directory = state_dir.resolve(), target.resolve()
     if directory == source or source in directory.parents:
         raise StateError(
-            operation, "a backup in the state directory is none", "choose a directory elsewhere"
+            operation,
+            "the backup directory lies inside the state directory",
+            "choose a directory elsewhere",
         )
     if (target / queries.FILE).exists():
         raise StateError(

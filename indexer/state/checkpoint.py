@@ -88,7 +88,7 @@ def _look(one: Checkpoint, journal_id: str) -> str:
         return error.cause
     try:
         if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
-            return "it is no index"
+            return "it is not an index"
         database.refuse_newer(connection, one.path, schema.SCHEMA)
         if queries.applied_serial(connection) != one.serial:
             return f"it holds messages up to serial {queries.applied_serial(connection)}"

@@ -308,8 +308,8 @@ def replay(
     It starts from a checkpoint, beside the journal's directory, if older messages are gone.
 
     Args:
-        keep: go on with what is at `path`, and leave what a killed process can go on with; it
-            does not outlive the machine.
+        keep: resume from an index at `path`, and leave a resumable one if killed. Not crash-safe:
+            valid until the next boot.
 
     Returns:
         Its connection, open; not yet durable. Every package in it is marked to be written.

@@ -82,7 +82,7 @@ KINDS = {
         Kind(
             "daemon-silent",
             CRITICAL,
-            "The daemon runs, but has not said how it stands for some time.",
+            "The daemon runs, but has not reported its state for some time.",
             "look at its messages (journalctl -u piw-indexer), and whether the disk is full"
             " (df -h); systemctl restart piw-indexer loses nothing",
         ),

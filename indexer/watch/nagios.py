@@ -1,4 +1,4 @@
-"""How it stands, for a monitoring system: one line and an exit status.
+"""The state of the indexer, for a monitoring system: one line and an exit status.
 
 Both are those of the monitoring plugins of Nagios, Icinga and others, as their development
 guidelines have them (https://www.monitoring-plugins.org/doc/guidelines.html): 0 OK, 1 WARNING,

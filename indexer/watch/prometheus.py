@@ -1,4 +1,4 @@
-"""How it stands, for Prometheus: every metric that there is, and its exposition.
+"""The state of the indexer, for Prometheus: every metric that there is, and its exposition.
 
 `METRICS` is the one place: what is exposed, and what docs/watching.md lists. Names follow
 Prometheus' conventions (https://prometheus.io/docs/practices/naming/): base units, `_total` for
@@ -124,7 +124,7 @@ READABLE = Metric(
 )
 UP = Metric(
     "piw_indexer_up",
-    "1 if a daemon runs, and has said how it stands in the last ten seconds.",
+    "1 if a daemon runs, and has reported its state in the last ten seconds.",
     _one(_up),
 )
 PROBLEM = Metric(

@@ -296,7 +296,7 @@ def _daemon_alerts(live: dict[str, Any]) -> list[Alert]:
     age = live["age_seconds"]
     if age > STALE:
         found.append(
-            alert("daemon-silent", f"the daemon has not said how it stands for {age:.0f} s")
+            alert("daemon-silent", f"the daemon has not reported its state for {age:.0f} s")
         )
     elif age < -STALE:
         found.append(

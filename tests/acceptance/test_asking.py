@@ -261,7 +261,7 @@ def test_explain_what_is_no_package(asked: Site) -> None:
             lambda text: text.replace('"yanked":false', '"yanked":true'),
             "1.0.yanked is true, should",
         ),
-        (lambda text: text[1:], "it is no JSON"),
+        (lambda text: text[1:], "it is not JSON"),
         (lambda text: None, "it is not there"),
     ],
 )

@@ -332,7 +332,7 @@ def changed_fields(content: bytes) -> bytes:
                           "more should not be there", "not what was published; changed at 2"]),
         (lambda content: b"", ["is empty"]),
         (lambda content: content[:50], ["is cut off after 50 of "]),
-        (lambda content: b"{" + content, ["is no JSON: "]),
+        (lambda content: b"{" + content, ["is not JSON: "]),
         (lambda content: content.replace(b",", b", "), ["says the same in other bytes"]),
         (lambda content: b"[]", ["it is []"]),
         (lambda content: b"[" * 200_000, ["is nested too deeply"]),
@@ -358,7 +358,7 @@ def test_words_for_packages_json(checked: Site) -> None:
     says = f"{name} is [{recent}, {ever}], should be [{recent}, {ever - 7}]"
     assert says in checked.piw("check", status=1).stdout
     Path(f"{path}.gz").write_bytes(b"\x1f\x8bnonsense")
-    assert "packages.json.gz is no gzip" in checked.piw("check", status=1).stdout
+    assert "packages.json.gz is not gzip" in checked.piw("check", status=1).stdout
 
 
 def test_a_large_document_of_others_is_not_read(checked: Site) -> None:

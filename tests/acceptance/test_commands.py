@@ -145,7 +145,7 @@ def test_status_for_programs(filled: Site) -> None:
 def test_download_of_no_wheel_shows_in_status(site: Site) -> None:
     site.take(samples.log_download("numpy-1.0.tar.gz"), samples.log_download("README"))
     assert site.status()["not_a_wheel"] == 2
-    assert "2 of what is no wheel" in site.piw("status").stdout
+    assert "2 of what is not a wheel" in site.piw("status").stdout
 
 
 def test_reader_that_has_seen_enough_is_no_error(site: Site) -> None:
@@ -524,7 +524,7 @@ def test_a_fifo_in_the_output_tree_holds_nobody_up(site: Site, place: str) -> No
         os.mkfifo(path)
 
     plant()
-    assert "is no file" in site.piw("check", status=1).stdout
+    assert "is not a file" in site.piw("check", status=1).stdout
     site.piw("explain", "numpy")
     site.piw("check", "--fix")
     assert path.is_file()

@@ -253,7 +253,7 @@ def test_options_that_do_not_go_together(place: Place) -> None:
     assert "tcp beyond this machine" in refused.stderr
     assert "--allow-insecure-tcp" in refused.stderr
     refused = place.site.piw("run", *output, "--status-queue", "/tmp/piw-status", status=2)
-    assert "is no address" in refused.stderr
+    assert "is not an address" in refused.stderr
     assert not place.site.state_dir.exists(), "nothing was begun"
 
 

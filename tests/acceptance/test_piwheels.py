@@ -172,7 +172,7 @@ def test_a_package_that_the_master_cannot_tell_of_is_named(site: Site, master: M
     assert site.piw("reconcile", "NumPy", *queue).stdout == "No differences.\n"
     unknown = site.piw("reconcile", "no_such", *queue, status=1).stdout
     assert unknown == "no-such: neither the master nor the index has it\n"
-    # One after the other, it is no single package's fault.
+    # One after the other, it is not a single package's fault.
     ill = {f"ill{number}" for number in range(20)}
     master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", everything | ill)
     given_up = site.piw("backfill", *queue, status=4).stderr

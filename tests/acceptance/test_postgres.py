@@ -70,7 +70,7 @@ def test_how_it_ends(site: Site, postgres: Server, dsn: str) -> None:
 
     assert "no --db-queue to ask, and no --dsn to read" in refused(status=2)
     both = ["--dsn", dsn, "--db-queue", "ipc:///nowhere/db"]
-    assert "it cannot do both" in refused(*both, status=2)
+    assert "exclude each other" in refused(*both, status=2)
     assert "not of piwheels" in refused("--dsn", postgres.url("postgres"), status=2)
     assert "does not exist" in refused("--dsn", postgres.url("nowhere"), status=4)
     secret = refused("--dsn", "postgresql://me:secret@/x?host=/nowhere", status=4)
@@ -84,5 +84,5 @@ def test_how_it_ends(site: Site, postgres: Server, dsn: str) -> None:
 def test_rows_that_are_refused(site: Site, postgres: Server, dsn: str) -> None:
     postgres.psql(dsn.partition("?")[0].rpartition("/")[2], "INSERT INTO packages VALUES ('Odd')")
     result = site.piw("backfill", "--dsn", dsn)
-    assert "1 rows are no valid messages" in result.stderr
+    assert "1 rows are not valid messages" in result.stderr
     assert "'Odd' is not a canonical package name" in site.piw("quarantine").stdout

@@ -1,4 +1,4 @@
-"""What is no valid message is quarantined, with a reason, and changes nothing."""
+"""What is not a valid message is quarantined, with a reason, and changes nothing."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_daemon_that_is_not_allowed_says_so_until_it_is(tcp: Feed, site: Site, k
             wrong = site.home / "subscribers" / "wrong.pub"
             wrong.write_text("nonsense\n")
             publisher.signal(signal.SIGHUP)
-            eventually(lambda: "wrong.pub is no public key" in publisher.output)
+            eventually(lambda: "wrong.pub is not a public key" in publisher.output)
             publisher.assert_running()
             wrong.unlink()
             (site.home / "index.pub").rename(site.home / "subscribers" / "index.pub")

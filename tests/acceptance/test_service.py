@@ -216,7 +216,7 @@ def test_validate_only_looks(site: Site, ipc: Feed) -> None:
     taken.mkdir()
     (taken / "project").touch()
     refused = site.piw("run", *ipc.options, "--validate", "--output-path", taken, status=3)
-    assert "is no directory" in refused.stderr
+    assert "is not a directory" in refused.stderr
     file = configured(site, "settle = soon\n")
     assert "settle = soon" in site.piw("run", *options[2:], "-c", file, status=2).stderr
 

@@ -207,7 +207,7 @@ def test_a_daemon_that_says_nothing_any_more(ipc: Feed, site: Site) -> None:
         site.wait(lambda found: found["well"], daemon, publisher)
         os.kill(daemon.pid, 19)  # SIGSTOP
         site.wait(lambda found: "daemon-silent" in ids(found), daemon, publisher)
-        assert "the daemon has not said how it stands" in monitored(site, 2)
+        assert "the daemon has not reported its state" in monitored(site, 2)
         os.kill(daemon.pid, 18)  # SIGCONT
         site.wait(lambda found: found["well"], daemon, publisher)
         daemon.terminate()

@@ -55,7 +55,7 @@ class Lossy(FeedPublisher):
 
 
 class Nonsense:
-    """A publisher of what is no message; it answers for what was missed."""
+    """A publisher of what is not a message; it answers for what was missed."""
 
     def __init__(self, context: zmq.Context[Any], feed: Feed) -> None:
         self.changes: zmq.Socket[bytes] = context.socket(zmq.XPUB)

@@ -106,7 +106,7 @@ def empty(path: Path) -> None:
 
 def scribble(path: Path) -> None:
     fold(path)
-    path.write_bytes(b"This is no database.\n" * 1000)
+    path.write_bytes(b"This is not a database.\n" * 1000)
 
 
 def replace_by_foreign(path: Path) -> None:

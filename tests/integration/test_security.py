@@ -444,7 +444,7 @@ def test_list_of_keys(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="2 keys"):
         keys.read_public(str(file))
     file.write_text(f"{text}rubbish\n")
-    with pytest.raises(UsageError, match=r"line 6 of .* is no public key"):
+    with pytest.raises(UsageError, match=r"line 6 of .* is not a public key"):
         keys.read_list(file)
 
 

@@ -178,5 +178,5 @@ def test_another_build_that_is_known_is_no_difference(beside: Beside) -> None:
     assert different(cp39=("success", 2), cp311=("fail", 2)) == []
     assert different(cp39=pending, cp311=("fail", 3)) != []
     assert different(cp39=pending, cp311=pending) != []
-    # What a master calls well without a file is another ABI's: that is no word about this one.
+    # What a master calls well without a file is another ABI's: that is not a word about this one.
     assert different(cp39=pending, cp311=("success", 4)) == []

@@ -682,7 +682,7 @@ NONSENSE = (
     b"\xc7\x01\xff\0",  # and of a length that none has
     b"\x80\x80",  # more than one value
 )
-"""Bytes that are no message, each for a reason of its own."""
+"""Bytes that are not messages, each for a reason of its own."""
 
 _structured = st.one_of(
     mutated.map(line),

@@ -106,7 +106,7 @@ def test_invalid_messages_keep_their_position_too(value: Any, feed: str, serial:
     try:
         found = decode.published(payload, RECEIVED)
     except DecodeError:
-        with pytest.raises(ValueError):  # keys that are no text, times that are none
+        with pytest.raises(ValueError):  # keys that are not text, times that are none
             msgpack.unpackb(payload, timestamp=0)
         return
     assert found.position == Position(feed, 3, serial)

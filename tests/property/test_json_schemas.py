@@ -30,7 +30,7 @@ def test_valid_messages_are_valid(message: s.Message) -> None:
 
 
 UNSEEN = (
-    "is no time",  # 30 February, or an hour that is outside the years only in UTC
+    "is not a time",  # 30 February, or an hour that is outside the years only in UTC
     "is not the start of an hour",  # but for its zone
     "expected a whole number",  # 7.0, which JSON Schema takes for one
     "is not JSON",  # 1e400, and integers of more than 64 bits

@@ -365,13 +365,13 @@ def _changed(data: Any, position: int, value: object) -> Any:
             STATUS,
             "STATS",
             _changed(MASTER["STATS"], 17, float("nan")),
-            "STATS.load_average: nan is no finite number",
+            "STATS.load_average: nan is not a finite number",
         ),
         (
             STATUS,
             "STATS",
             _changed(MASTER["STATS"], 18, float("-inf")),
-            "STATS.cpu_temp: -inf is no finite number",
+            "STATS.cpu_temp: -inf is not a finite number",
         ),
         (
             STATUS,

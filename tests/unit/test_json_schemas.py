@@ -155,7 +155,7 @@ def test_every_document_of_the_cases_is_valid(case: Case) -> None:
 
 
 UNSEEN = {
-    "not JSON": "is no JSON value at all",
+    "not JSON": "is not a JSON value at all",
     "impossible time": "30 February: a pattern does not know how long months are",
 }
 """The refused lines that a schema cannot see, and why."""

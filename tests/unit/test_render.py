@@ -131,7 +131,7 @@ def test_urls() -> None:
 
 
 def test_order_of_releases() -> None:
-    """Newest first; equal ones by text, the greater first; what is no version below all."""
+    """Newest first; equal ones by text, the greater first; what is not a version below all."""
     expected = [
         *("2!0.1", "2024.1", "10.0", "2.0.post1", "2.0+local", "2.0", "2.0rc1", "2.0.dev1"),
         *("v1.0", "1.0.0", "1.0", "0.9", "zzz", "2004d", "1.0-final-final", " "),

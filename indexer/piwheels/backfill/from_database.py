@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
         deleted: those that the database does not have.
         builds: those that were taken.
         counters: packages whose downloads were taken.
-        refused: rows that are no valid messages.
+        refused: rows that are not valid messages.
     """
 
     packages: int
@@ -230,7 +230,7 @@ class _Batch:
     Attributes:
         gone: packages that are taken out, for good or to be made anew.
         changed: packages that are made.
-        refused: rows that are no messages.
+        refused: rows that are not messages.
         messages: how many there are in `changed`.
         read: packages that were compared.
         deleted: those of `gone` that the database has not.

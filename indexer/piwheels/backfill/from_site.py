@@ -70,7 +70,7 @@ def packages(site: Path) -> list[Path]:
     """The documents of a site, sorted.
 
     Raises:
-        UsageError: if it is no site of piwheels.
+        UsageError: if it is not a site of piwheels.
     """
     project = site / "project"
     if not project.is_dir():
@@ -99,7 +99,7 @@ def snapshot(document: bytes, spellings: list[str], at: times.Time) -> Message:
     How builds without a file ended, and which build made a file, only newer documents tell.
 
     Raises:
-        DecodeError: if it is no such document.
+        DecodeError: if it is not such a document.
     """
     found = _json(document)
     project = translate.checked(_PROJECT, found, "document")
@@ -157,7 +157,7 @@ def counters(document: bytes, at: times.Time) -> Iterator[Message]:
     """The DOWNLOADS of every row of packages.json.
 
     Raises:
-        DecodeError: if it is no such document.
+        DecodeError: if it is not such a document.
     """
     for row in translate.checked(_COUNTERS, _json(document), "packages.json"):
         yield translate.downloads(row["package"], row["recent"], row["all"], at)

@@ -103,7 +103,7 @@ class Package(NamedTuple):
         package: its name.
         known: NEWPKG, NEWPKGNAME, NEWVER and YANKVER.
         builds: LOGBUILD.
-        refused: rows that are no valid messages.
+        refused: rows that are not valid messages.
     """
 
     package: str
@@ -120,7 +120,7 @@ class Source:
         clock: the time of what is read.
 
     Raises:
-        UsageError: if the extra `postgres` is not installed, or it is no database of a piwheels
+        UsageError: if the extra `postgres` is not installed, or it is not a database of a piwheels
             that is known.
         PeerError: if it cannot be reached.
     """
@@ -359,7 +359,7 @@ _FILE_FIELDS = (
 
 
 def _refusal(name: str, at: Time, data: dict[str, Any], error: DecodeError) -> Refused:
-    """A row that is no valid message, as the quarantine keeps it: it can be tried again."""
+    """A row that is not a valid message, as the quarantine keeps it: it can be tried again."""
     named = dict(data)
     for field in ("seen", "released"):
         if isinstance(named.get(field), int):

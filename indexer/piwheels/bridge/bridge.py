@@ -258,7 +258,7 @@ class Bridge(threading.Thread):
         envelope = {"msg": item.name, "data": item.data}
         try:
             message = _ENCODING.message(envelope, item.at)
-            encode.to_journal(message)  # fails for text that is no Unicode
+            encode.to_journal(message)  # fails for text that is not Unicode
             return Accepted(None, message)
         except DecodeError as found:
             error = found
@@ -267,7 +267,7 @@ class Bridge(threading.Thread):
         if item.name not in self._refused:
             self._refused.add(item.name)
             log.warning(
-                "a %s of the master is no valid message: %s\n"
+                "a %s of the master is not a valid message: %s\n"
                 "  what happens: it is not published; `piw-indexer quarantine --spool` lists it,"
                 " and those that follow",
                 item.name,

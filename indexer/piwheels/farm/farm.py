@@ -364,6 +364,6 @@ def _before(one: Time, other: Time) -> bool:
 
 
 def _build_of(filename: str) -> Build | None:
-    """The build that a wheel is likely of, if nobody said it; None if it is no wheel's name."""
+    """The build that a wheel is likely of, if nobody said it; None if it is not a wheel's name."""
     package = names.wheel_package(filename)
     return None if package is None else Build(package, filename.split("-")[1])

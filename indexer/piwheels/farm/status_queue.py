@@ -125,7 +125,7 @@ class StatusFeed:
         protection: of both queues; piwheels knows no CURVE.
 
     Raises:
-        UsageError: if an address is none, or may not be connected with this protection.
+        UsageError: if an address is not one, or may not be connected with this protection.
         StateError: if the index cannot be read or written.
     """
 

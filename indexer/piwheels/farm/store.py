@@ -1,6 +1,6 @@
 """The live farm in the index: the tables `slaves` and `masters`, which nothing else reads or needs.
 
-They say what a restart of ours would forget; what the feed has told meanwhile replaces it.
+They let a restarted daemon show the farm at once; the feed overwrites them as it reports.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class LogForward:
         forwarded: how many entries the connection has taken.
 
     Raises:
-        UsageError: if the address is none.
+        UsageError: if the address is not a ZeroMQ address.
     """
 
     def __init__(

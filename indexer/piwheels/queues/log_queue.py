@@ -172,7 +172,7 @@ class LogRelay:
                 self._count(name)
                 return Accepted(None, message, identity)
             if name not in OTHER_LOGS:
-                raise DecodeError("", f"{name[:40]!r} is no log entry")
+                raise DecodeError("", f"{name[:40]!r} is not a log entry")
             self._count(name)
             return None
         except DecodeError as error:
@@ -217,7 +217,7 @@ class LogRelay:
         self._said = lost
 
     def live(self) -> dict[str, Any]:
-        """How it stands."""
+        """Its state."""
         forward = self._forward
         return {
             "log_queue": {
@@ -256,7 +256,7 @@ def message(frame: bytes, received: times.Time) -> Message:
     """
     name, data = cbor.loads(frame)
     if name != "LOGDOWNLOAD":
-        raise DecodeError("", f"{name[:40]!r} is no download")
+        raise DecodeError("", f"{name[:40]!r} is not a download")
     return translate.download(data, received)
 
 

@@ -49,7 +49,7 @@ def connected(
     """A client with a context of its own, for commands.
 
     Raises:
-        UsageError: if the address is none.
+        UsageError: if the address is not a ZeroMQ address.
     """
     context: zmq.Context[Any] = zmq.Context()
     try:
@@ -94,7 +94,7 @@ class Oracle:
         most_elements: values in an answer.
 
     Raises:
-        UsageError: if the address is none.
+        UsageError: if the address is not a ZeroMQ address.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Oracle:
 
         Raises:
             PeerError: if none came in time; ask again.
-            DecodeError: if it is no answer; the request is over.
+            DecodeError: if it is not an answer; the request is over.
         """
         if not self._asked:
             return None

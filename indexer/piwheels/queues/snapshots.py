@@ -374,7 +374,7 @@ class Snapshots:
         """Nothing: `receive` is called at least as often."""
 
     def live(self) -> dict[str, Any]:
-        """How it stands."""
+        """Its state."""
         return {
             "db_queue": {
                 "address": self._oracle.address,

@@ -244,7 +244,7 @@ class Database:
     @rpc("LOGDOWNLOAD", lambda data: (DownloadState.from_message(data),))
     def log_download(self, download):  # type: ignore[no-untyped-def]
         if not download.host[0].isdigit():
-            raise IntegrityError(f"{download.host} is no address")
+            raise IntegrityError(f"{download.host} is not an address")
         with self._conn.begin():
             self._conn.execute(
                 "INSERT INTO downloads VALUES (?, ?, ?)",
