@@ -42,8 +42,8 @@ PLAIN = (100, 40)
 def top(state_dir: Path) -> None:
     """Show the state live: the verdict, feeds, throughput, what waits, what was published last.
 
-    On a terminal it updates itself until q or Ctrl-C; elsewhere it prints once. It works without the
-    daemon, too.
+    On a terminal it updates itself until q or Ctrl-C; elsewhere it prints once. It works without
+    the daemon, too.
     """
     rates: deque[float] = deque(maxlen=KEPT)
     found = _look(state_dir, rates)  # what cannot be read at first is an error
