@@ -17,7 +17,7 @@ from voluptuous import Invalid
 from ..base.times import EARLIEST, LATEST, Time, from_datetime
 from .messages import Nullable, Validator, boolean, integer, shown, text
 
-LONGEST_LINE = 255
+MAX_LINE = 255
 """Characters of what is shown in a line: a label, a version, a file's name."""
 
 
@@ -69,8 +69,8 @@ def line(value: Any) -> str:
 
     Terminals act on what is not printable, and a slave could speak to them through its label.
     """
-    if len(text(value)) > LONGEST_LINE:
-        raise Invalid(f"is longer than {LONGEST_LINE} characters")
+    if len(text(value)) > MAX_LINE:
+        raise Invalid(f"is longer than {MAX_LINE} characters")
     if not value.isprintable():
         raise Invalid(f"{shown(value)} has characters that are not printable")
     return str(value)

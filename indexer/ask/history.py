@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ..base import database, times
 from ..base.errors import JournalError
 from ..base.names import FILE_FEED
-from ..journal.reader import JournalReader, explained, restore_hint
+from ..journal.reader import JournalReader, restore_hint, wrap_errors
 from ..messages import encode
 from ..messages import types as messages
 from ..messages.types import Message
@@ -70,7 +70,7 @@ def events(
     for path in months:
         # A message may be journaled later than it happened, and a clock may be fast.
         if since is None or path.stem >= times.month(max(times.EARLIEST, since - times.DAY)):
-            with explained(path):
+            with wrap_errors(path):
                 yield from _of_month(path, package, since, last, progress)
 
 

@@ -20,7 +20,7 @@ OLDEST_SQLITE = (3, 37, 0)
 LOG_PAGES = 4000
 """Pages of 4 KiB that a write-ahead log has before it is folded in..."""
 
-SHORT_LOG_PAGES = 250
+LOW_SPACE_LOG_PAGES = 250
 """...and where disk space is short."""
 
 BUSY = 5000
@@ -73,7 +73,7 @@ def open_writer(
             f"SQLite {sqlite3.sqlite_version} is too old",
             "install a Python whose SQLite is 3.37 or newer",
         )
-    with explained(f"open {path}", beside=path.parent):
+    with wrap_errors(f"open {path}", beside=path.parent):
         _refuse_others_files(path, {0, os.geteuid()})
         if not os.path.lexists(path):
             os.close(filesystem.create(path))  # SQLite's own would have the mode of the umask
@@ -175,7 +175,7 @@ def open_reader(
         UnfinishedError: if a process was killed in the middle of writing to it.
         StateError: if it is not there or cannot be opened.
     """
-    with explained(f"read {path}"), _by_its_user(path):
+    with wrap_errors(f"read {path}"), _by_its_user(path):
         if not os.path.lexists(path):
             raise StateError(f"read {path}", "it does not exist", "run the indexer first")
         # Whoever only reads may be another user than the one that the state belongs to.
@@ -280,7 +280,7 @@ def refuse_newer(connection: sqlite3.Connection, path: Path, schema: Schema) -> 
 
 
 @contextmanager
-def explained(
+def wrap_errors(
     operation: str,
     kind: type[StateError] = StateError,
     *,
@@ -407,12 +407,12 @@ def fold(connection: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("somebody reads its write-ahead log")
 
 
-def be_brief(connection: sqlite3.Connection, short: bool) -> None:
+def limit_wal(connection: sqlite3.Connection, short: bool) -> None:
     """Keep the write-ahead log small from now on, or no longer.
 
     What is in it is folded in at once, unless somebody reads it or there is no room for it.
     """
-    pages = SHORT_LOG_PAGES if short else LOG_PAGES
+    pages = LOW_SPACE_LOG_PAGES if short else LOG_PAGES
     connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
     if not short:
         return
@@ -433,7 +433,7 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         StateError: if it cannot be read or the copy cannot be written.
     """
-    with explained(f"copy {source} to {target}"):
+    with wrap_errors(f"copy {source} to {target}"):
         remove(target)
         connection = open_reader(source)
         try:
@@ -456,7 +456,7 @@ def remove(path: Path) -> None:
     Raises:
         StateError: if it cannot be removed.
     """
-    with explained(f"remove {path}"):
+    with wrap_errors(f"remove {path}"):
         for suffix in _SUFFIXES:
             try:
                 os.unlink(f"{path}{suffix}")

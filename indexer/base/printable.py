@@ -13,7 +13,7 @@ MAX_LINE = 500
 MAX_TEXT = 20_000
 _ELLIPSIS = "…"
 _LINE_BREAK = re.compile(r"\n\s*")
-_MOST_OF_ONE = len(r"\U0010ffff")
+_MAX_OF_ONE = len(r"\U0010ffff")
 
 
 def line(value: str, longest: int = MAX_LINE) -> str:
@@ -30,7 +30,7 @@ def sentence(value: str, longest: int = MAX_LINE) -> str:
 
 def whole_line(value: str) -> str:
     """`value` as one line, but nothing is cut: for results, of which somebody wants all."""
-    return line(value, _MOST_OF_ONE * len(value) + 1)
+    return line(value, _MAX_OF_ONE * len(value) + 1)
 
 
 def text(value: str, longest: int = MAX_TEXT) -> str:
@@ -70,7 +70,7 @@ def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
         )
     else:
         shown = str(value)
-        shown = text(shown, _MOST_OF_ONE * len(shown) + 1)
+        shown = text(shown, _MAX_OF_ONE * len(shown) + 1)
     import click  # only here: what makes text printable is used where nobody prints
 
     click.echo(shown, err=err, nl=nl)

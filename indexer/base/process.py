@@ -9,7 +9,7 @@ import signal
 _PR_SET_PDEATHSIG = 1
 
 
-def end_with(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent, of that process id, ends.
 
     A writer whose daemon was killed would otherwise go on renaming documents beside the next one.

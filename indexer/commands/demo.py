@@ -38,7 +38,7 @@ FAILURES = 0.15
 
 LIVE_SECONDS = 60.0
 UNWATCHED_SECONDS = 6.0
-LINE_EVERY = 1.0
+LINE_INTERVAL = 1.0
 SHOWN = 5
 """Rows of an answer."""
 
@@ -223,7 +223,7 @@ def _view(
         if picture.elapsed >= next_line or picture.phase in ("done", "interrupted"):
             printable.echo(demo_screen.line(picture))
             sys.stdout.flush()
-            next_line = picture.elapsed + LINE_EVERY
+            next_line = picture.elapsed + LINE_INTERVAL
 
     yield write
 
@@ -297,7 +297,7 @@ def _python_answer(path: Path, sql: str) -> list[str]:
     """Likewise where the command is missing, or too old for the index."""
     connection = database.open_reader(path)
     try:
-        with database.explained(f"ask {path}"):
+        with database.wrap_errors(f"ask {path}"):
             cursor = connection.execute(sql)
             found = [["" if value is None else str(value) for value in row] for row in cursor]
             names = [column[0] for column in cursor.description]

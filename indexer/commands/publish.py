@@ -71,7 +71,7 @@ def publish(
         ipc_mode,
         ipc_group,
     )
-    with database.explained(f"make the state directory {state_dir}"):
+    with database.wrap_errors(f"make the state directory {state_dir}"):
         directories.make(state_dir, filesystem.STATE_DIRECTORY)
     # A larger one would be cut off, and its subscribers with it.
     messages = MessageFile(file, clock.now, MAX_MESSAGE // 2) if file is not None else None

@@ -13,7 +13,7 @@ from ..base.log import event
 from ..base.privileges import as_owner
 from ..daemon import reload
 from ..daemon.daemon import Daemon, Options
-from ..daemon.source import OpenSource, Source, Tools
+from ..daemon.source import DaemonContext, OpenSource, Source
 from ..daemon.writer import Options as WriterOptions
 from ..documents.publish import Publisher, refuse_unwritable
 from ..feed import ipc, security
@@ -100,14 +100,14 @@ def run(
     sources: list[OpenSource] = []
     asking: list[Snapshots] = []
     relays: list[LogRelay] = []
-    waiting = [] if validate else reload.handed_over()
+    waiting = [] if validate else reload.inherited_frames()
 
-    def open_snapshots(tools: Tools) -> Source:
+    def open_snapshots(tools: DaemonContext) -> Source:
         assert db_queue is not None
         asking.append(Snapshots(tools, db_queue, sweep_pause, clock.now, clock.monotonic, plain))
         return asking[-1]
 
-    def open_relay(tools: Tools) -> Source:
+    def open_relay(tools: DaemonContext) -> Source:
         assert log_queue is not None
         nonlocal waiting
         relays.append(LogRelay(tools, log_queue, log_forward, binding, plain, clock.now, waiting))

@@ -30,24 +30,24 @@ from ..feed.security import Connecting
 from ..feed.subscriber import Subscriber
 from ..messages.entries import Entry, Refused, Row
 from ..state.state import State
-from .reload import HELD, Check
-from .source import OpenSource, Source, Tools
+from .reload import BLOCKED_SIGNALS, Check
+from .source import DaemonContext, OpenSource, Source
 from .status_file import LiveFile, Progress
-from .writer import QUIET_AFTER, WriterHandle
+from .writer import QUIET_DELAY, WriterHandle
 from .writer import Options as WriterOptions
 
 log = logging.getLogger(__name__)
 
-MOST_MESSAGES = 10_000
+MAX_MESSAGES = 10_000
 """Messages of one commit."""
 
-LONGEST_BATCH = 0.05
+MAX_BATCH = 0.05
 """Seconds of receiving before a commit."""
 
-DRAIN_WITHIN = 5.0
+DRAIN_TIMEOUT = 5.0
 """Seconds that a stop may take to journal what has arrived."""
 
-LONGEST_BACKOFF = 30.0
+MAX_BACKOFF = 30.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Daemon:
         finally:
             if self.again:
                 # From here to the new one nobody listens, and a stop must not get lost.
-                signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+                signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
             signal.set_wakeup_fd(-1)
             if self._check is not None:
                 self._check.close()
@@ -126,7 +126,7 @@ class Daemon:
         # A terminal that is closed says so, and is no reason to stay without it.
         hang_up = self._on_signal if os.isatty(0) else self._on_hang_up
         signal.signal(signal.SIGHUP, hang_up)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         log.info(
             "started: version %s, state directory %s",
@@ -211,7 +211,7 @@ class Daemon:
                     self._options.feeds, self._options.protections, strict=True
                 )
             ]
-            tools = Tools(context, journal, self._state.connection, self._wake)
+            tools = DaemonContext(context, journal, self._state.connection, self._wake)
             for open_source in self._options.sources:
                 source = open_source(tools)
                 if source is not None:
@@ -241,7 +241,7 @@ class Daemon:
         """Journal what has arrived; nothing may be left in memory only."""
         for source in self._sources:
             source.drain()
-        until = clock.monotonic() + DRAIN_WITHIN
+        until = clock.monotonic() + DRAIN_TIMEOUT
         while self._step() and clock.monotonic() < until:
             pass
 
@@ -271,9 +271,9 @@ class Daemon:
     def _step(self) -> bool:
         """Wait for anything, take a batch, look after the rest; true if there was any message."""
         self._wait(0.0 if self._stop else 1.0)
-        until = clock.monotonic() + LONGEST_BATCH
+        until = clock.monotonic() + MAX_BATCH
         entries: list[Entry] = []
-        most = min(MOST_MESSAGES, self._state.batch)
+        most = min(MAX_MESSAGES, self._state.batch)
         self._note.begin(self._state.journal.serial)
         for subscriber in self._subscribers:
             entries += subscriber.receive(1 if self._note.careful else most, until)
@@ -327,7 +327,7 @@ class Daemon:
         while (rows := self._take(entries, wait)) is None:
             if not self._pause(wait):
                 raise StateError("stop in good order", self._trouble.partition("\n")[0])
-            wait = min(LONGEST_BACKOFF, wait * 2)
+            wait = min(MAX_BACKOFF, wait * 2)
         if rows or self._trouble:
             # After trouble it may be what an earlier try has journaled that was applied.
             self._writer.wake()
@@ -371,7 +371,7 @@ class Daemon:
         except StateError as error:
             if not error.passing:
                 raise
-            self._state.be_brief()
+            self._state.limit_wal()
             if not self._index_trouble:
                 log.error("%s\n  it is tried again", error, extra=event("index-unwritable"))
             self._index_trouble = str(error)
@@ -419,7 +419,7 @@ class Daemon:
         live = self._live()
         behind = sum(feed["lag"] for feed in live["feeds"])
         # One that does not write makes no progress, however much is taken in.
-        alive = {"WATCHDOG": 1} if self._writer.silence < QUIET_AFTER else {}
+        alive = {"WATCHDOG": 1} if self._writer.silence < QUIET_DELAY else {}
         self._notifier.tell(
             **alive,
             STATUS=live["trouble"].partition("\n")[0]
@@ -434,7 +434,7 @@ class Daemon:
     @property
     def _quiet(self) -> str:
         silence = self._writer.silence
-        if silence < QUIET_AFTER:
+        if silence < QUIET_DELAY:
             return ""
         return (
             f"the writer process has said nothing for {silence:.0f} s: look at the file system of"

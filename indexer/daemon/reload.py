@@ -18,7 +18,7 @@ from ..base import privileges
 HANDED_OVER = "PIW_INDEXER_HANDED_OVER"
 """In the environment of the new one: the descriptor of what the old one held."""
 
-HELD = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+BLOCKED_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 """Signals that wait from the end of the old one until the new one listens."""
 
 Frames = list[list[bytes]]
@@ -80,7 +80,7 @@ def again(frames: Sequence[Sequence[bytes]], umask: int) -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def handed_over() -> Frames:
+def inherited_frames() -> Frames:
     """What the process held before it began anew."""
     # multiprocessing's tracker was a child of the old one, and has ended with it.
     try:

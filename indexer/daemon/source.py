@@ -12,7 +12,7 @@ from ..journal.journal import Journal
 from ..messages.entries import Entry, Row
 
 
-class Tools(NamedTuple):
+class DaemonContext(NamedTuple):
     """What the daemon lends to a source.
 
     Attributes:
@@ -66,7 +66,7 @@ class Source(Protocol):
         """Close its sockets, and end its threads."""
 
 
-OpenSource = Callable[[Tools], Source | None]
+OpenSource = Callable[[DaemonContext], Source | None]
 """Makes a source when the daemon has its state and its sockets' context; None if there is none.
 
 Raises:

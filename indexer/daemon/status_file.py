@@ -93,7 +93,7 @@ class Progress:
         self._looked, self._accepted = now, accepted
         connection = self._state.connection
         try:
-            with database.explained(f"read the index {self._state.index_path}"):
+            with database.wrap_errors(f"read the index {self._state.index_path}"):
                 self._applied = queries.applied_serial(connection)
                 self._pending = pending.count(connection)
                 self._oldest = pending.oldest(connection)

@@ -33,27 +33,27 @@ from ..index import downloads, pending, queries
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 """Names that wait for their time in memory; more are left in the index until there is room."""
 
 _LAST_NAME = "\U0010ffff"
 """Sorts after every name."""
 
-LONGEST_BACKOFF = 30.0
-INDEX_AGAIN = 1.0
+MAX_BACKOFF = 30.0
+INDEX_RETRY_DELAY = 1.0
 """Seconds until an index that could not be read is tried again."""
 
-START_WITHIN = 60.0
-STUCK_AFTER = 300.0
+START_TIMEOUT = 60.0
+STUCK_TIMEOUT = 300.0
 """Seconds that the writer may be silent after it was woken, until it is given up."""
 
-QUIET_AFTER = 120.0
+QUIET_DELAY = 120.0
 """Seconds after which a writer that does not answer is taken to make no progress."""
 
-FLUSH_WITHIN = 10.0
+FLUSH_TIMEOUT = 10.0
 """Seconds that a stop may take to publish what is waiting."""
 
-_DEAF = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,15 @@ class WriterHandle:
             target=_main, args=(other, options, os.getpid()), name="piw-indexer writer", daemon=True
         )
         # Until it can say that it does not listen to signals, they wait.
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF)
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
         try:
             self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         other.close()
         # Until it has started nothing would be published, and it may find that it cannot.
-        if not self._pipe.poll(START_WITHIN):
-            raise StateError("start the writer process", f"it was silent for {START_WITHIN:g} s")
+        if not self._pipe.poll(START_TIMEOUT):
+            raise StateError("start the writer process", f"it was silent for {START_TIMEOUT:g} s")
         try:
             self._pipe.recv()
         except (EOFError, OSError) as error:
@@ -173,10 +173,10 @@ class WriterHandle:
             self._reports.popleft()
             self._woken_at = clock.monotonic()
         woken = clock.monotonic() - self._woken_at if self._woken else 0.0
-        if max(woken, self.silence) > STUCK_AFTER:
+        if max(woken, self.silence) > STUCK_TIMEOUT:
             raise StateError(
                 "go on publishing",
-                f"the writer process has said nothing for {STUCK_AFTER:g} s",
+                f"the writer process has said nothing for {STUCK_TIMEOUT:g} s",
                 "look at the file system of --output-path; the service starts again by itself",
             )
 
@@ -228,7 +228,7 @@ class WriterHandle:
     @contextmanager
     def _writing(self, doing: str) -> Iterator[None]:
         with (
-            database.explained(f"{doing} in the index"),
+            database.wrap_errors(f"{doing} in the index"),
             database.transaction(self._connection),
         ):
             yield
@@ -240,10 +240,10 @@ class WriterHandle:
             raise self._died() from error
 
     def stop(self) -> None:
-        """Let it publish what is waiting, for `FLUSH_WITHIN` seconds at most, and end it."""
+        """Let it publish what is waiting, for `FLUSH_TIMEOUT` seconds at most, and end it."""
         try:
             self._pipe.send(("stop",))
-            until = clock.monotonic() + FLUSH_WITHIN
+            until = clock.monotonic() + FLUSH_TIMEOUT
             while self._process.is_alive() and clock.monotonic() < until:
                 if self._pipe.poll(0.1):
                     self.handle()
@@ -259,11 +259,11 @@ class WriterHandle:
 def _main(pipe: Connection, options: Options, parent: int) -> None:
     """The process: run until the daemon says stop, or is gone."""
     # systemd and Ctrl-C tell the whole group to stop; the daemon tells us when it has drained.
-    for number in _DEAF:
+    for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
     journal_log.set_up(options.log_level)
-    process.end_with(parent)
+    process.die_with_parent(parent)
     try:
         _WriterLoop(pipe, options).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -299,7 +299,7 @@ class _WriterLoop:
         self._retries: dict[str, tuple[float, float]] = {}  # name: when, after how long a wait
 
     def run(self) -> None:
-        with database.explained("read the index"):
+        with database.wrap_errors("read the index"):
             self._high = queries.applied_serial(self._connection)
         self._backlog_end = self._high
         self._pipe.send(("ready",))
@@ -313,7 +313,7 @@ class _WriterLoop:
                 elif message[0] == "ask":
                     self._pipe.send(("alive",))
                 elif message[0] == "stop":
-                    stopping = clock.monotonic() + FLUSH_WITHIN - 2
+                    stopping = clock.monotonic() + FLUSH_TIMEOUT - 2
                     self._woken = True
                 elif message[0] == "window":
                     self._asked_window = False
@@ -326,7 +326,7 @@ class _WriterLoop:
             except StateError as error:
                 if not error.passing:
                     raise
-                self._unreadable_until = now + INDEX_AGAIN
+                self._unreadable_until = now + INDEX_RETRY_DELAY
                 self._tell(error)
             if stopping and (self._flushed() or now >= stopping):
                 self._writer.close()
@@ -384,9 +384,9 @@ class _WriterLoop:
 
     def _read_marks(self) -> None:
         """Read the marks that are new since the last time; too many are left for later."""
-        room = max(0, MOST_WAITING - len(self._waiting))
+        room = max(0, MAX_WAITING - len(self._waiting))
         after = self._high, _LAST_NAME
-        with database.explained("read the marks"), database.snapshot(self._connection):
+        with database.wrap_errors("read the marks"), database.snapshot(self._connection):
             applied = queries.applied_serial(self._connection)
             found = pending.marked(self._connection, after, room)
         self._high = max(self._high, applied)
@@ -402,7 +402,7 @@ class _WriterLoop:
     def _from_backlog(self, most: int) -> list[str]:
         """Names whose marks were left for later."""
         assert self._backlog is not None
-        with database.explained("read the marks"):
+        with database.wrap_errors("read the marks"):
             found = pending.marked(self._connection, self._backlog, most)
         found = [(name, serial) for name, serial in found if serial <= self._backlog_end]
         self._backlog = (found[-1][1], found[-1][0]) if found else None
@@ -435,7 +435,7 @@ class _WriterLoop:
         if written.failure is not None:
             # One name that somebody's file stands in the way of must not hold up the others.
             for name in set(due).difference(written.names):
-                wait = min(LONGEST_BACKOFF, self._retries.get(name, (0.0, 0.5))[1] * 2)
+                wait = min(MAX_BACKOFF, self._retries.get(name, (0.0, 0.5))[1] * 2)
                 self._retries[name] = now + wait, wait
         if written.failure is None or written.failure.general:
             self._back_off(written.failure)
@@ -449,7 +449,7 @@ class _WriterLoop:
                 log.log(NOTICE, "publishing goes on", extra=event("publishing-goes-on"))
             self._backoff = 0.0
             return
-        self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 1.0)
+        self._backoff = min(MAX_BACKOFF, self._backoff * 2 or 1.0)
         self._retry_at = clock.monotonic() + self._backoff
         self._tell(failure)
 
@@ -481,7 +481,7 @@ class _WriterLoop:
         if now < self._next_counters and not stopping:
             return
         start = times.window_start(clock.now())
-        with database.explained("read the counters"):
+        with database.wrap_errors("read the counters"):
             due = writer.counters_due(self._connection)
             due = due or downloads.window_start(self._connection) != start
         if due:

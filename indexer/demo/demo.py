@@ -37,20 +37,20 @@ LOG = "daemon.log"
 DAEMON_OPTIONS = ("--settle=0.5", "--max-delay=2", "--counters-interval=2")
 """A quicker rhythm than a server's: somebody is watching."""
 
-LOOK_EVERY = 0.25
-RATE_EVERY = 0.5
+LOOK_INTERVAL = 0.25
+RATE_INTERVAL = 0.5
 BATCH = 500
 SLICE = 0.05
 """Seconds between batches at a rate."""
 
-MOST_AHEAD = 20_000
+MAX_AHEAD = 20_000
 """Messages of the history that are published before the daemon has them in its index."""
 
-START_WITHIN = 60.0
-SETTLE_WITHIN = 15.0
-STOP_WITHIN = 25.0
+START_TIMEOUT = 60.0
+SETTLE_TIMEOUT = 15.0
+STOP_TIMEOUT = 25.0
 
-LONGEST_ADDRESS = 100
+MAX_ADDRESS = 100
 """Bytes in the path of an ipc socket; the system's limit is 107."""
 
 
@@ -78,7 +78,7 @@ class Demo:
 
     Args:
         options: what to show.
-        watch: is called about every `LOOK_EVERY` seconds with the state.
+        watch: is called about every `LOOK_INTERVAL` seconds with the state.
         interrupted: says whether it shall end before its time.
 
     Raises:
@@ -107,7 +107,7 @@ class Demo:
         self._daemon: subprocess.Popen[bytes] | None = None
         state_dir = options.state_dir
         directory = state_dir
-        if len(os.fsencode(directory / "changes")) > LONGEST_ADDRESS:
+        if len(os.fsencode(directory / "changes")) > MAX_ADDRESS:
             directory = self._temporary = Path(tempfile.mkdtemp(prefix="piw-", dir="/tmp"))
         self._sockets = directory / "changes", directory / "replay"
         changes, replay = (f"ipc://{path}" for path in self._sockets)
@@ -136,7 +136,7 @@ class Demo:
                 stdout=log,
                 stderr=log,
             )
-        until = clock.monotonic() + START_WITHIN
+        until = clock.monotonic() + START_TIMEOUT
         while not self._publisher.subscribers and not self._interrupted():
             if clock.monotonic() > until:
                 raise PeerError("run the demo", "the daemon does not listen", self._what_to_see)
@@ -164,7 +164,7 @@ class Demo:
             self._publish(batch)
             self._progress = (batch[-1].at - start) / (end - start)
             self._turn(0.0)
-            while self._lag() > MOST_AHEAD and not self._interrupted():
+            while self._lag() > MAX_AHEAD and not self._interrupted():
                 self._turn(SLICE)
 
     def _held_back(self, tail: deque[Message]) -> Iterator[Message]:
@@ -204,7 +204,7 @@ class Demo:
             if stands == (sent, 0):
                 return
             if stands != before:  # it gets on, however slow the machine is
-                before, until = stands, clock.monotonic() + SETTLE_WITHIN
+                before, until = stands, clock.monotonic() + SETTLE_TIMEOUT
             elif clock.monotonic() > until:
                 return
             self._turn(SLICE)
@@ -223,7 +223,7 @@ class Demo:
                 break
         if clock.monotonic() >= self._next_look:
             self._look()
-            self._next_look = clock.monotonic() + LOOK_EVERY
+            self._next_look = clock.monotonic() + LOOK_INTERVAL
 
     # Looking
 
@@ -281,7 +281,7 @@ class Demo:
         then, before = self._measured
         if before < 0:
             self._measured = now, applied
-        elif now - then >= RATE_EVERY:
+        elif now - then >= RATE_INTERVAL:
             self._rate = (applied - before) / (now - then)
             self._rates.append(self._rate)
             self._measured = now, applied
@@ -300,7 +300,7 @@ class Demo:
         if connection is None or began < self._next_details:
             return
         execute = connection.execute
-        with database.explained("read the index"), database.snapshot(connection):
+        with database.wrap_errors("read the index"), database.snapshot(connection):
             self._details = Details(
                 execute(
                     "SELECT abi_tag, count(*), sum(status = 0) FROM builds GROUP BY abi_tag"
@@ -341,7 +341,7 @@ class Demo:
     def _stop(self, daemon: subprocess.Popen[bytes]) -> None:
         try:
             daemon.terminate()
-            daemon.wait(STOP_WITHIN)
+            daemon.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             pass
         finally:

@@ -74,7 +74,7 @@ class Writer:
         documents: list[Document] = []
         together = self._publisher.takes_many and len(chunk) >= _TOGETHER_FROM
         try:
-            with database.explained("read the index"), database.snapshot(self._connection):
+            with database.wrap_errors("read the index"), database.snapshot(self._connection):
                 serial = queries.applied_serial(self._connection)
                 abis = self._current_abis(serial)
                 for name in chunk:
@@ -153,7 +153,7 @@ def write_counters(connection: sqlite3.Connection, publisher: Publisher) -> tupl
     Raises:
         PublishError: if it is not safe on the disk.
     """
-    with database.explained("read the counters"), database.snapshot(connection):
+    with database.wrap_errors("read the counters"), database.snapshot(connection):
         serial = int(queries.get(connection, "counters_serial", 0))
         start = downloads.window_start(connection)
         rows = queries.counts(connection)
@@ -188,7 +188,7 @@ class _Worker:
 
 
 def _start_worker(index_path: Path, output_path: Path, site_url: str, parent: int) -> None:
-    process.end_with(parent)
+    process.die_with_parent(parent)
     _Worker.writer = Writer(database.open_reader(index_path), Publisher(output_path), site_url)
 
 
@@ -280,14 +280,14 @@ def publish_pending(
 
     def done(written: Written) -> None:
         nonlocal finished, changed
-        with database.explained("clear marks in the index"), database.transaction(connection):
+        with database.wrap_errors("clear marks in the index"), database.transaction(connection):
             pending.clear(connection, [(name, written.serial) for name in written.names])
         finished += len(written.names)
         changed += written.changed
         progress(finished, len(every))
 
     write_all(index_path, publisher, site_url, every, done)
-    with database.explained("move the window of the counters"):
+    with database.wrap_errors("move the window of the counters"):
         with database.transaction(connection):
             downloads.move_window(connection, window_start)
         if everything or counters_due(connection):

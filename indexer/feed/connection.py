@@ -21,13 +21,13 @@ from .sockets import Handshakes
 
 log = logging.getLogger(__name__)
 
-LONGEST_WAIT = 5.0
+MAX_WAIT = 5.0
 """Seconds between tries that lead nowhere."""
 
 PATIENCE = 2.0
 """Seconds of failing handshakes until something is thought to be wrong."""
 
-OPEN_AGAIN = 30.0
+REOPEN_DELAY = 30.0
 """Seconds without a connection until a socket is opened anew, whatever ZeroMQ says."""
 
 
@@ -178,8 +178,8 @@ class Peer:
                     )
                 self.trouble = trouble
         given_up = failed or any(one.given_up for one in self._handshakes)
-        if now >= self._next_open and (given_up or now - self._apart_since >= OPEN_AGAIN):
-            self._next_open = now + LONGEST_WAIT
+        if now >= self._next_open and (given_up or now - self._apart_since >= REOPEN_DELAY):
+            self._next_open = now + MAX_WAIT
             self._apart_since = now
             return self._open_again()
         return False

@@ -30,7 +30,7 @@ LENGTH = 40
 PRIVATE = "private"
 """The word before a private key in its file: it cannot be given for a public one by mistake."""
 
-LARGEST_FILE = 1024 * 1024
+MAX_FILE = 1024 * 1024
 """Bytes; who names another file by mistake shall not wait for all of it."""
 
 
@@ -260,7 +260,7 @@ def _read(operation: str, path: Path) -> tuple[str, int]:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise UsageError(operation, f"{path} is not a file", "name a file of keys")
-            text = file.read(LARGEST_FILE).decode()
+            text = file.read(MAX_FILE).decode()
     except OSError as error:
         raise UsageError(
             operation,

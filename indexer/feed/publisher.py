@@ -25,14 +25,14 @@ from ..messages.entries import Entry, Row
 from ..messages.types import Position
 from . import ipc, sockets
 from .connections import Connection, sender
-from .security import LOCAL_BINDING, Binding, Gatekeeper
+from .security import LOCAL_BINDING, Authenticator, Binding
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_EVERY = times.SECOND
+HEARTBEAT_INTERVAL = times.SECOND
 """Microseconds between heartbeats."""
 
-MOST_REPLAYED = 1000
+MAX_REPLAYED = 1000
 """Messages in one answer: what a subscriber's socket can hold, with room to spare."""
 
 MAX_REPLAYED_BYTES = 1024 * 1024
@@ -80,9 +80,9 @@ class Endpoint:
         self._listeners: list[ipc.Listener] = []
         self._context: zmq.Context[Any] = zmq.Context()
         try:
-            self._gatekeeper: Gatekeeper | None = None
+            self._authenticator: Authenticator | None = None
             if protection.pair is not None:
-                self._gatekeeper = Gatekeeper(sockets.gate(self._context), protection.allowed)
+                self._authenticator = Authenticator(sockets.gate(self._context), protection.allowed)
             # XPUB is PUB that tells of its subscribers.
             self.changes = self._bound(zmq.XPUB, changes_queue, protection)
             self.replay = self._bound(zmq.ROUTER, replay_queue, protection)
@@ -97,8 +97,8 @@ class Endpoint:
         self._poller = zmq.Poller()
         self._poller.register(self.changes, zmq.POLLIN)
         self._poller.register(self.replay, zmq.POLLIN)
-        if self._gatekeeper is not None:
-            self._poller.register(self._gatekeeper.socket, zmq.POLLIN)
+        if self._authenticator is not None:
+            self._poller.register(self._authenticator.socket, zmq.POLLIN)
         self.subscribers = 0
 
     def _bound(self, kind: int, address: str, protection: Binding) -> zmq.Socket[bytes]:
@@ -120,8 +120,8 @@ class Endpoint:
         for one in others:
             self._poller.register(one, zmq.POLLIN)
         events = dict(self._poller.poll(max(0, round(seconds * 1000))))
-        if self._gatekeeper is not None and self._gatekeeper.socket in events:
-            self._gatekeeper.answer()
+        if self._authenticator is not None and self._authenticator.socket in events:
+            self._authenticator.answer()
         return self.changes in events and self._subscription(), self.replay in events
 
     def _subscription(self) -> bool:
@@ -256,11 +256,11 @@ class Server:
             others: descriptors; it returns when one of them can be read.
         """
         now = self._clock()
-        if now >= self._next_heartbeat or now < self._next_heartbeat - HEARTBEAT_EVERY:
+        if now >= self._next_heartbeat or now < self._next_heartbeat - HEARTBEAT_INTERVAL:
             self.heartbeat()
             self._endpoint.look()
             self._greeted = 0 if now >= self._next_heartbeat > 0 else self._greeted + 1
-            self._next_heartbeat = now + HEARTBEAT_EVERY
+            self._next_heartbeat = now + HEARTBEAT_INTERVAL
         wait = min(seconds, (self._next_heartbeat - now) / times.SECOND)
         somebody_new, somebody_asks = self._endpoint.wait(wait, *others)
         if somebody_new and self._greeted < MAX_GREETED:
@@ -297,7 +297,7 @@ class Server:
         if request.epoch != self.epoch or request.after + 1 < first:
             answers = [encode.replay_gone(self.epoch, first)]
         else:
-            limit = min(request.limit, MOST_REPLAYED)
+            limit = min(request.limit, MAX_REPLAYED)
             rows = self._spool.read(request.after, limit, MAX_REPLAYED_BYTES)
             answers = [
                 encode.payload(Position(self.feed, self.epoch, serial), message)

@@ -229,7 +229,7 @@ def protect(socket: zmq.Socket[bytes], security: Binding | Connecting) -> None:
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 
-class Gatekeeper:
+class Authenticator:
     """Tells ZeroMQ who may come in: those whose public keys are allowed.
 
     Args:

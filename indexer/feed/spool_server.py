@@ -38,7 +38,7 @@ MAX_MEMORY = 512 * 1024 * 1024
 MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 30.0
 """Seconds until one that ended is started again; each time twice as long."""
 
-SETTLED_AFTER = 60.0
+SETTLED_DELAY = 60.0
 """Seconds after which one that ends has worked, and the next is started soon."""
 
 END_TIMEOUT = 5.0
@@ -47,7 +47,7 @@ END_TIMEOUT = 5.0
 _LINGER = 2.0
 _AT_ONCE = 500
 _AT_ONCE_BYTES = 1024 * 1024
-_DEAF = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _START = "from indexer.feed.spool_server import main; main()"
 
 
@@ -114,7 +114,7 @@ class SpoolServer:
 
     def _start(self, now: float) -> None:
         # Until it can say that it does not listen to signals, they wait.
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF)
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
         try:
             # The directory that the master was started in is no place to take modules from.
             self._process = subprocess.Popen(
@@ -163,7 +163,7 @@ class SpoolServer:
             return
         self._drop()
         said = self._said.removeprefix(b"serving\n").decode(errors="replace").strip()
-        if now - self._started >= SETTLED_AFTER:
+        if now - self._started >= SETTLED_DELAY:
             self._delay = MIN_RESTART_DELAY
         self._failed(said or f"its process ended with status {process.returncode}", now)
 
@@ -206,9 +206,9 @@ class SpoolServer:
 
 def main() -> None:
     """Serve what the first line of the standard input says, until that ends."""
-    for number in _DEAF:  # the master ends by them, and we when it has
+    for number in _IGNORED_SIGNALS:  # the master ends by them, and we when it has
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
     descriptor = sys.stdin.fileno()
     with open(descriptor, "rb", buffering=0, closefd=False) as told:
         line = told.readline()

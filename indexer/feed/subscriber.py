@@ -28,7 +28,7 @@ from ..messages.entries import Accepted, Claimed, Entry, Lost
 from ..messages.poison import PutAsideError
 from ..messages.redact import refused
 from ..messages.types import Position
-from .connection import LONGEST_WAIT, Peer
+from .connection import MAX_WAIT, Peer
 from .names import FeedNames, Source
 from .security import LOCAL_CONNECTING, Connecting
 
@@ -36,21 +36,21 @@ log = logging.getLogger(__name__)
 
 _Found = TypeVar("_Found")
 
-MOST_EARLY = 20_000
+MAX_EARLY = 20_000
 """Messages that are kept while holes before them are filled."""
 
 MAX_EARLY_BYTES = 16 * 1024 * 1024
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 """Of messages that are handed on at once, with one more: short text takes 20 times its size."""
 
-MOST_FEEDS = 64
+MAX_FEEDS = 64
 """Feeds behind one address: who makes up names shall not fill the memory."""
 
 REPLAY_LIMIT = 1000
-ANSWER_WITHIN = 2.0
+ANSWER_TIMEOUT = 2.0
 """Seconds of silence until a request for a replay is made again."""
 
-SILENT_AFTER = 10 * times.SECOND
+SILENCE_TIMEOUT = 10 * times.SECOND
 """A publisher says something every second."""
 
 TRIES = 3
@@ -287,8 +287,8 @@ class Subscriber:
         if state is None:
             if self._belongs_elsewhere(feed):
                 return None
-            if len(self.feeds) >= MOST_FEEDS:
-                raise DecodeError("feed", f"this address has {MOST_FEEDS} other feeds already")
+            if len(self.feeds) >= MAX_FEEDS:
+                raise DecodeError("feed", f"this address has {MAX_FEEDS} other feeds already")
             state = self.feeds[feed] = FeedState(feed)
             state.epoch = self._known_epoch(feed)
             if state.epoch is not None:
@@ -314,7 +314,7 @@ class Subscriber:
         owner = self._names.elsewhere(feed, self._source)
         if owner is None:
             return False
-        if feed not in self._conflicts and len(self._conflicts) < MOST_FEEDS:
+        if feed not in self._conflicts and len(self._conflicts) < MAX_FEEDS:
             where = owner.address
             if owner.address == self.changes_queue:
                 where = f"the publisher there with the key {owner.server_key or 'none'}"
@@ -411,7 +411,7 @@ class Subscriber:
             if state.early:
                 self._hand_on_early(state)
         elif serial > state.serial and serial not in state.early:
-            room = self._early < MOST_EARLY and self._early_bytes < MAX_EARLY_BYTES
+            room = self._early < MAX_EARLY and self._early_bytes < MAX_EARLY_BYTES
             # The one that bears out where a replay begins is needed, whatever else there is.
             needed = self._asked is state and serial == self._asked_at + 1
             if (room and not self._guard.careful) or needed:
@@ -510,7 +510,7 @@ class Subscriber:
                 )
         self._asked, self._asked_epoch, self._asked_at = state, epoch, after
         self._unreadable = 0
-        self._deadline = now + ANSWER_WITHIN
+        self._deadline = now + ANSWER_TIMEOUT
 
     def _replayed(self, frames: list[bytes], received: times.Time) -> None:
         payload = frames[-1]
@@ -526,7 +526,7 @@ class Subscriber:
             self._refuse(None, self.replay_queue, error, payload)
             return
         if state is not None:
-            self._deadline = self._monotonic() + ANSWER_WITHIN
+            self._deadline = self._monotonic() + ANSWER_TIMEOUT
             self._silences = 0
         if isinstance(found, Published) or state is None:
             pass  # handed on, or an answer to a request that was given up
@@ -660,7 +660,7 @@ class Subscriber:
                     left_out(many),
                     extra=event("replay-silent", feed=state.feed, address=self.replay_queue),
                 )
-            self._next_request = now + min(LONGEST_WAIT, self._silences)
+            self._next_request = now + min(MAX_WAIT, self._silences)
             self._silences += 1
             self._give_up_request()
         if self._asked is None:
@@ -675,7 +675,7 @@ class Subscriber:
         now = self._clock()
         for state in self.feeds.values():
             self._tell_filled(state)
-            silent = now - state.heard >= SILENT_AFTER
+            silent = now - state.heard >= SILENCE_TIMEOUT
             if silent == state.silent:
                 continue
             state.silent = silent

@@ -61,7 +61,7 @@ class Applier:
                         _HANDLERS[name](self, serial, at, data)
                     applied = serial
             except sqlite3.Error as error:
-                with database.explained(
+                with database.wrap_errors(
                     f"apply message {serial}, {name}, to the index", beside=self._connection
                 ):
                     raise error

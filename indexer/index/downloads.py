@@ -15,7 +15,7 @@ from ..base import names
 from ..schema.index import NO_WINDOW
 from . import queries
 
-_MOST_COUNTERS = 50_000
+_MAX_COUNTERS = 50_000
 
 
 class Counters:
@@ -140,7 +140,7 @@ class Counters:
         known = self._counter_ids
         unknown = [package for package in packages if package not in known]
         if unknown:
-            if len(known) + len(unknown) > _MOST_COUNTERS:
+            if len(known) + len(unknown) > _MAX_COUNTERS:
                 known.clear()
                 unknown = list(packages)
             known.update(

@@ -29,7 +29,7 @@ from ..messages.entries import Accepted, Entry, Row
 from ..messages.types import Message, Position
 from ..schema import journal as schema
 from . import batch
-from .reader import SALVAGE_HINT, JournalReader, explained, lost_of
+from .reader import SALVAGE_HINT, JournalReader, lost_of, wrap_errors
 
 SHORT = 64 * 1024 * 1024
 """Bytes: with less room than that, disk space is short."""
@@ -53,7 +53,7 @@ def roll_back(directory: Path) -> None:
     for left in directory.glob("*.db-journal"):
         path = left.with_suffix(".db")
         if path.exists():
-            with explained(path, writing=True):
+            with wrap_errors(path, writing=True):
                 database.roll_back(path)
 
 
@@ -112,7 +112,7 @@ class Journal(JournalReader):
             raise JournalError(
                 error.operation, error.cause, error.remedy, passing=error.passing
             ) from error
-        with explained(path):
+        with wrap_errors(path):
             feeds = writer.execute("SELECT feed_id, feed, epoch, serial FROM feeds").fetchall()
             addresses = writer.execute("SELECT feed, address, server_key FROM addresses").fetchall()
             meta = dict(writer.execute("SELECT key, value FROM meta").fetchall())
@@ -122,7 +122,7 @@ class Journal(JournalReader):
                 "SELECT source, count(*), sum(length(raw)) FROM quarantine GROUP BY source"
             ).fetchall()
         if self.short:
-            database.be_brief(writer, True)
+            database.limit_wal(writer, True)
         before, self._writer, self._writer_path = self._writer, writer, path
         if before is not None:
             before.close()
@@ -163,7 +163,7 @@ class Journal(JournalReader):
                 ("after", self.serial),
                 ("after_quarantine", self._quarantine_id),
             ]
-            with explained(path, writing=True):
+            with wrap_errors(path, writing=True):
                 feeds: list[tuple[object, ...]] = []
                 if self._writer is not None:
                     feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
@@ -181,7 +181,7 @@ class Journal(JournalReader):
                 finally:
                     connection.close()
                 filesystem.rename(unfinished, path)
-        with explained(path, writing=True):
+        with wrap_errors(path, writing=True):
             directories.sync(self.directory)  # what failed there before, too
         self._open_month(path)
         self.scan()
@@ -197,18 +197,18 @@ class Journal(JournalReader):
             if log.exists() and log.stat().st_size:
                 database.open_writer(path, schema.SCHEMA, synchronous="FULL").close()
 
-    def look_at_room(self) -> int | None:
+    def check_free_space(self) -> int | None:
         """See whether disk space is short, and act on it; the room there is, if that is known."""
         room = disk.room(self.directory)
         if room is not None and (room < SHORT) != self.short:
-            self.be_brief(room < SHORT)
+            self.limit_wal(room < SHORT)
         return room
 
-    def be_brief(self, short: bool) -> None:
+    def limit_wal(self, short: bool) -> None:
         """Keep the write-ahead log small from now on, or no longer."""
         self.short = short
         if self._writer is not None:
-            database.be_brief(self._writer, short)
+            database.limit_wal(self._writer, short)
 
     def position(self, feed: str, epoch: int) -> int:
         """The last serial of that feed and epoch that was accepted or quarantined; 0: none."""
@@ -250,7 +250,7 @@ class Journal(JournalReader):
         if not (made.inserts or made.refusals or made.positions or made.claims):
             return made.rows
         quarantine_id, kept = self._quarantine_id, self._kept
-        with explained(self._writer_path, writing=True), database.transaction(writer):
+        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
             for (feed, epoch), feed_id in made.new_feeds.items():
                 writer.execute(
                     "INSERT INTO feeds (feed_id, feed, epoch, serial) VALUES (?, ?, ?, 0)",
@@ -327,7 +327,7 @@ class Journal(JournalReader):
             if path == self._writer_path:
                 wanted = list(since)
             if wanted:
-                with explained(path):
+                with wrap_errors(path):
                     connection = self._open(path)
                     if not database.has_table(connection, "identities"):
                         continue  # a month of before there were any
@@ -340,13 +340,13 @@ class Journal(JournalReader):
 
     def _refuse_full(self) -> None:
         """Refuse to go on until nothing works any more: whoever makes room needs some, too."""
-        room = self.look_at_room()
+        room = self.check_free_space()
         # A little more to begin again, or every batch would stop it once more.
         least = disk.LEAST + disk.LEAST // 4 if self._was_full else disk.LEAST
         self._was_full = room is not None and room < least
         if self._was_full:
             assert room is not None
-            self.be_brief(True)
+            self.limit_wal(True)
             raise JournalError(
                 f"append to the journal in {self.directory}",
                 f"its file system has only {room // 1024} KiB left",
@@ -425,7 +425,7 @@ class Journal(JournalReader):
         """
         writer = self._this_month()
         for path in self.months:
-            with explained(path):
+            with wrap_errors(path):
                 done = self._open(path).execute(
                     "SELECT 1 FROM retries WHERE quarantine_id = ?", (quarantine_id,)
                 )
@@ -433,7 +433,7 @@ class Journal(JournalReader):
                     return None
         made = batch.prepare([Accepted(None, message)], set(), {}, {}, self.serial, self._clock)
         [row] = made.rows
-        with explained(self._writer_path, writing=True), database.transaction(writer):
+        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
             writer.executemany(batch.INSERT, made.inserts)
             writer.execute("INSERT INTO retries VALUES (?, ?)", (quarantine_id, row.serial))
         self.serial = row.serial
@@ -456,7 +456,7 @@ class Journal(JournalReader):
         lost = [*month.lost, (row.serial, row.serial)]
         quarantine_id, serial, message = self._quarantine_id + 1, *row
         payload = encode.payload(Position("", 0, serial), message)
-        with explained(self._writer_path, writing=True), database.transaction(writer):
+        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
             writer.execute(
                 "INSERT INTO quarantine"
                 " (quarantine_id, source, received, format, path, reason, raw)"
@@ -479,7 +479,7 @@ class Journal(JournalReader):
             JournalError: if it could not be committed.
         """
         writer = self._this_month()
-        with explained(self._writer_path, writing=True), database.transaction(writer):
+        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
             writer.executemany(
                 "INSERT INTO retries VALUES (?, 0)", [(one,) for one in quarantine_ids]
             )
@@ -491,7 +491,7 @@ class Journal(JournalReader):
             JournalError: if it could not be committed.
         """
         writer = self._this_month()
-        with explained(self._writer_path, writing=True), database.transaction(writer):
+        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
             writer.execute("UPDATE feeds SET broken = NULL WHERE feed = ?", (feed,))
 
     def close(self) -> None:

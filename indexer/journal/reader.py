@@ -122,7 +122,7 @@ class JournalReader:
         months = []
         for path in month_files(self.directory):
             meta = self._meta(path)
-            with explained(path):
+            with wrap_errors(path):
                 checked = database.has_column(self._open(path), "messages", "checksum")
             after, journal_id = int(meta["after"]), str(meta["journal_id"])
             months.append(Month(path, after, lost_of(meta), journal_id, checked))
@@ -130,7 +130,7 @@ class JournalReader:
 
     def _meta(self, path: Path) -> dict[str, int | str]:
         connection = self._open(path)
-        with explained(path):
+        with wrap_errors(path):
             meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         for key in ("after", "journal_id", "epoch"):
             if key not in meta:
@@ -200,7 +200,7 @@ class JournalReader:
 
     def _last_of(self, month: Month) -> int:
         connection = self._open(month.path)
-        with explained(month.path):
+        with wrap_errors(month.path):
             last = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
         return max(month.after, last or 0, *(end for _, end in month.lost))
 
@@ -254,7 +254,7 @@ class JournalReader:
     def _read(self, month: Month, after: int, limit: int, most: int | None) -> list[Row]:
         """Likewise, of one month."""
         connection = self._open(month.path)
-        with explained(month.path):
+        with wrap_errors(month.path):
             selected = connection.execute(
                 f"{_CHECKED if month.checked else _UNCHECKED} FROM messages WHERE serial > ?"
                 " ORDER BY serial LIMIT ?",
@@ -303,7 +303,7 @@ class JournalReader:
         if not self._months:
             return []
         path = self._months[-1].path
-        with explained(path):
+        with wrap_errors(path):
             return [
                 Feed(*row)
                 for row in self._open(path).execute(
@@ -317,7 +317,7 @@ class JournalReader:
         retried: set[int] = set()
         for month in self._months:
             connection = self._open(month.path)
-            with explained(month.path):
+            with wrap_errors(month.path):
                 found.update(
                     row[0] for row in connection.execute("SELECT quarantine_id FROM quarantine")
                 )
@@ -328,7 +328,7 @@ class JournalReader:
 
     def waiting(self, path: Path) -> int:
         """How many refused messages of one month wait in the quarantine."""
-        with explained(path):
+        with wrap_errors(path):
             rows = self._open(path).execute("SELECT quarantine_id FROM quarantine").fetchall()
         if not rows:
             return 0
@@ -340,7 +340,7 @@ class JournalReader:
         retried: dict[int, int] = {}
         for month in self._months:
             connection = self._open(month.path)
-            with explained(month.path):
+            with wrap_errors(month.path):
                 retried.update(connection.execute("SELECT quarantine_id, serial FROM retries"))
         return retried
 
@@ -349,7 +349,7 @@ class JournalReader:
         gone = 0
         for month in self._months:
             connection = self._open(month.path)
-            with explained(month.path):
+            with wrap_errors(month.path):
                 if database.has_table(connection, "quarantine_let_go"):
                     found = connection.execute("SELECT total(messages) FROM quarantine_let_go")
                     gone += int(found.fetchone()[0])
@@ -368,7 +368,7 @@ class JournalReader:
         retried = self._retried()
         for month in self._months:
             connection = self._open(month.path)
-            with explained(month.path):
+            with wrap_errors(month.path):
                 cut, joined = "NULL, NULL", ""
                 if database.has_table(connection, "quarantine_cut"):
                     cut, joined = "bytes, sha256", " LEFT JOIN quarantine_cut USING (quarantine_id)"
@@ -406,10 +406,10 @@ def _up_to(rows: Iterable[tuple[Any, ...]], most: int) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def explained(path: Path, *, writing: bool = False) -> Iterator[None]:
+def wrap_errors(path: Path, *, writing: bool = False) -> Iterator[None]:
     """Turn SQLite's and the system's errors into a `JournalError` naming the month."""
     beside = path.parent if writing else None
-    with database.explained(f"use the journal's {path.name}", JournalError, beside=beside):
+    with database.wrap_errors(f"use the journal's {path.name}", JournalError, beside=beside):
         try:
             yield
         except sqlite3.DatabaseError as error:

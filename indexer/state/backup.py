@@ -112,7 +112,7 @@ def _checkpoint(state_dir: Path, target: Path, journal: str) -> checkpoint.Check
         there = checkpoint.Checkpoint(place, newest.serial)
         if place.exists() and not checkpoint.fault(there, journal_id):
             return there
-        with database.explained(f"copy the checkpoint {newest.path} to {place}"):
+        with database.wrap_errors(f"copy the checkpoint {newest.path} to {place}"):
             filesystem.copy(newest.path, unfinished)
             database.sync_file(unfinished)
         return checkpoint.accept(
@@ -140,7 +140,7 @@ def _months(
     reader: JournalReader, target: Path, operation: str, progress: Progress
 ) -> tuple[int, int]:
     """Copy the months that the backup lacks, the oldest first; how many, and how many not."""
-    with database.explained(f"write to {target}"):
+    with database.wrap_errors(f"write to {target}"):
         if not target.is_dir():
             directories.make(target, filesystem.STATE_DIRECTORY)
     have = JournalReader(target)
@@ -163,7 +163,7 @@ def _months(
     total = sum(path.stat().st_size for path in reader.months)
     for path in reader.months:
         place = target / path.name
-        with database.explained(operation, JournalError):
+        with database.wrap_errors(operation, JournalError):
             before = _identity(place) if place.exists() else None
             if before is not None and before == _identity(path):
                 unchanged += 1

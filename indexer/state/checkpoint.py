@@ -161,7 +161,7 @@ def restore(one: Checkpoint, path: Path) -> None:
     Raises:
         StateError: if it cannot be read or written.
     """
-    with database.explained(f"copy the checkpoint {one.path} to {path}"):
+    with database.wrap_errors(f"copy the checkpoint {one.path} to {path}"):
         filesystem.copy(one.path, path)
 
 
@@ -173,7 +173,7 @@ def making(state_dir: Path) -> Iterator[Path]:
         StateError: if another process is making one, or the directory cannot be written.
     """
     directory = state_dir / DIRECTORY
-    with database.explained(f"write to {directory}"):
+    with database.wrap_errors(f"write to {directory}"):
         if not directory.is_dir():
             directories.make(directory, filesystem.STATE_DIRECTORY)
         descriptor = filesystem.open_own(state_dir / LOCK)
@@ -200,7 +200,7 @@ def copy_index(state_dir: Path, unfinished: Path) -> Checkpoint:
         StateError: if there is none, it is damaged, or holds nothing.
     """
     operation = f"copy the index {state_dir / queries.FILE}"
-    with database.explained(operation):
+    with database.wrap_errors(operation):
         database.copy(state_dir / queries.FILE, unfinished)
         connection = database.open_reader(unfinished)
         try:
@@ -227,7 +227,7 @@ def accept(state_dir: Path, unfinished: Checkpoint, journal_id: str) -> Checkpoi
             found,
             "look at the disk (dmesg), and run `piw-indexer check`",
         )
-    with database.explained(f"put the checkpoint {one.path} in its place"):
+    with database.wrap_errors(f"put the checkpoint {one.path} in its place"):
         filesystem.rename(unfinished.path, one.path)
         older = [other for other in every(state_dir) if other.serial < one.serial]
         for other in older[: -(KEPT - 1)]:
@@ -253,5 +253,5 @@ def set_aside(checkpoints: list[Checkpoint]) -> None:
             aside.name,
             extra=event("checkpoint-unused", path=aside, serial=one.serial),
         )
-        with database.explained(f"rename the checkpoint {one.path}"):
+        with database.wrap_errors(f"rename the checkpoint {one.path}"):
             filesystem.rename(one.path, aside)

@@ -281,7 +281,7 @@ def _broken(feed: tuple[Any, ...], why: str) -> tuple[Any, ...]:
 
 def _break_feeds(path: Path, why: str) -> None:
     """Note in the newest month that messages of its feeds are lost."""
-    with database.explained(f"use the journal's {path.name}", JournalError):
+    with database.wrap_errors(f"use the journal's {path.name}", JournalError):
         connection = database.open_writer(path, schema.SCHEMA, synchronous="FULL")
         try:
             connection.execute(
@@ -319,7 +319,9 @@ def _replace(
         return (*row[:7], encode.checksum(serial, at, msg, data))
 
     unfinished = path.with_suffix(".new")
-    with database.explained(f"replace the journal's {path.name}", JournalError, beside=path.parent):
+    with database.wrap_errors(
+        f"replace the journal's {path.name}", JournalError, beside=path.parent
+    ):
         database.remove(unfinished)
         connection = database.open_writer(unfinished, schema.SCHEMA, synchronous="FULL")
         try:

@@ -180,7 +180,7 @@ class State:
         )
 
     def _catch_up(self, progress: Progress) -> None:
-        with database.explained(f"read the index {self.index_path}"):
+        with database.wrap_errors(f"read the index {self.index_path}"):
             applied = queries.applied_serial(self.connection)
         total = self.journal.serial - applied
         if not total:
@@ -191,7 +191,7 @@ class State:
             extra=event("catching-up", serial=applied, messages=total),
         )
         done = 0
-        self.journal.look_at_room()
+        self.journal.check_free_space()
         self._save_space()
         for rows in self.journal.batches(applied, self.batch):
             if self.note.apply_each:
@@ -213,7 +213,7 @@ class State:
                     row.serial,
                     extra=event("message-given-up", serial=row.serial),
                 )
-                with database.explained(f"write to the index {self.index_path}"):
+                with database.wrap_errors(f"write to the index {self.index_path}"):
                     queries.put(self.connection, "applied_serial", row.serial)
             else:
                 self.apply([row])
@@ -225,7 +225,7 @@ class State:
         Raises:
             StateError: if the index cannot be written; the journal has them.
         """
-        with database.explained(f"write to the index {self.index_path}", beside=self.directory):
+        with database.wrap_errors(f"write to the index {self.index_path}", beside=self.directory):
             if rows and rows[0].serial == 1:
                 queries.put(self.connection, "journal_id", self.journal.journal_id)
             self._applier.apply(rows)
@@ -253,7 +253,7 @@ class State:
                 self._behind = False
         except StateError as error:
             if error.passing:
-                self.be_brief()
+                self.limit_wal()
             raise
         return rows
 
@@ -266,13 +266,13 @@ class State:
         """Treat the index as the journal is."""
         if self._brief != self.journal.short:
             self._brief = self.journal.short
-            database.be_brief(self.connection, self._brief)
+            database.limit_wal(self.connection, self._brief)
 
-    def be_brief(self) -> None:
+    def limit_wal(self) -> None:
         """Keep the write-ahead logs small, as far as possible, until there is room again."""
-        self.journal.be_brief(True)
+        self.journal.limit_wal(True)
         self._brief = True
-        database.be_brief(self.connection, True)
+        database.limit_wal(self.connection, True)
 
     def retry(self, quarantine_id: int, message: Message) -> bool:
         """Accept a message that was quarantined; false if that was done before.
@@ -288,7 +288,7 @@ class State:
 
     def close(self) -> None:
         """Close everything and let others have the state."""
-        with database.explained(f"close the index {self.index_path}"):
+        with database.wrap_errors(f"close the index {self.index_path}"):
             self.connection.close()
         self.note.close()
         self.journal.close()
@@ -329,7 +329,7 @@ def replay(
     gc.set_threshold(200_000, 50, 100)
     connection = queries.open_index(path, synchronous="OFF")
     try:
-        with database.explained(f"write the index {path}"):
+        with database.wrap_errors(f"write the index {path}"):
             if not keep:
                 # Nobody reads it yet, and after a crash it is made again: no write-ahead log.
                 connection.execute("PRAGMA journal_mode = MEMORY")
@@ -382,7 +382,7 @@ def rebuild_index(directory: Path, source: JournalReader, progress: Progress = _
     path = directory / queries.FILE
     unfinished = directory / NEW_INDEX
     connection = replay(source, unfinished, source.last_serial(), progress)
-    with database.explained(f"put the new index {path} in its place", beside=directory):
+    with database.wrap_errors(f"put the new index {path} in its place", beside=directory):
         try:
             connection.execute("PRAGMA synchronous = FULL")
             # As it is used: to change that later would be undone by a rollback journal, which

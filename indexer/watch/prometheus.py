@@ -21,7 +21,7 @@ from ..base.errors import StateError, UsageError
 from .alerts import KINDS
 from .status import STALE, gather, unreadable
 
-COUNT_EVERY = 600.0
+COUNT_INTERVAL = 600.0
 """Seconds between two counts of the index's rows: that reads much of a large one."""
 
 MAX_LABEL = 200
@@ -322,7 +322,7 @@ class StateCollector(Collector):
         except StateError as error:
             return {"daemon": None, "alerts": [unreadable(error).as_data()]}
         if counting:
-            self._count_at = clock.monotonic() + COUNT_EVERY
+            self._count_at = clock.monotonic() + COUNT_INTERVAL
             self._counted = {key: found[key] for key in ("counts", "downloads") if key in found}
         return {**found, **self._counted}
 

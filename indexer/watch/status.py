@@ -150,7 +150,7 @@ def _index(path: Path, counting: bool) -> dict[str, Any]:
     try:
         if not database.has_tables(connection):
             return {}  # whoever began it was killed; the next one goes on
-        with database.explained(f"read {path}"), database.snapshot(connection):
+        with database.wrap_errors(f"read {path}"), database.snapshot(connection):
             found = {
                 "applied_serial": queries.applied_serial(connection),
                 "pending": pending.count(connection),

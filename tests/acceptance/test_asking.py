@@ -218,7 +218,7 @@ def test_the_history_of_what_is_gone_and_of_what_never_was(asked: Site) -> None:
     assert "Nothing happened to numpy since 2030-01-01" in result.stderr
 
 
-def explained(site: Site, package: str) -> Any:
+def wrap_errors(site: Site, package: str) -> Any:
     return json.loads(site.piw("explain", package, "--json").stdout)
 
 
@@ -237,13 +237,13 @@ def test_explain_a_package_that_is_well(asked: Site) -> None:
 
 
 def test_explain_what_is_no_package(asked: Site) -> None:
-    gone = explained(asked, "old-thing")
+    gone = wrap_errors(asked, "old-thing")
     assert gone["deleted"]["msg"] == "DELPKG"
     assert "was deleted 2026-11-21 12:00:00 (serial 15, file " in gone["verdict"]
-    never = explained(asked, "numpi")
+    never = wrap_errors(asked, "numpi")
     assert never["verdict"] == "numpi was never seen here."
     assert never["remedy"] == "did you mean numpy?"
-    assert explained(asked, "../../etc")["document"] is None
+    assert wrap_errors(asked, "../../etc")["document"] is None
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_explain_a_document_that_is_wrong(
     path = site.output_path / "project" / "numpy" / "json" / "index.json"
     spoiled = spoil(path.read_text())
     path.unlink() if spoiled is None else path.write_text(spoiled)
-    found = explained(site, "numpy")
+    found = wrap_errors(site, "numpy")
     assert verdict in found["verdict"]
     assert "check --fix" in found["remedy"]
 
@@ -284,11 +284,11 @@ def test_explain_a_document_that_is_wrong(
 def test_explain_an_alias_and_counters(site: Site) -> None:
     site.take(samples.new_package("numpy"), samples.new_name("numpy", "NumPy"))
     (site.output_path / "project" / "NumPy").unlink()
-    assert "its alias NumPy: it is not there" in explained(site, "NumPy")["verdict"]
+    assert "its alias NumPy: it is not there" in wrap_errors(site, "NumPy")["verdict"]
     site.piw("check", "--fix", status=None)
-    assert explained(site, "numpy")["verdict"] == "numpy is published as the index has it."
+    assert wrap_errors(site, "numpy")["verdict"] == "numpy is published as the index has it."
     (site.output_path / "packages.json").write_text('[["numpy",1,2]]')
-    assert "packages.json has other counters" in explained(site, "numpy")["verdict"]
+    assert "packages.json has other counters" in wrap_errors(site, "numpy")["verdict"]
 
 
 @pytest.mark.parametrize("found", ["5", "[5]", "[[]]", '[["numpy"]]', '[["numpy", "a", "b"]]'])
@@ -296,20 +296,20 @@ def test_explain_counters_of_others(found: str, site: Site) -> None:
     site.take(samples.new_package("numpy"))
     site.piw("write")
     (site.output_path / "packages.json").write_text(found)
-    assert explained(site, "numpy")["counters"] is None
+    assert wrap_errors(site, "numpy")["counters"] is None
     assert "packages.json has other counters" in site.piw("explain", "numpy", status=None).stdout
 
 
 def test_explain_what_is_pending(site: Site) -> None:
     site.take(samples.new_package("numpy"))
     site.take(samples.new_version("numpy", "1.0"), samples.new_package("idna"), write=False)
-    found = explained(site, "numpy")
+    found = wrap_errors(site, "numpy")
     assert (found["pending"]["serial"], found["pending"]["since"]) == (2, "2026-11-20 12:00:00")
     assert "no daemon runs" in found["pending"]["waits"]
     assert "will be written again" in found["verdict"]
     assert "piw-indexer write" in found["remedy"]
     assert found["document"]["difference"] == "it differs: releases.1.0 is missing"
     site.piw("write")
-    assert explained(site, "numpy")["pending"] is None
+    assert wrap_errors(site, "numpy")["pending"] is None
     site.take(samples.message("DELPKG", package="idna"), write=False)
-    assert "is gone, and what is published of it will go" in explained(site, "idna")["verdict"]
+    assert "is gone, and what is published of it will go" in wrap_errors(site, "idna")["verdict"]

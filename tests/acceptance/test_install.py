@@ -28,7 +28,7 @@ UNITS = REPOSITORY / "systemd"
 SERVICES = [name for name in installation.UNITS if name.endswith(".service")]
 PASSWD = "root:x:0:0:root:/root:/bin/bash\n"
 PIWHEELS = "piwheels:x:999:999::/home/piwheels:/bin/bash\n"
-MOST_EXPOSED = 2.0
+MAX_EXPOSED = 2.0
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_units_in_the_repository_are_clean() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_services_in_the_repository_are_hardened(name: str) -> None:
-    assert exposure(UNITS / name) <= MOST_EXPOSED
+    assert exposure(UNITS / name) <= MAX_EXPOSED
 
 
 def test_units_are_clean_and_hardened_as_installed(root: Path) -> None:
@@ -122,7 +122,7 @@ def test_units_are_clean_and_hardened_as_installed(root: Path) -> None:
         path = root / "etc" / "systemd" / "system" / name
         assert systemd_analyze("verify", path) == "", name
         if name in SERVICES:
-            assert exposure(path) <= MOST_EXPOSED
+            assert exposure(path) <= MAX_EXPOSED
 
 
 def test_verify_finds_what_it_should(root: Path) -> None:

@@ -203,8 +203,8 @@ def test_json_is_exact_and_does_not_steer(attacked: Site) -> None:
         HOSTILE,
         "esc",
     ]
-    [explained] = read("explain", "esc")
-    assert HOSTILE in explained["document"]["difference"]
+    [wrap_errors] = read("explain", "esc")
+    assert HOSTILE in wrap_errors["document"]["difference"]
     [checked] = read("check")
     assert any(HOSTILE in one["what"] for one in checked["found"])
 

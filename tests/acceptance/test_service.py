@@ -235,7 +235,7 @@ def test_a_writer_that_hangs_is_no_progress(
     site: Site, ipc: Feed, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.piw("ingest", "-", input=packages(1))
-    monkeypatch.setattr(writer_process, "STUCK_AFTER", 2.0)
+    monkeypatch.setattr(writer_process, "STUCK_TIMEOUT", 2.0)
     connection = queries.open_index(site.state_dir / "index.db")
     options = writer_process.Options(
         site.state_dir / "index.db", site.output_path, "https://example.org", 0, 1, 60

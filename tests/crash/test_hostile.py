@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from indexer.base.errors import DecodeError
 from indexer.feed.sockets import MAX_MESSAGE
-from indexer.feed.subscriber import MOST_FEEDS
+from indexer.feed.subscriber import MAX_FEEDS
 from indexer.journal.reader import JournalReader, Quarantined
 from indexer.messages import decode, encode
 from indexer.messages.redact import refused
@@ -233,7 +233,7 @@ def test_names_of_feeds_without_end(site: Site, ipc: Feed) -> None:
             peer.await_subscriber()
             peer.send_good()
             peer.await_accepted()
-            for number in range(2 * MOST_FEEDS):
+            for number in range(2 * MAX_FEEDS):
                 message = {"msg": "NEWPKG", "data": {"package": f"package-{number}"}}
                 made_up = s.wire(message, feed=f"feed-{number}", epoch=1, serial=1)
                 peer.send([b"NEWPKG", made_up])
@@ -243,9 +243,9 @@ def test_names_of_feeds_without_end(site: Site, ipc: Feed) -> None:
             refused = [one.reason for one in peer.quarantine()]
         finally:
             peer.close()
-        assert len(found["feeds"]) == MOST_FEEDS
-        assert len(refused) == MOST_FEEDS + 1
-        assert {f"this address has {MOST_FEEDS} other feeds already"} == set(refused)
+        assert len(found["feeds"]) == MAX_FEEDS
+        assert len(refused) == MAX_FEEDS + 1
+        assert {f"this address has {MAX_FEEDS} other feeds already"} == set(refused)
         victim.terminate()
 
 

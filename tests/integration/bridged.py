@@ -19,7 +19,7 @@ from indexer.messages.types import Message
 from indexer.piwheels.bridge.bridge import Bridge
 from indexer.piwheels.bridge.changes import CLIENT_FIELDS
 from indexer.piwheels.bridge.master import Master
-from indexer.piwheels.bridge.outbox import MOST_WAITING, Outbox
+from indexer.piwheels.bridge.outbox import MAX_WAITING, Outbox
 from indexer.piwheels.bridge.unsettled import Marks
 
 from ..support import Feed, eventually
@@ -57,7 +57,7 @@ class Bridged:
     """
 
     def __init__(
-        self, home: Path, feed: Feed, *, most: int = MOST_WAITING, downloads: bool = True
+        self, home: Path, feed: Feed, *, most: int = MAX_WAITING, downloads: bool = True
     ) -> None:
         self.home = home
         self.state_dir = home / "state"

@@ -395,7 +395,7 @@ def make_room(writer: sqlite3.Connection) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The spool is tried again at once."""
     monkeypatch.setattr(module, "FIRST_WAIT", 0.05)
-    monkeypatch.setattr(module, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(module, "MAX_WAIT", 0.05)
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:

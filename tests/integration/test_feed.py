@@ -16,7 +16,7 @@ from indexer.base import times
 from indexer.base.errors import JournalError, StateError, UsageError
 from indexer.feed import sockets as feed_sockets
 from indexer.feed import subscriber as feed_subscriber
-from indexer.feed.publisher import MOST_REPLAYED, FeedPublisher
+from indexer.feed.publisher import MAX_REPLAYED, FeedPublisher
 from indexer.feed.subscriber import REPLAY_LIMIT, TRIES, Subscriber
 from indexer.journal.journal import Journal
 from indexer.messages import encode
@@ -300,7 +300,7 @@ def test_memory_for_early_messages_is_bounded(
 ) -> None:
     """What does not fit is dropped, and asked for again."""
     follower.pace = 0.02
-    monkeypatch.setattr(feed_subscriber, "MOST_EARLY", 10)
+    monkeypatch.setattr(feed_subscriber, "MAX_EARLY", 10)
     publisher.keep(1)
     publisher.answers = [silent]
     publisher.send(*range(2, 300))
@@ -782,10 +782,10 @@ def test_replay(client: Client, real: FeedPublisher) -> None:
 
 
 def test_replay_is_bounded(client: Client, real: FeedPublisher) -> None:
-    real.publish(entries(*range(1, MOST_REPLAYED + 501)))
+    real.publish(entries(*range(1, MAX_REPLAYED + 501)))
     answers = client.asked(encode.replay_request(real.epoch, 0, 2**60))
-    assert len(answers) == MOST_REPLAYED + 1
-    assert answers[-1] == {"end": MOST_REPLAYED}
+    assert len(answers) == MAX_REPLAYED + 1
+    assert answers[-1] == {"end": MAX_REPLAYED}
 
 
 def test_replay_of_another_epoch(client: Client, real: FeedPublisher) -> None:
@@ -880,7 +880,7 @@ def test_subscriber_that_is_too_slow_misses_nothing(
     """Sockets drop what they cannot hold; replay brings it back."""
     monkeypatch.setattr(feed_sockets, "HIGH_WATER", 50)
     monkeypatch.setattr(feed_subscriber, "REPLAY_LIMIT", 20)
-    monkeypatch.setattr(feed_subscriber, "MOST_EARLY", 100)
+    monkeypatch.setattr(feed_subscriber, "MAX_EARLY", 100)
     real = FeedPublisher(tmp_path / "spool", MASTER, ipc.changes, ipc.replay, clock)
     follower = Follower(ipc, tmp_path / "journal")
     try:

@@ -22,7 +22,7 @@ from indexer.base.errors import UsageError
 from indexer.feed import connection, keys, security, sockets
 from indexer.feed.line import Line
 from indexer.feed.publisher import FeedPublisher
-from indexer.feed.security import Binding, Connecting, Gatekeeper
+from indexer.feed.security import Authenticator, Binding, Connecting
 from indexer.feed.subscriber import Subscriber
 from indexer.messages import decode, encode
 from indexer.messages.entries import Accepted, Entry
@@ -53,8 +53,8 @@ def context() -> Iterator[zmq.Context[Any]]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong shows, and is tried again, at once."""
     monkeypatch.setattr(connection, "PATIENCE", 0.0)
-    monkeypatch.setattr(connection, "LONGEST_WAIT", 0.05)
-    monkeypatch.setattr(connection, "OPEN_AGAIN", 1.0)
+    monkeypatch.setattr(connection, "MAX_WAIT", 0.05)
+    monkeypatch.setattr(connection, "REOPEN_DELAY", 1.0)
 
 
 @contextmanager
@@ -311,7 +311,7 @@ def test_refused_keys_do_not_fill_the_log(
     context: zmq.Context[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
-    gatekeeper = Gatekeeper(sockets.gate(context), {OURS.public: ""}, lambda: now)
+    gatekeeper = Authenticator(sockets.gate(context), {OURS.public: ""}, lambda: now)
     asker: zmq.Socket[bytes] = context.socket(zmq.REQ)
     asker.connect(sockets.GATE)
 

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from indexer.base import clock
-from indexer.daemon.source import Tools
+from indexer.daemon.source import DaemonContext
 from indexer.messages.entries import Accepted, Entry
 from indexer.piwheels import cbor
 from indexer.piwheels.compare import Comparer
@@ -32,7 +32,7 @@ class Beside:
     def __init__(self, directory: Path, address: str) -> None:
         self.state = State(directory, "test", clock.now)
         self.context: zmq.Context[Any] = zmq.Context()
-        tools = Tools(self.context, self.state.journal, self.state.connection, lambda: None)
+        tools = DaemonContext(self.context, self.state.journal, self.state.connection, lambda: None)
         self.snapshots = Snapshots(tools, address, 0.0, clock.now, clock.monotonic)
 
     def step(self, *entries: Entry) -> None:
@@ -69,7 +69,7 @@ def master(sockets: Path) -> Iterator[Master]:
 
 @pytest.fixture
 def beside(tmp_path: Path, master: Master, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beside]:
-    monkeypatch.setattr(snapshots, "SURE_AFTER", 0.0)
+    monkeypatch.setattr(snapshots, "SURE_DELAY", 0.0)
     found = Beside(tmp_path / "state", master.address)
     yield found
     found.close()

@@ -13,7 +13,7 @@ import zmq
 
 from indexer.base import times
 from indexer.base.errors import StateError, UsageError
-from indexer.daemon.source import Source, Tools
+from indexer.daemon.source import DaemonContext, Source
 from indexer.index import queries as indexes
 from indexer.journal.journal import Journal
 from indexer.messages.entries import Entry, Refused
@@ -44,7 +44,7 @@ class Ours:
 
     def open(self) -> Source:
         self._context: zmq.Context[Any] = zmq.Context()
-        tools = Tools(self._context, self._journal, self.connection, lambda: None)
+        tools = DaemonContext(self._context, self._journal, self.connection, lambda: None)
         return StatusFeed(
             tools,
             self.status,
@@ -261,16 +261,16 @@ def test_nonsense_without_end_is_counted(address: str, ours: Ours) -> None:
         queue.wait_for_subscriber(ours.step)
         queue.say(*[b"%d" % number for number in range(1000)])
         ours.hear(1000)
-        assert len(ours.refused) == status_feed.MOST_KEPT
+        assert len(ours.refused) == status_feed.MAX_KEPT
         assert ours.live["status_feed"]["refused"] == 1000
         trouble = ours.feed.trouble
         assert trouble.startswith(f"900 messages of {address} could not be read, and are too many")
         ours.told(queue, Master().join())
         assert ours.numbers == [1]
-        ours.later(status_feed.KEPT_EVERY * 3)
+        ours.later(status_feed.KEPT_INTERVAL * 3)
         queue.say(*[b"more%d" % number for number in range(10)])
         ours.hear(10)
-        assert len(ours.refused) == status_feed.MOST_KEPT + 3
+        assert len(ours.refused) == status_feed.MAX_KEPT + 3
         assert ours.feed.trouble.startswith("907 messages of ")
         ours.later(status_feed.REMEMBERED + 1)
         ours.told(queue, Master().stats())
@@ -325,7 +325,7 @@ def test_hello_is_said_when_the_master_hears_it(asking: Ours) -> None:
         asking.wait(lambda: queue.asked() == ["HELLO"])
         asking.told(queue, master.hello())
         assert asking.live["farm"]["slaves"][0]["label"] == "slave"
-        asking.later(10 * status_feed.HELLO_AGAIN)
+        asking.later(10 * status_feed.HELLO_INTERVAL)
         assert queue.asked() == [], "nothing is missing"
 
 
@@ -336,7 +336,7 @@ def test_hello_is_said_to_a_silent_master(asking: Ours) -> None:
         asking.wait(lambda: asking.live["status_feed"]["connected"])
         asking.later(status_feed.SETTLED + 1)
         asking.wait(lambda: queue.asked() == ["HELLO"])
-        asking.later(status_feed.HELLO_AGAIN - 1)
+        asking.later(status_feed.HELLO_INTERVAL - 1)
         assert queue.asked() == []
         asking.later(2)
         asking.wait(lambda: queue.asked() == ["HELLO"])
@@ -363,7 +363,7 @@ def test_no_hello_without_a_control_queue(asking: Ours) -> None:
         queue.wait_for_subscriber(asking.step)
         asking.told(queue, Master().stats())
         for _ in range(5):
-            asking.later(2 * status_feed.HELLO_AGAIN)
+            asking.later(2 * status_feed.HELLO_INTERVAL)
         assert asking.live["farm"]["master"]["stats"] is not None
         queue.bind_control(asking.control)
         asking.wait(lambda: queue.asked() == ["HELLO"])

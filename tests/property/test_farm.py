@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from indexer.base import times
 from indexer.base.times import SECOND
 from indexer.piwheels.farm import messages, store, view
-from indexer.piwheels.farm.farm import MOST_SLAVES, Farm
+from indexer.piwheels.farm.farm import MAX_SLAVES, Farm
 from indexer.piwheels.farm.messages import (
     Build,
     MasterHello,
@@ -341,7 +341,7 @@ def test_whatever_is_said_there_is_a_picture(
 
 def test_there_are_never_too_many_slaves() -> None:
     farm = Farm()
-    for number in range(2 * MOST_SLAVES):
+    for number in range(2 * MAX_SLAVES):
         farm.hear(Slave(number, number * SECOND, "SLEEP", False), number * SECOND)
-    picture = farm.picture(2 * MOST_SLAVES * SECOND)
-    assert [one.slave_id for one in picture.slaves] == list(range(MOST_SLAVES, 2 * MOST_SLAVES))
+    picture = farm.picture(2 * MAX_SLAVES * SECOND)
+    assert [one.slave_id for one in picture.slaves] == list(range(MAX_SLAVES, 2 * MAX_SLAVES))

@@ -52,7 +52,7 @@ def test_any_batches_and_restarts_leave_the_rows_of_a_rebuild(
 ) -> None:
     with (
         world() as here,
-        mock.patch.object(downloads, "_MOST_COUNTERS", counters_kept),
+        mock.patch.object(downloads, "_MAX_COUNTERS", counters_kept),
         mock.patch.object(state, "BATCH", batch),
     ):
         for what, argument in script:
@@ -83,7 +83,7 @@ def test_the_size_of_batches_does_not_matter(
     with (
         world() as at_once,
         world() as in_parts,
-        mock.patch.object(downloads, "_MOST_COUNTERS", kept),
+        mock.patch.object(downloads, "_MAX_COUNTERS", kept),
     ):
         at_once.move_window(now)
         at_once.take(history)

@@ -185,7 +185,7 @@ def test_every_message_once_and_in_order(
     script: list[tuple[str, str]], early: int, limit: int
 ) -> None:
     with (
-        mock.patch.object(subscriber, "MOST_EARLY", early),
+        mock.patch.object(subscriber, "MAX_EARLY", early),
         mock.patch.object(subscriber, "REPLAY_LIMIT", limit),
         network() as here,
     ):

@@ -78,7 +78,7 @@ def test_a_writer_with_little_room(
 ) -> None:
     with (
         world() as here,
-        mock.patch.object(writer_process, "MOST_WAITING", room),
+        mock.patch.object(writer_process, "MAX_WAITING", room),
         mock.patch.object(writer_process, "get_context", return_value=Context),
         mock.patch.object(writer, "CHUNK", chunk),
     ):

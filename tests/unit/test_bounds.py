@@ -64,6 +64,10 @@ def test_the_table_says_what_the_code_does() -> None:
         assert value == int(number.replace(",", "")) * UNITS[unit], f"{module}.{name}"
 
 
+NOT_OF_MEMORY = ("MAX_BEHIND", "MAX_RESTART_DELAY", "MAX_UNCOUNTED", "MAX_WAIT")
+"""Of time, or defined elsewhere."""
+
+
 def test_no_bound_is_forgotten() -> None:
     named = {f"{module}.{name}" for _, _, module, name in _BOUND.findall(TEXT)}
     for module in (
@@ -73,8 +77,7 @@ def test_no_bound_is_forgotten() -> None:
     ):
         defined = vars(importlib.import_module(f"indexer.{module}"))
         own = {f"{module}.{name}" for name in defined if name.startswith("MAX_")}
-        # Not of memory, or defined elsewhere.
-        own -= {f"{module}.{name}" for name in ("MAX_BEHIND", "MAX_RESTART_DELAY", "MAX_UNCOUNTED")}
+        own -= {f"{module}.{name}" for name in NOT_OF_MEMORY}
         assert own <= named
 
 

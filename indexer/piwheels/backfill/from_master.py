@@ -21,7 +21,7 @@ from ...messages.types import Message, SetAbis
 from ...schema import piwheels as schema
 from ...state.state import State
 from .. import cbor, compare, translate
-from ..queues.oracle import SUMS_WITHIN, CannotTellError, Oracle
+from ..queues.oracle import SUMS_TIMEOUT, CannotTellError, Oracle
 from ..redact import refused
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ RECORD = "backfill.json"
 OLDEST = 7 * DAY
 """Age of a record that is still gone on with."""
 
-MOST_UNTOLD = 10
+MAX_UNTOLD = 10
 """Packages in a row of which the master cannot tell, until its database is thought to be ill."""
 
 BATCH = 50
@@ -137,9 +137,9 @@ class Asker:
             if not self._oracle.request("PKGEXISTS", package):
                 return None
             self._untold += 1
-            if self._untold > MOST_UNTOLD:
+            if self._untold > MAX_UNTOLD:
                 raise CannotTellError(
-                    f"{error.operation}, of {package} and {MOST_UNTOLD} before it",
+                    f"{error.operation}, of {package} and {MAX_UNTOLD} before it",
                     error.cause,
                     error.remedy,
                 ) from error
@@ -159,7 +159,7 @@ class Asker:
         Raises:
             PeerError: if the master does not answer.
         """
-        answer = self._oracle.request("GETSEARCH", within=SUMS_WITHIN)
+        answer = self._oracle.request("GETSEARCH", within=SUMS_TIMEOUT)
         found: dict[str, dict[str, int]] = self._sound(
             "GETSEARCH", lambda: translate.checked(schema.COUNTERS, answer, "GETSEARCH")
         )

@@ -46,13 +46,13 @@ AT_ONCE = 500
 PACE = 0.05
 """Seconds from a commit that was not full to the next: each takes time from the master."""
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
+FIRST_WAIT, MAX_WAIT = 1.0, 30.0
 """Seconds until the spool is tried again; each time twice as long."""
 
 LAST_TRIES = 10.0
 """Seconds that the bridge goes on trying when the master has ended."""
 
-_LOOK_AGAIN = 0.5
+_LOOK_DELAY = 0.5
 """Seconds between looks whether the master has ended."""
 
 _ENCODING = Encoding(schema.time)
@@ -202,7 +202,7 @@ class Bridge(threading.Thread):
 
     def _serve(self) -> None:
         """See that the spool is served, until something is to be done; half a second at most."""
-        wait = _LOOK_AGAIN
+        wait = _LOOK_DELAY
         if self._waiting or self._spool is None:
             wait = max(0.0, min(wait, self._next_try - clock.monotonic()))
         if self._spool is not None:
@@ -293,7 +293,7 @@ class Bridge(threading.Thread):
                 extra=event("spool-failing", path=self._directory),
             )
         self._next_try = clock.monotonic() + self._wait
-        self._wait = min(LONGEST_WAIT, 2 * self._wait)
+        self._wait = min(MAX_WAIT, 2 * self._wait)
 
     def _worked(self) -> None:
         self._wait = FIRST_WAIT

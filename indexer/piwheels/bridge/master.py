@@ -28,7 +28,7 @@ from .outbox import Outbox
 log = logging.getLogger(__name__)
 
 OPERATION = "run piwheels' master"
-ABIS_EVERY = 60.0
+ABIS_INTERVAL = 60.0
 """Seconds between looks at the build ABIs: they are changed by hand, with SQL."""
 
 
@@ -240,7 +240,7 @@ class BuildAbis(threading.Thread):
                 if found != known:
                     known = found
                     self._outbox.tell_abis(found)
-            self._never.wait(ABIS_EVERY)
+            self._never.wait(ABIS_INTERVAL)
 
     def _read(self) -> dict[str, Any]:
         with self._engine.connect() as connection, connection.begin():

@@ -20,7 +20,7 @@ from ...base.times import Time
 from .changes import Arguments, Change
 from .unsettled import Marks
 
-MOST_WAITING = 100_000
+MAX_WAITING = 100_000
 """Changes that are kept while they cannot be published; some 100 MB of them."""
 
 _STRIPES = 64
@@ -51,7 +51,7 @@ class Outbox:
         most: how many changes it keeps.
     """
 
-    def __init__(self, marks: Marks, clock: Clock, most: int = MOST_WAITING) -> None:
+    def __init__(self, marks: Marks, clock: Clock, most: int = MAX_WAITING) -> None:
         self._marks = marks
         self._clock = clock
         self._most = most

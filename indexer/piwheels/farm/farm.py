@@ -17,7 +17,7 @@ from ...base.times import EARLIEST, LATEST, SECOND, Time
 from .messages import Build, MasterHello, MasterStats, Message, Slave, SlaveHello, SlaveStats
 from .picture import EMPTY, Doing, Finished, MasterPicture, Outcome, Picture, SlavePicture
 
-MOST_SLAVES = 256
+MAX_SLAVES = 256
 """More there cannot be; of more, those that were not seen for the longest time leave."""
 
 BUSY_TIMEOUT = 300.0
@@ -341,7 +341,7 @@ class Farm:
         self._ended.append(found)
 
     def _enter(self, slave: _Slave) -> _Slave:
-        if len(self._slaves) >= MOST_SLAVES:
+        if len(self._slaves) >= MAX_SLAVES:
             self._leave(min(self._slaves.values(), key=lambda one: one.deadline))
         self._slaves[slave.slave_id] = slave
         return slave

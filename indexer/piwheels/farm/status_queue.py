@@ -19,7 +19,7 @@ from ...base.clock import Clock
 from ...base.errors import DecodeError, StateError
 from ...base.log import event
 from ...base.once_per import OncePer, left_out
-from ...daemon.source import Tools
+from ...daemon.source import DaemonContext
 from ...feed.line import Line
 from ...feed.security import LOCAL_CONNECTING, Connecting
 from ...messages.entries import Entry, Row
@@ -43,10 +43,10 @@ MAX_QUEUED = 500
 PATIENCE = 30.0
 """Seconds without a connection, or of silence, until that is told; a master speaks every ten."""
 
-OPEN_AGAIN = 10.0
+REOPEN_DELAY = 10.0
 """Seconds without a connection until the socket is opened anew."""
 
-HELLO_AGAIN = 60.0
+HELLO_INTERVAL = 60.0
 """Seconds between two hellos: each makes the master say everything again, to everyone."""
 
 QUICKEST_HELLO = 10.0
@@ -58,8 +58,8 @@ SETTLED = 2.0
 REMEMBERED = 300.0
 """Seconds for which it is told that refused frames were not kept."""
 
-MOST_KEPT = 100
-KEPT_EVERY = 60.0
+MAX_KEPT = 100
+KEPT_INTERVAL = 60.0
 """Refused frames that are kept at once, and seconds for each one more."""
 
 
@@ -67,7 +67,7 @@ def _ignore(package: str, version: str) -> None:
     pass
 
 
-def forget_farm(tools: Tools) -> None:
+def forget_farm(tools: DaemonContext) -> None:
     """Instead of a feed: what one told in former times is no longer so.
 
     Raises:
@@ -105,7 +105,7 @@ class _Watched:
             self.connected, self.since = line.connected, now
         self._connections = line.connections
         apart = now - max(self.since, self._opened)
-        if not self.connected and (line.given_up or apart >= OPEN_AGAIN):
+        if not self.connected and (line.given_up or apart >= REOPEN_DELAY):
             line.open_again()
             self._opened = now
         return came
@@ -131,7 +131,7 @@ class StatusFeed:
 
     def __init__(
         self,
-        tools: Tools,
+        tools: DaemonContext,
         status_queue: str,
         control_queue: str | None,
         clock: Clock,
@@ -149,7 +149,7 @@ class StatusFeed:
         self._store_trouble = ""
         self._frames = 0
         self._refused = 0
-        self._kept = float(MOST_KEPT)  # refused frames that may be kept now
+        self._kept = float(MAX_KEPT)  # refused frames that may be kept now
         self._dropped = 0  # that were not
         self._last_drop = -math.inf
         self._told = OncePer(monotonic)
@@ -253,7 +253,7 @@ class StatusFeed:
             StateError: if the index cannot be written, and that will not pass by itself.
         """
         now = self._monotonic()
-        self._kept = min(MOST_KEPT, self._kept + (now - self._last_tick) / KEPT_EVERY)
+        self._kept = min(MAX_KEPT, self._kept + (now - self._last_tick) / KEPT_INTERVAL)
         self._last_tick = now
         self._look_at_connections(now)
         self._say_hello(now)
@@ -344,7 +344,7 @@ class StatusFeed:
                 now - self._last_hello > QUICKEST_HELLO
             )
         else:
-            due = not self._farm.complete and now - self._last_hello > HELLO_AGAIN
+            due = not self._farm.complete and now - self._last_hello > HELLO_INTERVAL
         if not due:
             return
         try:

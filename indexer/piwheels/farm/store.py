@@ -123,7 +123,7 @@ def write(connection: sqlite3.Connection, before: Rows, after: Rows) -> None:
     if before == after:
         return
     with (
-        database.explained("write the live farm to the index"),
+        database.wrap_errors("write the live farm to the index"),
         database.transaction(connection),
     ):
         connection.executemany("DELETE FROM slaves WHERE slave_id = ?", [(one,) for one in gone])
@@ -149,7 +149,7 @@ def read(connection: sqlite3.Connection) -> Rows:
     Raises:
         StateError: if the index cannot be read.
     """
-    with database.explained("read the live farm from the index"), database.snapshot(connection):
+    with database.wrap_errors("read the live farm from the index"), database.snapshot(connection):
         masters = connection.execute(f"SELECT {', '.join(_MASTER)} FROM masters").fetchone()
         slaves = connection.execute(f"SELECT {', '.join(_SLAVE)} FROM slaves").fetchall()
     return Rows(masters, {row[0]: row for row in slaves})

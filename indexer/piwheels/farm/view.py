@@ -9,17 +9,17 @@ from ...base.times import SECOND, Time
 from .messages import MasterStats, SlaveStats
 from .picture import Finished, MasterPicture, Picture, SlavePicture
 
-LEAST_DISK = LEAST_MEMORY = 0.1
+MIN_DISK = MIN_MEMORY = 0.1
 """Of the whole, that should be free."""
 
-LEAST_SWAP = 0.5
-MOST_LOAD = 8.0
+MIN_SWAP = 0.5
+MAX_LOAD = 8.0
 """A slave builds one package at a time, with as many jobs as a Raspberry Pi has cores: four."""
 
 HOTTEST = 80.0
 """Celsius from which on a Raspberry Pi slows down."""
 
-MOST_SKEW = 60.0
+MAX_SKEW = 60.0
 """Seconds that a slave's clock may be wrong."""
 
 
@@ -140,7 +140,7 @@ def alerts(one: SlavePicture, now: Time) -> list[str]:
         now: by the master's clock.
     """
     found = _measured(one.stats)
-    if one.clock_skew is not None and abs(one.clock_skew) > MOST_SKEW:
+    if one.clock_skew is not None and abs(one.clock_skew) > MAX_SKEW:
         found.append(f"its clock is {abs(one.clock_skew):,.0f} s {_direction(one.clock_skew)}")
     silent = (now - one.last_seen) / SECOND
     if one.hello is not None and silent > one.hello.busy_timeout / 2:
@@ -157,13 +157,13 @@ def _measured(stats: MasterStats | SlaveStats | None) -> list[str]:
         return []
     found = []
     for name, free, size, least in (
-        ("disk", stats.disk_free, stats.disk_size, LEAST_DISK),
-        ("memory", stats.mem_free, stats.mem_size, LEAST_MEMORY),
-        ("swap", stats.swap_free, stats.swap_size, LEAST_SWAP),
+        ("disk", stats.disk_free, stats.disk_size, MIN_DISK),
+        ("memory", stats.mem_free, stats.mem_size, MIN_MEMORY),
+        ("swap", stats.swap_free, stats.swap_size, MIN_SWAP),
     ):
         if free < size * least:
             found.append(f"{name} {100 - 100 * free // size} % full")
-    if stats.load_average > MOST_LOAD:
+    if stats.load_average > MAX_LOAD:
         found.append(f"load {stats.load_average:,.1f}")
     if stats.cpu_temp >= HOTTEST:
         found.append(f"{stats.cpu_temp:,.0f} °C")

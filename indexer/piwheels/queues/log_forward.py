@@ -36,7 +36,7 @@ STALL = 2.0
 LAST_PASS = 20.0
 """Seconds that a stop may take to pass on what waits for the master."""
 
-_LOOK_EVERY = 0.02
+_LOOK_INTERVAL = 0.02
 
 
 class Waiting:
@@ -175,7 +175,7 @@ class LogForward:
         while empty < 2:
             if monotonic() > min(until, stalled):
                 return False
-            sleep(_LOOK_EVERY)
+            sleep(_LOOK_INTERVAL)
             before, unread = unread, self._unread()
             if unread != before:
                 stalled = monotonic() + STALL

@@ -18,7 +18,7 @@ from ...base import times
 from ...base.clock import Clock, monotonic
 from ...base.errors import DecodeError
 from ...base.log import event
-from ...daemon.source import Tools
+from ...daemon.source import DaemonContext
 from ...feed import security, sockets
 from ...messages import encode
 from ...messages.entries import Accepted, Entry, Identity, Row
@@ -49,7 +49,7 @@ _BATCH = 256
 DRAIN_QUIET = 50
 """Milliseconds without a frame after which a stop takes none to be under way any more."""
 
-DRAIN_WITHIN = 2.0
+DRAIN_TIMEOUT = 2.0
 """Seconds after which it takes no more in any case."""
 
 
@@ -71,7 +71,7 @@ class LogRelay:
 
     def __init__(
         self,
-        tools: Tools,
+        tools: DaemonContext,
         log_queue: str,
         log_forward: str | None,
         binding: security.Binding,
@@ -118,7 +118,7 @@ class LogRelay:
             if forward is not None:
                 forward.pass_on()
         # What piw-logger has sent is no longer with it: what is under way has to arrive.
-        until = monotonic() + DRAIN_WITHIN
+        until = monotonic() + DRAIN_TIMEOUT
         while self._pull.poll(DRAIN_QUIET) and monotonic() < until:
             self._take_in()
         self._close_queue()

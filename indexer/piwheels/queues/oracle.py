@@ -21,10 +21,10 @@ from ...messages import elements
 from ...schema.piwheels import NO_DATA
 from .. import cbor
 
-ANSWER_WITHIN = 60.0
+ANSWER_TIMEOUT = 60.0
 """Seconds; some requests make the master's database work."""
 
-SUMS_WITHIN = 1800.0
+SUMS_TIMEOUT = 1800.0
 """Seconds for the sums over all downloads."""
 
 MAX_ANSWER = cbor.MAX_BYTES
@@ -103,7 +103,7 @@ class Oracle:
         address: str,
         monotonic: Callable[[], float],
         protection: Connecting = LOCAL_CONNECTING,
-        answer_within: float = ANSWER_WITHIN,
+        answer_within: float = ANSWER_TIMEOUT,
         most: int = MAX_ANSWER,
         most_elements: int = elements.MAX_ELEMENTS,
     ) -> None:

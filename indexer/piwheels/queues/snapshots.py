@@ -18,7 +18,7 @@ from ...base.clock import Clock
 from ...base.errors import DecodeError, PeerError
 from ...base.log import NOTICE, event
 from ...base.once_per import OncePer, left_out
-from ...daemon.source import Tools
+from ...daemon.source import DaemonContext
 from ...feed.security import LOCAL_CONNECTING, Connecting
 from ...index import queries
 from ...messages.entries import Accepted, Entry, Row
@@ -33,18 +33,18 @@ log = logging.getLogger(__name__)
 SOURCE = "db-queue"
 """Where quarantined answers came from."""
 
-LIST_EVERY = 3600
+LIST_INTERVAL = 3600
 """Pauses between two questions for all packages."""
 
 REST = 60
 """Pauses between the end of a sweep over all packages and the next."""
 
-LONGEST_BACKOFF = 60.0
+MAX_BACKOFF = 60.0
 
-LIST_AGAIN = 60
+LIST_RETRY_DELAY = 60
 """Pauses from one such question to the next, at least."""
 
-SURE_AFTER = 3.0
+SURE_DELAY = 3.0
 """Seconds until a difference is believed: a message about it may be on its way to us."""
 
 MAX_DUE = 10_000
@@ -95,7 +95,7 @@ class Snapshots:
 
     def __init__(
         self,
-        tools: Tools,
+        tools: DaemonContext,
         address: str,
         pause: float,
         clock: Clock,
@@ -191,7 +191,7 @@ class Snapshots:
         if not self._abis_known:
             return iter([("GETABIS", True), ("GETABIS", False)])
         doubtful = next(iter(self._doubtful.items()), None)
-        if doubtful is not None and now >= doubtful[1] + SURE_AFTER:
+        if doubtful is not None and now >= doubtful[1] + SURE_DELAY:
             return self._of_package(doubtful[0])
         for waiting in (self._due, self._lacking):
             if waiting:
@@ -255,7 +255,7 @@ class Snapshots:
         """Have the next list tell whether a package has gone; once, and not at once again."""
         if package not in self._untold and len(self._untold) < MAX_DUE:
             self._untold.add(package)
-            self._next_list = min(self._next_list, self._listed + LIST_AGAIN * self._rhythm)
+            self._next_list = min(self._next_list, self._listed + LIST_RETRY_DELAY * self._rhythm)
 
     def _take_abis(self, entries: list[Entry]) -> None:
         active, every = (translate.checked(NAMES, one.data, "GETABIS") for one in self._answers)
@@ -274,7 +274,7 @@ class Snapshots:
         self._answers.clear()
         lacking, gone = unlike(there, self._connection.execute(_ALL_HERE))
         now = self._monotonic()
-        every = LIST_EVERY * self._rhythm
+        every = LIST_INTERVAL * self._rhythm
         if now >= self._listed + every:
             self._untold.clear()
         self._untold = {one for one in self._untold if _holds(there, one)}
@@ -319,7 +319,7 @@ class Snapshots:
         now = self._monotonic()
         if len(self._doubtful) >= MAX_DUE and package not in self._doubtful:
             return False  # it is asked for again, by and by
-        return now >= self._doubtful.setdefault(package, now) + SURE_AFTER
+        return now >= self._doubtful.setdefault(package, now) + SURE_DELAY
 
     def _active(self) -> set[str]:
         return {*queries.load_abis(self._connection).active}
@@ -342,7 +342,7 @@ class Snapshots:
             self._package = ""
         self._steps = iter(())
         self._abis_known = False  # it may be another one when it comes back
-        self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 1.0)
+        self._backoff = min(MAX_BACKOFF, self._backoff * 2 or 1.0)
         self._next = self._monotonic() + self._backoff
         if not self.trouble and (many := self._told.count("master-silent")):
             log.warning(
