@@ -257,8 +257,8 @@ def test_first_months_that_no_checkpoint_holds(state_dir: Path, target: Path) ->
 
 def test_a_directory_that_is_in_use(state_dir: Path, target: Path) -> None:
     fill(state_dir, CASE)
-    refused(state_dir, state_dir, "in the state directory")
-    refused(state_dir, state_dir / "backup", "in the state directory")
+    refused(state_dir, state_dir, "inside the state directory")
+    refused(state_dir, state_dir / "backup", "inside the state directory")
     back_up(state_dir, target)
     held = Lock(target, "run")
     with pytest.raises(StateError, match="is locked by piw-indexer run"):
