@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..base import database, directories, disk, lock, notes, sqlite_bug, times
+from ..base import database, directories, disk, lock, notes, printable, sqlite_bug, times
 from ..base.directories import BACKUP, CHECK, JOURNAL, LIVE
 from ..base.errors import NewerDatabaseError, PeerError, StateError
 from ..base.names import FILE_FEED
@@ -66,7 +65,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
         "at": times.to_rfc3339(now),
         "well": False,
         "alerts": [],
-        "state_dir": os.fsencode(directory).decode(errors="backslashreplace"),
+        "state_dir": printable.utf8(str(directory)),
         "held_by": held_by,
         "serial": serial,
         "applied_serial": 0,
