@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from indexer.base.directories import BACKUP, CHECK, LIVE
 from indexer.base.lock import Lock
-from indexer.base.notes import checked
+from indexer.base.notes import MAX_COUNT, checked
 from indexer.cli import main
 from indexer.piwheels.farm import picture
 from indexer.watch import notes as shapes
@@ -167,6 +167,17 @@ def test_what_was_written_is_read_whole(held: Site) -> None:
     assert code == 0
     assert "note-unreadable" not in {one["id"] for one in found["alerts"]}
     assert len(found["farm"]["slaves"]) == len(REAL[LIVE]["farm"]["slaves"])
+
+
+def test_sums_of_what_publishers_say_are_numbers_of_json(held: Site) -> None:
+    """Three that lie were enough for `status --json` to end in a traceback."""
+    note = deepcopy(REAL[LIVE])
+    [feed] = note["feeds"]
+    note["feeds"] = [{**feed, "feed": f"f{n}", "serial": 0, "published": MAX_COUNT} for n in "123"]
+    put(held, LIVE, json.dumps(note))
+    code, status = said("status", "--json", *held.state)
+    assert code == 0
+    assert json.loads(status)["lag"] == MAX_COUNT
 
 
 def test_the_words_are_those_of_the_farm() -> None:
