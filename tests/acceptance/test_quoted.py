@@ -288,7 +288,7 @@ def test_names_of_files_and_strays(site: Site, tmp_path: Path) -> None:
 
 
 BYTES = os.fsdecode(b"\xff")
-"""In the name of a file or directory; it is no text."""
+"""In the name of a file or directory; it is not text."""
 
 DOCUMENT = json.dumps({"package": "numpy", "summary": "", "releases": {}})
 

@@ -13,7 +13,7 @@ from indexer.base.sqlite_bug import has_wal_reset_bug
 from indexer.screens import status as status_screen
 from indexer.watch import alerts as problems
 from indexer.watch import nagios, status
-from indexer.watch.alerts import KINDS, alert, explained
+from indexer.watch.alerts import KINDS, alert, wrap_errors
 
 from .test_farm_screen import printed
 
@@ -154,10 +154,10 @@ def test_kinds_can_be_relied_on() -> None:
 
 
 def test_an_error_brings_its_own_remedy() -> None:
-    one = explained("writer-failing", "cannot write /x: full\n  what to do: free some")
+    one = wrap_errors("writer-failing", "cannot write /x: full\n  what to do: free some")
     assert (one.what, one.remedy) == ("cannot write /x: full", "free some")
     assert problems.sentences([one]) == ["cannot write /x: full\n  what to do: free some"]
-    assert explained("writer-failing", "it failed").remedy == KINDS["writer-failing"].remedy
+    assert wrap_errors("writer-failing", "it failed").remedy == KINDS["writer-failing"].remedy
 
 
 def test_sentences_are_those_of_before_there_were_alerts() -> None:

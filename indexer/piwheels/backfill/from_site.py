@@ -88,7 +88,7 @@ def aliases(site: Path) -> dict[str, list[str]]:
     """The other spellings of packages' names: what links to them."""
     found: dict[str, list[str]] = {}
     for path in sorted((site / "project").iterdir()):
-        # No spelling of a name has bytes that are no text.
+        # No spelling of a name has bytes that are not text.
         if path.is_symlink() and path.name == printable.utf8(path.name):
             found.setdefault(path.readlink().name, []).append(path.name)
     return found
