@@ -40,7 +40,7 @@ def integer(value: Any) -> int:
     if type(value) is not int:
         raise Invalid(f"expected a whole number, got {shown(value)}")
     if not 0 <= value <= MAX_INTEGER:
-        raise Invalid(f"{value} is not between 0 and {MAX_INTEGER}")
+        raise Invalid(f"{shown(value)} is not between 0 and {MAX_INTEGER}")
     return value
 
 
@@ -174,6 +174,8 @@ def shown(value: Any) -> str:
         return f"a {'map' if isinstance(value, dict) else 'list'} of {len(value)}"
     if isinstance(value, (str, bytes)):
         value = value[:60]
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"  # Python refuses to write some of them
     picture = ascii(value)
     return picture if len(picture) <= 60 else picture[:57] + "..."
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from ..base import database, filesystem, lock, names, times
+from ..base import database, filesystem, lock, names, printable, times
 from ..base.directories import JOURNAL
 from ..base.errors import JournalError
 from ..check import differences
@@ -149,7 +149,12 @@ def _document(output_path: Path, package: str, expected: bytes | None) -> dict[s
     if not names.is_canonical(package):
         return None
     path = f"{output_path}/project/{package}/json/index.json"
-    found: dict[str, Any] = {"path": path, "exists": False, "modified": None, "size": None}
+    found: dict[str, Any] = {
+        "path": printable.utf8(path),
+        "exists": False,
+        "modified": None,
+        "size": None,
+    }
     try:
         with open(filesystem.open_regular(path, os.O_RDONLY), "rb") as file:
             content = file.read(filesystem.MAX_DOCUMENT)

@@ -442,7 +442,8 @@ def copy(source: Path, target: Path) -> None:
             os.close(filesystem.create(target, mode))
             # Its copy is a write, too; the file itself stays open to be read only.
             connection.execute("PRAGMA query_only = OFF")
-            connection.execute("VACUUM INTO ?", (str(target.absolute()),))
+            # As a URI, for the name of a directory may be no text that SQLite takes.
+            connection.execute("VACUUM INTO ?", (target.absolute().as_uri(),))
         finally:
             connection.close()
         sync_file(target)  # SQLite does not

@@ -18,6 +18,12 @@ SPOOL = "spool"
 LIVE = "daemon.json"
 """What the daemon says of itself, every second."""
 
+CHECK = "check.json"
+"""How the last check ended."""
+
+BACKUP = "backup.json"
+"""What the last backup copied."""
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 WHOLE = frozenset({"ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"})

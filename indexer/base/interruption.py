@@ -1,4 +1,4 @@
-"""Signals that end a command, as a wish that is asked for: none is lost.
+"""Signals, as a wish that is asked for: to end the command, or to look at something. None is lost.
 
 An exception that a signal handler raises is lost where none can be raised: in a destructor, or in a
 callback of a library in C. The command would go on.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
@@ -18,24 +19,26 @@ class Interruption:
 
     Args:
         numbers: of the signals.
+        meanwhile: signals after which the command goes on; see `asked`.
 
     Attributes:
         wished: the number of the signal that came; 0 if none did.
         bell: a descriptor that can be read as soon as one has come.
     """
 
-    def __init__(self, *numbers: int) -> None:
-        self._numbers = numbers
+    def __init__(self, *numbers: int, meanwhile: Iterable[int] = ()) -> None:
+        self._handlers = dict.fromkeys(numbers, self._wish) | dict.fromkeys(meanwhile, self._ask)
+        self._asked: set[int] = set()
         self._before: dict[int, Any] = {}
         self.wished = 0
 
     def __enter__(self) -> Interruption:
         self.bell, self._ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            for number in self._numbers:
+            for number, handler in self._handlers.items():
                 # nohup ignores hang-ups on purpose.
                 if signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._wish)
+                    self._before[number] = signal.signal(number, handler)
         except BaseException:
             self.__exit__()
             raise
@@ -46,6 +49,22 @@ class Interruption:
             raise KeyboardInterrupt
         self.wished = number
         os.write(self._ring, b"!")
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        # It may interrupt anything: what is asked for is done by whoever asks.
+        if number not in self._asked:
+            self._asked.add(number)
+            os.write(self._ring, b"!")
+
+    def asked(self, number: int) -> bool:
+        """Whether this signal has come since it was asked last."""
+        if number not in self._asked:
+            return False
+        os.read(self.bell, 100)
+        self._asked.discard(number)
+        if self.wished or self._asked:
+            os.write(self._ring, b"!")  # that was theirs
+        return True
 
     def wait(self, seconds: float, *descriptors: int) -> bool:
         """Wait until a signal comes, or one of some descriptors can be read.

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import printable, times
+from . import filesystem, printable, times
 from .errors import UsageError
 from .names import FILE_FEED, MAX_FEED_NAME, is_feed_name
 
@@ -33,6 +33,9 @@ OURS = "/etc/piw-indexer.conf"
 
 FILES = (*PIWHEELS_FILES, OURS)
 """Configuration files; a later one counts before an earlier one."""
+
+MAX_SETTINGS = 1024 * 1024
+"""Bytes of a configuration file; that of a master has a few thousand."""
 
 SECTION = "indexer"
 PREFIX = "PIW_INDEXER_"
@@ -593,13 +596,17 @@ def section(path: Path) -> dict[str, str | None]:
         interpolation=None, strict=False, default_section="", allow_no_value=True
     )
     try:
-        text = path.read_text(encoding="utf-8")
+        # Where a link leads is the word of whoever made it; that must be a file, and a small one.
+        text = filesystem.read(path.resolve(), MAX_SETTINGS).decode()
         try:
             parser.read_string(text, str(path))
         except configparser.MissingSectionHeaderError:
             # piwheels reads keys outside of any section too; they are not for us.
             parser.read_string("[ ]\n" + text, str(path))
-    except (OSError, ValueError, configparser.Error) as error:
+    except OSError as error:
+        cause, remedy = error.strerror or str(error), "mend the file, or name another one"
+        raise UsageError(operation, cause, remedy) from error
+    except (ValueError, configparser.Error) as error:
         cause = " ".join(str(error).split())
         raise UsageError(operation, cause, "mend that line, or name another file") from error
     for name in parser.sections():

@@ -33,6 +33,11 @@ def whole_line(value: str) -> str:
     return line(value, _MAX_OF_ONE * len(value) + 1)
 
 
+def utf8(value: str) -> str:
+    """`value` as JSON and SQLite can hold it: bytes of a path that are not UTF-8 are escaped."""
+    return value.encode(errors="backslashreplace").decode()
+
+
 def text(value: str, longest: int = MAX_TEXT) -> str:
     """`value` with its lines kept: what else cannot be printed is escaped, the rest is cut."""
     cut = value[: longest + 1]

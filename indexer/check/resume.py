@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..base import clock, filesystem, lock, notes, times
+from ..base.directories import CHECK
 from ..base.errors import StateError
 from .differences import Difference
 
@@ -22,6 +23,24 @@ _MOST = 10_000
 
 _EVERY = 1.0
 """Seconds."""
+
+
+def _difference(value: Any) -> Difference:
+    texts = notes.checked(value, [notes.exact])
+    if len(texts) != len(Difference._fields):
+        raise ValueError("expected a difference")
+    return Difference(*texts)
+
+
+_SHAPE = {
+    "key": [notes.exact],
+    "started": notes.count,
+    "months": notes.Map([notes.count]),
+    "scratch": notes.boolean,
+    "index": notes.Nullable(notes.count),
+    "documents": notes.exact,
+    "found": [_difference],
+}
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -72,20 +91,19 @@ class Run:
             self._load()
 
     def _load(self) -> None:
-        size = os.fstat(self._descriptor).st_size
         try:
-            found = json.loads(os.pread(self._descriptor, size, 0))
-            if found["key"] != self._key or not 0 <= clock.now() - found["started"] < _OLDEST:
-                return
-            self.months = found["months"]
-            self.scratch = found["scratch"]
-            self.index = found["index"]
-            self.documents = found["documents"]
-            self.found = [Difference(*one) for one in found["found"]]
-            self.started = found["started"]
-            self.resumed = True
-        except (ValueError, KeyError, TypeError):
-            pass  # it was killed while it wrote this, or is the first
+            found = notes.loads(os.pread(self._descriptor, notes.MAX_NOTE, 0), _SHAPE)
+        except (OSError, notes.NoteError):
+            return  # it was killed while it wrote this, or is the first
+        if found["key"] != self._key or not 0 <= clock.now() - found["started"] < _OLDEST:
+            return
+        self.months = found["months"]
+        self.scratch = found["scratch"]
+        self.index = found["index"]
+        self.documents = found["documents"]
+        self.found = found["found"]
+        self.started = found["started"]
+        self.resumed = True
 
     def save(self, *, now: bool = False) -> None:
         """Remember where it is; not more often than once a second, unless `now`."""
@@ -116,7 +134,7 @@ class Run:
 
         Where the state directory may not be written, neither is done.
         """
-        notes.leave(self._directory / notes.CHECK, result)
+        notes.leave(self._directory / CHECK, result)
         if not result["finished"]:
             return
         try:

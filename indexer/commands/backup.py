@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..base import clock, notes, options, printable, times
-from ..base.directories import JOURNAL, SPOOL
+from ..base.directories import BACKUP, JOURNAL, SPOOL
 from ..base.privileges import as_owner
 from ..base.progress import bar
 from ..state import backup as backups
@@ -29,7 +29,7 @@ def backup(directory: Path, state_dir: Path) -> None:
         done = backups.backup(state_dir, JOURNAL, SPOOL, directory, progress)
     if done.journal is not None:
         notes.leave(
-            state_dir / notes.BACKUP,
+            state_dir / BACKUP,
             {
                 "at": times.to_rfc3339(clock.now()),
                 "directory": str(directory.resolve()),

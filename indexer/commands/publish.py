@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -75,11 +77,9 @@ def publish(
         directories.make(state_dir, filesystem.STATE_DIRECTORY)
     # A larger one would be cut off, and its subscribers with it.
     messages = MessageFile(file, clock.now, MAX_MESSAGE // 2) if file is not None else None
-    allowed = protection.allowed
-    if isinstance(allowed, KeyList):
-        # It is read again before anybody is let in; an administrator wants to know at once.
-        signal.signal(signal.SIGHUP, lambda number, frame: allowed.refresh())
-    with Interruption(signal.SIGTERM, signal.SIGINT) as interruption:
+    keys = protection.allowed if isinstance(protection.allowed, KeyList) else None
+    meanwhile = [] if keys is None else [signal.SIGHUP]
+    with Interruption(signal.SIGTERM, signal.SIGINT, meanwhile=meanwhile) as interruption:
         publisher = FeedPublisher(
             state_dir / SPOOL,
             feed or socket.gethostname(),
@@ -88,32 +88,47 @@ def publish(
             clock.now,
             protection,
         )
+        serve = partial(_serve, publisher, keys, interruption)
         try:
             if messages is not None:
                 if leave:
-                    _await_subscriber(publisher, interruption)
-                _send(publisher, messages, rate, interruption)
+                    _await_subscriber(publisher, serve, interruption)
+                _send(publisher, messages, rate, serve, interruption)
                 publisher.heartbeat()
             if leave:
-                _finish(publisher, interruption)
+                _finish(publisher, serve, interruption)
             else:
                 while not interruption.wished:
-                    publisher.serve(1.0, interruption.bell)
+                    serve(1.0)
         finally:
             publisher.close(linger=2.0)
 
 
-def _await_subscriber(publisher: FeedPublisher, interruption: Interruption) -> None:
+_Serve = Callable[[float], None]
+"""Answers subscribers for so many seconds, or until a signal comes."""
+
+
+def _serve(
+    publisher: FeedPublisher, keys: KeyList | None, interruption: Interruption, seconds: float
+) -> None:
+    publisher.serve(seconds, interruption.bell)
+    # They are read again before anybody is let in; an administrator wants to know at once.
+    if keys is not None and interruption.asked(signal.SIGHUP):
+        keys.refresh()
+
+
+def _await_subscriber(publisher: FeedPublisher, serve: _Serve, interruption: Interruption) -> None:
     """Give subscribers a moment to connect: what is sent to nobody is only in the spool."""
     until = clock.monotonic() + _WAIT_FOR_SUBSCRIBERS
     while not publisher.subscribers and clock.monotonic() < until and not interruption.wished:
-        publisher.serve(0.05, interruption.bell)
+        serve(0.05)
 
 
 def _send(
     publisher: FeedPublisher,
     messages: MessageFile,
     rate: float | None,
+    serve: _Serve,
     interruption: Interruption,
 ) -> None:
     """Publish a file from where it stopped, at `rate` messages a second, or until interrupted."""
@@ -128,9 +143,7 @@ def _send(
             elapsed = clock.monotonic() - began
             size = min(_BATCH, int(elapsed * rate) - taken)
             if size < 1:
-                publisher.serve(
-                    max(0.0, min(_SLICE, (taken + 1) / rate - elapsed)), interruption.bell
-                )
+                serve(max(0.0, min(_SLICE, (taken + 1) / rate - elapsed)))
                 continue
         batch = list(islice(entries, size))
         if not batch:
@@ -138,7 +151,7 @@ def _send(
         taken += len(batch)
         sent += len(publisher.publish(batch))
         refused += sum(not isinstance(entry, Accepted) for entry in batch)
-        publisher.serve(0.0)
+        serve(0.0)
     elapsed = clock.monotonic() - began
     name = printable.line(messages.name)
     printable.echo(f"{name}: {sent} messages sent in {elapsed:.1f} s")
@@ -151,13 +164,13 @@ def _send(
     messages.close()
 
 
-def _finish(publisher: FeedPublisher, interruption: Interruption) -> None:
+def _finish(publisher: FeedPublisher, serve: _Serve, interruption: Interruption) -> None:
     """Serve until nobody has asked for anything for a while."""
     until = clock.monotonic() + _WAIT_FOR_REQUESTS
     asked = publisher.last_request
     publisher.heartbeat()
     while clock.monotonic() < until:
-        publisher.serve(0.1, interruption.bell)
+        serve(0.1)
         if interruption.wished:
             return
         if publisher.last_request != asked:

@@ -260,7 +260,11 @@ def _read(operation: str, path: Path) -> tuple[str, int]:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise UsageError(operation, f"{path} is not a file", "name a file of keys")
-            text = file.read(MAX_FILE).decode()
+            content = file.read(MAX_FILE + 1)
+            if len(content) > MAX_FILE:  # a part of a list would let nobody in, or too few
+                cause = f"{path} has more than {MAX_FILE >> 20} MiB"
+                raise UsageError(operation, cause, "name a file of keys")
+            text = content.decode()
     except OSError as error:
         raise UsageError(
             operation,

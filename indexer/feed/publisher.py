@@ -41,6 +41,9 @@ MAX_REPLAYED_BYTES = 1024 * 1024
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
 """Of answers that were not read, of all who asked; and of what one subscriber may leave unread."""
 
+MAX_ENVELOPE = 2
+"""Frames before a request: who asks, and what ZeroMQ's REQ puts there, which is empty."""
+
 MAX_AT_ONCE = 100
 """Requests and subscriptions that are looked at before the next message is sent."""
 
@@ -91,6 +94,7 @@ class Endpoint:
             raise
         self._told = OncePer()
         self._subscriptions: dict[Connection, int] = {}  # frames of each connection, so far
+        self._topics: dict[Connection, set[bytes]] = {}
         self._reading: dict[Connection, tuple[int, int]] = {}  # unread, and what was sent till then
         self._answered: dict[Connection, int] = {}  # bytes that may not have been read
         self.sent = 0
@@ -99,7 +103,16 @@ class Endpoint:
         self._poller.register(self.replay, zmq.POLLIN)
         if self._authenticator is not None:
             self._poller.register(self._authenticator.socket, zmq.POLLIN)
-        self.subscribers = 0
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscriptions there are.
+
+        What ZeroMQ says of ends does not add up: of one that was said twice it tells one end.
+        """
+        for connection in [one for one in self._topics if not one.stands]:
+            del self._topics[connection]
+        return sum(map(len, self._topics.values()))
 
     def _bound(self, kind: int, address: str, protection: Binding) -> zmq.Socket[bytes]:
         socket, listener = sockets.bound(self._context, kind, address, protection)
@@ -133,11 +146,7 @@ class Endpoint:
             except zmq.Again:
                 break
             said = frame.bytes
-            if said[:1] == b"\1":
-                self.subscribers += 1
-                somebody_new = True
-            elif said[:1] == b"\0":
-                self.subscribers -= 1
+            somebody_new = somebody_new or said[:1] == b"\1"
             connection = sender(frame)
             if connection is None:
                 continue  # of one that has left: ZeroMQ says it in its place
@@ -145,8 +154,17 @@ class Endpoint:
             self._reading.setdefault(connection, (0, self.sent))
             if count > MAX_SUBSCRIPTIONS or len(said) > MAX_TOPIC:
                 self._end(connection, "it makes up subscriptions")
-            elif said[:1] == b"\1" and self.subscribers > MAX_TOPICS:
-                self._end(connection, f"there are {MAX_TOPICS} subscriptions already")
+            elif said[:1] == b"\0":
+                self._topics.get(connection, set()).discard(said[1:])
+            elif said[:1] == b"\1" and said[1:] not in (
+                topics := self._topics.setdefault(connection, set())
+            ):
+                topics.add(said[1:])
+                if self.subscribers > MAX_TOPICS:
+                    most = max(reversed(self._topics), key=lambda one: len(self._topics[one]))
+                    self._end(
+                        most, f"there are {MAX_TOPICS} subscriptions, and it has most of them"
+                    )
         return somebody_new
 
     def look(self) -> None:
@@ -180,6 +198,7 @@ class Endpoint:
 
     def _end(self, connection: Connection, why: str) -> None:
         connection.end()
+        self._topics.pop(connection, None)
         if many := self._told.count(why):
             log.warning(
                 "a subscriber was let go: %s%s",
@@ -279,6 +298,8 @@ class Server:
         connection = sender(frames[-1])
         *envelope, payload = [frame.bytes for frame in frames]
         self.last_request = self._clock()
+        if len(envelope) > MAX_ENVELOPE:
+            return True  # nobody whom we know: each message of an answer would repeat it
         try:
             request = decode.replay_request(payload)
         except DecodeError as error:

@@ -37,9 +37,6 @@ TMPFILES = "/etc/tmpfiles.d/piw-indexer.conf"
 EVERY_FILE = (*(f"{UNIT_DIRECTORY}/{name}" for name in UNITS), CONFIGURATION, SYSUSERS, TMPFILES)
 """Whatever an installation may write."""
 
-MAX_SETTINGS = 1024 * 1024
-"""Bytes of a configuration of piwheels, which the master's user may write and root reads."""
-
 STEPS_SINCE = 254
 """The version of systemd that knows RestartSteps=."""
 
@@ -92,7 +89,7 @@ def piwheels_settings(files: list[Path], root: Path) -> dict[str, Setting]:
     for path in files:
         shown = "/" + str(path.relative_to(root)).lstrip("/")
         try:
-            text = filesystem.read(path.resolve(), MAX_SETTINGS).decode()
+            text = filesystem.read(path.resolve(), options.MAX_SETTINGS).decode()
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:

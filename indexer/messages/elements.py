@@ -6,6 +6,8 @@ length. Counting takes no memory, and ends where there are too many.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 MAX_UNCOUNTED = 64 * 1024
 """Bytes: whatever a frame of this size holds takes a few MiB, and is not worth counting."""
 
@@ -105,14 +107,19 @@ def count_msgpack(frame: bytes, most: int = MAX_ELEMENTS) -> int:
     return found
 
 
-def count_cbor(frame: bytes, most: int = MAX_ELEMENTS) -> int:
+def count_cbor(frame: bytes, most: int = MAX_ELEMENTS, tags: Container[int] | None = None) -> int:
     """How many values a frame of CBOR holds; of one that is cut off, as far as it goes.
 
     Source: RFC 8949, section 3.
 
+    Args:
+        frame: the bytes.
+        most: how many there may be.
+        tags: that it may have; all of them without.
+
     Raises:
         TooManyError: if there are more than `most`.
-        ValueError: for a length that is not given.
+        ValueError: for a length that is not given, or another tag.
     """
     position, size = 0, len(frame)
     found = waiting = 1
@@ -129,6 +136,8 @@ def count_cbor(frame: bytes, most: int = MAX_ELEMENTS) -> int:
             position += width
         if kind in (2, 3):
             position += length
+        elif kind == 6 and tags is not None and length not in tags:
+            raise ValueError(f"piwheels has no tag {length}")
         elif 4 <= kind <= 6:
             items = length if kind == 4 else 2 * length if kind == 5 else 1
             found += items

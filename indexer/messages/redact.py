@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 import orjson
 
+from ..base import printable
 from ..base.errors import DecodeError
 from . import decode
 from .entries import Refused
@@ -45,7 +46,7 @@ def refused(
         kept = b"" if any(name.encode() in raw for name in NEVER_STORED) else raw
     else:
         kept = _redacted(encoding, raw) if redacted is None else redacted(raw)
-    return Refused(position, source, encoding, error, kept)
+    return Refused(position, printable.utf8(source), encoding, error, kept)
 
 
 def _redacted(encoding: str, raw: bytes) -> bytes:

@@ -57,8 +57,10 @@ def loads(
         raise DecodeError("", f"is a frame of {len(frame)} bytes, more than {most}")
     stream = BytesIO(frame)
     try:
-        if len(frame) > elements.MAX_UNCOUNTED:
-            elements.count_cbor(frame, most_elements)
+        # What cbor2 5 makes of its own tags nobody could refuse: numbers that cannot be printed,
+        # regular expressions, lists that hold themselves.
+        if _FIVE or len(frame) > elements.MAX_UNCOUNTED:
+            elements.count_cbor(frame, most_elements, _TAGS)
         value = _decoder(stream, len(frame)).decode()
     except Exception as error:  # those of cbor2, and what its callers raise below it
         raise DecodeError("", f"is not piwheels' CBOR: {_cause(error)}") from None
@@ -174,7 +176,6 @@ _FIVE = version("cbor2").startswith("5.")
 
 def _decoder(stream: BytesIO, size: int) -> cbor2.CBORDecoder:
     if _FIVE:
-        # Its own tags are decoded, too; what schemas do not know of is refused later.
         return cbor2.CBORDecoder(stream, tag_hook=_untag)
     return cbor2.CBORDecoder(
         stream,

@@ -166,20 +166,16 @@ def _summary(found: dict[str, Any]) -> Table:
 
 def _checked(note: dict[str, Any] | None, now: str) -> str:
     text = _note(note, now)
-    if note is None or text == "never":
+    if note is None:
         return text
-    if not note.get("finished"):
+    if not note["finished"]:
         return f"{text}, not finished"
-    differences = note.get("differences")
-    return f"{text}, {differences or 'no'} differences"
+    return f"{text}, {note['differences'] or 'no'} differences"
 
 
 def _note(note: dict[str, Any] | None, now: str) -> str:
-    """When something was done that left a note: of any version, and perhaps half written."""
-    try:
-        return ago((note or {}).get("at"), now)
-    except (TypeError, ValueError, AttributeError):
-        return "never"
+    """When something was done that left a note."""
+    return ago(note["at"] if note is not None else None, now)
 
 
 def feeds(found: list[dict[str, Any]]) -> Table:

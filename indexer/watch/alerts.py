@@ -87,6 +87,13 @@ KINDS = {
             " (df -h); systemctl restart piw-indexer loses nothing",
         ),
         Kind(
+            "note-unreadable",
+            WARNING,
+            "What the daemon, a check or a backup left for `status` is damaged; it is passed over.",
+            "see who wrote it (ls -l); the daemon writes its own again every second, `piw-indexer"
+            " check` and `piw-indexer backup` write theirs when they are run next",
+        ),
+        Kind(
             "reload-refused",
             WARNING,
             "A changed configuration has a mistake: the daemon goes on with the one before.",

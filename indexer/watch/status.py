@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..base import database, directories, disk, lock, notes, sqlite_bug, times
-from ..base.directories import JOURNAL, LIVE
+from ..base import database, directories, disk, lock, notes, printable, sqlite_bug, times
+from ..base.directories import BACKUP, CHECK, JOURNAL, LIVE
 from ..base.errors import NewerDatabaseError, PeerError, StateError
 from ..base.names import FILE_FEED
 from ..index import pending, queries
 from ..journal.reader import JournalReader
+from . import notes as shapes
 from .alerts import Alert, alert, explained, is_well, sentences
 
 STALE = 10.0
@@ -29,7 +30,8 @@ LITTLE = 2**30
 
 COUNTED = ("packages", "versions", "builds", "files", "download_counts")
 
-_DAEMON = "piw-indexer run (pid "
+_OURS = "piw-indexer "
+_DAEMON = f"{_OURS}run (pid "
 
 
 def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[str, Any]:
@@ -48,9 +50,8 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
     """
     directories.refuse_missing(directory, JOURNAL)
     held_by = lock.holder(directory)
-    live = _live(directory, held_by)
-    if live is not None:
-        live["age_seconds"] = round((now - times.parse_rfc3339(live["at"])) / times.SECOND, 1)
+    noted = _Noted(directory)
+    live = noted.live(held_by, now)
     reader = JournalReader(directory / JOURNAL)
     try:
         serial = reader.last_serial()
@@ -64,7 +65,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
         "at": times.to_rfc3339(now),
         "well": False,
         "alerts": [],
-        "state_dir": str(directory),
+        "state_dir": printable.utf8(str(directory)),
         "held_by": held_by,
         "serial": serial,
         "applied_serial": 0,
@@ -83,8 +84,8 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
         "journal_bytes_a_month": months[-2]["bytes"] if len(months) > 1 else None,
         "sqlite_version": sqlite3.sqlite_version,
         "sqlite_wal_reset_bug": sqlite_bug.has_wal_reset_bug(sqlite3.sqlite_version_info),
-        "last_check": notes.read(directory / notes.CHECK),
-        "last_backup": notes.read(directory / notes.BACKUP),
+        "last_check": noted.read(CHECK, shapes.CHECK),
+        "last_backup": noted.read(BACKUP, shapes.BACKUP),
         "daemon": live,
         "farm": live.pop("farm", None) if live is not None else None,
     }
@@ -96,12 +97,13 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
         disk.sizes(Path(status["output_path"])) if status["output_path"] else (None, None)
     )
     status["to_apply"] = max(0, serial - status["applied_serial"])
-    status["to_accept"] = sum(feed["lag"] or 0 for feed in status["feeds"])
-    status["lag"] = status["to_apply"] + status["to_accept"]  # messages
+    # Publishers say how far they are, and JSON has no larger numbers.
+    status["to_accept"] = min(sum(feed["lag"] or 0 for feed in status["feeds"]), notes.MAX_COUNT)
+    status["lag"] = min(status["to_apply"] + status["to_accept"], notes.MAX_COUNT)  # messages
     status["lag_seconds"] = max(
         (feed["lag_seconds"] or 0.0 for feed in status["feeds"]), default=0.0
     )
-    alerts = _alerts(status)
+    alerts = _alerts(status, noted.unreadable)
     status["alerts"] = [one.as_data() for one in alerts]
     status["well"] = is_well(alerts)
     status["problems"] = sentences(alerts)
@@ -130,7 +132,10 @@ def live_farm(directory: Path, now: times.Time) -> dict[str, Any]:
     """
     directories.refuse_missing(directory, JOURNAL)
     operation = f"show the farm of {directory}"
-    live = _live(directory, lock.holder(directory))
+    noted = _Noted(directory)
+    live = noted.live(lock.holder(directory), now)
+    for one in noted.unreadable.values():
+        raise PeerError(operation, one.what, one.remedy)
     if live is None:
         raise PeerError(operation, "no daemon runs there", "start it, with --status-queue")
     if "farm" not in live:
@@ -139,10 +144,9 @@ def live_farm(directory: Path, now: times.Time) -> dict[str, Any]:
             "its daemon follows no master",
             "give it --status-queue, the address of piw-master's status queue",
         )
-    live["age_seconds"] = round((now - times.parse_rfc3339(live["at"])) / times.SECOND, 1)
     farm: dict[str, Any] = live["farm"]
     alerts = sentences(_daemon_alerts(live))
-    return {**farm, "status_feed": live["status_feed"], "problems": alerts}
+    return {**farm, "status_feed": live.get("status_feed"), "problems": alerts}
 
 
 def _index(path: Path, counting: bool) -> dict[str, Any]:
@@ -175,11 +179,37 @@ def _counts(connection: sqlite3.Connection) -> dict[str, Any]:
     }
 
 
-def _live(directory: Path, held_by: str) -> dict[str, Any] | None:
-    """What the daemon that holds the directory says of itself; None if there is none."""
-    live = notes.read(directory / LIVE)
-    # One that was killed leaves its last words behind.
-    return live if live and f"(pid {live.get('pid')})" in held_by else None
+class _Noted:
+    """The notes of a state directory; one that cannot be read is as if it were not there.
+
+    Attributes:
+        unreadable: what is to be said of those, by name.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.unreadable: dict[str, Alert] = {}
+
+    def read(self, name: str, shape: notes.Shape) -> dict[str, Any] | None:
+        """What a note says; None if there is none."""
+        try:
+            found: dict[str, Any] | None = notes.read(self._directory / name, shape)
+        except notes.NoteError as error:
+            what = f"the note {name} in the state directory cannot be read: {error}"
+            self.unreadable[name] = alert("note-unreadable", what)
+            return None
+        return found
+
+    def live(self, held_by: str, now: times.Time) -> dict[str, Any] | None:
+        """What the daemon that holds the directory says of itself; None if there is none."""
+        if not held_by or (held_by.startswith(_OURS) and not held_by.startswith(_DAEMON)):
+            return None
+        live = self.read(LIVE, shapes.DAEMON)
+        # One that was killed leaves its last words behind.
+        if live is None or f"(pid {live['pid']})" not in held_by:
+            return None
+        live["age_seconds"] = round((now - times.parse_rfc3339(live["at"])) / times.SECOND, 1)
+        return live
 
 
 def _feeds(
@@ -211,16 +241,18 @@ def _feeds(
             "epoch": known["epoch"],
             "published": known["published"],
             "lag": max(0, known["published"] - found["serial"]),
-            "lag_seconds": known.get("lag_seconds"),
+            "lag_seconds": known["lag_seconds"],
             "filling": known["filling"],
             "silent_seconds": round((now - heard) / times.SECOND, 1),
         }
     return list(newest.values())
 
 
-def _alerts(status: dict[str, Any]) -> list[Alert]:
+def _alerts(status: dict[str, Any], unreadable_notes: dict[str, Alert]) -> list[Alert]:
     """What is not well, the worst first; empty if all is well."""
-    found = [*_holder_alerts(status), *_disk_alerts(status)]
+    found = [*unreadable_notes.values(), *_disk_alerts(status)]
+    if LIVE not in unreadable_notes:
+        found += _holder_alerts(status)
     if status["daemon"] is not None:
         found += _daemon_alerts(status["daemon"])
     for feed in status["feeds"]:
@@ -229,11 +261,11 @@ def _alerts(status: dict[str, Any]) -> list[Alert]:
     if status["quarantined"]:
         found.append(alert("quarantine", f"{status['quarantined']} messages are in the quarantine"))
     checked = status["last_check"]
-    if checked is not None and checked.get("finished") and checked.get("differences"):
+    if checked is not None and checked["finished"] and checked["differences"]:
         found.append(
             alert(
                 "check-differences",
-                f"the check of {checked.get('at')} found {checked['differences']} differences",
+                f"the check of {checked['at']} found {checked['differences']} differences",
             )
         )
     if status["sqlite_wal_reset_bug"]:
@@ -292,7 +324,7 @@ def _disk_alerts(status: dict[str, Any]) -> list[Alert]:
 
 def _daemon_alerts(live: dict[str, Any]) -> list[Alert]:
     """What the daemon says is wrong."""
-    found = [explained(one["id"], one["text"]) for one in live.get("troubles", ())]
+    found = [explained(one["id"], one["text"]) for one in live["troubles"]]
     age = live["age_seconds"]
     if age > STALE:
         found.append(
@@ -309,7 +341,7 @@ def _daemon_alerts(live: dict[str, Any]) -> list[Alert]:
     if running > STALE * times.SECOND:
         heard = {feed["changes_queue"] for feed in live["feeds"]}
         told = {"feed-refused", "feed-name-taken", "peer-not-believed"}
-        refused = any(one["id"] in told for one in live.get("troubles", ()))
+        refused = any(one["id"] in told for one in live["troubles"])
         found += [
             alert("feed-never-heard", f"nobody has been heard at {changes} yet")
             for changes, _ in live["queues"]

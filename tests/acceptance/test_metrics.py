@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import socket
@@ -16,6 +17,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.cli import piw_indexer
+from indexer.messages.entries import Accepted
+from indexer.messages.types import Position
+from indexer.state.state import State
 from indexer.watch.alerts import KINDS
 from indexer.watch.prometheus import METRICS
 
@@ -195,11 +199,43 @@ def test_requests_that_come_slowly(served: int) -> None:
             assert b"piw_indexer_up" in read_all(connection)
 
 
-def test_reader_that_does_not_read(served: int) -> None:
-    with ExitStack() as stack:
-        for _ in range(40):
-            stack.enter_context(connected(served, REQUEST % (b"GET", b"/metrics") * 50))
-        assert scrape(served)
+def threads(server: Process) -> int:
+    """How many a process has at present."""
+    return len(os.listdir(f"/proc/{server.pid}/task"))
+
+
+def test_reader_that_does_not_read(site: Site) -> None:
+    """What it does not take is more than the kernel holds: a thread waits for it, for a while."""
+    state = State(site.state_dir, "test", lambda: samples.NOW)
+    message = samples.decoded(samples.new_package("numpy"))
+    feeds = [f"{number:06}" + "🥧" * 94 for number in range(2500)]  # 6 MB, all in all
+    state.take([Accepted(Position(feed, 1, 1), message) for feed in feeds])
+    state.close()
+    [port] = free_ports(1)
+    with (
+        Process(site.home, "metrics", *site.state, "--listen", port) as server,
+        ExitStack() as all_,
+    ):
+        eventually(lambda: b"200 OK" in head(port), lambda: server.output)
+        eventually(lambda: threads(server) == 2)
+        for _ in range(3):
+            deaf = all_.enter_context(socket.socket())
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            deaf.connect(("127.0.0.1", port))
+            deaf.sendall(REQUEST % (b"GET", b"/metrics"))
+            assert deaf.recv(1) == b"H", "the answer has begun"
+        assert scrape(port)
+        eventually(lambda: threads(server) == 2, lambda: threads(server))
+        server.terminate()
+        assert server.output == ""
+
+
+def head(port: int) -> bytes:
+    try:
+        with connected(port, REQUEST % (b"HEAD", b"/metrics")) as connection:
+            return read_all(connection)
+    except ConnectionRefusedError:
+        return b""
 
 
 def test_two_hundred_connections(served: int) -> None:

@@ -285,3 +285,37 @@ def test_names_of_files_and_strays(site: Site, tmp_path: Path) -> None:
     said = (done.stdout + done.stderr).decode()
     assert_harmless(said)
     assert said.replace("\n", "").isprintable()
+
+
+BYTES = os.fsdecode(b"\xff")
+"""In the name of a file or directory; it is not text."""
+
+DOCUMENT = json.dumps({"package": "numpy", "summary": "", "releases": {}})
+
+
+def test_a_site_with_names_that_are_no_text(tmp_path: Path, site: Site) -> None:
+    """One file that somebody made there ended the import, however often it was tried."""
+    project = tmp_path / "there" / "project"
+    for name, content in (("numpy", DOCUMENT), (BYTES, "nonsense")):
+        (project / name / "json").mkdir(parents=True)
+        (project / name / "json" / "index.json").write_text(content)
+    (project / f"Num{BYTES}").symlink_to("numpy")
+    site.piw("import-site", project.parent)
+    assert site.piw("show", "numpy").stdout
+    assert r"\udcff/json/index.json" in site.piw("quarantine").stdout
+    json.loads(site.piw("status", "--json").stdout)
+
+
+def test_directories_whose_names_are_no_text(tmp_path: Path) -> None:
+    site = Site(tmp_path / BYTES)
+    site.home.mkdir()
+    site.take(samples.new_package("numpy"))
+    file = site.home / f"{BYTES}.jsonl"
+    file.write_text("nonsense\n")
+    site.piw("ingest", file, status=None)
+    for command, *arguments in (("status",), ("explain", "numpy"), ("check",)):
+        for options in ([], ["--json"]):
+            done = site.piw(command, *arguments, *options)
+            assert not options or isinstance(json.loads(done.stdout), dict)
+    site.piw("checkpoint")
+    site.piw("backup", site.home / "backup")

@@ -121,6 +121,22 @@ def test_daemon_that_is_not_allowed_says_so_until_it_is(tcp: Feed, site: Site, k
         daemon.terminate()
 
 
+def test_list_of_keys_is_read_when_a_signal_says_so(tcp: Feed, site: Site, keys: Keys) -> None:
+    """Nobody connects: nothing else would have it read."""
+    keys("master")
+    allowed = site.home / "allowed"
+    allowed.write_text((site.home / "master.pub").read_text())
+    options = ["--curve-key", "master.key", "--allowed-keys", allowed]
+    with site.publisher(tcp, case_named("equal-versions").messages, *options) as publisher:
+        eventually(lambda: "messages sent" in publisher.output, lambda: publisher.output)
+        for nonsense in ("one", "two"):
+            allowed.write_text(f"nonsense {nonsense}\n" * 2)
+            before = publisher.output.count("is not a public key")
+            publisher.signal(signal.SIGHUP)
+            eventually(lambda: publisher.output.count("is not a public key") > before)  # noqa: B023
+        publisher.terminate()
+
+
 def test_keys_of_several_publishers(tcp: Feed, site: Site, keys: Keys) -> None:
     one, two = case_named("equal-versions"), case_named("farm")
     changes, replay = (f"tcp://127.0.0.1:{port}" for port in free_ports(2))

@@ -246,9 +246,12 @@ def test_quarantine_and_notes(site: Site, tmp_path: Path) -> None:
     assert "3 differences" in site.piw("status").stdout
     for nonsense in ("{", "[" * 200_000, "5"):
         (site.state_dir / "check.json").write_text(nonsense)
-        assert valid(site)["last_check"] is None
+        status = valid(site)
+        assert status["last_check"] is None
+        assert ids(status) == {"daemon-not-running", "quarantine", "note-unreadable"}
     os.truncate(site.state_dir / "check.json", 2**40)  # a terabyte, and no block on the disk
     assert valid(site)["last_check"] is None
+    assert "check.json in the state directory cannot be read" in site.piw("status").stdout
 
 
 @pytest.mark.parametrize("nonsense", ["{", "[" * 200_000, "[]", "{}"])
@@ -257,7 +260,10 @@ def test_what_no_daemon_says_of_itself(nonsense: str, site: Site) -> None:
     held = lock.Lock(site.state_dir, "run")
     try:
         (site.state_dir / LIVE).write_text(nonsense)
-        assert ids(valid(site)) == {"daemon-starting"}
+        assert ids(valid(site)) == {"note-unreadable"}
+        assert "daemon.json in the state directory cannot be read" in monitored(site, 1)
+        told = site.piw("farm", status=4).stderr
+        assert "daemon.json in the state directory cannot be read" in told
     finally:
         held.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,69 @@ def test_there_are_so_many_subscriptions(
         one = context.socket(zmq.XSUB)
         one.connect(ipc.changes)
         one.send(b"\1" + bytes([number]))
-    serve(publisher, lambda: "there are 5 subscriptions already" in caplog.text)
+    serve(publisher, lambda: "there are 5 subscriptions, and it has most of them" in caplog.text)
     publisher.publish([large(1, 10)])
     eventually(lambda: bool(friend.poll(10)))
+
+
+def spoken(feed: Feed, *messages: bytes) -> socket.socket:
+    """A subscriber that says what no library would: ZeroMQ's leave out what changes nothing.
+
+    Source: https://rfc.zeromq.org/spec/23/
+    """
+    made = socket.socket(socket.AF_UNIX)
+    made.connect(feed.changes.removeprefix("ipc://"))
+    greeting = b"\xff" + bytes(8) + b"\x7f\3\0NULL" + bytes(48)
+    ready = b"\5READY\x0bSocket-Type" + (3).to_bytes(4, "big") + b"SUB"
+    made.sendall(greeting)
+    made.sendall(bytes([4, len(ready)]) + ready)
+    heard = b""
+    while b"XPUB" not in heard:
+        heard += made.recv(1000)
+    made.sendall(b"".join(bytes([0, len(one)]) + one for one in messages))
+    return made
+
+
+def test_subscriptions_that_are_said_twice_are_one(publisher: FeedPublisher, ipc: Feed) -> None:
+    """Once whoever did so and left kept all others out for good, by what nobody counted back."""
+    for _ in range(2):
+        with spoken(ipc, *[b"\1same"] * 50):
+            serve(publisher, lambda: publisher.subscribers > 0)
+            for _ in range(20):
+                publisher.serve(0.001)
+            assert publisher.subscribers == 1
+        serve(publisher, lambda: publisher.subscribers <= 0)
+        assert publisher.subscribers == 0
+
+
+def test_subscriptions_that_nobody_had_are_not_ended(publisher: FeedPublisher, ipc: Feed) -> None:
+    """Once there was no bound on all subscriptions after that."""
+    with spoken(ipc, *[b"\0never"] * 50, b"\1one", b"\1two"):
+        serve(publisher, lambda: publisher.subscribers == 2)
+    serve(publisher, lambda: publisher.subscribers == 0)
+
+
+def test_who_closes_one_half_has_left(publisher: FeedPublisher, ipc: Feed) -> None:
+    with spoken(ipc, b"\1") as one:
+        serve(publisher, lambda: publisher.subscribers == 1)
+        one.shutdown(socket.SHUT_WR)
+        serve(publisher, lambda: publisher.subscribers == 0)
+
+
+def test_an_address_in_a_request_is_short(
+    publisher: FeedPublisher, context: Peers, ipc: Feed
+) -> None:
+    """It is repeated with each message of an answer: a megabyte of it became a gigabyte."""
+    publisher.publish([large(1, 10)])
+    one = context.socket(zmq.DEALER)
+    one.connect(ipc.replay)
+    request = encode.replay_request(publisher.epoch, 0, 1000)
+    for parts in (2, 300):
+        one.send_multipart([*[b"x" * 1000] * parts, request])
+    one.send(request)
+    serve(publisher, lambda: bool(one.poll(0)))
+    answered = [one.recv_multipart() for _ in range(2)]
+    assert [len(frames) for frames in answered] == [1, 1]
 
 
 def test_who_does_not_read_answers_gets_no_more(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexer.base import database, filesystem, lock, notes
+from indexer.base.directories import CHECK
 from indexer.base.errors import ForeignFileError, StateError
 from indexer.base.lock import Lock
 from indexer.check.resume import RESUME, Run
@@ -185,7 +186,7 @@ def test_only_a_socket_of_ours_is_opened_to_others(
 def test_nothing_of_a_state_is_open_to_others(tmp_path: Path, umask: int) -> None:
     state = State(tmp_path / "state", "test", lambda: 0)
     state.journal.begin()
-    notes.leave(tmp_path / "state" / notes.CHECK, {})
+    notes.leave(tmp_path / "state" / CHECK, {})
     LiveFile(tmp_path / "state").write({})
     Run(tmp_path / "state", [], False).close()
     Marks(tmp_path / "state").close()
@@ -198,7 +199,7 @@ def test_nothing_of_a_state_is_open_to_others(tmp_path: Path, umask: int) -> Non
         *locks,
         queries.FILE,
         f"{queries.FILE}-wal",
-        notes.CHECK,
+        CHECK,
     }
     for path in files:
         if path.exists():

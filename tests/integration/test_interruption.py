@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 
 import pytest
@@ -49,6 +50,31 @@ def test_one_that_cannot_begin_leaves_nothing_behind() -> None:
         pytest.fail("nobody can catch signal 9")
     assert signal.getsignal(signal.SIGTERM) == before
     assert os.listdir("/proc/self/fd") == descriptors
+
+
+def test_what_is_asked_for_meanwhile_ends_nothing() -> None:
+    with Interruption(signal.SIGTERM, meanwhile=[signal.SIGHUP]) as interruption:
+        assert not interruption.asked(signal.SIGHUP)
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not interruption.wait(60.0), "it does not wait, and nothing can be read"
+        interruption.obey()
+        assert interruption.asked(signal.SIGHUP)
+        assert not interruption.asked(signal.SIGHUP), "once for all that came"
+        assert not can_be_read(interruption.bell), "or nobody would wait any more"
+
+
+def test_a_wish_is_not_lost_over_what_was_asked_for() -> None:
+    with Interruption(signal.SIGTERM, meanwhile=[signal.SIGHUP]) as interruption:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.asked(signal.SIGHUP)
+        assert interruption.wished == signal.SIGTERM
+        assert can_be_read(interruption.bell)
+
+
+def can_be_read(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
 
 
 def test_what_is_typed_ends_the_wait() -> None:

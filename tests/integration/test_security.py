@@ -377,6 +377,15 @@ def test_pair_in_its_files(tmp_path: Path) -> None:
     assert OURS.private.decode() not in public.read_text()
 
 
+def test_list_of_keys_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Who stands beyond the first MiB was not let in, and nobody said why."""
+    file = tmp_path / "allowed"
+    line = f"{OURS.public.decode()} {'x' * 58}\n"
+    file.write_text(line * (2**20 // len(line)) + "# " + "x" * 100)
+    with pytest.raises(UsageError, match="has more than 1 MiB"):
+        keys.read_list(file)
+
+
 @pytest.mark.parametrize("exists", ["master.key", "master.pub"])
 def test_pair_is_never_overwritten(exists: str, tmp_path: Path) -> None:
     (tmp_path / exists).write_text("precious")

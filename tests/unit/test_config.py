@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -113,8 +114,26 @@ def test_errors_say_file_field_value_and_reason(text: str, says: list[str], file
 
 
 def test_file_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Is a directory"):
+    with pytest.raises(UsageError, match="it is not a regular file"):
         options.read_file(tmp_path)
+
+
+def test_file_that_is_too_large(file: Path) -> None:
+    file.write_text("[indexer]\nsettle = 3\n")
+    os.truncate(file, 2**40)  # a terabyte, and no block on the disk
+    with pytest.raises(UsageError, match=r"plain-conf: it has more than 1 MiB"):
+        options.read_file(file.rename(file.with_name("plain-conf")))
+
+
+def test_a_link_leads_to_a_file_and_to_nothing_else(file: Path) -> None:
+    there = file.with_name("there")
+    there.write_text("[indexer]\nsettle = 3\n")
+    file.symlink_to(there)
+    assert options.read_file(file) == {"settle": 3.0}
+    there.unlink()
+    os.mkfifo(there)  # nobody writes to it: whoever waits for that waits for ever
+    with pytest.raises(UsageError, match="it is not a regular file"):
+        options.read_file(file)
 
 
 def test_one_file_with_a_master(file: Path) -> None:

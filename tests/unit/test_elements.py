@@ -11,11 +11,13 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from voluptuous import Invalid
 
 from indexer.base.errors import DecodeError
 from indexer.messages import decode, elements
 from indexer.messages.types import Position
 from indexer.piwheels import cbor
+from indexer.schema import messages as schema
 
 pytestmark = pytest.mark.unit
 
@@ -123,3 +125,29 @@ def test_what_no_frame_holds_is_refused_by_its_number() -> None:
         decode.published(payload, 0)
     with pytest.raises(DecodeError, match="more than 10 values"):
         cbor.loads(cbor2.dumps(["LOGDOWNLOAD", [0] * 70_000]), most_elements=10)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        cbor2.dumps(["STATS", 2**40_000]),
+        cbor2.dumps(["STATS", [2**40_000]]),
+        b"\x82\x65STATS\xd8\x23\x61(",  # a regular expression
+        b"\x82\x65STATS\xd8\x1c\x81\xd8\x1d\x00",  # a list that holds itself
+        b"\x82\x65STATS\xc4\x82\x1b\x7f\xff\xff\xff\xff\xff\xff\xff\x01",
+    ],
+)
+def test_tags_that_piwheels_does_not_have(hostile: bytes) -> None:
+    """With cbor2 5 the error about such a number was an error of its own, and ended the daemon."""
+    with pytest.raises(ValueError, match="piwheels has no tag"):
+        elements.count_cbor(hostile, tags={0, 258, 2001, 2002})
+    with pytest.raises(DecodeError, match="piwheels has no tag"):
+        cbor.loads(hostile)
+
+
+def test_numbers_that_python_does_not_write_are_shown_by_their_size() -> None:
+    huge = -(10**5000)
+    assert schema.shown(huge) == "a number of 16610 bits"
+    with pytest.raises(Invalid, match="a number of 16610 bits is not between"):
+        schema.integer(huge)
+    assert schema.shown(2**64 - 1) == "18446744073709551615"

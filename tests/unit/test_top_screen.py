@@ -20,7 +20,7 @@ __all__ = ["watched"]  # a fixture
 def screen(width: int = 100, height: int = 40, **more: Any) -> str:
     live = daemon(recently_published=["numpy", "scipy"])
     state = found(**{"daemon": live, **more})
-    shown = {**state, "alerts": [one.as_data() for one in status._alerts(state)]}
+    shown = {**state, "alerts": [one.as_data() for one in status._alerts(state, {})]}
     return printed(top.frame(shown, [1.0, 5.0, 2.0], width, height), width)
 
 

@@ -251,6 +251,14 @@ def _take_counters(state: State, asker: Asker) -> int:
     return counted
 
 
+_RECORD = {
+    "began": notes.count,
+    "broken": [notes.text],
+    "after": notes.text,
+    "packages_done": notes.boolean,
+}
+
+
 class Record:
     """How far a backfill got; if it is lost, packages are asked for again.
 
@@ -265,15 +273,14 @@ class Record:
         self.after = ""
         self.packages_done = False
         try:
-            found = notes.read(path) or {}
-            if not 0 <= now - found["began"] < OLDEST:
-                return
-            self._began = int(found["began"])
-            self.broken = [str(feed) for feed in found["broken"]]
-            self.after = str(found["after"])
-            self.packages_done = bool(found["packages_done"])
-        except (ValueError, KeyError, TypeError, OverflowError):
-            pass
+            found = notes.read(path, _RECORD)
+        except notes.NoteError:
+            return
+        if found is not None and 0 <= now - found["began"] < OLDEST:
+            self._began = found["began"]
+            self.broken = found["broken"]
+            self.after = found["after"]
+            self.packages_done = found["packages_done"]
 
     def reached(self, package: str, *, packages_done: bool = False) -> None:
         self.after, self.packages_done = package, packages_done

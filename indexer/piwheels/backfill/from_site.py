@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from voluptuous import Invalid
 
-from ...base import times
+from ...base import printable, times
 from ...base.errors import DecodeError, UsageError
 from ...messages.types import Message
 from ...schema import piwheels as schema
@@ -88,7 +88,8 @@ def aliases(site: Path) -> dict[str, list[str]]:
     """The other spellings of packages' names: what links to them."""
     found: dict[str, list[str]] = {}
     for path in sorted((site / "project").iterdir()):
-        if path.is_symlink():
+        # No spelling of a name has bytes that are not text.
+        if path.is_symlink() and path.name == printable.utf8(path.name):
             found.setdefault(path.readlink().name, []).append(path.name)
     return found
 

@@ -18,6 +18,7 @@ from ...base.errors import DecodeError, PeerError
 from ...feed.line import Line
 from ...feed.security import LOCAL_CONNECTING, Connecting
 from ...messages import elements
+from ...schema.messages import shown
 from ...schema.piwheels import NO_DATA
 from .. import cbor
 
@@ -183,7 +184,8 @@ class Oracle:
         if outcome == "OK":
             return Answer(name, None if data is NO_DATA else data, "", frame)
         if outcome == "ERROR":
-            return Answer(name, None, str(data).partition("\n")[0] or "an error", frame)
+            said = data if type(data) is str else shown(data)
+            return Answer(name, None, said.partition("\n")[0] or "an error", frame)
         raise DecodeError("", f"an answer is OK or ERROR, this is {outcome[:20]!r}")
 
     def _forget(self) -> None:
