@@ -490,6 +490,9 @@ def test_pip_installs_a_checkout(root: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--python", str(venv), "install", "--no-deps", "--quiet"]
     subprocess.run([*pip, str(checkout)], check=True)
 
+    for path in (REPOSITORY / "schema").glob("*.sql"):
+        assert (libraries / "indexer" / "schema" / path.name).read_bytes() == path.read_bytes()
+
     def installed(*arguments: str) -> str:
         done = subprocess.run(
             [venv / "bin" / "piw-indexer", "install", "--root", root, *arguments],
