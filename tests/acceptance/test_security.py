@@ -131,9 +131,9 @@ def test_list_of_keys_is_read_when_a_signal_says_so(tcp: Feed, site: Site, keys:
         eventually(lambda: "messages sent" in publisher.output, lambda: publisher.output)
         for nonsense in ("one", "two"):
             allowed.write_text(f"nonsense {nonsense}\n" * 2)
-            before = publisher.output.count("is no public key")
+            before = publisher.output.count("is not a public key")
             publisher.signal(signal.SIGHUP)
-            eventually(lambda: publisher.output.count("is no public key") > before)  # noqa: B023
+            eventually(lambda: publisher.output.count("is not a public key") > before)  # noqa: B023
         publisher.terminate()
 
 
