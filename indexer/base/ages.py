@@ -5,7 +5,7 @@ Pure: whoever asks brings the time.
 
 from __future__ import annotations
 
-_MOST = 600
+_MAX_SEEN = 600
 
 
 class Waiting:
@@ -24,7 +24,7 @@ class Waiting:
             self._seen.clear()
         if not self._seen or number > self._seen[-1][0]:
             self._seen.append((number, now))
-        if len(self._seen) > _MOST:
+        if len(self._seen) > _MAX_SEEN:
             # What waits for days need not be known by the second.
             self._seen = self._seen[::2] + self._seen[-1:]
 

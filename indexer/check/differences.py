@@ -19,7 +19,7 @@ from ..base import filesystem, printable, times
 _FIELDS = 3
 """Fields of one document that are named."""
 
-_LONGEST = 60
+_MAX_SHOWN = 60
 """Characters of a value."""
 
 WRONG_INDEX = "the index is wrong: the journal says otherwise"
@@ -51,7 +51,7 @@ class Difference(NamedTuple):
 def value(found: object) -> str:
     """A value, no longer than a line can hold."""
     text = json.dumps(found, ensure_ascii=False, default=str)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 _SUBJECTS = {

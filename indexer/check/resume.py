@@ -17,11 +17,11 @@ from ..base.errors import StateError
 from .differences import Difference
 
 RESUME = "check.resume"
-_OLDEST = times.DAY
-_MOST = 10_000
+_MAX_AGE = times.DAY
+_MAX_DIFFERENCES = 10_000
 """Differences that are remembered; with more, it does not remember where it was."""
 
-_EVERY = 1.0
+_SAVE_INTERVAL = 1.0
 """Seconds."""
 
 
@@ -95,7 +95,7 @@ class Run:
             found = notes.loads(os.pread(self._descriptor, notes.MAX_NOTE, 0), _SHAPE)
         except (OSError, notes.NoteError):
             return  # it was killed while it wrote this, or is the first
-        if found["key"] != self._key or not 0 <= clock.now() - found["started"] < _OLDEST:
+        if found["key"] != self._key or not 0 <= clock.now() - found["started"] < _MAX_AGE:
             return
         self.months = found["months"]
         self.scratch = found["scratch"]
@@ -107,9 +107,9 @@ class Run:
 
     def save(self, *, now: bool = False) -> None:
         """Remember where it is; not more often than once a second, unless `now`."""
-        if self._descriptor < 0 or len(self.found) > _MOST:
+        if self._descriptor < 0 or len(self.found) > _MAX_DIFFERENCES:
             return
-        if not now and clock.monotonic() - self._saved < _EVERY:
+        if not now and clock.monotonic() - self._saved < _SAVE_INTERVAL:
             return
         self._saved = clock.monotonic()
         content = json.dumps(

@@ -28,7 +28,7 @@ OF_THE_BUILD = frozenset({"build_id", "log_url", "status"})
 """What follows from which build it is. Of several that are as good a master tells any one, and it
 compares ABIs as text: if the index has that build, it knows better what came of it."""
 
-_MOST = 200
+_MAX_SERIALS = 200
 
 
 class Comparer:
@@ -47,7 +47,7 @@ class Comparer:
     def _scratch(self) -> sqlite3.Connection:
         """An index with the same ABIs and hardly anything else; made anew now and then."""
         abis = set_abis(self._connection)
-        if self._memory is None or self._abis != abis or self._serial > _MOST:
+        if self._memory is None or self._abis != abis or self._serial > _MAX_SERIALS:
             self.close()
             self._memory = queries.open_in_memory()
             self._abis = abis
