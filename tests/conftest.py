@@ -15,9 +15,12 @@ from . import tally
 from .postgres import Server, server
 from .support import Feed, Site, ipc_feed, tcp_feed
 
+# A shell starts what is in the background without Ctrl-C, and nohup without hang-ups: all that a
+# test starts would ignore them, too.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # As a shell starts what is in the background: all that a test starts would ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
