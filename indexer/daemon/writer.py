@@ -168,10 +168,7 @@ class WriterHandle:
                 `passing`, the reports are kept for the next call.
         """
         self.listen()
-        while self._reports:
-            self._act_on(self._reports[0])
-            self._reports.popleft()
-            self._woken_at = clock.monotonic()
+        self._act()
         woken = clock.monotonic() - self._woken_at if self._woken else 0.0
         if max(woken, self.silence) > STUCK_TIMEOUT:
             raise StateError(
@@ -179,6 +176,12 @@ class WriterHandle:
                 f"the writer process has said nothing for {STUCK_TIMEOUT:g} s",
                 "look at the file system of --output-path; the service starts again by itself",
             )
+
+    def _act(self) -> None:
+        while self._reports:
+            self._act_on(self._reports[0])
+            self._reports.popleft()
+            self._woken_at = clock.monotonic()
 
     def listen(self) -> None:
         """Take the writer's reports, and keep them for `handle`.
@@ -242,14 +245,18 @@ class WriterHandle:
     def stop(self) -> None:
         """Let it publish what is waiting, for `FLUSH_TIMEOUT` seconds at most, and end it."""
         try:
-            self._pipe.send(("stop",))
-            until = clock.monotonic() + FLUSH_TIMEOUT
-            while self._process.is_alive() and clock.monotonic() < until:
-                if self._pipe.poll(0.1):
-                    self.handle()
-            self.handle()
+            try:
+                self._pipe.send(("stop",))
+                until = clock.monotonic() + FLUSH_TIMEOUT
+                while self._process.is_alive() and clock.monotonic() < until:
+                    if self._pipe.poll(0.1):
+                        self.handle()
+                self.handle()
+            except (OSError, StateError):
+                pass  # it has ended, which is what was wanted
+            self._act()  # its end may be heard together with its last reports
         except (OSError, StateError):
-            pass  # it has ended, which is what was wanted; marks that are left cost a rewrite
+            pass  # marks that are left cost a rewrite
         finally:
             self._process.kill()  # it has had its time, and may be killed at any instant
             self._process.join(5)

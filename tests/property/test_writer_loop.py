@@ -18,6 +18,7 @@ from indexer.daemon import writer as writer_process
 from indexer.daemon.writer import Options, WriterHandle
 from indexer.documents import writer
 
+from ..support import DEADLINE
 from . import strategies as s
 from .model import SITE
 from .profiles import examples
@@ -81,6 +82,8 @@ def test_a_writer_with_little_room(
         mock.patch.object(writer_process, "MAX_WAITING", room),
         mock.patch.object(writer_process, "get_context", return_value=Context),
         mock.patch.object(writer, "CHUNK", chunk),
+        # A stop publishes what it can within this time, and this is about all that waits.
+        mock.patch.object(writer_process, "FLUSH_TIMEOUT", DEADLINE),
     ):
         options = Options(here.state.index_path, here.output, SITE, settle, 60.0, 0.0)
         handle = WriterHandle(options, here.state.connection)
