@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ..base import database, times
 from ..base.errors import JournalError
 from ..base.names import FILE_FEED
+from ..journal import quarantine
 from ..journal.reader import JournalReader, restore_hint, wrap_errors
 from ..messages import encode
 from ..messages import types as messages
@@ -121,7 +122,7 @@ def refused(directory: Path, package: str) -> Iterator[Event]:
         # One after the other: together they may be many megabytes.
         found = [
             one._replace(raw=b"")
-            for one in reader.each_quarantined()
+            for one in quarantine.entries(reader)
             if one.retried is None and name.search(one.raw)
         ]
     finally:

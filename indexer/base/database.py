@@ -396,7 +396,7 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
             connection.execute("ROLLBACK")
 
 
-def fold(connection: sqlite3.Connection) -> None:
+def truncate_wal(connection: sqlite3.Connection) -> None:
     """Fold the write-ahead log of a database into its file, and cut it off.
 
     Raises:
@@ -418,7 +418,7 @@ def limit_wal(connection: sqlite3.Connection, short: bool) -> None:
         return
     connection.execute("PRAGMA busy_timeout = 0")
     try:
-        fold(connection)
+        truncate_wal(connection)
     except sqlite3.Error:
         pass  # it is tried again whenever it has grown
     finally:

@@ -1,4 +1,4 @@
-"""How much room a file system has, and what ails it where SQLite does not say."""
+"""How much space a file system has, and what ails it where SQLite does not say."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from . import filesystem
 
-LEAST = 1024 * 1024
-"""Bytes: with less room than that, the journal accepts nothing any more."""
+MIN_SPACE = 1024 * 1024
+"""Bytes: with less free than that, the journal accepts nothing any more."""
 
 _PROBE = ".piw-indexer.probe"
 _PROBE_BYTES = 64 * 1024
@@ -31,7 +31,7 @@ def remedy(number: int) -> str:
     return _REMEDIES.get(number, "")
 
 
-def room(path: Path) -> int | None:
+def free_bytes(path: Path) -> int | None:
     """Bytes that may still be written to the file system of a directory.
 
     Returns:

@@ -14,6 +14,7 @@ from ..base.privileges import as_owner
 from ..base.progress import bar
 from ..check import check
 from ..index import queries
+from ..journal import quarantine
 from ..journal.reader import JournalReader
 from ..state import checkpoint as checkpoints
 
@@ -66,7 +67,7 @@ def checkpoint(state_dir: Path) -> None:
         if months:
             printable.echo("These months may be archived now (move them away, the oldest first):")
         for path in months:
-            waiting = reader.waiting(path)
+            waiting = quarantine.waiting(reader, [path])
             note = f"  ({waiting} messages of the quarantine go with it)" if waiting else ""
             printable.echo(f"  {options.as_typed(path)}{note}")
             write_ahead = Path(f"{path}-wal")

@@ -14,7 +14,9 @@ from ..base.directories import JOURNAL, SPOOL, refuse_missing
 from ..base.errors import DecodeError, UsageError
 from ..base.privileges import as_owner
 from ..base.progress import console
-from ..journal.reader import JournalReader, Quarantined
+from ..journal import quarantine as entries
+from ..journal.quarantine import Quarantined
+from ..journal.reader import JournalReader
 from ..messages import decode
 from ..messages.types import Message
 from ..piwheels.queues import log_queue
@@ -45,8 +47,8 @@ def quarantine(
     refuse_missing(state_dir, journal)
     reader = JournalReader(state_dir / journal)
     # The bytes of all may be many megabytes: they are read one after the other, where needed.
-    found = list(reader.each_quarantined(raw=False))
-    let_go = reader.let_go()
+    found = list(entries.entries(reader, raw=False))
+    let_go = entries.let_go(reader)
     unknown = set(ids).difference(one.quarantine_id for one in found)
     if unknown:
         raise UsageError(
@@ -72,7 +74,7 @@ def quarantine(
     elif retry:
         _retry(state_dir, reader, waiting)
     elif as_json or ids:
-        for one in reader.each_quarantined():
+        for one in entries.entries(reader):
             if one.quarantine_id not in wanted:
                 continue
             if as_json:
@@ -139,7 +141,7 @@ def _retry(state_dir: Path, reader: JournalReader, waiting: list[int]) -> None:
     state = State(state_dir, "quarantine", clock.now)
     accepted = 0
     try:
-        for one in reader.each_quarantined():
+        for one in entries.entries(reader):
             if one.quarantine_id not in wanted:
                 continue
             try:

@@ -400,14 +400,14 @@ class Daemon:
         It need not be waited for any longer when somebody has made room.
         """
         until = clock.monotonic() + seconds
-        before = disk.room(self._options.state_dir)
+        before = disk.free_bytes(self._options.state_dir)
         while clock.monotonic() < until and not self._stop:
             clock.sleep(0.2)
             self._writer.listen()
             if clock.monotonic() - self._last_tick >= 1.0:
                 self._tick()
-            room = disk.room(self._options.state_dir)
-            if before is not None and room is not None and room >= before + disk.LEAST:
+            room = disk.free_bytes(self._options.state_dir)
+            if before is not None and room is not None and room >= before + disk.MIN_SPACE:
                 break
         return not self._stop
 

@@ -392,7 +392,7 @@ class FeedPublisher(Server):
         except BaseException:
             self.spool.close()
             raise
-        super().__init__(self.spool, feed, self._own, clock)
+        super().__init__(self.spool.reader, feed, self._own, clock)
 
     def publish(self, entries: Iterable[Entry]) -> list[Row]:
         """Spool messages, then send them.

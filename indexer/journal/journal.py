@@ -1,17 +1,17 @@
 """The journal: accepted messages in order, durable before anything acts on them.
 
 One SQLite file a UTC month, `synchronous=FULL`. Every (feed, epoch, serial) is accepted once;
-what is refused is kept beside it with its bytes and the reason. It does not know what a message
-means. A publisher's spool is a journal too.
+what is refused is kept in the quarantine. The journal does not know what a message means. A
+publisher's spool is a journal too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 
@@ -25,23 +25,20 @@ from ..base.errors import (
     StateError,
 )
 from ..messages import encode
-from ..messages.entries import Accepted, Entry, Row
+from ..messages import types as messages
+from ..messages.entries import Accepted, Claimed, Entry, Lost, Refused, Row
 from ..messages.types import Message, Position
 from ..schema import journal as schema
-from . import batch
+from . import quarantine
 from .reader import SALVAGE_HINT, JournalReader, lost_of, wrap_errors
 
-SHORT = 64 * 1024 * 1024
-"""Bytes: with less room than that, disk space is short."""
+LOW_SPACE = 64 * 1024 * 1024
+"""Bytes: with less free than that, disk space is short."""
 
-MAX_KEPT_BODY = 64 * 1024
-"""Bytes of a refused message that are kept; of a larger one the beginning, length and SHA-256."""
+Key = tuple[str, int]
+"""A feed and its epoch: which life of the publisher's spool."""
 
-MAX_KEPT_BYTES = 16 * 1024 * 1024
-"""Bytes of refused messages that are kept for each source in a month; the oldest are let go."""
-
-MAX_KEPT_MESSAGES = 10_000
-"""Refused messages that are kept for each source in a month; the oldest are let go."""
+_INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def roll_back(directory: Path) -> None:
@@ -57,30 +54,66 @@ def roll_back(directory: Path) -> None:
                 database.roll_back(path)
 
 
-class Journal(JournalReader):
+class _Batch:
+    """What is new of some entries, as rows that nobody has written yet.
+
+    Attributes:
+        rows: the messages, with their serials.
+        inserts: rows of the table `messages`.
+        identities: rows of the table `identities`.
+        refusals: each with the number of its feed.
+        feed_ids: the numbers of feeds that were not known.
+        positions: how far every feed of the batch is accepted with it.
+        broken: why messages of a feed are lost, and its number.
+        claims: rows of the table `addresses`.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.inserts: list[tuple[object, ...]] = []
+        self.identities: list[tuple[int]] = []
+        self.refusals: list[tuple[int | None, Refused]] = []
+        self.feed_ids: dict[Key, int] = {}
+        self.positions: dict[Key, int] = {}
+        self.broken: list[tuple[str, int]] = []
+        self.claims: list[tuple[str, str, str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.inserts or self.refusals or self.positions or self.claims)
+
+
+class Journal:
     """Writes a journal; whoever makes one holds the lock of its state.
 
     Args:
         directory: of the monthly files; made if it is not there.
         clock: tells the month of a message's receipt.
+        max_refused: refused messages that are kept for each source in a month.
+
+    Attributes:
+        reader: reads the same journal, and sees every message that was appended.
+        serial: of the newest message; 0 if there is none.
+        low_on_space: whether disk space is short: write-ahead logs and transactions are kept
+            small then.
 
     Raises:
         JournalError: if a month is missing, damaged, or cannot be written.
     """
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(
+        self, directory: Path, clock: Clock, max_refused: int = quarantine.MAX_KEPT_MESSAGES
+    ) -> None:
         self._writer: sqlite3.Connection | None = None
-        self._writer_path = Path()
+        self._path = Path()  # of the month that is written
         self._clock = clock
-        self._feed_ids: dict[tuple[str, int], int] = {}
-        self._positions: dict[tuple[str, int], int] = {}
+        self._max_refused = max_refused
+        self._feed_ids: dict[Key, int] = {}
+        self._positions: dict[Key, int] = {}
         self._epochs: dict[str, int] = {}
         self._addresses: dict[str, tuple[str, str]] = {}
-        self._quarantine_id = 0
-        self._kept: dict[str, tuple[int, int]] = {}  # messages and bytes of a source, this month
+        self._kept = quarantine.Kept(0, {})
         self._was_full = False
-        self.short = False
-        """Whether disk space is short: write-ahead logs and transactions are kept small then."""
+        self.low_on_space = False
         self.serial = 0
         try:
             directories.make(directory, filesystem.STATE_DIRECTORY)
@@ -91,16 +124,11 @@ class Journal(JournalReader):
                 "check --state-dir and who owns it",
             ) from error
         roll_back(directory)
-        super().__init__(directory)
-        self.verify()
-        if self._months:
+        self.reader = JournalReader(directory)
+        self.reader.verify()
+        if self.reader.months:
             self._close_older_months()
-            self._open_month(self._months[-1].path)
-
-    def _open(self, path: Path) -> sqlite3.Connection:
-        if self._writer is not None and path == self._writer_path:
-            return self._writer
-        return super()._open(path)
+            self._open_month(self.reader.newest.path)
 
     def _open_month(self, path: Path) -> None:
         """Append to this month from now on."""
@@ -117,13 +145,11 @@ class Journal(JournalReader):
             addresses = writer.execute("SELECT feed, address, server_key FROM addresses").fetchall()
             meta = dict(writer.execute("SELECT key, value FROM meta").fetchall())
             serial = writer.execute("SELECT max(serial) FROM messages").fetchone()[0]
-            refused = writer.execute("SELECT max(quarantine_id) FROM quarantine").fetchone()[0]
-            kept = writer.execute(
-                "SELECT source, count(*), sum(length(raw)) FROM quarantine GROUP BY source"
-            ).fetchall()
-        if self.short:
+            kept = quarantine.load(writer, meta["after_quarantine"])
+        if self.low_on_space:
             database.limit_wal(writer, True)
-        before, self._writer, self._writer_path = self._writer, writer, path
+        before, self._writer, self._path = self._writer, writer, path
+        self.reader.read_through(path, writer)
         if before is not None:
             before.close()
         for feed_id, feed, epoch, accepted in sorted(feeds):
@@ -132,8 +158,7 @@ class Journal(JournalReader):
             self._epochs[feed] = epoch
         self._addresses.update((feed, (address, key)) for feed, address, key in addresses)
         self.serial = max(meta["after"], serial or 0, *(end for _, end in lost_of(meta)))
-        self._quarantine_id = meta["after_quarantine"] if refused is None else refused
-        self._kept = {source: (messages, size) for source, messages, size in kept}
+        self._kept = kept
 
     def begin(self) -> None:
         """Make the first month now: a spool needs its epoch before its first message."""
@@ -141,13 +166,20 @@ class Journal(JournalReader):
 
     def _this_month(self) -> sqlite3.Connection:
         """The connection to append with; makes the month's file when the month is new."""
-        path = self.directory / f"{times.month(self._clock())}.db"
+        path = self.reader.directory / f"{times.month(self._clock())}.db"
         # A clock that jumped back must not make an older month.
-        if self._writer is not None and path <= self._writer_path:
+        if self._writer is not None and path <= self._path:
             return self._writer
         self._make_month(path)
         assert self._writer is not None
         return self._writer
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction of the month that is written now."""
+        writer = self._this_month()
+        with wrap_errors(self._path, writing=True), database.transaction(writer):
+            yield writer
 
     def _make_month(self, path: Path) -> None:
         """Make a month's file, with what it carries over, and append to it from now on.
@@ -158,10 +190,10 @@ class Journal(JournalReader):
         unfinished = path.with_suffix(".new")
         if not path.exists():
             meta = [
-                ("journal_id", self.journal_id or uuid.uuid4().hex),
-                ("epoch", self.epoch or self._clock()),
+                ("journal_id", self.reader.journal_id or uuid.uuid4().hex),
+                ("epoch", self.reader.epoch or self._clock()),
                 ("after", self.serial),
-                ("after_quarantine", self._quarantine_id),
+                ("after_quarantine", self._kept.last_id),
             ]
             with wrap_errors(path, writing=True):
                 feeds: list[tuple[object, ...]] = []
@@ -175,40 +207,44 @@ class Journal(JournalReader):
                         connection.executemany("INSERT INTO feeds VALUES (?, ?, ?, ?, ?)", feeds)
                         connection.executemany("INSERT INTO addresses VALUES (?, ?, ?)", addresses)
                         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
-                    # In another mode it would be changed once more under its own name, and a kill
-                    # at that moment would leave what no reader can undo.
-                    database.fold(connection)
+                    # In another mode the file would be changed once more under its own name. No
+                    # reader could undo what a kill at that moment leaves.
+                    database.truncate_wal(connection)
                 finally:
                     connection.close()
                 filesystem.rename(unfinished, path)
         with wrap_errors(path, writing=True):
-            directories.sync(self.directory)  # what failed there before, too
+            directories.sync(self.reader.directory)  # an earlier try may have failed before it
         self._open_month(path)
-        self.scan()
+        self.reader.scan()
 
     def _close_older_months(self) -> None:
-        """Fold in the write-ahead logs that a crash left beside older months.
+        """Move into older months the write-ahead logs that a crash left beside them.
 
         Whoever archives a month takes its file, and would leave the log behind.
         """
-        super().close()  # only the last connection to a month takes the log away
-        for path in self.months[:-1]:
+        self.reader.close()  # only the last connection to a month takes the log away
+        for path in self.reader.months[:-1]:
             log = Path(f"{path}-wal")
             if log.exists() and log.stat().st_size:
                 database.open_writer(path, schema.SCHEMA, synchronous="FULL").close()
 
     def check_free_space(self) -> int | None:
-        """See whether disk space is short, and act on it; the room there is, if that is known."""
-        room = disk.room(self.directory)
-        if room is not None and (room < SHORT) != self.short:
-            self.limit_wal(room < SHORT)
-        return room
+        """See whether disk space is short, and act on it.
 
-    def limit_wal(self, short: bool) -> None:
+        Returns:
+            The bytes that are free, if the file system tells.
+        """
+        free = disk.free_bytes(self.reader.directory)
+        if free is not None and (free < LOW_SPACE) != self.low_on_space:
+            self.limit_wal(free < LOW_SPACE)
+        return free
+
+    def limit_wal(self, low_on_space: bool) -> None:
         """Keep the write-ahead log small from now on, or no longer."""
-        self.short = short
+        self.low_on_space = low_on_space
         if self._writer is not None:
-            database.limit_wal(self._writer, short)
+            database.limit_wal(self._writer, low_on_space)
 
     def position(self, feed: str, epoch: int) -> int:
         """The last serial of that feed and epoch that was accepted or quarantined; 0: none."""
@@ -236,77 +272,97 @@ class Journal(JournalReader):
                 again.
         """
         self._refuse_full()
-        writer = self._this_month()
-        entries = list(entries)
-        seen = self._seen(entries)
-        made = batch.prepare(
-            entries,
-            seen,
-            self._feed_ids,
-            self._positions,
-            self.serial,
-            self._clock,
-        )
-        if not (made.inserts or made.refusals or made.positions or made.claims):
-            return made.rows
-        quarantine_id, kept = self._quarantine_id, self._kept
-        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
-            for (feed, epoch), feed_id in made.new_feeds.items():
-                writer.execute(
-                    "INSERT INTO feeds (feed_id, feed, epoch, serial) VALUES (?, ?, ?, 0)",
-                    (feed_id, feed, epoch),
+        self._this_month()
+        batch = self._prepare(list(entries))
+        if not batch:
+            return []
+        kept = self._kept
+        feed_ids = {**self._feed_ids, **batch.feed_ids} if batch.feed_ids else self._feed_ids
+        with self._transaction() as writer:
+            writer.executemany(
+                "INSERT INTO feeds (feed_id, feed, epoch, serial) VALUES (?, ?, ?, 0)",
+                [(feed_id, *key) for key, feed_id in batch.feed_ids.items()],
+            )
+            writer.executemany(_INSERT, batch.inserts)
+            writer.executemany("INSERT INTO identities VALUES (?)", batch.identities)
+            if batch.refusals:
+                kept = quarantine.keep(
+                    writer, batch.refusals, self._clock(), kept, self._max_refused
                 )
-            writer.executemany(batch.INSERT, made.inserts)
-            if made.identities:
-                writer.executemany("INSERT INTO identities VALUES (?)", made.identities)
-            if made.refusals:
-                quarantine_id, kept = self._quarantine(writer, made.refusals)
-            writer.executemany("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", made.claims)
+            writer.executemany("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", batch.claims)
             # The first loss says most; a repair makes room for the next.
             writer.executemany(
-                "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed_id = ?", made.broken
+                "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed_id = ?", batch.broken
             )
-            feed_ids = {**self._feed_ids, **made.new_feeds} if made.new_feeds else self._feed_ids
             writer.executemany(
                 "UPDATE feeds SET serial = ? WHERE feed_id = ?",
-                [(last, feed_ids[key]) for key, last in made.positions.items()],
+                [(last, feed_ids[key]) for key, last in batch.positions.items()],
             )
-            gone = self._forget_epochs(writer, made.new_feeds)
-        for key, feed_id in made.new_feeds.items():
-            self._feed_ids[key] = feed_id
-            self._epochs[key[0]] = key[1]
-        self._positions.update(made.positions)
+            gone = _forget_epochs(writer, batch.feed_ids)
+        self._feed_ids.update(batch.feed_ids)
+        self._epochs.update(batch.feed_ids.keys())
+        self._positions.update(batch.positions)
         for key in gone:
             self._feed_ids.pop(key, None)
             self._positions.pop(key, None)
-        self._addresses.update((feed, (address, key)) for feed, address, key in made.claims)
-        self.serial += len(made.rows)
-        self._quarantine_id, self._kept = quarantine_id, kept
-        return made.rows
+        self._addresses.update((feed, (address, key)) for feed, address, key in batch.claims)
+        self.serial += len(batch.rows)
+        self._kept = kept
+        return batch.rows
 
-    def _forget_epochs(
-        self, writer: sqlite3.Connection, new: Mapping[tuple[str, int], int]
-    ) -> list[tuple[str, int]]:
-        """Forget earlier epochs in which nothing came: a publisher can make up any number.
+    def _prepare(self, entries: Sequence[Entry]) -> _Batch:
+        """What is new of `entries`. Whatever fails later, they can be prepared again."""
+        batch = _Batch()
+        rows, inserts, positions = batch.rows, batch.inserts, batch.positions
+        seen = self._seen(entries)
+        serial = self.serial
+        pack, checksum, package_of = encode.to_journal, encode.checksum, messages.package_of
+        for entry in entries:
+            position = entry.position
+            feed_id = feed_serial = None
+            if position is not None:
+                feed, epoch, feed_serial = position
+                key = feed, epoch
+                known = positions.get(key)
+                if known is None:
+                    known = self._positions.get(key, 0)
+                if type(entry) is Lost:
+                    feed_serial = max(feed_serial, known)
+                elif feed_serial <= known:
+                    continue
+                positions[key] = feed_serial
+                feed_id = self._feed_ids.get(key) or batch.feed_ids.get(key)
+                if feed_id is None:
+                    # Numbers of feeds that were forgotten are free.
+                    last = max(self._feed_ids.values(), default=0)
+                    feed_id = batch.feed_ids[key] = last + len(batch.feed_ids) + 1
+            if type(entry) is Accepted:
+                if entry.identity is not None:
+                    digest = entry.identity.digest
+                    if digest in seen:
+                        continue
+                    seen.add(digest)
+                    batch.identities.append((digest,))
+                serial += 1
+                message = entry.message
+                rows.append(Row(serial, message))
+                name, at, data = message
+                packed = pack(message)
+                digits = checksum(serial, at, name, packed)
+                inserts.append(
+                    (serial, at, name, package_of(data), feed_id, feed_serial, packed, digits)
+                )
+            elif type(entry) is Lost:
+                assert feed_id is not None
+                batch.broken.append((entry.why, feed_id))
+            elif type(entry) is Claimed:
+                batch.claims.append((entry.feed, entry.address, entry.server_key))
+            else:
+                assert type(entry) is Refused
+                batch.refusals.append((feed_id, entry))
+        return batch
 
-        Args:
-            writer: in a transaction.
-            new: the numbers of epochs that are new, by feed and epoch.
-
-        Returns:
-            The feeds and epochs that were forgotten.
-        """
-        newest = {feed: number for (feed, _), number in sorted(new.items(), key=itemgetter(1))}
-        gone: list[tuple[str, int]] = []
-        for feed, number in newest.items():
-            gone += writer.execute(
-                "DELETE FROM feeds WHERE feed = ? AND serial = 0 AND feed_id < ? AND feed_id NOT IN"
-                " (SELECT feed_id FROM quarantine WHERE feed_id IS NOT NULL) RETURNING feed, epoch",
-                (feed, number),
-            ).fetchall()
-        return gone
-
-    def _seen(self, entries: list[Entry]) -> set[int]:
+    def _seen(self, entries: Sequence[Entry]) -> set[int]:
         """The digests of those entries that came before.
 
         They are looked up in the months since they happened; a day more for clocks that differ.
@@ -318,104 +374,41 @@ class Journal(JournalReader):
         seen: set[int] = set()
         if not since:
             return seen
-        for path in self.months:
+        for path in self.reader.months:
             wanted = [
                 digest
                 for digest, happened in since.items()
                 if times.month(max(times.EARLIEST, happened - times.DAY)) <= path.stem
             ]
-            if path == self._writer_path:
+            if path == self._path:
                 wanted = list(since)
             if wanted:
                 with wrap_errors(path):
-                    connection = self._open(path)
+                    connection = self.reader.open(path)
                     if not database.has_table(connection, "identities"):
                         continue  # a month of before there were any
-                    found = connection.execute(
+                    rows = connection.execute(
                         "SELECT digest FROM json_each(?) JOIN identities ON digest = value",
                         (json.dumps(wanted),),
                     )
-                    seen.update(row[0] for row in found)
+                    seen.update(row[0] for row in rows)
         return seen
 
     def _refuse_full(self) -> None:
-        """Refuse to go on until nothing works any more: whoever makes room needs some, too."""
-        room = self.check_free_space()
-        # A little more to begin again, or every batch would stop it once more.
-        least = disk.LEAST + disk.LEAST // 4 if self._was_full else disk.LEAST
-        self._was_full = room is not None and room < least
+        """Refuse to append before the disk is quite full: whoever frees space needs some, too."""
+        free = self.check_free_space()
+        # A little more is needed to begin again, or every batch would stop it once more.
+        needed = disk.MIN_SPACE + disk.MIN_SPACE // 4 if self._was_full else disk.MIN_SPACE
+        self._was_full = free is not None and free < needed
         if self._was_full:
-            assert room is not None
+            assert free is not None
             self.limit_wal(True)
             raise JournalError(
-                f"append to the journal in {self.directory}",
-                f"its file system has only {room // 1024} KiB left",
+                f"append to the journal in {self.reader.directory}",
+                f"its file system has only {free // 1024} KiB left",
                 "free some disk space (df -h); nothing that was journaled is lost",
                 passing=True,
             )
-
-    def _quarantine(
-        self, writer: sqlite3.Connection, refusals: Sequence[tuple[object, ...]]
-    ) -> tuple[int, dict[str, tuple[int, int]]]:
-        """Keep refused bytes; the same without a position, again and again, is counted.
-
-        Returns:
-            The last quarantine_id, and how much is kept of every source.
-        """
-        quarantine_id, kept = self._quarantine_id, dict(self._kept)
-        for source, feed_id, *rest, raw in refusals:
-            assert isinstance(source, str)
-            assert isinstance(raw, bytes)
-            digest = None
-            if feed_id is None:
-                digest = hashlib.sha256(source.encode() + b"\0" + raw).digest()
-                again = writer.execute(
-                    "UPDATE quarantine SET times = times + 1 WHERE digest = ?", (digest,)
-                )
-                if again.rowcount:
-                    continue
-            quarantine_id += 1
-            beginning = raw[:MAX_KEPT_BODY]
-            writer.execute(
-                "INSERT INTO quarantine (quarantine_id, source, feed_id, feed_serial, received,"
-                " format, path, reason, raw, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (quarantine_id, source, feed_id, *rest, beginning, digest),
-            )
-            if len(beginning) < len(raw):
-                writer.execute(
-                    "INSERT INTO quarantine_cut VALUES (?, ?, ?)",
-                    (quarantine_id, len(raw), hashlib.sha256(raw).digest()),
-                )
-            messages, size = kept.get(source, (0, 0))
-            kept[source] = messages + 1, size + len(beginning)
-        for source, (messages, size) in kept.items():
-            if messages > MAX_KEPT_MESSAGES or size > MAX_KEPT_BYTES:
-                kept[source] = self._let_go(writer, source, messages, size)
-        return quarantine_id, kept
-
-    def _let_go(
-        self, writer: sqlite3.Connection, source: str, messages: int, size: int
-    ) -> tuple[int, int]:
-        """Let the oldest of a source go; what is left of it, messages and bytes."""
-        gone: list[tuple[int]] = []
-        freed = 0
-        for quarantine_id, length in writer.execute(
-            "SELECT quarantine_id, length(raw) FROM quarantine WHERE source = ?"
-            " ORDER BY quarantine_id",
-            (source,),
-        ):
-            if messages - len(gone) <= MAX_KEPT_MESSAGES and size - freed <= MAX_KEPT_BYTES:
-                break
-            gone.append((quarantine_id,))
-            freed += length
-        writer.executemany("DELETE FROM quarantine WHERE quarantine_id = ?", gone)
-        writer.executemany("DELETE FROM quarantine_cut WHERE quarantine_id = ?", gone)
-        writer.execute(
-            "INSERT INTO quarantine_let_go VALUES (?, ?, ?) ON CONFLICT (source) DO UPDATE SET"
-            " messages = messages + excluded.messages, bytes = bytes + excluded.bytes",
-            (source, len(gone), freed),
-        )
-        return messages - len(gone), size - freed
 
     def retry(self, quarantine_id: int, message: Message) -> Row | None:
         """Accept a message that was quarantined; None if that was done before.
@@ -423,19 +416,14 @@ class Journal(JournalReader):
         Raises:
             JournalError: if it could not be committed.
         """
-        writer = self._this_month()
-        for path in self.months:
-            with wrap_errors(path):
-                done = self._open(path).execute(
-                    "SELECT 1 FROM retries WHERE quarantine_id = ?", (quarantine_id,)
-                )
-                if done.fetchone() is not None:
-                    return None
-        made = batch.prepare([Accepted(None, message)], set(), {}, {}, self.serial, self._clock)
-        [row] = made.rows
-        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
-            writer.executemany(batch.INSERT, made.inserts)
-            writer.execute("INSERT INTO retries VALUES (?, ?)", (quarantine_id, row.serial))
+        self._this_month()
+        if quarantine.was_retried(self.reader, quarantine_id):
+            return None
+        batch = self._prepare([Accepted(None, message)])
+        [row] = batch.rows
+        with self._transaction() as writer:
+            writer.executemany(_INSERT, batch.inserts)
+            quarantine.retried(writer, [(quarantine_id, row.serial)])
         self.serial = row.serial
         return row
 
@@ -445,44 +433,32 @@ class Journal(JournalReader):
         Raises:
             JournalError: if it could not be committed, or is in a month that is over.
         """
-        writer = self._this_month()
-        [month] = [one for one in self._months if one.path == self._writer_path]
+        self._this_month()
+        month = self.reader.newest
         if row.serial <= month.after:
             raise JournalError(
                 f"put message {row.serial} aside",
                 "it is in a month that is over",
                 f"restore the index from a checkpoint{SALVAGE_HINT}",
             )
-        lost = [*month.lost, (row.serial, row.serial)]
-        quarantine_id, serial, message = self._quarantine_id + 1, *row
-        payload = encode.payload(Position("", 0, serial), message)
-        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
-            writer.execute(
-                "INSERT INTO quarantine"
-                " (quarantine_id, source, received, format, path, reason, raw)"
-                " VALUES (?, ?, ?, 'msgpack', ?, ?, ?)",
-                (quarantine_id, source, self._clock(), error.path, error.cause, payload),
-            )
-            writer.execute("DELETE FROM messages WHERE serial = ?", (serial,))
-            writer.execute(
-                "INSERT OR REPLACE INTO meta VALUES ('lost', ?)", (json.dumps(sorted(lost)),)
-            )
-        self._quarantine_id = quarantine_id
-        self.scan()
+        lost = sorted([*month.lost, (row.serial, row.serial)])
+        payload = encode.payload(Position("", 0, row.serial), row.message)
+        refusal = Refused(None, source, "msgpack", error, payload)
+        with self._transaction() as writer:
+            kept = quarantine.keep_whole(writer, refusal, self._clock(), self._kept)
+            writer.execute("DELETE FROM messages WHERE serial = ?", (row.serial,))
+            writer.execute("INSERT OR REPLACE INTO meta VALUES ('lost', ?)", (json.dumps(lost),))
+        self._kept = kept
+        self.reader.scan()
 
     def dismiss(self, quarantine_ids: Iterable[int]) -> None:
         """Put messages of the quarantine aside: they are kept, and wait for nothing any more.
 
-        They stand among the retries, with the serial 0, which no message has.
-
         Raises:
             JournalError: if it could not be committed.
         """
-        writer = self._this_month()
-        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
-            writer.executemany(
-                "INSERT INTO retries VALUES (?, 0)", [(one,) for one in quarantine_ids]
-            )
+        with self._transaction() as writer:
+            quarantine.retried(writer, [(each, quarantine.SET_ASIDE) for each in quarantine_ids])
 
     def repaired(self, feed: str) -> None:
         """Note that what a feed had lost is known again.
@@ -490,13 +466,33 @@ class Journal(JournalReader):
         Raises:
             JournalError: if it could not be committed.
         """
-        writer = self._this_month()
-        with wrap_errors(self._writer_path, writing=True), database.transaction(writer):
+        with self._transaction() as writer:
             writer.execute("UPDATE feeds SET broken = NULL WHERE feed = ?", (feed,))
 
     def close(self) -> None:
         """Close the journal; what was appended is durable already."""
-        super().close()
+        self.reader.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _forget_epochs(writer: sqlite3.Connection, new: dict[Key, int]) -> list[Key]:
+    """Forget earlier epochs in which nothing came: a publisher can make up any number.
+
+    Args:
+        writer: in a transaction.
+        new: the numbers of epochs that are new.
+
+    Returns:
+        What was forgotten.
+    """
+    newest = {feed: number for (feed, _), number in sorted(new.items(), key=itemgetter(1))}
+    gone: list[Key] = []
+    for feed, number in newest.items():
+        gone += writer.execute(
+            "DELETE FROM feeds WHERE feed = ? AND serial = 0 AND feed_id < ? AND feed_id NOT IN"
+            " (SELECT feed_id FROM quarantine WHERE feed_id IS NOT NULL) RETURNING feed, epoch",
+            (feed, number),
+        ).fetchall()
+    return gone

@@ -1,6 +1,7 @@
-"""Reading a journal: its months, its messages, its feeds and its quarantine.
+"""Reading a journal: its months, its messages and its feeds.
 
-The journal of another process may be read while that writes it.
+A process may read the journal that another one writes. A message that is missing or damaged is an
+error: nothing is passed over, except what an administrator gave up.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..base import database, disk, times
+from ..base import database, disk
 from ..base.errors import (
     ForeignFileError,
     JournalError,
@@ -42,31 +43,6 @@ class Feed(NamedTuple):
     epoch: int
     serial: int
     broken: str | None
-
-
-class Quarantined(NamedTuple):
-    """A refused message.
-
-    Attributes:
-        raw: what is kept of its bytes; empty if they were not asked for.
-        retried: the serial under which it was accepted later, 0 if it was put aside.
-        size: bytes of the whole message.
-        sha256: of the whole message, if only its beginning is kept.
-    """
-
-    quarantine_id: int
-    source: str
-    feed: str | None
-    feed_serial: int | None
-    received: times.Time
-    times: int
-    format: str
-    path: str
-    reason: str
-    raw: bytes
-    retried: int | None
-    size: int
-    sha256: str | None
 
 
 Span = tuple[int, int]
@@ -114,6 +90,7 @@ class JournalReader:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._reader: tuple[Path, sqlite3.Connection] | None = None
+        self._written: tuple[Path, sqlite3.Connection] | None = None
         self._months: list[Month] = []
         self.scan()
 
@@ -123,13 +100,13 @@ class JournalReader:
         for path in month_files(self.directory):
             meta = self._meta(path)
             with wrap_errors(path):
-                checked = database.has_column(self._open(path), "messages", "checksum")
+                checked = database.has_column(self.open(path), "messages", "checksum")
             after, journal_id = int(meta["after"]), str(meta["journal_id"])
             months.append(Month(path, after, lost_of(meta), journal_id, checked))
         self._months = months
 
     def _meta(self, path: Path) -> dict[str, int | str]:
-        connection = self._open(path)
+        connection = self.open(path)
         with wrap_errors(path):
             meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         for key in ("after", "journal_id", "epoch"):
@@ -141,7 +118,18 @@ class JournalReader:
                 )
         return meta
 
-    def _open(self, path: Path) -> sqlite3.Connection:
+    def read_through(self, path: Path, connection: sqlite3.Connection) -> None:
+        """Read a month by the connection that writes it from now on."""
+        self._written = path, connection
+
+    def open(self, path: Path) -> sqlite3.Connection:
+        """The connection that reads a month; another month may close it.
+
+        Raises:
+            JournalError: if the month cannot be read.
+        """
+        if self._written is not None and self._written[0] == path:
+            return self._written[1]
         if self._reader is not None:
             if self._reader[0] == path:
                 return self._reader[1]
@@ -160,6 +148,11 @@ class JournalReader:
             ) from error
         self._reader = path, connection
         return connection
+
+    @property
+    def newest(self) -> Month:
+        """The month that began last; there must be one."""
+        return self._months[-1]
 
     @property
     def months(self) -> list[Path]:
@@ -199,7 +192,7 @@ class JournalReader:
         return self._last_of(self._months[-1]) if self._months else 0
 
     def _last_of(self, month: Month) -> int:
-        connection = self._open(month.path)
+        connection = self.open(month.path)
         with wrap_errors(month.path):
             last = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
         return max(month.after, last or 0, *(end for _, end in month.lost))
@@ -229,13 +222,13 @@ class JournalReader:
                     f" covers it, move the months before it away, too){SALVAGE_HINT}",
                 )
 
-    def read(self, after: int, limit: int, most: int | None = None) -> list[Row]:
+    def read(self, after: int, limit: int, max_bytes: int | None = None) -> list[Row]:
         """Up to `limit` messages after serial `after`, in order; fewer only at the end.
 
         Args:
             after: a serial.
             limit: how many.
-            most: bytes of data, after which there are no more; None for any number.
+            max_bytes: of data, after which there are no more; None for any number.
 
         Raises:
             JournalError: if they cannot be read.
@@ -245,28 +238,28 @@ class JournalReader:
             until = self._months[number + 1].after if number + 1 < len(self._months) else None
             if until is not None and until <= after:
                 continue
-            rows += self._read(month, after, limit - len(rows), most)
-            if len(rows) >= limit or (rows and most is not None):
+            rows += self._read(month, after, limit - len(rows), max_bytes)
+            if len(rows) >= limit or (rows and max_bytes is not None):
                 break
             after = max(after, until or 0)
         return rows
 
-    def _read(self, month: Month, after: int, limit: int, most: int | None) -> list[Row]:
+    def _read(self, month: Month, after: int, limit: int, max_bytes: int | None) -> list[Row]:
         """Likewise, of one month."""
-        connection = self._open(month.path)
+        connection = self.open(month.path)
         with wrap_errors(month.path):
             selected = connection.execute(
                 f"{_CHECKED if month.checked else _UNCHECKED} FROM messages WHERE serial > ?"
                 " ORDER BY serial LIMIT ?",
                 (after, limit),
             )
-            found = selected.fetchall() if most is None else _up_to(selected, most)
+            rows = selected.fetchall() if max_bytes is None else _up_to(selected, max_bytes)
         decode = encode.from_journal
         try:
-            changed = encode.first_changed(found)
+            changed = encode.first_changed(rows)
             if changed is not None:
                 raise ValueError(f"the checksum of message {changed} is wrong")
-            return [Row(serial, decode(msg, at, data)) for serial, at, msg, data, _ in found]
+            return [Row(serial, decode(msg, at, data)) for serial, at, msg, data, _ in rows]
         except Exception as error:
             raise JournalError(
                 f"read the journal's {month.path.name}",
@@ -306,103 +299,28 @@ class JournalReader:
         with wrap_errors(path):
             return [
                 Feed(*row)
-                for row in self._open(path).execute(
+                for row in self.open(path).execute(
                     "SELECT feed, epoch, serial, broken FROM feeds ORDER BY feed_id"
                 )
             ]
 
-    def quarantined(self) -> int:
-        """How many refused messages wait in the quarantine."""
-        found: set[int] = set()
-        retried: set[int] = set()
-        for month in self._months:
-            connection = self._open(month.path)
-            with wrap_errors(month.path):
-                found.update(
-                    row[0] for row in connection.execute("SELECT quarantine_id FROM quarantine")
-                )
-                retried.update(
-                    row[0] for row in connection.execute("SELECT quarantine_id FROM retries")
-                )
-        return len(found - retried)
-
-    def waiting(self, path: Path) -> int:
-        """How many refused messages of one month wait in the quarantine."""
-        with wrap_errors(path):
-            rows = self._open(path).execute("SELECT quarantine_id FROM quarantine").fetchall()
-        if not rows:
-            return 0
-        retried = self._retried()
-        return sum(row[0] not in retried for row in rows)
-
-    def _retried(self) -> dict[int, int]:
-        """The serials under which refused messages were accepted later."""
-        retried: dict[int, int] = {}
-        for month in self._months:
-            connection = self._open(month.path)
-            with wrap_errors(month.path):
-                retried.update(connection.execute("SELECT quarantine_id, serial FROM retries"))
-        return retried
-
-    def let_go(self) -> int:
-        """How many refused messages are no longer kept, because their sources had too many."""
-        gone = 0
-        for month in self._months:
-            connection = self._open(month.path)
-            with wrap_errors(month.path):
-                if database.has_table(connection, "quarantine_let_go"):
-                    found = connection.execute("SELECT total(messages) FROM quarantine_let_go")
-                    gone += int(found.fetchone()[0])
-        return gone
-
-    def quarantine(self) -> list[Quarantined]:
-        """Everything that was refused and is kept, the oldest first."""
-        return list(self.each_quarantined())
-
-    def each_quarantined(self, *, raw: bool = True) -> Iterator[Quarantined]:
-        """Everything that was refused and is kept, one after the other, the oldest first.
-
-        Args:
-            raw: whether to read the bytes, too. They may be many, and a list does not need them.
-        """
-        retried = self._retried()
-        for month in self._months:
-            connection = self._open(month.path)
-            with wrap_errors(month.path):
-                cut, joined = "NULL, NULL", ""
-                if database.has_table(connection, "quarantine_cut"):
-                    cut, joined = "bytes, sha256", " LEFT JOIN quarantine_cut USING (quarantine_id)"
-                for *row, length, whole, sha256 in connection.execute(
-                    "SELECT quarantine_id, source, feed, feed_serial, received, times, format,"
-                    f" path, reason, {'raw' if raw else 'zeroblob(0)'}, length(raw), {cut}"
-                    f" FROM quarantine LEFT JOIN feeds USING (feed_id){joined}"
-                    " ORDER BY quarantine_id"
-                ):
-                    yield Quarantined._make(
-                        (
-                            *row,
-                            retried.get(row[0]),
-                            length if whole is None else whole,
-                            None if sha256 is None else sha256.hex(),
-                        )
-                    )
-
     def close(self) -> None:
-        """Close what is open."""
+        """Close what it has opened; not the connection that writes."""
+        self._written = None
         if self._reader is not None:
             self._reader[1].close()
             self._reader = None
 
 
-def _up_to(rows: Iterable[tuple[Any, ...]], most: int) -> list[tuple[Any, ...]]:
+def _up_to(rows: Iterable[tuple[Any, ...]], max_bytes: int) -> list[tuple[Any, ...]]:
     """Rows of messages, until their data have so many bytes."""
-    found, size = [], 0
+    taken, size = [], 0
     for row in rows:
-        found.append(row)
+        taken.append(row)
         size += len(row[3])
-        if size >= most:
+        if size >= max_bytes:
             break
-    return found
+    return taken
 
 
 @contextmanager
@@ -428,14 +346,14 @@ def refuse_unreadable(path: Path, operation: str) -> None:
     Raises:
         JournalError: if that is so.
     """
-    found = disk.unreadable(path)
+    number = disk.unreadable(path)
     log = Path(f"{path}-wal")
-    if not found and log.exists():
-        found = disk.unreadable(log)
-    if found:
+    if not number and log.exists():
+        number = disk.unreadable(log)
+    if number:
         raise JournalError(
             operation,
-            f"{path}: {os.strerror(found)}",
+            f"{path}: {os.strerror(number)}",
             "look at the disk (dmesg). If it stays so, copy the file to another disk with what"
             f" can still be read (ddrescue), or restore it from a backup{SALVAGE_HINT}",
             passing=True,

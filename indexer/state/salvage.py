@@ -352,7 +352,7 @@ def _replace(
                     "addresses",
                 ):
                     connection.executemany(_INSERTS[name], one.month.table(name))
-            database.fold(connection)
+            database.truncate_wal(connection)
         finally:
             connection.close()
         kept_as = _put_aside(path) if one.month.exists else None

@@ -91,7 +91,7 @@ class State:
             self.journal = journal.Journal(directory / JOURNAL, clock)
             self.note = poison.Note(directory, self.journal.serial)
             try:
-                checkpoint.refuse_bare(directory, self.journal, self.journal.serial)
+                checkpoint.refuse_bare(directory, self.journal.reader, self.journal.serial)
                 self.connection = self._open_index(progress)
                 self._applier = apply.Applier(self.connection)
                 self._catch_up(progress)
@@ -116,7 +116,7 @@ class State:
                     why,
                     extra=event("index-made-anew", path=path),
                 )
-            rebuild_index(self.directory, self.journal, progress)
+            rebuild_index(self.directory, self.journal.reader, progress)
             checkpoint.set_aside(checkpoint.beyond(self.directory, self.journal.serial))
         return queries.open_index(path)
 
@@ -151,7 +151,7 @@ class State:
                 raise  # a full disk is no reason to throw an index away
             return error.cause
         try:
-            made_from = queries.get(connection, "journal_id", self.journal.journal_id)
+            made_from = queries.get(connection, "journal_id", self.journal.reader.journal_id)
             applied = queries.applied_serial(connection)
             if suspect:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -163,11 +163,11 @@ class State:
             return f"it is damaged: {error}"
         finally:
             connection.close()
-        if made_from != self.journal.journal_id and self.journal.serial:
+        if made_from != self.journal.reader.journal_id and self.journal.serial:
             return "it was made from another journal"
         if applied > self.journal.serial:
             raise self._lost_end(f"use the index {path}", applied)
-        if applied + 1 < self.journal.first:
+        if applied + 1 < self.journal.reader.first:
             return f"it ends with serial {applied}, before the journal begins"
         return ""
 
@@ -193,7 +193,7 @@ class State:
         done = 0
         self.journal.check_free_space()
         self._save_space()
-        for rows in self.journal.batches(applied, self.batch):
+        for rows in self.journal.reader.batches(applied, self.batch):
             if self.note.apply_each:
                 self._apply_each(rows)
             else:
@@ -227,7 +227,7 @@ class State:
         """
         with database.wrap_errors(f"write to the index {self.index_path}", beside=self.directory):
             if rows and rows[0].serial == 1:
-                queries.put(self.connection, "journal_id", self.journal.journal_id)
+                queries.put(self.connection, "journal_id", self.journal.reader.journal_id)
             self._applier.apply(rows)
 
     def take(self, entries: Iterable[Entry]) -> list[Row]:
@@ -260,12 +260,12 @@ class State:
     @property
     def batch(self) -> int:
         """Messages that should be taken at once, at most."""
-        return SHORT_BATCH if self.journal.short else BATCH
+        return SHORT_BATCH if self.journal.low_on_space else BATCH
 
     def _save_space(self) -> None:
         """Treat the index as the journal is."""
-        if self._brief != self.journal.short:
-            self._brief = self.journal.short
+        if self._brief != self.journal.low_on_space:
+            self._brief = self.journal.low_on_space
             database.limit_wal(self.connection, self._brief)
 
     def limit_wal(self) -> None:
@@ -388,7 +388,7 @@ def rebuild_index(directory: Path, source: JournalReader, progress: Progress = _
             # As it is used: to change that later would be undone by a rollback journal, which
             # nobody can who only reads.
             connection.execute("PRAGMA journal_mode = WAL")
-            database.fold(connection)
+            database.truncate_wal(connection)
         finally:
             connection.close()
         database.sync_file(unfinished)

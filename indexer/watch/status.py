@@ -12,6 +12,7 @@ from ..base.directories import BACKUP, CHECK, JOURNAL, LIVE
 from ..base.errors import NewerDatabaseError, PeerError, StateError
 from ..base.names import FILE_FEED
 from ..index import pending, queries
+from ..journal import quarantine
 from ..journal.reader import JournalReader
 from . import notes as shapes
 from .alerts import Alert, alert, explained, is_well, sentences
@@ -56,7 +57,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
     try:
         serial = reader.last_serial()
         feeds = _feeds(reader, live, now)
-        quarantined, let_go = reader.quarantined(), reader.let_go()
+        quarantined, let_go = quarantine.waiting(reader), quarantine.let_go(reader)
         months = [{"month": path.stem, "bytes": path.stat().st_size} for path in reader.months]
     finally:
         reader.close()
@@ -302,7 +303,7 @@ def _disk_alerts(status: dict[str, Any]) -> list[Alert]:
     if free is not None:
         enough = max(LITTLE, 2 * (status["journal_bytes_a_month"] or 0))
         where = f"the file system of {status['state_dir']}"
-        if free < disk.LEAST:
+        if free < disk.MIN_SPACE:
             found.append(
                 alert(
                     "disk-full",

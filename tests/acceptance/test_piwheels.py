@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import zmq
 
+from indexer.journal import quarantine
 from indexer.journal.reader import JournalReader
 from indexer.piwheels import cbor
 from indexer.piwheels.backfill.from_master import OLDEST, Record
@@ -470,7 +471,7 @@ def test_no_address_is_stored(ipc: Feed, site: Site, queues: tuple[str, str]) ->
     for path in site.state_dir.rglob("*.db*"):
         assert host.encode() not in path.read_bytes(), path
     reader = JournalReader(site.state_dir / "journal")
-    assert {one.format for one in reader.quarantine()} == {"cbor"}
+    assert {one.format for one in quarantine.entries(reader)} == {"cbor"}
     reader.close()
     result = site.piw("quarantine", "--retry")
     assert "0 of 2 accepted" in result.stdout

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from indexer.journal.journal import MAX_KEPT_BODY
+from indexer.journal.quarantine import MAX_KEPT_BODY
 
 from .. import samples
 from ..support import REFUSED, Site, case_named, contents

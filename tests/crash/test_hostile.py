@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from indexer.base.errors import DecodeError
 from indexer.feed.sockets import MAX_MESSAGE
 from indexer.feed.subscriber import MAX_FEEDS
-from indexer.journal.reader import JournalReader, Quarantined
+from indexer.journal import quarantine
+from indexer.journal.quarantine import Quarantined
+from indexer.journal.reader import JournalReader
 from indexer.messages import decode, encode
 from indexer.messages.redact import refused
 from indexer.messages.types import Position
@@ -95,7 +97,7 @@ class Peer:
     def quarantine(self) -> list[Quarantined]:
         reader = self.journal()
         try:
-            return reader.quarantine()
+            return list(quarantine.entries(reader))
         finally:
             reader.close()
 

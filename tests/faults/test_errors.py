@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from indexer.base import clock
-from indexer.base.disk import LEAST
+from indexer.base.disk import MIN_SPACE
 from indexer.watch.status import gather
 
 from .. import tally
@@ -298,12 +298,12 @@ def test_small_disk(stream: Stream, site: Site, ipc: Feed, small_disk: Path) -> 
             tally.add("faults", "daemon on a full disk")
             if number % 2:
                 # Not enough yet, then just enough.
-                os.truncate(filler, filler.stat().st_size - LEAST // 2)
+                os.truncate(filler, filler.stat().st_size - MIN_SPACE // 2)
                 before = journaled(site)
                 wait_for_more(site, stream, stream.count // (3 * rounds))
                 assert journaled(site) == before
                 assert "KiB left" in "".join(problems(site))
-                os.truncate(filler, filler.stat().st_size - LEAST)
+                os.truncate(filler, filler.stat().st_size - MIN_SPACE)
                 eventually(lambda before=before: journaled(site) > before, lambda: victim.output)  # type: ignore[misc]
             assert log_bytes() < 2.5 * 2**20
             filler.unlink()

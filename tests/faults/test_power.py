@@ -119,7 +119,7 @@ def kept_in(directory: Path) -> list[Message]:
         return []
     journal = Journal(directory, clock.now)
     try:
-        return [row.message for rows in journal.batches(0) for row in rows]
+        return [row.message for rows in journal.reader.batches(0) for row in rows]
     finally:
         journal.close()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from indexer.base import clock
 from indexer.feed.spool_server import Options, SpoolServer
+from indexer.journal import quarantine
 from indexer.journal.reader import JournalReader
 from indexer.messages.types import Message
 from indexer.piwheels.bridge.bridge import Bridge
@@ -125,7 +126,7 @@ class Bridged:
         """The epoch of the feed."""
         spool = self.bridge._spool
         assert spool is not None
-        return spool.epoch
+        return spool.reader.epoch
 
     def stop(self) -> None:
         """End as the master does."""
@@ -150,7 +151,9 @@ def quarantined(spool: Path) -> list[tuple[str, Any]]:
     """What was refused: why, and what it was."""
     reader = JournalReader(spool)
     try:
-        return [(f"{one.path}: {one.reason}", json.loads(one.raw)) for one in reader.quarantine()]
+        return [
+            (f"{one.path}: {one.reason}", json.loads(one.raw)) for one in quarantine.entries(reader)
+        ]
     finally:
         reader.close()
 

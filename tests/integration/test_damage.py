@@ -12,6 +12,7 @@ import pytest
 
 from indexer.base.errors import DecodeError, JournalError, StateError
 from indexer.index import queries
+from indexer.journal import quarantine
 from indexer.journal.reader import JournalReader, Span
 from indexer.messages.entries import Accepted, Refused
 from indexer.messages.types import Message, Position
@@ -239,7 +240,7 @@ def test_with_its_index_nothing_is_missing(
     assert publish(state_dir, state_dir.parent / "output", CASE) == expected
     assert differences(state_dir) == []
     with opened(state_dir) as state:
-        assert [feed.broken for feed in state.journal.feeds()] == [None]
+        assert [feed.broken for feed in state.journal.reader.feeds()] == [None]
 
 
 @any_damage
@@ -260,7 +261,7 @@ def test_without_it_the_rest_is_published(
         assert len(gone) == 1
     messages = messages_of(CASE)
     with opened(state_dir) as state:
-        assert [feed.broken is not None for feed in state.journal.feeds()] == [bool(gone)]
+        assert [feed.broken is not None for feed in state.journal.reader.feeds()] == [bool(gone)]
     expected = documents_of(tmp_path / "rest", [messages[serial - 1] for serial in kept])
     assert publish(state_dir, tmp_path / "output", CASE) == expected
     assert differences(state_dir) == []
@@ -316,7 +317,7 @@ def test_how_it_goes_on(state_dir: Path, tmp_path: Path) -> None:
     forget_index(state_dir)
     gone = lost(salvage(state_dir))
     with opened(state_dir, "2026-10") as state:
-        (feed,) = state.journal.feeds()
+        (feed,) = state.journal.reader.feeds()
         assert feed.broken is not None
         assert spans([(gone[0], gone[-1])]) in feed.broken
         assert state.journal.position(FEED, EPOCH) == CASE.count
@@ -398,7 +399,7 @@ def test_a_checkpoint_has_what_is_lost(tmp_path: Path) -> None:
     assert salvaged.covered == covered
     assert publish(state_dir, tmp_path / "output", CASE) == expected
     with opened(state_dir) as state:
-        assert [feed.broken for feed in state.journal.feeds()] == [None]
+        assert [feed.broken for feed in state.journal.reader.feeds()] == [None]
 
 
 def test_archived_months_are_not_lost(tmp_path: Path) -> None:
@@ -523,10 +524,10 @@ def test_what_is_in_the_quarantine_stays_there(state_dir: Path) -> None:
     hurt(state_dir, MONTHS[2], spoil_message)
     salvage(state_dir)
     with opened(state_dir, "2026-10") as state:
-        (one,) = state.journal.quarantine()
+        (one,) = quarantine.entries(state.journal.reader)
         assert (one.feed, one.raw) == (FEED, b"{")
         state.take([Refused(None, "s", "json", DecodeError("", "bad"), b"[")])
-        assert [one.quarantine_id for one in state.journal.quarantine()] == [1, 2]
+        assert [one.quarantine_id for one in quarantine.entries(state.journal.reader)] == [1, 2]
 
 
 def test_a_month_of_another_journal(state_dir: Path, tmp_path: Path) -> None:

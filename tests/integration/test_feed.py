@@ -18,6 +18,7 @@ from indexer.feed import sockets as feed_sockets
 from indexer.feed import subscriber as feed_subscriber
 from indexer.feed.publisher import MAX_REPLAYED, FeedPublisher
 from indexer.feed.subscriber import REPLAY_LIMIT, TRIES, Subscriber
+from indexer.journal import quarantine
 from indexer.journal.journal import Journal
 from indexer.messages import encode
 from indexer.messages import types as messages
@@ -176,11 +177,11 @@ class Follower:
 
     @property
     def accepted(self) -> list[str]:
-        return [row.message.data.package for row in self.journal.read(0, 100_000)]
+        return [row.message.data.package for row in self.journal.reader.read(0, 100_000)]
 
     @property
     def broken(self) -> list[str]:
-        return [feed.broken for feed in self.journal.feeds() if feed.broken is not None]
+        return [feed.broken for feed in self.journal.reader.feeds() if feed.broken is not None]
 
 
 @pytest.fixture
@@ -377,8 +378,10 @@ def test_garbage_in_a_replay(follower: Follower, publisher: FakePublisher) -> No
     publisher.heartbeat(5)
     follow(follower, publisher, packages(5))
     assert follower.broken == []
-    assert follower.journal.quarantined() == 6
-    assert {one.source for one in follower.journal.quarantine()} == {follower.feed.replay}
+    assert quarantine.waiting(follower.journal.reader) == 6
+    assert {one.source for one in quarantine.entries(follower.journal.reader)} == {
+        follower.feed.replay
+    }
 
 
 def test_garbage_on_the_feed(follower: Follower, publisher: FakePublisher) -> None:
@@ -387,8 +390,8 @@ def test_garbage_on_the_feed(follower: Follower, publisher: FakePublisher) -> No
         publisher.send_frames(*frames)
     publisher.send(2)
     follow(follower, publisher, packages(2))
-    assert follower.journal.quarantined() == 4
-    assert all(one.feed is None for one in follower.journal.quarantine())
+    assert quarantine.waiting(follower.journal.reader) == 4
+    assert all(one.feed is None for one in quarantine.entries(follower.journal.reader))
 
 
 @pytest.mark.parametrize("replayed", [False, True])
@@ -403,7 +406,7 @@ def test_refused_message_keeps_its_place(
     else:
         publisher.send(1, 2, 3)
     follow(follower, publisher, ["package-1-1", "package-1-3"])
-    [refused] = follower.journal.quarantine()
+    [refused] = quarantine.entries(follower.journal.reader)
     assert (refused.feed, refused.feed_serial, refused.path) == (MASTER, 2, "data.package")
     assert refused.raw == publisher.kept[2]
     assert follower.journal.position(MASTER, 1) == 3
@@ -567,7 +570,10 @@ def test_two_feeds_on_one_socket(follower: Follower, publisher: FakePublisher) -
     publisher.send_frames(b"NEWPKG theirs", other)
     publisher.send(2)
     follow(follower, publisher, ["package-1-1", "theirs", "package-1-2"])
-    assert [feed[:3] for feed in follower.journal.feeds()] == [(MASTER, 1, 2), ("other", 9, 1)]
+    assert [feed[:3] for feed in follower.journal.reader.feeds()] == [
+        (MASTER, 1, 2),
+        ("other", 9, 1),
+    ]
 
 
 def test_feed_that_calls_itself_a_file_is_refused(
@@ -577,8 +583,8 @@ def test_feed_that_calls_itself_a_file_is_refused(
     publisher.send_frames(b"NEWPKG x", encode.payload(position, package(1)))
     publisher.send(1)
     follow(follower, publisher, packages(1))
-    assert [feed.feed for feed in follower.journal.feeds()] == [MASTER]
-    assert follower.journal.quarantined() == 1
+    assert [feed.feed for feed in follower.journal.reader.feeds()] == [MASTER]
+    assert quarantine.waiting(follower.journal.reader) == 1
 
 
 # Restarts

@@ -87,11 +87,11 @@ class Daemon:
 
     @property
     def accepted(self) -> list[str]:
-        return [row.message.data.package for row in self.journal.read(0, 1000)]
+        return [row.message.data.package for row in self.journal.reader.read(0, 1000)]
 
     @property
     def broken(self) -> list[str]:
-        return [one.broken for one in self.journal.feeds() if one.broken is not None]
+        return [one.broken for one in self.journal.reader.feeds() if one.broken is not None]
 
     def close(self) -> None:
         for one in self.subscribers:
@@ -155,7 +155,7 @@ def test_name_belongs_to_its_address_after_a_restart_and_a_new_month(
     daemon.close()
     later = Journal(tmp_path / "journal", lambda: NOW + 40 * 86_400 * 1_000_000)
     later.begin()
-    assert len(later.months) == 2
+    assert len(later.reader.months) == 2
     later.close()
     daemon = Daemon(tmp_path / "journal", feeds)
     other.keep(1)
@@ -365,4 +365,4 @@ def test_another_feed_in_an_answer_is_not_taken(
     publisher.keep(1, 2)
     publisher.heartbeat(2)
     follow(follower, publisher, packages(2))
-    assert {one.feed for one in follower.journal.feeds()} == {MASTER}
+    assert {one.feed for one in follower.journal.reader.feeds()} == {MASTER}

@@ -12,8 +12,9 @@ import pytest
 
 from indexer.base import disk, times
 from indexer.base.errors import DecodeError, JournalError, NewerDatabaseError
-from indexer.journal import journal as module
-from indexer.journal.journal import MAX_KEPT_BODY, MAX_KEPT_BYTES, Journal
+from indexer.journal import quarantine
+from indexer.journal.journal import Journal
+from indexer.journal.quarantine import MAX_KEPT_BODY, MAX_KEPT_BYTES
 from indexer.journal.reader import JournalReader
 from indexer.messages.entries import Accepted, Entry, Identity, Lost, Refused, Row
 from indexer.messages.types import Message, Position
@@ -87,13 +88,13 @@ def names(rows: list[Row]) -> list[str]:
 
 def test_messages_in_order(opened: Opener) -> None:
     journal = opened()
-    assert (journal.serial, journal.read(0, 10), journal.months) == (0, [], [])
+    assert (journal.serial, journal.reader.read(0, 10), journal.reader.months) == (0, [], [])
     rows = journal.append(accepted(1, 2, 3))
     assert [row.serial for row in rows] == [1, 2, 3]
-    assert journal.read(0, 10) == rows
-    assert journal.read(1, 1) == rows[1:2]
-    assert journal.read(3, 10) == []
-    assert opened().read(0, 10) == rows
+    assert journal.reader.read(0, 10) == rows
+    assert journal.reader.read(1, 1) == rows[1:2]
+    assert journal.reader.read(3, 10) == []
+    assert opened().reader.read(0, 10) == rows
 
 
 @pytest.mark.parametrize("envelope", samples.EVERY, ids=lambda envelope: envelope["msg"])
@@ -103,7 +104,7 @@ def test_every_message_is_read_as_it_was_appended(
     journal = opened()
     message = decoded(envelope)
     journal.append([Accepted(None, message)])
-    assert [row.message for row in opened().read(0, 10)] == [message]
+    assert [row.message for row in opened().reader.read(0, 10)] == [message]
 
 
 def test_every_position_is_accepted_once(opened: Opener) -> None:
@@ -127,7 +128,7 @@ def test_messages_without_a_position_are_all_accepted(opened: Opener) -> None:
     journal = opened()
     journal.append([Accepted(None, package(1)), Accepted(None, package(1))])
     assert journal.serial == 2
-    assert journal.feeds() == []
+    assert journal.reader.feeds() == []
 
 
 def test_nothing_is_nothing(opened: Opener, directory: Path) -> None:
@@ -157,22 +158,22 @@ def test_new_month_carries_over_where_everything_stands(
 ) -> None:
     journal = opened()
     journal.append([*accepted(1, 2), refused(3), Lost(Position("broken", 7, 9), "gone")])
-    journal_id, epoch = journal.journal_id, journal.epoch
+    journal_id, epoch = journal.reader.journal_id, journal.reader.epoch
     clock.now = DECEMBER
     journal.append([*accepted(3, 4), refused(5)])
-    assert [path.name for path in journal.months] == ["2026-11.db", "2026-12.db"]
+    assert [path.name for path in journal.reader.months] == ["2026-11.db", "2026-12.db"]
     assert sorted(path.name for path in directory.glob("*.db")) == ["2026-11.db", "2026-12.db"]
-    assert names(journal.read(0, 10)) == ["package-1", "package-2", "package-4"]
-    assert names(journal.read(2, 10)) == ["package-4"]
-    assert names(journal.read(1, 1)) == ["package-2"]
-    assert [len(rows) for rows in journal.batches(0, 2)] == [2, 1]
+    assert names(journal.reader.read(0, 10)) == ["package-1", "package-2", "package-4"]
+    assert names(journal.reader.read(2, 10)) == ["package-4"]
+    assert names(journal.reader.read(1, 1)) == ["package-2"]
+    assert [len(rows) for rows in journal.reader.batches(0, 2)] == [2, 1]
     for one in (journal, opened()):
         assert one.append(accepted(1, 2, 3, 4, 5)) == []
-        assert (one.serial, one.journal_id, one.epoch) == (3, journal_id, epoch)
-        feeds = [(feed.feed, feed.serial, feed.broken) for feed in one.feeds()]
+        assert (one.serial, one.reader.journal_id, one.reader.epoch) == (3, journal_id, epoch)
+        feeds = [(feed.feed, feed.serial, feed.broken) for feed in one.reader.feeds()]
         assert feeds == [("master", 5, None), ("broken", 9, "gone")]
-        assert [found.quarantine_id for found in one.quarantine()] == [1, 2]
-        assert one.quarantined() == 2
+        assert [found.quarantine_id for found in quarantine.entries(one.reader)] == [1, 2]
+        assert quarantine.waiting(one.reader) == 2
 
 
 def test_month_without_messages(opened: Opener, clock: Clock) -> None:
@@ -180,8 +181,8 @@ def test_month_without_messages(opened: Opener, clock: Clock) -> None:
     journal.append(accepted(1))
     clock.now = JANUARY
     journal.append(accepted(2))
-    assert [path.name for path in journal.months] == ["2026-11.db", "2027-01.db"]
-    assert names(opened().read(0, 10)) == ["package-1", "package-2"]
+    assert [path.name for path in journal.reader.months] == ["2026-11.db", "2027-01.db"]
+    assert names(opened().reader.read(0, 10)) == ["package-1", "package-2"]
 
 
 def test_clock_that_jumps_back_makes_no_older_month(opened: Opener, clock: Clock) -> None:
@@ -192,11 +193,11 @@ def test_clock_that_jumps_back_makes_no_older_month(opened: Opener, clock: Clock
     journal.append(accepted(2))
     journal = opened()
     journal.append(accepted(3))
-    assert [path.name for path in journal.months] == ["2026-12.db"]
-    assert names(journal.read(0, 10)) == ["package-1", "package-2", "package-3"]
+    assert [path.name for path in journal.reader.months] == ["2026-12.db"]
+    assert names(journal.reader.read(0, 10)) == ["package-1", "package-2", "package-3"]
     clock.now = JANUARY
     journal.append(accepted(4))
-    assert names(opened().read(0, 10)) == [f"package-{number}" for number in (1, 2, 3, 4)]
+    assert names(opened().reader.read(0, 10)) == [f"package-{number}" for number in (1, 2, 3, 4)]
 
 
 def test_month_that_was_left_unfinished_is_made_anew(
@@ -207,7 +208,7 @@ def test_month_that_was_left_unfinished_is_made_anew(
     clock.now = DECEMBER
     journal = opened()
     journal.append(accepted(1, 2))
-    assert names(opened().read(0, 10)) == ["package-1", "package-2"]
+    assert names(opened().reader.read(0, 10)) == ["package-1", "package-2"]
 
 
 def test_month_that_was_made_and_not_used(opened: Opener, clock: Clock) -> None:
@@ -217,7 +218,7 @@ def test_month_that_was_made_and_not_used(opened: Opener, clock: Clock) -> None:
     journal = opened()
     assert journal.serial == 1
     assert names(journal.append(accepted(1, 2))) == ["package-2"]
-    assert journal.last_serial() == 2
+    assert journal.reader.last_serial() == 2
 
 
 def three_months(opened: Opener, clock: Clock) -> None:
@@ -252,16 +253,16 @@ def test_month_that_lost_its_middle_is_noticed(opened: Opener, directory: Path) 
     connection.close()
     journal = opened()
     with pytest.raises(JournalError, match="missing"):
-        list(journal.batches(0, 10))
+        list(journal.reader.batches(0, 10))
 
 
 def test_first_months_may_be_archived(opened: Opener, clock: Clock, directory: Path) -> None:
     three_months(opened, clock)
     (directory / "2026-11.db").unlink()
     journal = opened()
-    assert (journal.first, journal.serial) == (2, 3)
+    assert (journal.reader.first, journal.serial) == (2, 3)
     assert journal.append(accepted(1, 2, 3)) == []
-    assert names(journal.read(1, 10)) == ["package-2", "package-3"]
+    assert names(journal.reader.read(1, 10)) == ["package-2", "package-3"]
 
 
 def test_month_of_another_journal_is_noticed(
@@ -283,7 +284,7 @@ def test_other_files_in_the_directory_are_none_of_ours(opened: Opener, directory
     opened().append(accepted(1))
     (directory / "2026-11.db.bak").write_bytes(b"x")
     (directory / "notes.txt").write_bytes(b"x")
-    assert len(opened().months) == 1
+    assert len(opened().reader.months) == 1
 
 
 @pytest.mark.parametrize("damage", ["garbage", "empty", "torn"])
@@ -296,7 +297,7 @@ def test_damaged_month_is_refused(damage: str, opened: Opener, directory: Path) 
         {"garbage": b"x" * 9000, "empty": b"", "torn": whole[: len(whole) // 2]}[damage]
     )
     with pytest.raises(JournalError) as error:
-        list(opened().batches(0))
+        list(opened().reader.batches(0))
     assert "2026-11.db" in str(error.value)
     assert "backup" in error.value.remedy
 
@@ -310,7 +311,7 @@ def test_message_that_cannot_be_read_is_refused(opened: Opener, directory: Path)
         connection.close()
         journal = opened()
         with pytest.raises(JournalError, match=r"read the journal's 2026-11\.db: .* damaged"):
-            journal.read(0, 10)
+            journal.reader.read(0, 10)
         journal.close()
 
 
@@ -333,17 +334,17 @@ def test_newer_month_is_refused(opened: Opener, directory: Path) -> None:
 def test_lost_messages_mark_their_feed(opened: Opener) -> None:
     journal = opened()
     assert journal.append([Lost(Position("master", 1, 5), "kept no more"), *accepted(4, 5, 6)])
-    assert names(journal.read(0, 10)) == ["package-6"]
+    assert names(journal.reader.read(0, 10)) == ["package-6"]
     for one in (journal, opened()):
-        [feed] = one.feeds()
+        [feed] = one.reader.feeds()
         assert feed == ("master", 1, 6, "kept no more")
     # One that lies behind what was accepted takes nothing back.
     again = opened()
     again.append([Lost(Position("master", 1, 2), "another")])
     assert again.position("master", 1) == 6
-    assert again.feeds()[0].broken is not None
+    assert again.reader.feeds()[0].broken is not None
     again.repaired("master")
-    assert opened().feeds() == [("master", 1, 6, None)]
+    assert opened().reader.feeds() == [("master", 1, 6, None)]
 
 
 def test_epochs_in_which_nothing_came_are_forgotten(opened: Opener) -> None:
@@ -355,7 +356,7 @@ def test_epochs_in_which_nothing_came_are_forgotten(opened: Opener) -> None:
         journal.append([Lost(Position("master", epoch, 0), "a new spool")])
     journal.append([Lost(Position("other", 7, 0), "a new spool")])
     for one in (journal, opened()):
-        assert [feed[:3] for feed in one.feeds()] == [
+        assert [feed[:3] for feed in one.reader.feeds()] == [
             ("master", 1, 2), ("master", 599, 0), ("other", 7, 0)
         ]  # fmt: skip
         assert one.feed_epoch("master") == 599
@@ -363,7 +364,7 @@ def test_epochs_in_which_nothing_came_are_forgotten(opened: Opener) -> None:
     again = opened()
     assert again.append(accepted(1, 2)) == []
     assert names(again.append(accepted(1, epoch=600))) == ["package-1"]
-    assert [feed[:3] for feed in again.feeds()] == [
+    assert [feed[:3] for feed in again.reader.feeds()] == [
         ("master", 1, 2), ("other", 7, 0), ("master", 600, 1)
     ]  # fmt: skip
 
@@ -378,12 +379,12 @@ def test_refused_messages_keep_their_place(opened: Opener, clock: Clock) -> None
     assert [row.serial for row in rows] == [1, 2]
     assert journal.append([refused(2, b"\xc1")]) == []
     for one in (journal, opened()):
-        [found] = one.quarantine()
+        [found] = quarantine.entries(one.reader)
         assert found == (
             *(1, "tcp://x", "master", 2, clock.now, 1, "msgpack", "data.package"),
             *("is missing", b"\xc1", None, 1, None),
         )
-        assert one.quarantined() == 1
+        assert quarantine.waiting(one.reader) == 1
 
 
 def test_same_bytes_without_a_place_are_counted(opened: Opener) -> None:
@@ -391,9 +392,9 @@ def test_same_bytes_without_a_place_are_counted(opened: Opener) -> None:
     journal.append([refused(None, b"a"), refused(None, b"a"), refused(None, b"b")])
     journal.append([refused(None, b"a"), refused(None, b"a", source="tcp://y")])
     for one in (journal, opened()):
-        found = [(entry.source, entry.raw, entry.times) for entry in one.quarantine()]
+        found = [(entry.source, entry.raw, entry.times) for entry in quarantine.entries(one.reader)]
         assert found == [("tcp://x", b"a", 3), ("tcp://x", b"b", 1), ("tcp://y", b"a", 1)]
-        assert [entry.quarantine_id for entry in one.quarantine()] == [1, 2, 3]
+        assert [entry.quarantine_id for entry in quarantine.entries(one.reader)] == [1, 2, 3]
 
 
 def test_large_ones_are_kept_in_part(opened: Opener) -> None:
@@ -402,12 +403,15 @@ def test_large_ones_are_kept_in_part(opened: Opener) -> None:
     journal.append([refused(1, raw), refused(None, raw), refused(None, raw), refused(2, b"small")])
     whole = hashlib.sha256(raw).hexdigest()
     for one in (journal, opened()):
-        assert [(each.raw, each.size, each.sha256, each.times) for each in one.quarantine()] == [
+        assert [
+            (each.raw, each.size, each.sha256, each.times)
+            for each in quarantine.entries(one.reader)
+        ] == [
             (raw[:MAX_KEPT_BODY], len(raw), whole, 1),
             (raw[:MAX_KEPT_BODY], len(raw), whole, 2),
             (b"small", 5, None, 1),
         ]
-        without = list(one.each_quarantined(raw=False))
+        without = list(quarantine.entries(one.reader, raw=False))
         assert [(each.raw, each.size) for each in without] == [
             (b"", len(raw)), (b"", len(raw)), (b"", 5)
         ]  # fmt: skip
@@ -422,32 +426,36 @@ def test_a_source_keeps_so_many_bytes_and_the_oldest_go(opened: Opener, director
     for number in range(2 * each):
         journal.append([refused(None, number.to_bytes(4, "big") + b"\0" * MAX_KEPT_BODY)])
     for one in (journal, opened()):
-        kept = [found for found in one.each_quarantined(raw=False) if found.source == "tcp://x"]
+        kept = [
+            found
+            for found in quarantine.entries(one.reader, raw=False)
+            if found.source == "tcp://x"
+        ]
         assert [found.quarantine_id for found in kept] == list(range(each + 2, 2 * each + 2))
-        assert (one.let_go(), one.quarantined()) == (each, each + 1)
+        assert (quarantine.let_go(one.reader), quarantine.waiting(one.reader)) == (each, each + 1)
     [month] = directory.glob("*.db")
     journal.close()
     assert month.stat().st_size < 1.5 * MAX_KEPT_BYTES
     again = opened()
     again.append([refused(None, b"small")])
-    assert again.let_go() == each + 1, "what was kept before is counted after a start"
+    assert quarantine.let_go(again.reader) == each + 1, (
+        "what was kept before is counted after a start"
+    )
 
 
-def test_a_source_keeps_so_many_messages(
-    opened: Opener, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
-    monkeypatch.setattr(module, "MAX_KEPT_MESSAGES", 3)
-    journal = opened()
+def test_a_source_keeps_so_many_messages(directory: Path, clock: Clock) -> None:
+    journal = Journal(directory, clock, max_refused=3)
     journal.append([refused(serial) for serial in (1, 2, 3)])
-    assert journal.let_go() == 0
+    assert quarantine.let_go(journal.reader) == 0
     journal.append([refused(serial) for serial in (4, 5)])
-    assert [found.feed_serial for found in journal.quarantine()] == [3, 4, 5]
-    assert (journal.let_go(), journal.quarantined()) == (2, 3)
+    assert [found.feed_serial for found in quarantine.entries(journal.reader)] == [3, 4, 5]
+    assert (quarantine.let_go(journal.reader), quarantine.waiting(journal.reader)) == (2, 3)
     clock.now = DECEMBER
     journal.append([refused(serial) for serial in (6, 7, 8, 9)])
-    assert [found.feed_serial for found in journal.quarantine()] == [3, 4, 5, 7, 8, 9]
-    assert journal.let_go() == 3, "a month that is over stays as it is"
+    assert [found.feed_serial for found in quarantine.entries(journal.reader)] == [3, 4, 5, 7, 8, 9]
+    assert quarantine.let_go(journal.reader) == 3, "a month that is over stays as it is"
     assert journal.position("master", 1) == 9
+    journal.close()
 
 
 def test_retry(opened: Opener, clock: Clock) -> None:
@@ -459,9 +467,9 @@ def test_retry(opened: Opener, clock: Clock) -> None:
     assert journal.retry(1, package(2)) is None
     assert journal.append(accepted(4))[0].serial == 3
     for one in (journal, opened()):
-        assert [found.retried for found in one.quarantine()] == [2, None]
-        assert one.quarantined() == 1
-        assert names(one.read(0, 10)) == ["package-1", "package-2", "package-4"]
+        assert [found.retried for found in quarantine.entries(one.reader)] == [2, None]
+        assert quarantine.waiting(one.reader) == 1
+        assert names(one.reader.read(0, 10)) == ["package-1", "package-2", "package-4"]
         assert one.retry(1, package(2)) is None
 
 
@@ -469,18 +477,18 @@ def test_what_is_refused_for_want_of_room_waits_until_there_is_more(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where intake stops, a little room must not start it for one batch."""
-    free = disk.LEAST
-    monkeypatch.setattr(disk, "room", lambda directory: free)
+    free = disk.MIN_SPACE
+    monkeypatch.setattr(disk, "free_bytes", lambda directory: free)
     journal = opened()
     assert len(journal.append(accepted(1))) == 1
-    free = disk.LEAST - 1
+    free = disk.MIN_SPACE - 1
     with pytest.raises(JournalError, match="KiB left") as refusal:
         journal.append(accepted(2))
     assert refusal.value.passing
-    free = disk.LEAST * 5 // 4 - 1
+    free = disk.MIN_SPACE * 5 // 4 - 1
     with pytest.raises(JournalError, match="KiB left"):
         journal.append(accepted(2))
-    free = disk.LEAST * 5 // 4
+    free = disk.MIN_SPACE * 5 // 4
     assert len(journal.append(accepted(2))) == 1
 
 
@@ -498,7 +506,7 @@ def test_batch_that_cannot_be_committed_leaves_nothing(opened: Opener, directory
     blocker.close()
     rows = journal.append([*accepted(2, 3), refused(4), *accepted(1, feed="new")])
     assert [row.serial for row in rows] == [2, 3, 4]
-    assert journal.quarantined() == 1
+    assert quarantine.waiting(journal.reader) == 1
 
 
 def test_reader_sees_what_another_process_appends(
@@ -520,7 +528,11 @@ def test_reader_sees_what_another_process_appends(
 def test_reader_of_nothing(tmp_path: Path) -> None:
     reader = JournalReader(tmp_path / "none")
     assert (reader.months, reader.first, reader.last_serial(), reader.feeds()) == ([], 1, 0, [])
-    assert (reader.quarantine(), reader.quarantined(), reader.journal_id) == ([], 0, "")
+    assert (list(quarantine.entries(reader)), quarantine.waiting(reader), reader.journal_id) == (
+        [],
+        0,
+        "",
+    )
     reader.verify()
     reader.close()
 
@@ -575,7 +587,7 @@ def test_what_could_not_be_committed_is_not_taken_for_known(
     journal = Journal(directory, lambda: samples.NOW)
     journal.append([identified(1)])
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "_quarantine", lambda *arguments: 1 / 0)
+        patch.setattr(quarantine, "keep", lambda *arguments: 1 / 0)
         bad = Refused(None, "test", "json", DecodeError("", "no"), b"{")
         with pytest.raises(ZeroDivisionError):
             journal.append([identified(2), bad])

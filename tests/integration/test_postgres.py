@@ -15,6 +15,7 @@ import pytest
 from indexer.base import times
 from indexer.base.errors import DecodeError, PeerError, UsageError
 from indexer.index import queries
+from indexer.journal import quarantine
 from indexer.journal.reader import JournalReader
 from indexer.messages import decode
 from indexer.messages.entries import Accepted, Lost
@@ -173,7 +174,7 @@ class Filler:
 
     def quarantine(self) -> list[tuple[str, Any]]:
         reader = JournalReader(self.directory / "journal")
-        found = [(f"{one.path}: {one.reason}", one) for one in reader.quarantine()]
+        found = [(f"{one.path}: {one.reason}", one) for one in quarantine.entries(reader)]
         reader.close()
         return found
 

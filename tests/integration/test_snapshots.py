@@ -12,6 +12,7 @@ import zmq
 
 from indexer.base import clock
 from indexer.daemon.source import DaemonContext
+from indexer.journal import quarantine
 from indexer.messages.entries import Accepted, Entry
 from indexer.piwheels import cbor
 from indexer.piwheels.compare import Comparer
@@ -128,9 +129,9 @@ def test_packages_that_have_gone_are_deleted(beside: Beside, master: Master) -> 
 def test_an_answer_that_is_none_is_quarantined(beside: Beside, master: Master) -> None:
     project = master.get("PROJDATA", "numpy")
     master.put("PROJDATA", "numpy", {**project, "releases": {"a/b": {}}})
-    beside.until(lambda: beside.state.journal.quarantined() == 1)
+    beside.until(lambda: quarantine.waiting(beside.state.journal.reader) == 1)
     beside.until(lambda: len(beside.packages()) == 6)
-    [found] = beside.state.journal.quarantine()
+    [found] = quarantine.entries(beside.state.journal.reader)
     assert (found.source, found.format) == ("db-queue", "cbor")
 
 

@@ -46,7 +46,7 @@ class Served:
         self.look()
 
     def look(self) -> None:
-        self.server.look(self.spool.epoch)
+        self.server.look(self.spool.reader.epoch)
 
     def looked(self) -> SpoolServer:
         self.look()
@@ -107,7 +107,7 @@ def test_what_is_spooled_is_sent_and_replayed(served: Served) -> None:
     served.append(3)
     assert served.serials(subscriber, 3) == [1, 2, 3]
     asks = served.socket(zmq.DEALER, served.feed.replay)
-    asks.send(encode.replay_request(served.spool.epoch, 1, 10))
+    asks.send(encode.replay_request(served.spool.reader.epoch, 1, 10))
     answers = []
     for _ in range(3):
         served.until_heard(asks)
@@ -181,7 +181,7 @@ def test_a_spool_that_was_replaced_is_served_as_that(served: Served, tmp_path: P
     def told() -> bool:
         served.until_heard(subscriber)
         found = msgpack.unpackb(subscriber.recv_multipart()[1])
-        return (found["epoch"], found["serial"]) == (served.spool.epoch, 0)
+        return (found["epoch"], found["serial"]) == (served.spool.reader.epoch, 0)
 
     eventually(told)
 
@@ -195,9 +195,9 @@ from indexer.feed.publisher import Spool
 from indexer.feed.spool_server import Options, SpoolServer
 spool = Spool(Path({str(tmp_path / "spool")!r}), clock.now)
 server = SpoolServer(Options({str(tmp_path / "spool")!r}, "f", {ipc.changes!r}, {ipc.replay!r}))
-server.look(spool.epoch)
+server.look(spool.reader.epoch)
 while not server._said:
-    server.look(spool.epoch)
+    server.look(spool.reader.epoch)
 print(server.pid, flush=True)
 sys.stdin.read()
 """
@@ -333,7 +333,7 @@ def test_what_cannot_be_served_is_told_once(
 
     def tried() -> bool:
         second._next_start = 0.0
-        second.look(served.spool.epoch)
+        second.look(served.spool.reader.epoch)
         starts.add(second.pid)
         return len(starts) > 3
 

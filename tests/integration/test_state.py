@@ -176,7 +176,7 @@ def test_retry(directory: Path) -> None:
 
 def test_index_says_which_journal_it_was_made_from(directory: Path) -> None:
     found = opened(directory)
-    assert queries.get(found.connection, "journal_id", "") == found.journal.journal_id != ""
+    assert queries.get(found.connection, "journal_id", "") == found.journal.reader.journal_id != ""
     found.close()
 
 

@@ -15,6 +15,7 @@ from indexer.base import times
 from indexer.base.errors import StateError, UsageError
 from indexer.daemon.source import DaemonContext, Source
 from indexer.index import queries as indexes
+from indexer.journal import quarantine
 from indexer.journal.journal import Journal
 from indexer.messages.entries import Entry, Refused
 from indexer.piwheels.farm import status_queue as status_feed
@@ -249,7 +250,7 @@ def test_nonsense_goes_to_the_quarantine(address: str, ours: Ours, tmp_path: Pat
     journal = Journal(tmp_path / "other", lambda: times.from_datetime(BEGINNING))
     entries: list[Entry] = [*ours.refused]
     journal.append(entries)
-    assert sorted((one.times, one.raw) for one in journal.quarantine()) == [
+    assert sorted((one.times, one.raw) for one in quarantine.entries(journal.reader)) == [
         *((1, b""), (1, b"\x65STATSand more"), (1, b"\x67GOODBYE"), (1, b"\xff")),
         (5, b"nonsense"),
     ]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from indexer.base.errors import DecodeError
 from indexer.index import downloads
+from indexer.journal import quarantine
 from indexer.messages import decode
 from indexer.messages.entries import Accepted, Entry, Refused
 from indexer.messages.types import Position
@@ -152,10 +153,10 @@ def test_what_comes_again_changes_nothing(
         here.restart()
         assert here.state.take(entries) == []
         assert rows(here.state.connection) == before
-        journaled = here.state.journal.read(0, 1000)
+        journaled = here.state.journal.reader.read(0, 1000)
         assert [row.message for row in journaled] == [entry.message for entry in once]
         assert [row.serial for row in journaled] == list(range(1, len(once) + 1))
-        refusals = here.state.journal.quarantine()
+        refusals = list(quarantine.entries(here.state.journal.reader))
         assert [one.feed_serial for one in refusals] == [
             entry.position.serial
             for entry in entries

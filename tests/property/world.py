@@ -128,7 +128,7 @@ class World:
     def rebuilt(self) -> Iterator[sqlite3.Connection]:
         """A fresh index from the journal, with the window of the present one."""
         path = self.root / "rebuilt.db"
-        fresh = replay(self.state.journal, path, self.state.journal.serial)
+        fresh = replay(self.state.journal.reader, path, self.state.journal.serial)
         try:
             start = downloads.window_start(self.state.connection)
             with database.transaction(fresh):

@@ -35,7 +35,7 @@ STAGES_NEVER = {
     "messages.decode": f"{NO_IO} {NO_SQL}",
     "messages.encode": f"{NO_IO} {NO_SQL}",
     "journal.reader": "messages.decode schema.messages zmq",
-    "journal.batch": f"{NO_SQL} messages.decode schema.messages zmq os pathlib",
+    "journal.quarantine": "messages.decode schema.messages zmq os",
     "journal.journal": "messages.decode schema.messages zmq",
     "index.apply": f"{NO_IO} journal.reader datetime",
     "index.downloads": f"{NO_IO} datetime",

@@ -73,7 +73,7 @@ def test_no_bound_is_forgotten() -> None:
     for module in (
         *("feed.sockets", "feed.publisher", "feed.subscriber", "feed.spool_server"),
         *("piwheels.queues.log_queue", "piwheels.queues.log_forward"),
-        *("piwheels.farm.status_queue", "journal.journal"),
+        *("piwheels.farm.status_queue", "journal.quarantine"),
     ):
         defined = vars(importlib.import_module(f"indexer.{module}"))
         own = {f"{module}.{name}" for name in defined if name.startswith("MAX_")}

@@ -74,7 +74,7 @@ def fill(state: State, source: Source, days: int | None, progress: Progress) -> 
     """
     # Millions of small tuples, none in a cycle: the collector would look at them again and again.
     gc.set_threshold(200_000, 50, 100)
-    broken = [feed.feed for feed in state.journal.feeds() if feed.broken]
+    broken = [feed.feed for feed in state.journal.reader.feeds() if feed.broken]
     record = Record(state.directory / RECORD, broken, source.at)
     filler = _Filler(state, source, progress)
     filler.abis()

@@ -184,7 +184,7 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
         PeerError: if the master does not answer; what it told so far is kept.
         JournalError: if it could not be journaled.
     """
-    broken = [feed.feed for feed in state.journal.feeds() if feed.broken]
+    broken = [feed.feed for feed in state.journal.reader.feeds() if feed.broken]
     record = Record(state.directory / RECORD, broken, asker.clock())
     went_on_after = record.after
     abis = compare.set_abis(state.connection)

@@ -206,7 +206,7 @@ class Bridge(threading.Thread):
         if self._waiting or self._spool is None:
             wait = max(0.0, min(wait, self._next_try - clock.monotonic()))
         if self._spool is not None:
-            self._server.look(self._spool.epoch)
+            self._server.look(self._spool.reader.epoch)
         select.select([self._outbox.bell], [], [], wait)
         self._outbox.heard()
 
@@ -223,7 +223,7 @@ class Bridge(threading.Thread):
             self._spool.append(self._held)
             self._server.tell()
             if self._abis_digest:
-                self._marks.published_abis(self._spool.epoch, self._abis_digest)
+                self._marks.published_abis(self._spool.reader.epoch, self._abis_digest)
                 self._abis_digest = b""
             else:
                 self._outbox.settle(len(self._held))
@@ -249,7 +249,7 @@ class Bridge(threading.Thread):
         assert item is not None
         self._abis = item
         digest = hashlib.sha256(json.dumps(item.data, sort_keys=True).encode()).digest()
-        if (self._spool.epoch, digest) != self._marks.abis:
+        if (self._spool.reader.epoch, digest) != self._marks.abis:
             self._abis_digest = digest
             self._held = [self._entry(item)]
 
