@@ -13,7 +13,7 @@ import zmq
 
 from ..base.errors import PeerError
 from ..base.log import NOTICE, event
-from ..base.once_per import OncePer, left_out
+from ..base.once_per import LimitedLog
 from . import sockets
 from .line import Line
 from .security import Connecting
@@ -61,7 +61,7 @@ class Peer:
         self._refused = ""
         self._next_open = 0.0
         self.trouble = ""
-        self._told = OncePer()
+        self._log = LimitedLog(log)
         self._changes = Line(
             context,
             zmq.SUB,
@@ -146,14 +146,12 @@ class Peer:
         if all(line.connected for line in self._lines):
             self._failing_since = self._apart_since = None
             if self.trouble:
-                if many := self._told.count("publisher-lets-in"):
-                    log.log(
-                        NOTICE,
-                        "the publisher at %s lets us in again%s",
-                        self._changes_queue,
-                        left_out(many),
-                        extra=event("publisher-lets-in", address=self._changes_queue),
-                    )
+                self._log.log(
+                    NOTICE,
+                    "the publisher at %s lets us in again",
+                    self._changes_queue,
+                    extra=event("publisher-lets-in", address=self._changes_queue),
+                )
                 self.trouble = self._refused = ""
             return False
         if self._apart_since is None:
@@ -169,13 +167,11 @@ class Peer:
                 self._refused = self._refused or str(self._estranged(True))
             trouble = self._refused or str(self._estranged(False))
             if trouble != self.trouble:
-                if many := self._told.count("publisher-refuses"):
-                    log.error(
-                        "%s%s",
-                        trouble,
-                        left_out(many),
-                        extra=event("publisher-refuses", address=self._changes_queue),
-                    )
+                self._log.error(
+                    "%s",
+                    trouble,
+                    extra=event("publisher-refuses", address=self._changes_queue),
+                )
                 self.trouble = trouble
         given_up = failed or any(one.given_up for one in self._handshakes)
         if now >= self._next_open and (given_up or now - self._apart_since >= REOPEN_DELAY):
@@ -189,13 +185,12 @@ class Peer:
         handshakes = self._changes.handshakes
         if handshakes is not None and not handshakes.succeeded:
             broken = handshakes.given_up and not handshakes.failed
-            if broken and (many := self._told.count("publisher-breaks-protocol")):
-                log.warning(
+            if broken:
+                self._log.warning(
                     "the publisher at %s broke the protocol (a frame of more than %d KiB?); it is"
-                    " connected anew%s",
+                    " connected anew",
                     self._changes_queue,
                     sockets.MAX_PUBLISHED // 1024,
-                    left_out(many),
                     extra=event("publisher-breaks-protocol", address=self._changes_queue),
                 )
             self._changes.open_again()

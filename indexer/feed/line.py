@@ -15,7 +15,7 @@ import zmq
 from ..base.clock import monotonic
 from ..base.errors import PeerError, UsageError
 from ..base.log import NOTICE, event
-from ..base.once_per import OncePer, left_out
+from ..base.once_per import LimitedLog
 from . import ipc, security, sockets
 from .security import LOCAL_CONNECTING, Connecting
 from .sockets import HIGH_WATER, MAX_MESSAGE, Handshakes
@@ -83,7 +83,7 @@ class Line:
         self._new = new
         self.socket, self._handshakes = self._new()
         self.distrust = ""
-        self._told = OncePer()
+        self._log = LimitedLog(log)
         self._successes = self._endings = 0  # of sockets before this one
         self._tries = 0  # in a row that led to nobody whom we believe
         self._begin()
@@ -199,22 +199,19 @@ class Line:
             return
         self._known = True
         if self.distrust:
-            if many := self._told.count("peer-believed"):
-                log.log(
-                    NOTICE,
-                    "what is at %s is believed now%s",
-                    self.address,
-                    left_out(many),
-                    extra=event("peer-believed", address=self.address),
-                )
+            self._log.log(
+                NOTICE,
+                "what is at %s is believed now",
+                self.address,
+                extra=event("peer-believed", address=self.address),
+            )
             self.distrust = ""
 
     def _refuse(self, error: PeerError) -> None:
-        if self.distrust != str(error) and (many := self._told.count("peer-not-believed")):
-            log.error(
-                "%s%s",
+        if self.distrust != str(error):
+            self._log.error(
+                "%s",
                 error,
-                left_out(many),
                 extra=event("peer-not-believed", address=self.address),
             )
         self.distrust = str(error)

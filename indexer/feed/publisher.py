@@ -17,7 +17,7 @@ from ..base.clock import Clock
 from ..base.errors import DecodeError
 from ..base.lock import Lock
 from ..base.log import event
-from ..base.once_per import OncePer, left_out
+from ..base.once_per import LimitedLog
 from ..journal.journal import Journal
 from ..journal.reader import JournalReader
 from ..messages import decode, encode
@@ -92,7 +92,7 @@ class Endpoint:
         except BaseException:
             self.close()
             raise
-        self._told = OncePer()
+        self._log = LimitedLog(log)
         self._subscriptions: dict[Connection, int] = {}  # frames of each connection, so far
         self._topics: dict[Connection, set[bytes]] = {}
         self._reading: dict[Connection, tuple[int, int]] = {}  # unread, and what was sent till then
@@ -199,13 +199,12 @@ class Endpoint:
     def _end(self, connection: Connection, why: str) -> None:
         connection.end()
         self._topics.pop(connection, None)
-        if many := self._told.count(why):
-            log.warning(
-                "a subscriber was let go: %s%s",
-                why,
-                left_out(many),
-                extra=event("subscriber-let-go", reason=why),
-            )
+        self._log.warning(
+            "a subscriber was let go: %s",
+            why,
+            extra=event("subscriber-let-go", reason=why),
+            of=why,
+        )
 
     def close(self, linger: float = 0.0) -> None:
         """Close the sockets, with up to `linger` seconds to send what is queued."""
@@ -238,7 +237,7 @@ class Server:
         self._clock = clock
         self._next_heartbeat = 0
         self._greeted = 0  # heartbeats for those who came, since the last that was due
-        self._complained = OncePer()
+        self._log = LimitedLog(log)
 
     @property
     def subscribers(self) -> int:
@@ -303,13 +302,11 @@ class Server:
         try:
             request = decode.replay_request(payload)
         except DecodeError as error:
-            if many := self._complained.count("replay-refused"):
-                log.warning(
-                    "refused a replay request: %s%s",
-                    error,
-                    left_out(many),
-                    extra=event("replay-refused"),
-                )
+            self._log.warning(
+                "refused a replay request: %s",
+                error,
+                extra=event("replay-refused"),
+            )
             return True
         if not self._endpoint.may_be_answered(connection):
             return True  # it asks again when it has read the last answer

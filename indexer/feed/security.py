@@ -20,7 +20,7 @@ from zmq.utils import z85
 from ..base import clock
 from ..base.errors import UsageError
 from ..base.log import event
-from ..base.once_per import OncePer, left_out
+from ..base.once_per import LimitedLog
 from . import keys as curve
 from .keys import KeyPair
 
@@ -246,7 +246,7 @@ class Authenticator:
     ) -> None:
         self.socket = socket
         self._allowed = allowed
-        self._told = OncePer(monotonic)
+        self._log = LimitedLog(log, monotonic)
 
     def answer(self) -> None:
         """Answer everybody who waits."""
@@ -262,23 +262,20 @@ class Authenticator:
         key = z85.encode(credentials[0])
         whose = self._allowed.get(key)
         if whose is not None:
-            if many := self._told.count((address, key)):
-                log.info(
-                    "%s connects with the key %s %s%s",
-                    address,
-                    key.decode(),
-                    whose,
-                    left_out(many),
-                    extra=event("subscriber-connects", address=address),
-                )
-            return key
-        if many := self._told.count("subscriber-refused"):
-            log.warning(
-                "refused a subscriber at %s: its key %s is not allowed%s\n"
-                "  what to do: if it may subscribe, put that key among the --allowed-keys",
+            self._log.info(
+                "%s connects with the key %s %s",
                 address,
                 key.decode(),
-                left_out(many),
-                extra=event("subscriber-refused", address=address),
+                whose,
+                extra=event("subscriber-connects", address=address),
+                of=(address, key),
             )
+            return key
+        self._log.warning(
+            "refused a subscriber at %s: its key %s is not allowed\n"
+            "  what to do: if it may subscribe, put that key among the --allowed-keys",
+            address,
+            key.decode(),
+            extra=event("subscriber-refused", address=address),
+        )
         return None

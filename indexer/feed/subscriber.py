@@ -20,7 +20,7 @@ from ..base import times
 from ..base.clock import Clock
 from ..base.errors import DecodeError, PeerError
 from ..base.log import NOTICE, event
-from ..base.once_per import OncePer, left_out
+from ..base.once_per import LimitedLog
 from ..messages import decode, encode
 from ..messages.decode import End, Gone, Published
 from ..messages.elements import MAX_UNCOUNTED
@@ -158,7 +158,7 @@ class Subscriber:
         self._known_epoch = known_epoch
         self._clock = clock
         self._monotonic = monotonic
-        self._told = OncePer(monotonic)  # what the other side says makes none of these often
+        self._log = LimitedLog(log, monotonic)  # what the other side says makes none of these often
         self._peer = Peer(context, changes_queue, replay_queue, protection)
         self._source = Source(changes_queue, protection.server_key.decode())
         self._names = names or FeedNames(lambda feed: None, [self._source])
@@ -355,26 +355,24 @@ class Subscriber:
         return True
 
     def _say_broken(self, state: FeedState, why: str) -> None:
-        if many := self._told.count(("feed-broken", state.feed)):
-            log.error(
-                "feed %s is broken: %s%s",
-                state.feed,
-                why,
-                left_out(many),
-                extra=event("feed-broken", feed=state.feed, epoch=state.epoch, serial=state.serial),
-            )
+        self._log.error(
+            "feed %s is broken: %s",
+            state.feed,
+            why,
+            extra=event("feed-broken", feed=state.feed, epoch=state.epoch, serial=state.serial),
+            of=state.feed,
+        )
 
     def _new_epoch(self, state: FeedState, epoch: int) -> None:
         known = self._position(state.feed, epoch)
         if state.epoch is not None and known:
-            if many := self._told.count(("feed-epoch-back", state.feed)):
-                log.warning(
-                    "feed %s goes back to epoch %d: are there two publishers of that name?%s",
-                    state.feed,
-                    epoch,
-                    left_out(many),
-                    extra=event("feed-epoch-back", feed=state.feed, epoch=epoch),
-                )
+            self._log.warning(
+                "feed %s goes back to epoch %d: are there two publishers of that name?",
+                state.feed,
+                epoch,
+                extra=event("feed-epoch-back", feed=state.feed, epoch=epoch),
+                of=state.feed,
+            )
         elif state.epoch is not None:
             why = (
                 f"its publisher has a new spool (epoch {epoch} after {state.epoch}): "
@@ -500,14 +498,13 @@ class Subscriber:
             return
         if state.published > state.serial and not state.holed:
             state.holed, state.hole = True, state.serial
-            if many := self._told.count(("hole-noticed", state.feed)):
-                log.info(
-                    "feed %s: messages after serial %d are missing, and asked for%s",
-                    state.feed,
-                    state.serial,
-                    left_out(many),
-                    extra=event("hole-noticed", feed=state.feed, serial=state.serial),
-                )
+            self._log.info(
+                "feed %s: messages after serial %d are missing, and asked for",
+                state.feed,
+                state.serial,
+                extra=event("hole-noticed", feed=state.feed, serial=state.serial),
+                of=state.feed,
+            )
         self._asked, self._asked_epoch, self._asked_at = state, epoch, after
         self._unreadable = 0
         self._deadline = now + ANSWER_TIMEOUT
@@ -574,15 +571,15 @@ class Subscriber:
         beyond = [serial for serial in state.early if serial > last]
         for serial in beyond:
             self._take_early(state, serial)
-        if beyond and (many := self._told.count(("messages-not-known", state.feed))):
-            log.warning(
+        if beyond:
+            self._log.warning(
                 "feed %s: its publisher does not know %d messages, up to serial %d, that came in"
-                " its name; they are not taken%s",
+                " its name; they are not taken",
                 state.feed,
                 len(beyond),
                 max(beyond),
-                left_out(many),
                 extra=event("messages-not-known", feed=state.feed, messages=len(beyond)),
+                of=state.feed,
             )
         until = min(state.early, default=min(last, state.serial + self._unreadable) + 1) - 1
         if until > state.serial:
@@ -604,20 +601,19 @@ class Subscriber:
         if not state.holed or state.published > state.serial:
             return
         state.holed = False
-        if many := self._told.count(("hole-filled", state.feed)):
-            log.info(
-                "feed %s: the messages %d to %d have come%s",
-                state.feed,
-                state.hole + 1,
-                state.serial,
-                left_out(many),
-                extra=event(
-                    "hole-filled",
-                    feed=state.feed,
-                    serial=state.serial,
-                    messages=state.serial - state.hole,
-                ),
-            )
+        self._log.info(
+            "feed %s: the messages %d to %d have come",
+            state.feed,
+            state.hole + 1,
+            state.serial,
+            extra=event(
+                "hole-filled",
+                feed=state.feed,
+                serial=state.serial,
+                messages=state.serial - state.hole,
+            ),
+            of=state.feed,
+        )
 
     def _gone(self, state: FeedState, gone: Gone) -> None:
         self._fruitless = 0
@@ -652,14 +648,13 @@ class Subscriber:
             self._asked = None
         if self._asked is not None and now >= self._deadline:
             state = self._asked
-            if many := self._told.count(("replay-silent", state.feed)):
-                log.warning(
-                    "the publisher of feed %s does not answer at %s; it is asked again%s",
-                    state.feed,
-                    self.replay_queue,
-                    left_out(many),
-                    extra=event("replay-silent", feed=state.feed, address=self.replay_queue),
-                )
+            self._log.warning(
+                "the publisher of feed %s does not answer at %s; it is asked again",
+                state.feed,
+                self.replay_queue,
+                extra=event("replay-silent", feed=state.feed, address=self.replay_queue),
+                of=state.feed,
+            )
             self._next_request = now + min(MAX_WAIT, self._silences)
             self._silences += 1
             self._give_up_request()

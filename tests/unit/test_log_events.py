@@ -36,7 +36,10 @@ def calls() -> Iterator[Event]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
-            if ast.unparse(node.func.value) != "log" or node.func.attr not in (*LEVELS, "log"):
+            if ast.unparse(node.func.value) not in ("log", "self._log") or node.func.attr not in (
+                *LEVELS,
+                "log",
+            ):
                 continue
             level = node.func.attr
             if level == "log":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from indexer.base import once_per
-from indexer.base.once_per import INTERVAL, OncePer, left_out
+from indexer.base.log import event
+from indexer.base.once_per import INTERVAL, LimitedLog, OncePer, left_out
 
 pytestmark = pytest.mark.unit
 
@@ -49,3 +52,22 @@ def test_kinds_that_somebody_makes_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_words_about_what_was_left_out() -> None:
     assert left_out(1) == ""
     assert left_out(3001) == " (3,000 more were left out of the log before)"
+
+
+def test_a_log_is_limited_for_each_kind_of_event(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    log = LimitedLog(logging.getLogger("indexer.test"), lambda: now)
+    for feed in ("a", "b", "a"):
+        log.error("feed %s is broken\n  what to do: mend it", feed, extra=event("broken"), of=feed)
+    log.warning("another", extra=event("other"))
+    now += INTERVAL
+    log.error("feed %s is broken\n  what to do: mend it", "a", extra=event("broken"), of="a")
+    assert [record.getMessage() for record in caplog.records] == [
+        "feed a is broken\n  what to do: mend it",
+        "feed b is broken\n  what to do: mend it",
+        "another",
+        "feed a is broken (1 more were left out of the log before)\n  what to do: mend it",
+    ]
+    assert {record.funcName for record in caplog.records} == {
+        "test_a_log_is_limited_for_each_kind_of_event"
+    }, "an entry says who logged it"

@@ -17,7 +17,7 @@ from ...base import names
 from ...base.clock import Clock
 from ...base.errors import DecodeError, PeerError
 from ...base.log import NOTICE, event
-from ...base.once_per import OncePer, left_out
+from ...base.once_per import LimitedLog
 from ...daemon.source import DaemonContext
 from ...feed.security import LOCAL_CONNECTING, Connecting
 from ...index import queries
@@ -109,7 +109,7 @@ class Snapshots:
         self._rhythm = max(pause, 0.01)
         self._clock = clock
         self._monotonic = monotonic
-        self._told = OncePer(monotonic)
+        self._log = LimitedLog(log, monotonic)
         self._comparer = compare.Comparer(tools.connection)
         self._due: dict[str, None] = {}  # somebody waits for them
         self._doubtful: dict[str, float] = {}  # they differed; since when
@@ -344,22 +344,20 @@ class Snapshots:
         self._abis_known = False  # it may be another one when it comes back
         self._backoff = min(MAX_BACKOFF, self._backoff * 2 or 1.0)
         self._next = self._monotonic() + self._backoff
-        if not self.trouble and (many := self._told.count("master-silent")):
-            log.warning(
-                "%s; it is asked again%s",
+        if not self.trouble:
+            self._log.warning(
+                "%s; it is asked again",
                 trouble,
-                left_out(many),
                 extra=event("master-silent", address=self._oracle.address),
             )
         self.trouble = trouble
 
     def _recover(self) -> None:
-        if self.trouble and (many := self._told.count("master-answers")):
-            log.log(
+        if self.trouble:
+            self._log.log(
                 NOTICE,
-                "the master at %s answers again%s",
+                "the master at %s answers again",
                 self._oracle.address,
-                left_out(many),
                 extra=event("master-answers", address=self._oracle.address),
             )
         self.trouble = ""
