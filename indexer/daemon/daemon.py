@@ -20,6 +20,7 @@ import zmq
 
 from .. import __version__
 from ..base import clock, disk, times
+from ..base.backoff import Backoff
 from ..base.errors import StateError
 from ..base.log import NOTICE, event
 from ..base.once_per import OncePer
@@ -323,11 +324,10 @@ class Daemon:
 
         Nothing more is taken off the sockets meanwhile: what they drop, replay brings back.
         """
-        wait = 1.0
-        while (rows := self._take(entries, wait)) is None:
-            if not self._pause(wait):
+        backoff = Backoff(1.0, MAX_BACKOFF)
+        while (rows := self._take(entries, backoff.delay)) is None:
+            if not self._pause(backoff.failed()):
                 raise StateError("stop in good order", self._trouble.partition("\n")[0])
-            wait = min(MAX_BACKOFF, wait * 2)
         if rows or self._trouble:
             # After trouble it may be what an earlier try has journaled that was applied.
             self._writer.wake()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..base import clock
 from ..base import log as journal_log
+from ..base.backoff import Backoff
 from ..base.errors import IndexerError, PeerError
 from ..base.log import NOTICE, event
 from ..journal.reader import JournalReader, month_files
@@ -36,10 +37,10 @@ MAX_MEMORY = 512 * 1024 * 1024
 """Bytes of the process, with what ZeroMQ keeps for subscribers. It ends if it needs more."""
 
 MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 30.0
-"""Seconds until one that ended is started again; each time twice as long."""
+"""Seconds until a process that ended is started again; each time twice as long."""
 
 SETTLED_DELAY = 60.0
-"""Seconds after which one that ends has worked, and the next is started soon."""
+"""Seconds after which a process that ends has worked, and the next is started soon."""
 
 END_TIMEOUT = 5.0
 """Seconds that it may take to send the rest when it is told to end."""
@@ -77,18 +78,24 @@ class SpoolServer:
     Args:
         options: of the process.
         monotonic: seconds, on a clock that never jumps.
+        backoff: until a process that ended is started again.
 
     Attributes:
         trouble: why nobody is served at present; empty if all is well.
     """
 
-    def __init__(self, options: Options, monotonic: Callable[[], float] = clock.monotonic) -> None:
+    def __init__(
+        self,
+        options: Options,
+        monotonic: Callable[[], float] = clock.monotonic,
+        backoff: Backoff | None = None,
+    ) -> None:
         self._options = options
         self._monotonic = monotonic
         self._process: subprocess.Popen[bytes] | None = None
         self._epoch = 0
         self._said = b""
-        self._delay = MIN_RESTART_DELAY
+        self._backoff = backoff or Backoff(MIN_RESTART_DELAY, MAX_RESTART_DELAY)
         self._next_start = self._started = 0.0
         self.trouble = ""
 
@@ -164,7 +171,7 @@ class SpoolServer:
         self._drop()
         said = self._said.removeprefix(b"serving\n").decode(errors="replace").strip()
         if now - self._started >= SETTLED_DELAY:
-            self._delay = MIN_RESTART_DELAY
+            self._backoff.worked()
         self._failed(said or f"its process ended with status {process.returncode}", now)
 
     def _failed(self, why: str, now: float) -> None:
@@ -176,8 +183,7 @@ class SpoolServer:
                 extra=event("feed-not-served", address=self._options.changes_queue),
             )
         self.trouble = why
-        self._next_start = now + self._delay
-        self._delay = min(MAX_RESTART_DELAY, 2 * self._delay)
+        self._next_start = now + self._backoff.failed()
 
     def _drop(self) -> None:
         assert self._process is not None

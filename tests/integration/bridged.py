@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from indexer.base import clock
+from indexer.base.backoff import Backoff
 from indexer.feed.spool_server import Options, SpoolServer
 from indexer.journal import quarantine
 from indexer.journal.reader import JournalReader
 from indexer.messages.types import Message
-from indexer.piwheels.bridge.bridge import Bridge
+from indexer.piwheels.bridge.bridge import LAST_TRIES_TIMEOUT, Bridge
 from indexer.piwheels.bridge.changes import CLIENT_FIELDS
 from indexer.piwheels.bridge.master import Master
 from indexer.piwheels.bridge.outbox import MAX_WAITING, Outbox
@@ -58,7 +59,13 @@ class Bridged:
     """
 
     def __init__(
-        self, home: Path, feed: Feed, *, most: int = MAX_WAITING, downloads: bool = True
+        self,
+        home: Path,
+        feed: Feed,
+        *,
+        most: int = MAX_WAITING,
+        downloads: bool = True,
+        last_tries: float = LAST_TRIES_TIMEOUT,
     ) -> None:
         self.home = home
         self.state_dir = home / "state"
@@ -77,6 +84,8 @@ class Bridged:
             self.outbox,
             self.marks,
             lambda: not self._ended.is_set(),
+            Backoff(0.05, 0.05),
+            last_tries,
         )
         self.bridge.open()
         master.wrap(self.outbox, downloads=downloads)

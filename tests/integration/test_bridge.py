@@ -21,7 +21,7 @@ from indexer.base.lock import Lock
 from indexer.base.log import NOTICE
 from indexer.journal.journal import Journal
 from indexer.messages.types import Message
-from indexer.piwheels.bridge import bridge as module
+from indexer.piwheels.bridge.bridge import Bridge
 from indexer.piwheels.bridge.changes import CHANGES
 from indexer.piwheels.bridge.master import Master
 from indexer.piwheels.bridge.unsettled import Marks
@@ -391,30 +391,22 @@ def make_room(writer: sqlite3.Connection) -> None:
     writer.execute("PRAGMA max_page_count = 1000000")
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The spool is tried again at once."""
-    monkeypatch.setattr(module, "FIRST_WAIT", 0.05)
-    monkeypatch.setattr(module, "MAX_WAIT", 0.05)
-
-
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
 
 
-@pytest.mark.usefixtures("impatient")
 def test_full_disk_is_outlived(
     start: Callable[..., Bridged], caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(NOTICE)
     failed: list[Exception] = []
-    fail = module.Bridge._failed
+    fail = Bridge._failed
 
-    def failing(bridge: module.Bridge, error: Exception) -> None:
+    def failing(bridge: Bridge, error: Exception) -> None:
         failed.append(error)
         fail(bridge, error)
 
-    monkeypatch.setattr(module.Bridge, "_failed", failing)
+    monkeypatch.setattr(Bridge, "_failed", failing)
     bridged = start()
     abis_read(bridged, 1)
     writer = full(bridged)
@@ -434,7 +426,6 @@ def test_full_disk_is_outlived(
     assert start().epoch == epoch, "nothing was lost"
 
 
-@pytest.mark.usefixtures("impatient")
 def test_what_does_not_fit_begins_a_new_epoch(start: Callable[..., Bridged], caplog: Any) -> None:
     bridged = start(most=50)
     abis_read(bridged, 1)
@@ -461,12 +452,10 @@ def test_what_does_not_fit_begins_a_new_epoch(start: Callable[..., Bridged], cap
     assert start().epoch == epoch
 
 
-@pytest.mark.usefixtures("impatient")
 def test_master_that_ends_while_the_disk_is_full(
-    start: Callable[..., Bridged], caplog: Any, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Bridged], caplog: Any
 ) -> None:
-    monkeypatch.setattr(module, "LAST_TRIES", 0.2)
-    bridged = start()
+    bridged = start(last_tries=0.2)
     abis_read(bridged, 1)
     full(bridged)
     epoch = bridged.epoch
@@ -492,7 +481,6 @@ def test_spool_that_was_damaged(start: Callable[..., Bridged], caplog: Any) -> N
     assert (bridged.state_dir / "spool.old" / month.name).read_bytes() == b"damaged" * 1000
 
 
-@pytest.mark.usefixtures("impatient")
 def test_spool_that_is_damaged_while_it_is_used(start: Callable[..., Bridged], caplog: Any) -> None:
     bridged = start()
     abis_read(bridged, 1)
@@ -514,7 +502,6 @@ def test_spool_that_another_uses(start: Callable[..., Bridged], tmp_path: Path) 
     lock.release()
 
 
-@pytest.mark.usefixtures("impatient")
 def test_spool_that_cannot_be_opened_for_now(
     start: Callable[..., Bridged], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

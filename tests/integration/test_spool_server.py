@@ -17,6 +17,7 @@ import pytest
 import zmq
 
 from indexer.base import clock
+from indexer.base.backoff import Backoff
 from indexer.feed import keys as curve
 from indexer.feed import spool_server
 from indexer.feed.publisher import Endpoint, Server, Spool
@@ -39,7 +40,8 @@ class Served:
         self.feed = feed
         self.spool = Spool(directory, clock.now)
         self.server = SpoolServer(
-            Options(str(directory), "master", feed.changes, feed.replay, **options)
+            Options(str(directory), "master", feed.changes, feed.replay, **options),
+            backoff=Backoff(0.0, 0.0),
         )
         self.context: zmq.Context[Any] = zmq.Context()
         self.sockets: list[zmq.Socket[bytes]] = []
@@ -137,11 +139,7 @@ def test_all_is_sent_before_it_ends(served: Served) -> None:
     assert found == list(range(1, 501))
 
 
-def test_one_that_is_killed_is_started_again(
-    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
-    monkeypatch.setattr(spool_server, "MIN_RESTART_DELAY", 0.0)
-    served.server._delay = 0.0
+def test_one_that_is_killed_is_started_again(served: Served, caplog: Any) -> None:
     subscriber = served.subscribed()
     before = served.server.pid
     assert before is not None
@@ -324,11 +322,10 @@ def test_its_process_has_bounds(served: Served) -> None:
 
 
 def test_what_cannot_be_served_is_told_once(
-    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: Any, tmp_path: Path, ipc: Feed
+    served: Served, caplog: Any, tmp_path: Path, ipc: Feed
 ) -> None:
     served.subscribed()
     second = SpoolServer(Options(str(tmp_path / "spool"), "master", ipc.changes, ipc.replay))
-    second._delay = 0.0
     starts = set()
 
     def tried() -> bool:

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ...base import clock, filesystem, times
+from ...base.backoff import Backoff
 from ...base.errors import DecodeError, JournalError, StateError
 from ...base.log import NOTICE, event
 from ...feed.publisher import Spool
@@ -46,10 +47,10 @@ AT_ONCE = 500
 PACE = 0.05
 """Seconds from a commit that was not full to the next: each takes time from the master."""
 
-FIRST_WAIT, MAX_WAIT = 1.0, 30.0
+MIN_RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 30.0
 """Seconds until the spool is tried again; each time twice as long."""
 
-LAST_TRIES = 10.0
+LAST_TRIES_TIMEOUT = 10.0
 """Seconds that the bridge goes on trying when the master has ended."""
 
 _LOOK_DELAY = 0.5
@@ -69,6 +70,8 @@ class Bridge(threading.Thread):
         outbox: of the master's changes.
         marks: what the last bridge left, and what this one leaves.
         running: true as long as the master may still change something.
+        backoff: until the spool is tried again.
+        last_tries: seconds that it goes on trying when the master has ended.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Bridge(threading.Thread):
         outbox: Outbox,
         marks: Marks,
         running: Callable[[], bool],
+        backoff: Backoff | None = None,
+        last_tries: float = LAST_TRIES_TIMEOUT,
     ) -> None:
         super().__init__(name="bridge")
         self._directory = spool
@@ -92,7 +97,8 @@ class Bridge(threading.Thread):
         self._abis: Item | None = None  # those that this epoch knows
         self._abis_digest = b""  # of those in _held
         self._trouble = False
-        self._wait = FIRST_WAIT
+        self._backoff = backoff or Backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
+        self._last_tries = last_tries
         self._next_try = 0.0
         self._ended_at: float | None = None
         self._refused: set[str] = set()
@@ -198,7 +204,7 @@ class Bridge(threading.Thread):
         now = clock.monotonic()
         if self._ended_at is None:
             self._ended_at = now
-        return not self._waiting or (self._trouble and now - self._ended_at > LAST_TRIES)
+        return not self._waiting or (self._trouble and now - self._ended_at > self._last_tries)
 
     def _serve(self) -> None:
         """See that the spool is served, until something is to be done; half a second at most."""
@@ -292,11 +298,10 @@ class Bridge(threading.Thread):
                 exc_info=None if isinstance(error, StateError) else error,
                 extra=event("spool-failing", path=self._directory),
             )
-        self._next_try = clock.monotonic() + self._wait
-        self._wait = min(MAX_WAIT, 2 * self._wait)
+        self._next_try = clock.monotonic() + self._backoff.failed()
 
     def _worked(self) -> None:
-        self._wait = FIRST_WAIT
+        self._backoff.worked()
         if self._trouble:
             self._trouble = False
             log.log(

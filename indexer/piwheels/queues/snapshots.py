@@ -14,6 +14,7 @@ from typing import Any
 import zmq
 
 from ...base import names
+from ...base.backoff import Backoff
 from ...base.clock import Clock
 from ...base.errors import DecodeError, PeerError
 from ...base.log import NOTICE, event
@@ -123,7 +124,7 @@ class Snapshots:
         self._next_list = self._listed = 0.0
         self._untold: set[str] = set()  # that are in the list, and the master tells nothing of
         self._next_sweep = 0.0
-        self._backoff = 0.0
+        self._backoff = Backoff(1.0, MAX_BACKOFF)
         self._abis_known = False
         self.trouble = ""
         self.taken = 0
@@ -342,8 +343,7 @@ class Snapshots:
             self._package = ""
         self._steps = iter(())
         self._abis_known = False  # it may be another one when it comes back
-        self._backoff = min(MAX_BACKOFF, self._backoff * 2 or 1.0)
-        self._next = self._monotonic() + self._backoff
+        self._next = self._monotonic() + self._backoff.failed()
         if not self.trouble:
             self._log.warning(
                 "%s; it is asked again",
@@ -361,7 +361,7 @@ class Snapshots:
                 extra=event("master-answers", address=self._oracle.address),
             )
         self.trouble = ""
-        self._backoff = 0.0
+        self._backoff.worked()
 
     @property
     def distrust(self) -> str:
