@@ -1,8 +1,4 @@
-"""The sockets to one publisher, opened anew when ZeroMQ has given them up for good.
-
-That it does, without a word, when the other side breaks the protocol: by a frame that is too
-large, a wrong key, or words that are not ZeroMQ's.
-"""
+"""A subscriber's connection to one publisher, opened anew when ZeroMQ has given it up for good."""
 
 from __future__ import annotations
 
@@ -15,23 +11,22 @@ from ..base.errors import PeerError
 from ..base.log import NOTICE, event
 from ..base.once_per import LimitedLog
 from . import sockets
-from .line import Line
+from .monitored import MonitoredSocket
 from .security import Connecting
-from .sockets import Handshakes
 
 log = logging.getLogger(__name__)
 
 MAX_WAIT = 5.0
 """Seconds between tries that lead nowhere."""
 
-PATIENCE = 2.0
+HANDSHAKE_TIMEOUT = 2.0
 """Seconds of failing handshakes until something is thought to be wrong."""
 
 REOPEN_DELAY = 30.0
 """Seconds without a connection until a socket is opened anew, whatever ZeroMQ says."""
 
 
-class Peer:
+class Connection:
     """A publisher as its subscriber is connected to it.
 
     Args:
@@ -41,7 +36,9 @@ class Peer:
         protection: how we prove who we are, and know it.
 
     Attributes:
-        trouble: why it cannot be followed at present; empty if it can be.
+        changes: to its PUB.
+        replay: to its ROUTER; None if it has none.
+        error: why it cannot be followed at present; empty if it can be.
 
     Raises:
         UsageError: if an address is not one, or may not be connected with this protection.
@@ -54,88 +51,51 @@ class Peer:
         replay_queue: str,
         protection: Connecting,
     ) -> None:
-        self._changes_queue = changes_queue
         self._protection = protection
         self._failing_since: float | None = None
         self._apart_since: float | None = None
         self._refused = ""
         self._next_open = 0.0
-        self.trouble = ""
+        self.error = ""
         self._log = LimitedLog(log)
-        self._changes = Line(
+        self.changes = MonitoredSocket(
             context,
             zmq.SUB,
             changes_queue,
             protection,
-            most=sockets.MAX_PUBLISHED,
+            max_frame=sockets.MAX_PUBLISHED,
             high_water=sockets.MAX_CHANGES_WAITING,
+            reopen_delay=None,
         )
-        self._replay: Line | None = None
+        self.replay: MonitoredSocket | None = None
         if replay_queue:
             try:
-                self._replay = Line(
+                self.replay = MonitoredSocket(
                     context,
                     zmq.DEALER,
                     replay_queue,
                     protection,
-                    most=sockets.MAX_MESSAGE,
+                    max_frame=sockets.MAX_MESSAGE,
                     high_water=sockets.MAX_REPLAY_WAITING,
+                    reopen_delay=None,
                 )
             except BaseException:
-                self._changes.close()
+                self.changes.close()
                 raise
-
-    @property
-    def changes(self) -> zmq.Socket[bytes]:
-        """The socket to its PUB; another one after it was opened anew."""
-        return self._changes.socket
-
-    @property
-    def replay(self) -> zmq.Socket[bytes] | None:
-        """The socket to its ROUTER; None if it has none."""
-        return self._replay.socket if self._replay is not None else None
-
-    @property
-    def changes_open(self) -> bool:
-        """True if what comes on `changes` counts."""
-        return self._changes.open
-
-    @property
-    def replay_open(self) -> bool:
-        """True if what comes on `replay` counts."""
-        return self._replay is not None and self._replay.open
+        self.sockets = [self.changes, *([self.replay] if self.replay is not None else [])]
 
     @property
     def distrust(self) -> str:
         """Why what is at one of its addresses is not believed; empty if it is."""
-        return next((line.distrust for line in self._lines if line.distrust), "")
-
-    @property
-    def _lines(self) -> list[Line]:
-        return [self._changes, *([self._replay] if self._replay is not None else [])]
-
-    @property
-    def _handshakes(self) -> list[Handshakes]:
-        return [line.handshakes for line in self._lines if line.handshakes is not None]
-
-    def open_replay_again(self) -> None:
-        """Expect no more answers; those that still come go with the socket."""
-        if self._replay is not None:
-            self._replay.open_again()
-
-    @property
-    def replay_broken_off(self) -> bool:
-        """True if the publisher broke the protocol on the replay socket: nothing more comes."""
-        handshakes = self._replay.handshakes if self._replay is not None else None
-        return handshakes is not None and handshakes.given_up and not handshakes.failed
+        return next((socket.distrust for socket in self.sockets if socket.distrust), "")
 
     def look(self) -> None:
         """Take note of what happened to the connections since the last look."""
-        for line in self._lines:
-            line.look()
+        for socket in self.sockets:
+            socket.look()
 
-    def mend(self, now: float) -> bool:
-        """Say it when the publisher and we do not know each other, and try again.
+    def fix(self, now: float) -> bool:
+        """Log it when the publisher and we do not know each other, and try again.
 
         Args:
             now: seconds, on the monotonic clock.
@@ -143,67 +103,61 @@ class Peer:
         Returns:
             True if the replay socket was opened anew: what was asked for will not be answered.
         """
-        if all(line.connected for line in self._lines):
+        address = self.changes.address
+        if all(socket.connected for socket in self.sockets):
             self._failing_since = self._apart_since = None
-            if self.trouble:
+            if self.error:
                 self._log.log(
                     NOTICE,
                     "the publisher at %s lets us in again",
-                    self._changes_queue,
-                    extra=event("publisher-lets-in", address=self._changes_queue),
+                    address,
+                    extra=event("publisher-lets-in", address=address),
                 )
-                self.trouble = self._refused = ""
+                self.error = self._refused = ""
             return False
         if self._apart_since is None:
             self._apart_since = now
-        failed = [one for one in self._handshakes if one.failed]
+        failed = any(socket.failed for socket in self.sockets)
         if failed:
             if self._failing_since is None:
                 self._failing_since = now
-            if now - self._failing_since < PATIENCE:
-                return False  # it may have been stopped at that moment
+            if now - self._failing_since < HANDSHAKE_TIMEOUT:
+                return False  # the publisher may have been stopped at that moment
             # One that refuses us may also break off before it has said so.
-            if any(one.refused for one in failed):
+            if any(socket.refused for socket in self.sockets):
                 self._refused = self._refused or str(self._estranged(True))
-            trouble = self._refused or str(self._estranged(False))
-            if trouble != self.trouble:
-                self._log.error(
-                    "%s",
-                    trouble,
-                    extra=event("publisher-refuses", address=self._changes_queue),
-                )
-                self.trouble = trouble
-        given_up = failed or any(one.given_up for one in self._handshakes)
+            error = self._refused or str(self._estranged(False))
+            if error != self.error:
+                self._log.error("%s", error, extra=event("publisher-refuses", address=address))
+                self.error = error
+        given_up = failed or any(socket.given_up for socket in self.sockets)
         if now >= self._next_open and (given_up or now - self._apart_since >= REOPEN_DELAY):
             self._next_open = now + MAX_WAIT
             self._apart_since = now
-            return self._open_again()
+            return self._reopen()
         return False
 
-    def _open_again(self) -> bool:
+    def _reopen(self) -> bool:
         """Open those sockets anew that have no connection; the others may hold messages."""
-        handshakes = self._changes.handshakes
-        if handshakes is not None and not handshakes.succeeded:
-            broken = handshakes.given_up and not handshakes.failed
-            if broken:
+        if not self.changes.connected:
+            if self.changes.broke_protocol:
                 self._log.warning(
                     "the publisher at %s broke the protocol (a frame of more than %d KiB?); it is"
                     " connected anew",
-                    self._changes_queue,
+                    self.changes.address,
                     sockets.MAX_PUBLISHED // 1024,
-                    extra=event("publisher-breaks-protocol", address=self._changes_queue),
+                    extra=event("publisher-breaks-protocol", address=self.changes.address),
                 )
-            self._changes.open_again()
-        handshakes = self._replay.handshakes if self._replay is not None else None
-        if handshakes is not None and not handshakes.succeeded:
-            self.open_replay_again()
+            self.changes.reopen()
+        if self.replay is not None and not self.replay.connected:
+            self.replay.reopen()
             return True
         return False
 
     def _estranged(self, refused: bool) -> PeerError:
-        operation = f"follow the publisher at {self._changes_queue}"
+        operation = f"follow the publisher at {self.changes.address}"
         pair = self._protection.pair
-        if pair is None or not self._changes_queue.startswith("tcp://"):
+        if pair is None or not self.changes.address.startswith("tcp://"):
             return PeerError(
                 operation,
                 "it breaks off, as one does that demands CURVE, or is not a publisher",
@@ -223,5 +177,5 @@ class Peer:
 
     def close(self) -> None:
         """Close the sockets."""
-        for line in self._lines:
-            line.close()
+        for socket in self.sockets:
+            socket.close()

@@ -118,11 +118,11 @@ def connectable(
     protection: Connecting,
     *,
     immediate: bool = False,
-    most: int = MAX_MESSAGE,
+    max_frame: int = MAX_MESSAGE,
     high_water: int = HIGH_WATER,
     ipv6: bool = False,
-) -> tuple[zmq.Socket[bytes], Handshakes | None]:
-    """A socket that can be connected to `address`; `Line` does so.
+) -> tuple[zmq.Socket[bytes], Monitor]:
+    """A socket that can be connected to `address`; `MonitoredSocket` does so.
 
     Args:
         context: of ZeroMQ.
@@ -130,17 +130,17 @@ def connectable(
         address: of the peer.
         protection: how it proves who it is, and knows the peer.
         immediate: send nothing while the peer is not there, instead of keeping it for later.
-        most: bytes of a frame; a peer that sends more is disconnected.
+        max_frame: bytes of a frame; a peer that sends more is disconnected.
         high_water: messages that it holds for or from the peer.
         ipv6: look names of hosts up for IPv6, too.
 
     Returns:
-        The socket, and how its handshakes end, if it has any.
+        The socket, and what watches its connection.
     """
     socket = _socket(context, kind, address, protection)
     if kind == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
-    socket.setsockopt(zmq.MAXMSGSIZE, most)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_frame)
     socket.set_hwm(high_water)
     if ipv6 and address.startswith("tcp://"):
         socket.setsockopt(zmq.IPV6, 1)
@@ -148,10 +148,11 @@ def connectable(
         # A request that waited for a peer to come back would be answered twice.
         socket.setsockopt(zmq.IMMEDIATE, 1)
     if address.startswith(ipc.SCHEME):
-        # ZeroMQ would connect to whoever has the address by then: `Line` makes a new socket.
+        # ZeroMQ would connect to whoever has the address by then: `MonitoredSocket` makes a
+        # new socket.
         socket.setsockopt(zmq.RECONNECT_IVL, NEVER)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 0)
-    return socket, None if address.startswith("inproc://") else Handshakes(context, socket)
+    return socket, Monitor(context, socket, address)
 
 
 def gate(context: zmq.Context[Any]) -> zmq.Socket[bytes]:
@@ -161,36 +162,39 @@ def gate(context: zmq.Context[Any]) -> zmq.Socket[bytes]:
     return socket
 
 
-class Handshakes:
-    """Watches how the handshakes of a socket end; made before it is connected.
+class Monitor:
+    """Watches the connection of a socket; made before it is connected.
 
-    ZeroMQ gives up a peer that refuses it or breaks the protocol, for good and without a word:
-    somebody has to open a socket anew.
+    Within this process there are no handshakes: there the peer counts as connected.
 
     Attributes:
-        refused: true if the last one ended because our key is not allowed.
+        refused: true if the last handshake ended because our key is not allowed.
         failed: true if the last one failed, for any reason.
         succeeded: true if the last one succeeded, and the connection stands.
         given_up: true if there is no connection any more, and ZeroMQ does not try to make one.
-        retried: true if there is none, and ZeroMQ will try to make one.
-        connection: the descriptor of the connection, ZeroMQ's own; None if there is none.
-        successes: how many have succeeded.
+        retried: true if there is no connection, and ZeroMQ will try to make one.
+        descriptor: of the connection, ZeroMQ's own; None if there is none.
+        successes: how many handshakes have succeeded.
         endings: how many connections have ended.
     """
 
     _number = 0
 
-    def __init__(self, context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> None:
-        Handshakes._number += 1
-        address = f"inproc://handshakes-{Handshakes._number}"
-        self.refused = self.failed = self.succeeded = self.given_up = False
-        self.retried = False
-        self.connection: int | None = None
-        self._parted_at: float | None = None
+    def __init__(self, context: zmq.Context[Any], socket: zmq.Socket[bytes], address: str) -> None:
         self._socket = socket
-        self.successes = self.endings = 0
+        self._events: zmq.Socket[bytes] | None = None
+        self._parted_at: float | None = None
+        self.refused = self.failed = self.given_up = self.retried = False
+        self.descriptor: int | None = None
+        self.endings = 0
+        self.succeeded = address.startswith("inproc://")
+        self.successes = int(self.succeeded)
+        if self.succeeded:
+            return
+        Monitor._number += 1
+        reports = f"inproc://monitor-{Monitor._number}"
         socket.monitor(
-            address,
+            reports,
             zmq.EVENT_CONNECTED
             | zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -202,11 +206,11 @@ class Handshakes:
         self._events = _new(context, zmq.PAIR)
         # With a bound, ZeroMQ would stand still when nobody looks for a while.
         self._events.setsockopt(zmq.RCVHWM, 0)
-        self._events.connect(address)
+        self._events.connect(reports)
 
     def look(self) -> None:
         """Take note of what happened since the last look."""
-        while self._events.poll(0):
+        while self._events is not None and self._events.poll(0):
             report = parse_monitor_message(self._events.recv_multipart())
             event = report["event"]
             if event == zmq.EVENT_MONITOR_STOPPED:
@@ -215,10 +219,10 @@ class Handshakes:
             self.endings += event == zmq.EVENT_DISCONNECTED
             self.retried = event == zmq.EVENT_CONNECT_RETRIED
             if event == zmq.EVENT_CONNECTED:
-                self.connection = report["value"]
+                self.descriptor = report["value"]
                 continue
             if event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CONNECT_RETRIED):
-                self.connection = None
+                self.descriptor = None
             if event == zmq.EVENT_CONNECT_RETRIED:
                 continue
             self.succeeded = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -237,9 +241,10 @@ class Handshakes:
         Disable the monitor before closing. A closing socket still emits events, and libzmq blocks
         forever if nobody reads them.
         """
-        if not self._socket.closed:
-            self._socket.disable_monitor()
-        self._events.close()
+        if self._events is not None:
+            if not self._socket.closed:
+                self._socket.disable_monitor()
+            self._events.close()
 
 
 def _socket(

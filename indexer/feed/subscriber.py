@@ -28,7 +28,7 @@ from ..messages.entries import Accepted, Claimed, Entry, Lost
 from ..messages.poison import PutAsideError
 from ..messages.redact import refused
 from ..messages.types import Position
-from .connection import MAX_WAIT, Peer
+from .connection import MAX_WAIT, Connection
 from .names import FeedNames, Source
 from .security import LOCAL_CONNECTING, Connecting
 
@@ -159,7 +159,7 @@ class Subscriber:
         self._clock = clock
         self._monotonic = monotonic
         self._log = LimitedLog(log, monotonic)  # what the other side says makes none of these often
-        self._peer = Peer(context, changes_queue, replay_queue, protection)
+        self._connection = Connection(context, changes_queue, replay_queue, protection)
         self._source = Source(changes_queue, protection.server_key.decode())
         self._names = names or FeedNames(lambda feed: None, [self._source])
         self._conflicts: dict[str, str] = {}  # by feed: that it belongs to another address
@@ -180,22 +180,23 @@ class Subscriber:
     @property
     def changes(self) -> zmq.Socket[bytes]:
         """The socket that changes come from; another one after it was opened anew."""
-        return self._peer.changes
+        return self._connection.changes.socket
 
     @property
     def replay(self) -> zmq.Socket[bytes] | None:
         """The socket for requests; another one after it was opened anew."""
-        return self._peer.replay
+        replay = self._connection.replay
+        return None if replay is None else replay.socket
 
     @property
     def trouble(self) -> str:
         """Why the publisher cannot be followed at present; empty if it can be."""
-        return self._peer.trouble
+        return self._connection.error
 
     @property
     def distrust(self) -> str:
         """Why what is at its addresses is not believed; empty if it is."""
-        return self._peer.distrust
+        return self._connection.distrust
 
     @property
     def conflict(self) -> str:
@@ -211,22 +212,22 @@ class Subscriber:
         """
         received = self._clock()
         count = size = 0
-        self._peer.look()
-        while count < most and size < MAX_BATCH_BYTES and self._peer.replay_open:
-            replay = self.replay  # another one if an answer was given up
-            assert replay is not None
+        self._connection.look()
+        replay, changes = self._connection.replay, self._connection.changes
+        while count < most and size < MAX_BATCH_BYTES and replay is not None and replay.open:
+            socket = replay.socket  # another one if an answer was given up
             try:
-                frames = replay.recv_multipart(zmq.NOBLOCK)
+                frames = socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 # Few answers wait at a time, and the next is on its way: one commit for many.
-                if not (count and self._asked) or self._monotonic() >= until or not replay.poll(1):
+                if not (count and self._asked) or self._monotonic() >= until or not socket.poll(1):
                     break
                 continue
             count += 1
             size += self._size(frames)
             self._replayed(frames, received)
-        receive = self.changes.recv_multipart
-        while count < most and size < MAX_BATCH_BYTES and self._peer.changes_open:
+        receive = changes.socket.recv_multipart
+        while count < most and size < MAX_BATCH_BYTES and changes.open:
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
@@ -480,19 +481,20 @@ class Subscriber:
         if epoch is None:
             epoch = state.epoch
         assert epoch is not None
-        if self.replay is None:
+        replay = self._connection.replay
+        if replay is None:
             if state.early:
                 self._lose(state, min(state.early) - 1, "no replay queue is set")
             return
         now = self._monotonic()
-        if self._asked is not None or now < self._next_request or not self._peer.replay_open:
+        if self._asked is not None or now < self._next_request or not replay.open:
             return
         if after is None:
             after = state.serial
             if epoch != state.epoch:
                 after = self._position(state.feed, epoch)
         try:
-            self.replay.send(encode.replay_request(epoch, after, REPLAY_LIMIT), zmq.NOBLOCK)
+            replay.socket.send(encode.replay_request(epoch, after, REPLAY_LIMIT), zmq.NOBLOCK)
         except zmq.Again:
             self._next_request = now + 0.1  # not connected yet
             return
@@ -641,10 +643,11 @@ class Subscriber:
         """Look after time-outs; call it about once a second."""
         now = self._monotonic()
         self._listen()
-        self._peer.look()
-        if self._asked is not None and self._peer.replay_broken_off:
+        self._connection.look()
+        replay = self._connection.replay
+        if self._asked is not None and replay is not None and replay.broke_protocol:
             self._note_break(self._asked)
-        if self._peer.mend(now):
+        if self._connection.fix(now):
             self._asked = None
         if self._asked is not None and now >= self._deadline:
             state = self._asked
@@ -704,7 +707,8 @@ class Subscriber:
     def _give_up_request(self) -> None:
         """Expect no more answers."""
         self._asked = None
-        self._peer.open_replay_again()
+        if self._connection.replay is not None:
+            self._connection.replay.reopen()
 
     @property
     def filling(self) -> bool:
@@ -713,4 +717,4 @@ class Subscriber:
 
     def close(self) -> None:
         """Close its sockets."""
-        self._peer.close()
+        self._connection.close()

@@ -20,7 +20,7 @@ from zmq.utils import z85
 from indexer.base import clock, once_per, printable
 from indexer.base.errors import UsageError
 from indexer.feed import connection, keys, security, sockets
-from indexer.feed.line import Line
+from indexer.feed.monitored import MonitoredSocket
 from indexer.feed.publisher import FeedPublisher
 from indexer.feed.security import Authenticator, Binding, Connecting
 from indexer.feed.subscriber import Subscriber
@@ -52,7 +52,7 @@ def context() -> Iterator[zmq.Context[Any]]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong shows, and is tried again, at once."""
-    monkeypatch.setattr(connection, "PATIENCE", 0.0)
+    monkeypatch.setattr(connection, "HANDSHAKE_TIMEOUT", 0.0)
     monkeypatch.setattr(connection, "MAX_WAIT", 0.05)
     monkeypatch.setattr(connection, "REOPEN_DELAY", 1.0)
 
@@ -183,9 +183,10 @@ def test_stranger_gets_no_replay(
 ) -> None:
     with publishing(tmp_path, tcp, GUARDED) as publisher:
         publish(publisher, 5)
-        line = Line(context, zmq.DEALER, tcp.replay, STRANGERS[name][0])
-        dealer, handshakes = line.socket, line.handshakes
-        assert handshakes is not None
+        monitored = MonitoredSocket(
+            context, zmq.DEALER, tcp.replay, STRANGERS[name][0], reopen_delay=None
+        )
+        dealer = monitored.socket
         dealer.setsockopt(zmq.IMMEDIATE, 0)  # a stranger may be as pushy as it likes
         dealer.disconnect(tcp.replay)
         dealer.connect(tcp.replay)
@@ -193,13 +194,13 @@ def test_stranger_gets_no_replay(
 
         def refused_or_served() -> bool:
             publisher.serve(0.0)
-            handshakes.look()
-            return handshakes.failed or bool(dealer.poll(0))
+            monitored.look()
+            return monitored.failed or bool(dealer.poll(0))
 
         eventually(refused_or_served)
         assert not dealer.poll(0)
         assert publisher.last_request == 0
-        line.close()
+        monitored.close()
 
 
 IMPOSTORS = {
@@ -225,36 +226,34 @@ def test_nobody_gets_in_without_a_gatekeeper(context: zmq.Context[Any], tcp: Fee
     """A gatekeeper that is not there must not be an open gate."""
     server: zmq.Context[Any] = zmq.Context()
     changes, _ = sockets.bound(server, zmq.XPUB, tcp.changes, GUARDED)
-    line = Line(context, zmq.SUB, tcp.changes, MAY_COME_IN)
-    handshakes = line.handshakes
-    assert handshakes is not None
+    monitored = MonitoredSocket(context, zmq.SUB, tcp.changes, MAY_COME_IN, reopen_delay=None)
 
     def decided() -> bool:
-        handshakes.look()
-        return handshakes.failed or handshakes.succeeded
+        monitored.look()
+        return monitored.failed or monitored.connected
 
     eventually(decided)
-    assert not handshakes.succeeded
+    assert not monitored.connected
     assert not changes.poll(0)
     server.destroy(linger=0)
-    line.close()
+    monitored.close()
 
 
 def test_sockets_that_end_let_others_live(context: zmq.Context[Any], ipc: Feed) -> None:
     """ZeroMQ reports what a socket does while it ends, and waits for whoever shall get that."""
     for number in range(60):
-        line = Line(context, zmq.SUB, f"{ipc.changes}{number}")
-        line.look()
-        line.close()
+        monitored = MonitoredSocket(context, zmq.SUB, f"{ipc.changes}{number}")
+        monitored.look()
+        monitored.close()
     server, listener = sockets.bound(context, zmq.XPUB, ipc.changes)
-    line = Line(context, zmq.SUB, ipc.changes)
+    monitored = MonitoredSocket(context, zmq.SUB, ipc.changes)
 
     def together() -> bool:
-        line.look()
-        return line.connected
+        monitored.look()
+        return monitored.connected
 
     eventually(together)
-    line.close()
+    monitored.close()
     server.close()
     assert listener is not None
     listener.remove()
@@ -575,7 +574,7 @@ def test_sockets_refuse_by_themselves(
     with pytest.raises(UsageError, match="without CURVE"):
         sockets.bound(context, zmq.XPUB, "tcp://*:*", Binding())
     with pytest.raises(UsageError, match="without CURVE"):
-        Line(context, zmq.SUB, "tcp://192.0.2.1:5560", Connecting())
+        MonitoredSocket(context, zmq.SUB, "tcp://192.0.2.1:5560", Connecting())
     assert len(os.listdir("/proc/self/fd")) == before
     feed = ipc_feed(sockets_directory)
     with (

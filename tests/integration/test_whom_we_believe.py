@@ -12,8 +12,8 @@ import pytest
 import zmq
 
 from indexer.base.errors import PeerError, UsageError
-from indexer.feed import ipc, line
-from indexer.feed.line import Line
+from indexer.feed import ipc, monitored
+from indexer.feed.monitored import MonitoredSocket
 from indexer.feed.security import Binding, Connecting
 from indexer.feed.sockets import bound
 
@@ -35,8 +35,8 @@ def context() -> Iterator[zmq.Context[Any]]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again and again is tried at once."""
-    monkeypatch.setattr(line, "MAX_PAUSE", 0.05)
-    monkeypatch.setattr(line, "MAX_DISTRUST", 0.05)
+    monkeypatch.setattr(monitored, "MAX_RETRY_DELAY", 0.05)
+    monkeypatch.setattr(monitored, "MAX_DISTRUST_DELAY", 0.05)
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def address(everybodys: Path) -> str:
     return f"ipc://{everybodys}/changes"
 
 
-def watch(one: Line, until: str) -> None:
-    """Look at a line until one of its attributes is something, or until it is `apart`."""
+def watch(one: MonitoredSocket, until: str) -> None:
+    """Look at a socket until one of its attributes is something, or until it is `apart`."""
 
     def looked() -> bool:
         one.look()
@@ -68,7 +68,7 @@ def watch(one: Line, until: str) -> None:
 @pytest.mark.parametrize("kind", [zmq.SUB, zmq.DEALER, zmq.REQ, zmq.PUSH])
 def test_stranger_is_not_believed(kind: int, address: str, context: zmq.Context[Any]) -> None:
     with taken(address):
-        one = Line(context, kind, address, immediate=True)
+        one = MonitoredSocket(context, kind, address, immediate=True)
         watch(one, "distrust")
         for _ in range(20):
             one.look()
@@ -83,7 +83,7 @@ def test_stranger_is_not_believed(kind: int, address: str, context: zmq.Context[
 @as_root
 def test_stranger_who_is_named_is_believed(address: str, context: zmq.Context[Any]) -> None:
     with taken(address):
-        one = Line(context, zmq.SUB, address, NAMED)
+        one = MonitoredSocket(context, zmq.SUB, address, NAMED)
         watch(one, "connected")
         assert one.distrust == ""
         eventually(lambda: bool(one.socket.poll(10)))
@@ -97,7 +97,7 @@ def test_stranger_behind_a_file_of_ours(address: str, context: zmq.Context[Any])
         path = Path(address.removeprefix("ipc://"))
         os.chown(path, 0, 0)
         assert ipc.look_at(address, frozenset()) is not None
-        one = Line(context, zmq.SUB, address)
+        one = MonitoredSocket(context, zmq.SUB, address)
         watch(one, "distrust")
         assert not one.open
         assert "the process that listens there runs as" in one.distrust
@@ -108,7 +108,7 @@ def test_stranger_behind_a_file_of_ours(address: str, context: zmq.Context[Any])
 def test_stranger_takes_the_place_of_a_peer(address: str, context: zmq.Context[Any]) -> None:
     peer, listener = bound(context, zmq.XPUB, address, Binding())
     assert listener is not None
-    one = Line(context, zmq.SUB, address)
+    one = MonitoredSocket(context, zmq.SUB, address)
     watch(one, "connected")
     assert peer.recv() == b"\1"
     peer.send(b"the last words of the peer")
@@ -127,7 +127,7 @@ def test_stranger_takes_the_place_of_a_peer(address: str, context: zmq.Context[A
 
 
 def test_peer_that_comes_later_and_comes_back(address: str, context: zmq.Context[Any]) -> None:
-    one = Line(context, zmq.SUB, address)
+    one = MonitoredSocket(context, zmq.SUB, address)
     for number in range(3):
         assert not one.connected
         peer, listener = bound(context, zmq.XPUB, address, Binding())
@@ -149,7 +149,7 @@ def test_directory_to_which_others_may_write(sockets: Path, context: zmq.Context
         with pytest.raises(PeerError, match="others may write to the directory") as caught:
             ipc.look_at(address, frozenset())
         assert f"chmod go-w {sockets}" in str(caught.value)
-        one = Line(context, zmq.SUB, address)
+        one = MonitoredSocket(context, zmq.SUB, address)
         assert "others may write" in one.distrust
         sockets.chmod(0o755)
         watch(one, "connected")
@@ -233,7 +233,7 @@ def test_old_socket_of_ours_is_replaced_and_one_in_use_is_not(
             bound(context, zmq.XPUB, f"ipc://{path}", Binding())
         ipc.refuse_unbindable(f"ipc://{path}")  # the one who asks may have it
     peer, listener = bound(context, zmq.XPUB, f"ipc://{path}", Binding())
-    one = Line(context, zmq.SUB, f"ipc://{path}")
+    one = MonitoredSocket(context, zmq.SUB, f"ipc://{path}")
     watch(one, "connected")
     one.close()
     peer.close()

@@ -20,7 +20,7 @@ from ...base.errors import DecodeError, StateError
 from ...base.log import event
 from ...base.once_per import OncePer, left_out
 from ...daemon.source import DaemonContext
-from ...feed.line import Line
+from ...feed.monitored import MonitoredSocket
 from ...feed.security import LOCAL_CONNECTING, Connecting
 from ...messages.entries import Entry, Row
 from .. import cbor
@@ -81,36 +81,6 @@ def forget_farm(tools: DaemonContext) -> None:
         log.warning("%s", error, extra=event("farm-not-forgotten"))
 
 
-class _Watched:
-    """A line, and since when its peer is there or away.
-
-    Attributes:
-        line: to the peer; opened anew when ZeroMQ has given the peer up.
-        connected: true while the peer is there.
-        since: when it came or left, or we began; seconds.
-    """
-
-    def __init__(self, line: Line) -> None:
-        self.line = line
-        self.connected = False
-        self.since = self._opened = -math.inf
-        self._connections = line.connections
-
-    def look(self, now: float) -> bool:
-        """Take note of what happened since the last look; true if a peer came, perhaps anew."""
-        line = self.line
-        line.look()
-        came = line.connections > self._connections
-        if came or line.connected != self.connected:
-            self.connected, self.since = line.connected, now
-        self._connections = line.connections
-        apart = now - max(self.since, self._opened)
-        if not self.connected and (line.given_up or apart >= REOPEN_DELAY):
-            line.open_again()
-            self._opened = now
-        return came
-
-
 class StatusFeed:
     """A source of the daemon: the status feed of a piwheels master.
 
@@ -163,17 +133,19 @@ class StatusFeed:
         self._stored = store.read(tools.connection)
         master, slaves = store.pictures(self._stored, status_queue)
         self._farm.restore(master, slaves, self._now(), clock())
-        connect = partial(Line, tools.context, protection=protection)
-        self._status = _Watched(
-            connect(zmq.SUB, status_queue, most=MAX_FRAME, high_water=MAX_QUEUED)
+        connect = partial(
+            MonitoredSocket, tools.context, protection=protection, reopen_delay=REOPEN_DELAY
         )
-        self._status.since = start
-        self._control: _Watched | None = None
+        self._status = connect(zmq.SUB, status_queue, max_frame=MAX_FRAME, high_water=MAX_QUEUED)
+        self._connected = False  # when we looked last
+        self._connections = self._status.connections
+        self._since = start  # the master came or left, or we began
+        self._control: MonitoredSocket | None = None
         if control_queue is not None:
             try:
-                self._control = _Watched(connect(zmq.PUSH, control_queue, immediate=True))
+                self._control = connect(zmq.PUSH, control_queue, immediate=True)
             except BaseException:
-                self._status.line.close()
+                self._status.close()
                 raise
 
     def _now(self) -> times.Time:
@@ -184,8 +156,8 @@ class StatusFeed:
     @property
     def distrust(self) -> str:
         """Why what is at one of its addresses is not believed; empty if it is."""
-        control = self._control.line.distrust if self._control is not None else ""
-        return self._status.line.distrust or control
+        control = self._control.distrust if self._control is not None else ""
+        return self._status.distrust or control
 
     @property
     def trouble(self) -> str:
@@ -193,9 +165,9 @@ class StatusFeed:
         if self._store_trouble:
             return self._store_trouble
         now = self._monotonic()
-        silent = now - max(self._status.since, self._heard or 0.0)
+        silent = now - max(self._since, self._heard or 0.0)
         if silent > PATIENCE:
-            if self._status.connected:
+            if self._connected:
                 return f"the master at {self.status_queue} has been silent for {silent:.0f} s"
             return (
                 f"no master is at {self.status_queue}: does piw-master run, and is that the"
@@ -210,7 +182,7 @@ class StatusFeed:
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
         """What to poll for input."""
-        return (self._status.line.socket,)
+        return (self._status.socket,)
 
     def receive(self, most: int, until: float) -> list[Entry]:
         """Take in what arrived; returns at once when nothing waits any more.
@@ -223,14 +195,14 @@ class StatusFeed:
             What could not be read, for the quarantine.
         """
         entries: list[Entry] = []
-        line = self._status.line
-        if not line.open:
-            line.look()  # it may have come, and be believed
-        for count in range(most if line.open else 0):
+        status = self._status
+        if not status.open:
+            status.look()  # it may have come, and be believed
+        for count in range(most if status.open else 0):
             if not count % 64 and count and self._monotonic() >= until:
                 break
             try:
-                frames = line.socket.recv_multipart(zmq.NOBLOCK)
+                frames = status.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
             self._frames += 1
@@ -269,7 +241,7 @@ class StatusFeed:
             "status_feed": {
                 "status_queue": self.status_queue,
                 "control_queue": self.control_queue,
-                "connected": self._status.connected,
+                "connected": self._connected,
                 "silent_seconds": silent,
                 "frames": self._frames,
                 "refused": self._refused,
@@ -281,9 +253,9 @@ class StatusFeed:
 
     def close(self) -> None:
         """Close its sockets."""
-        self._status.line.close()
+        self._status.close()
         if self._control is not None:
-            self._control.line.close()
+            self._control.close()
 
     # How it does that
 
@@ -312,8 +284,13 @@ class StatusFeed:
         return [refused(SOURCE, error, b"".join(frames)[:MAX_FRAME])]
 
     def _look_at_connections(self, now: float) -> None:
-        was_there = self._status.connected
-        if self._status.look(now):
+        was_there, before = self._connected, self._connections
+        self._status.look()
+        self._connected, self._connections = self._status.connected, self._status.connections
+        came = self._connections > before
+        if came or self._connected != was_there:
+            self._since = now
+        if came:
             # The master there may be another one than before.
             self._heard_here, self._hello_wanted = False, True
             if many := self._told.count("master-there"):
@@ -323,7 +300,7 @@ class StatusFeed:
                     left_out(many),
                     extra=event("master-there", address=self.status_queue),
                 )
-        elif was_there and not self._status.connected:
+        elif was_there and not self._connected:
             if many := self._told.count("master-gone"):
                 log.warning(
                     "the master at %s is gone%s",
@@ -332,15 +309,15 @@ class StatusFeed:
                     extra=event("master-gone", address=self.status_queue),
                 )
         if self._control is not None:
-            self._control.look(now)
+            self._control.look()
 
     def _say_hello(self, now: float) -> None:
         """Ask the master to say everything again, if something is missing here."""
-        if self._control is None or not (self._status.connected and self._control.line.open):
+        if self._control is None or not (self._connected and self._control.open):
             return
         if self._hello_wanted:
             # Before the subscription has reached the master, its answers would be lost.
-            due = (self._heard_here or now - self._status.since > SETTLED) and (
+            due = (self._heard_here or now - self._since > SETTLED) and (
                 now - self._last_hello > QUICKEST_HELLO
             )
         else:
@@ -348,7 +325,7 @@ class StatusFeed:
         if not due:
             return
         try:
-            self._control.line.socket.send(cbor.dumps("HELLO"), zmq.NOBLOCK)
+            self._control.socket.send(cbor.dumps("HELLO"), zmq.NOBLOCK)
         except zmq.Again:
             return  # the control queue is not there (yet)
         self._hello_wanted = False

@@ -19,7 +19,7 @@ import zmq
 
 from ...base.clock import monotonic, sleep
 from ...base.log import event
-from ...feed.line import Line
+from ...feed.monitored import MonitoredSocket
 from ...feed.security import Connecting
 
 log = logging.getLogger(__name__)
@@ -114,19 +114,19 @@ class LogForward:
         self._sent: list[bytes] | None = None
         # What waits for a master that is not there waits with us, where it is counted.
         # One at a time: that there is room for another tells that ZeroMQ writes this one.
-        self._line = Line(
+        self._monitored = MonitoredSocket(
             context, zmq.PUSH, address, protection, immediate=True, high_water=1, ipv6=True
         )
 
     @property
     def socket(self) -> zmq.Socket[bytes]:
         """Ready for POLLOUT when `pass_on` may get on; another one after it was opened anew."""
-        return self._line.socket
+        return self._monitored.socket
 
     @property
     def distrust(self) -> str:
         """Why what is at the address is not believed; empty if it is."""
-        return self._line.distrust
+        return self._monitored.distrust
 
     @property
     def behind(self) -> int:
@@ -135,10 +135,8 @@ class LogForward:
 
     def pass_on(self) -> None:
         """Pass on what the master takes now."""
-        self._line.look()
-        if self._line.given_up:
-            self._line.open_again()
-        while self.behind and self._line.open:
+        self._monitored.look()
+        while self.behind and self._monitored.open:
             if self._sent is not None:
                 if not self.socket.poll(0, zmq.POLLOUT):
                     return
@@ -184,8 +182,8 @@ class LogForward:
 
     def _unread(self) -> int:
         """What the kernel holds for the master: of tcp bytes, of ipc memory; see ioctl_tty(2)."""
-        self._line.look()
-        connection = self._line.connection
+        self._monitored.look()
+        connection = self._monitored.descriptor
         if connection is None:
             return 0
         try:
@@ -201,4 +199,4 @@ class LogForward:
 
     def close(self) -> None:
         """Stop."""
-        self._line.close()
+        self._monitored.close()

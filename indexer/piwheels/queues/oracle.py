@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from ...base.errors import DecodeError, PeerError
-from ...feed.line import Line
+from ...feed.monitored import MonitoredSocket
 from ...feed.security import LOCAL_CONNECTING, Connecting
 from ...messages import elements
 from ...schema.messages import shown
@@ -59,8 +59,8 @@ def connected(
             address,
             monotonic,
             protection,
-            most=MAX_SUMS,
-            most_elements=MAX_SUMS_ELEMENTS,
+            max_bytes=MAX_SUMS,
+            max_elements=MAX_SUMS_ELEMENTS,
         )
     finally:
         context.destroy(linger=0)
@@ -91,8 +91,8 @@ class Oracle:
         monotonic: for time-outs, seconds.
         protection: who may be the master: what it answers is published.
         answer_within: seconds that it may take.
-        most: bytes of an answer.
-        most_elements: values in an answer.
+        max_bytes: of an answer.
+        max_elements: values in an answer.
 
     Raises:
         UsageError: if the address is not a ZeroMQ address.
@@ -105,30 +105,30 @@ class Oracle:
         monotonic: Callable[[], float],
         protection: Connecting = LOCAL_CONNECTING,
         answer_within: float = ANSWER_TIMEOUT,
-        most: int = MAX_ANSWER,
-        most_elements: int = elements.MAX_ELEMENTS,
+        max_bytes: int = MAX_ANSWER,
+        max_elements: int = elements.MAX_ELEMENTS,
     ) -> None:
         self.address = address
         self._monotonic = monotonic
         self._answer_within = answer_within
-        self._most, self._most_elements = most, most_elements
+        self._max_bytes, self._max_elements = max_bytes, max_elements
         self._asked = ""
         self._deadline = self._within = 0.0
         # A request waits for its master, not in a queue for one that is not there.
-        self._line = Line(
-            context, zmq.REQ, address, protection, immediate=True, most=most, ipv6=True
+        self._monitored = MonitoredSocket(
+            context, zmq.REQ, address, protection, immediate=True, max_frame=max_bytes, ipv6=True
         )
         self._endings = 0  # of connections, when it was asked
 
     @property
     def socket(self) -> zmq.Socket[bytes]:
         """To wait with; another one after it was opened anew."""
-        return self._line.socket
+        return self._monitored.socket
 
     @property
     def distrust(self) -> str:
         """Why what is at the address is not believed; empty if it is."""
-        return self._line.distrust
+        return self._monitored.distrust
 
     @property
     def busy(self) -> bool:
@@ -138,12 +138,10 @@ class Oracle:
     def ask(self, name: str, data: Any = NO_DATA, within: float | None = None) -> bool:
         """Ask, for an answer within so many seconds; false if nobody is there to be asked."""
         assert not self._asked, "one request at a time"
-        self._line.look()
-        if self._line.given_up:
-            self._line.open_again()
-        if not self._line.open:
+        self._monitored.look()
+        if not self._monitored.open:
             return False
-        self._endings = self._line.endings
+        self._endings = self._monitored.endings
         try:
             self.socket.send(cbor.dumps(name, data), zmq.NOBLOCK)
         except zmq.Again:
@@ -180,7 +178,7 @@ class Oracle:
             ) from None
         name, self._asked = self._asked, ""
         frame = frames[-1]
-        outcome, data = cbor.loads(frame, self._most, self._most_elements)
+        outcome, data = cbor.loads(frame, self._max_bytes, self._max_elements)
         if outcome == "OK":
             return Answer(name, None if data is NO_DATA else data, "", frame)
         if outcome == "ERROR":
@@ -190,12 +188,12 @@ class Oracle:
 
     def _forget(self) -> None:
         self._asked = ""
-        self._line.open_again()
+        self._monitored.reopen()
 
     def _went_away(self) -> bool:
         """True if the connection over which was asked has ended, and brings no answer."""
-        self._line.look()
-        return self._line.endings != self._endings
+        self._monitored.look()
+        return self._monitored.endings != self._endings
 
     def request(
         self,
@@ -236,4 +234,4 @@ class Oracle:
 
     def close(self) -> None:
         """Close its socket."""
-        self._line.close()
+        self._monitored.close()

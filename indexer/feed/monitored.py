@@ -1,36 +1,40 @@
-"""A connection to one peer, of which nothing counts until it is known whose it is.
+"""A socket that connects to one peer, and is watched: the peer may come later, go, and come back.
 
-Every connection to an ipc address has a socket of its own: it is asked who listens at the other
-end before anything is taken from it or sent to it. When it ends, or is not believed, the socket is
-closed with what came through it, and another one is tried.
+Nothing that comes from an ipc address counts until the kernel has said who listens there. When
+the connection ends, or the peer is not believed, the socket is closed with what came through it,
+and another one is tried. ZeroMQ gives a peer up for good, without a word, when it refuses us or
+breaks the protocol: the socket is opened anew then, too.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from functools import partial
 from typing import Any
 
 import zmq
 
+from ..base.backoff import Backoff
 from ..base.clock import monotonic
 from ..base.errors import PeerError, UsageError
 from ..base.log import NOTICE, event
 from ..base.once_per import LimitedLog
 from . import ipc, security, sockets
 from .security import LOCAL_CONNECTING, Connecting
-from .sockets import HIGH_WATER, MAX_MESSAGE, Handshakes
+from .sockets import HIGH_WATER, MAX_MESSAGE
 
 log = logging.getLogger(__name__)
 
-MIN_PAUSE, MAX_PAUSE = 0.05, 1.0
+MIN_RETRY_DELAY, MAX_RETRY_DELAY = 0.05, 1.0
 """Seconds until an ipc address is tried again where nobody was; each time twice as long."""
 
-MIN_DISTRUST, MAX_DISTRUST = 1.0, 30.0
+MIN_DISTRUST_DELAY, MAX_DISTRUST_DELAY = 1.0, 30.0
 """Likewise, where somebody was who is not believed."""
 
 
-class Line:
-    """A connection to a peer, which may come later, go, and come back.
+class MonitoredSocket:
+    """A connection to a peer.
 
     Args:
         context: of ZeroMQ.
@@ -38,14 +42,15 @@ class Line:
         address: of the peer.
         protection: how we prove who we are, and know the peer.
         immediate: send nothing while the peer is not there, instead of keeping it for later.
-        most: bytes of a frame; a peer that sends more is disconnected.
+        max_frame: bytes of a frame; a peer that sends more is disconnected.
         high_water: messages that the socket holds.
         ipv6: look names of hosts up for IPv6, too.
+        reopen_delay: seconds without a connection until the socket is opened anew, even if ZeroMQ
+            has not given the peer up; None to leave all that to the caller.
 
     Attributes:
-        socket: at present; only to wait with while the line is not `open`.
+        socket: at present; only to wait with while it is not `open`.
         distrust: why the peer that is there is not believed; empty if it is, or nobody is there.
-        connections: how many there have been that were believed.
 
     Raises:
         UsageError: if it is not an address, or may not be connected with this protection.
@@ -59,46 +64,46 @@ class Line:
         protection: Connecting = LOCAL_CONNECTING,
         *,
         immediate: bool = False,
-        most: int = MAX_MESSAGE,
+        max_frame: int = MAX_MESSAGE,
         high_water: int = HIGH_WATER,
         ipv6: bool = False,
+        reopen_delay: float | None = math.inf,
     ) -> None:
         self.address = address
         self._endpoint = security.endpoint("connect to", address, protection)
         self._peers = protection.peers
         self._asks_who = address.startswith(ipc.SCHEME)
-
-        def new() -> tuple[zmq.Socket[bytes], Handshakes | None]:
-            return sockets.connectable(
-                context,
-                kind,
-                address,
-                protection,
-                immediate=immediate,
-                most=most,
-                high_water=high_water,
-                ipv6=ipv6,
-            )
-
-        self._new = new
-        self.socket, self._handshakes = self._new()
+        self._reopen_delay = reopen_delay
+        self._new = partial(
+            sockets.connectable,
+            context,
+            kind,
+            address,
+            protection,
+            immediate=immediate,
+            max_frame=max_frame,
+            high_water=high_water,
+            ipv6=ipv6,
+        )
         self.distrust = ""
         self._log = LimitedLog(log)
+        self._absent = Backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
+        self._distrusted = Backoff(MIN_DISTRUST_DELAY, MAX_DISTRUST_DELAY)
         self._successes = self._endings = 0  # of sockets before this one
-        self._tries = 0  # in a row that led to nobody whom we believe
-        self._begin()
+        self._open_socket()
         try:
             self._connect()
         except BaseException:
             self.close()
             raise
 
-    def _begin(self) -> None:
-        """Nothing is known of a new socket."""
+    def _open_socket(self) -> None:
+        self.socket, self._monitor = self._new()
         self._connecting = False
         self._known = not self._asks_who
         self._seen: ipc.Identity | None = None
-        self._next = 0.0
+        self._next_try = 0.0
+        self._apart_since = monotonic()
 
     @property
     def open(self) -> bool:
@@ -108,54 +113,70 @@ class Line:
     @property
     def connected(self) -> bool:
         """True while the peer is there, and is believed."""
-        return self._known and (self._handshakes is None or self._handshakes.succeeded)
+        return self._known and self._monitor.succeeded
 
     @property
     def connections(self) -> int:
-        """How many there have been that were believed."""
-        if self._handshakes is None:  # in this process there is always the same one
-            return 1
-        return self._successes + (self._handshakes.successes if self._known else 0)
+        """How many connections there have been to a peer that was believed."""
+        return self._successes + (self._monitor.successes if self._known else 0)
 
     @property
     def endings(self) -> int:
         """How many connections have ended."""
-        return self._endings + (self._handshakes.endings if self._handshakes is not None else 0)
+        return self._endings + self._monitor.endings
 
     @property
-    def handshakes(self) -> Handshakes | None:
-        """How those of the present socket end; None in this process, where there are none."""
-        return self._handshakes
+    def refused(self) -> bool:
+        """True if the last handshake ended because our key is not allowed."""
+        return self._monitor.refused
+
+    @property
+    def failed(self) -> bool:
+        """True if the last handshake failed, for any reason."""
+        return self._monitor.failed
 
     @property
     def given_up(self) -> bool:
-        """True if the peer broke the protocol, and ZeroMQ will never connect this socket again."""
-        return self._handshakes is not None and self._handshakes.given_up
+        """True if there is no connection, and ZeroMQ will never make one for this socket."""
+        return self._monitor.given_up
 
     @property
-    def connection(self) -> int | None:
+    def broke_protocol(self) -> bool:
+        """Likewise, and the reason was nothing in a handshake."""
+        return self.given_up and not self.failed
+
+    @property
+    def descriptor(self) -> int | None:
         """The descriptor of the connection, ZeroMQ's own; None if there is none."""
-        return self._handshakes.connection if self._handshakes is not None else None
+        return self._monitor.descriptor
 
     def look(self) -> None:
         """Take note of what happened, and try again where it is time; never waits."""
-        if self._handshakes is None:
-            return
-        self._handshakes.look()
-        if not self._asks_who:
-            return
+        self._monitor.look()
+        if self._asks_who:
+            self._look_at_ipc()
+        now = monotonic()
+        if self.connected:
+            self._apart_since = now
+        elif self._reopen_delay is not None and (
+            self.given_up or now - self._apart_since >= self._reopen_delay
+        ):
+            self.reopen()
+
+    def _look_at_ipc(self) -> None:
         if not self._connecting:
-            if monotonic() >= self._next:
+            if monotonic() >= self._next_try:
                 self._connect()
             return
-        if not self._known and self._handshakes.connection is not None:
+        if not self._known and self._monitor.descriptor is not None:
             self._ask_who()
-        elif self._handshakes.succeeded:
-            self._tries = 0
-        ended = self._handshakes.retried or (self._handshakes.given_up and not self._known)
+        elif self._monitor.succeeded:
+            self._absent.worked()
+            self._distrusted.worked()
+        ended = self._monitor.retried or (self._monitor.given_up and not self._known)
         # What came before the end counts, and may still have to be taken.
         if ended and not (self._known and self.socket.poll(0)):
-            self._wait(MIN_PAUSE, MAX_PAUSE)
+            self._try_later(self._absent)
 
     def _connect(self) -> None:
         """Have ZeroMQ connect, if there is somebody whom we believe as far as can be seen."""
@@ -167,7 +188,7 @@ class Line:
                 return
             if self._seen is None:
                 self.distrust = ""
-                self._pause(MIN_PAUSE, MAX_PAUSE)
+                self._try_later(self._absent)
                 return
         try:
             self.socket.connect(self._endpoint)
@@ -181,10 +202,9 @@ class Line:
 
     def _ask_who(self) -> None:
         """Find out who listens at the other end of the connection that there is."""
-        assert self._handshakes is not None
-        assert self._handshakes.connection is not None
+        assert self._monitor.descriptor is not None
         try:
-            ipc.refuse_stranger(self.address, self._handshakes.connection, self._peers)
+            ipc.refuse_stranger(self.address, self._monitor.descriptor, self._peers)
             # The file that we looked at must be the one that ZeroMQ has opened.
             same = self._seen is None or ipc.look_at(self.address, self._peers) == self._seen
         except PeerError as error:
@@ -192,10 +212,10 @@ class Line:
             return
         except OSError:
             same = False
-        self._handshakes.look()
-        if not same or self._handshakes.connection is None:
-            # It has ended, and its descriptor may have been another's when we asked.
-            self._wait(MIN_PAUSE, MAX_PAUSE)
+        self._monitor.look()
+        if not same or self._monitor.descriptor is None:
+            # The connection has ended, and its descriptor may have been another's when we asked.
+            self._try_later(self._absent)
             return
         self._known = True
         if self.distrust:
@@ -209,40 +229,30 @@ class Line:
 
     def _refuse(self, error: PeerError) -> None:
         if self.distrust != str(error):
-            self._log.error(
-                "%s",
-                error,
-                extra=event("peer-not-believed", address=self.address),
-            )
+            self._log.error("%s", error, extra=event("peer-not-believed", address=self.address))
         self.distrust = str(error)
-        self._wait(MIN_DISTRUST, MAX_DISTRUST)
+        self._try_later(self._distrusted)
 
-    def _wait(self, shortest: float, longest: float) -> None:
-        """Close the socket with what is in it, and try again later."""
+    def _try_later(self, backoff: Backoff) -> None:
+        """Close a socket that was connected, with what is in it, and connect another one later."""
         if self._connecting:
-            self._renew()
-        self._pause(shortest, longest)
+            self._replace_socket()
+        self._next_try = monotonic() + backoff.failed()
 
-    def _pause(self, shortest: float, longest: float) -> None:
-        self._next = monotonic() + min(longest, shortest * 2 ** min(self._tries, 10))
-        self._tries += 1
-
-    def _renew(self) -> None:
+    def _replace_socket(self) -> None:
         self._successes, self._endings = self.connections, self.endings
         self.close()
-        self.socket, self._handshakes = self._new()
-        self._begin()
+        self._open_socket()
 
-    def open_again(self) -> None:
+    def reopen(self) -> None:
         """Close the socket with what is in it, and connect another one."""
-        due = self._next if self.distrust else 0.0
-        self._renew()
-        self._next = due
-        if monotonic() >= due:
+        next_try = self._next_try if self.distrust else 0.0
+        self._replace_socket()
+        self._next_try = next_try
+        if monotonic() >= next_try:
             self._connect()
 
     def close(self) -> None:
         """Close the socket."""
-        if self._handshakes is not None:
-            self._handshakes.close()
+        self._monitor.close()
         self.socket.close()
