@@ -92,6 +92,7 @@ class LogForward:
         waiting: frames that the one before us still held for the master.
 
     Attributes:
+        peer: the socket to the master; ready for POLLOUT when `pass_on` may get on.
         waiting: what has to be passed on.
         forwarded: how many entries the connection has taken.
 
@@ -106,7 +107,6 @@ class LogForward:
         protection: Connecting,
         waiting: Sequence[list[bytes]],
     ) -> None:
-        self.address = address
         self.waiting = Waiting()
         for frames in waiting:
             self.waiting.put(frames)
@@ -114,19 +114,9 @@ class LogForward:
         self._sent: list[bytes] | None = None
         # What waits for a master that is not there waits with us, where it is counted.
         # One at a time: that there is room for another tells that ZeroMQ writes this one.
-        self._monitored = MonitoredSocket(
+        self.peer = MonitoredSocket(
             context, zmq.PUSH, address, protection, immediate=True, high_water=1, ipv6=True
         )
-
-    @property
-    def socket(self) -> zmq.Socket[bytes]:
-        """Ready for POLLOUT when `pass_on` may get on; another one after it was opened anew."""
-        return self._monitored.socket
-
-    @property
-    def distrust(self) -> str:
-        """Why what is at the address is not believed; empty if it is."""
-        return self._monitored.distrust
 
     @property
     def behind(self) -> int:
@@ -135,16 +125,16 @@ class LogForward:
 
     def pass_on(self) -> None:
         """Pass on what the master takes now."""
-        self._monitored.look()
-        while self.behind and self._monitored.open:
+        self.peer.look()
+        while self.behind and self.peer.open:
             if self._sent is not None:
-                if not self.socket.poll(0, zmq.POLLOUT):
+                if not self.peer.socket.poll(0, zmq.POLLOUT):
                     return
                 self._sent = None
                 self.forwarded += 1
             else:
                 try:
-                    self.socket.send_multipart(self.waiting.first(), zmq.NOBLOCK)
+                    self.peer.socket.send_multipart(self.waiting.first(), zmq.NOBLOCK)
                 except zmq.Again:
                     return
                 self._sent = self.waiting.take()
@@ -154,17 +144,17 @@ class LogForward:
         until = monotonic() + LAST_PASS
         self.pass_on()
         while self.behind and monotonic() < until:
-            if not self.socket.poll(int(STALL * 1000), zmq.POLLOUT):
+            if not self.peer.socket.poll(int(STALL * 1000), zmq.POLLOUT):
                 break
             self.pass_on()
         if not self._was_read(until):
             log.warning(
                 "the master at %s has not read all that was passed on to it: its own counters may"
                 " lack some of the last log entries",
-                self.address,
+                self.peer.address,
                 extra=event("logs-not-read"),
             )
-        self.socket.linger = 0 if self.behind else int(STALL * 1000)
+        self.peer.socket.linger = 0 if self.behind else int(STALL * 1000)
 
     def _was_read(self, until: float) -> bool:
         """Wait for the master to read what it was sent; false if it does not."""
@@ -182,8 +172,8 @@ class LogForward:
 
     def _unread(self) -> int:
         """What the kernel holds for the master: of tcp bytes, of ipc memory; see ioctl_tty(2)."""
-        self._monitored.look()
-        connection = self._monitored.descriptor
+        self.peer.look()
+        connection = self.peer.descriptor
         if connection is None:
             return 0
         try:
@@ -199,4 +189,4 @@ class LogForward:
 
     def close(self) -> None:
         """Stop."""
-        self._monitored.close()
+        self.peer.close()

@@ -106,14 +106,8 @@ class LogRelay:
 
     def _run(self) -> None:
         forward = self._forward
-        poller = zmq.Poller()
-        poller.register(self._pull, zmq.POLLIN)
         while not self._stopping.is_set():
-            if forward is not None and forward.behind:
-                poller.register(forward.socket, zmq.POLLOUT)
-            elif forward is not None and forward.socket in poller:
-                poller.unregister(forward.socket)
-            poller.poll(100)
+            self._poller().poll(100)
             self._take_in()
             if forward is not None:
                 forward.pass_on()
@@ -124,6 +118,18 @@ class LogRelay:
         self._close_queue()
         if forward is not None:
             forward.finish()
+
+    def _poller(self) -> zmq.Poller:
+        """What to wait for at this moment.
+
+        Made anew each time: the socket to the master may have been replaced. In the place of one
+        that is closed, ZeroMQ polls the standard input, and the thread would never rest again.
+        """
+        poller = zmq.Poller()
+        poller.register(self._pull, zmq.POLLIN)
+        if self._forward is not None and self._forward.behind:
+            poller.register(self._forward.peer.socket, zmq.POLLOUT)
+        return poller
 
     def _close_queue(self) -> None:
         self._pull.close(linger=0)
@@ -207,7 +213,7 @@ class LogRelay:
     @property
     def distrust(self) -> str:
         """Why what is at the master's address is not believed; empty if it is."""
-        return self._forward.distrust if self._forward is not None else ""
+        return self._forward.peer.distrust if self._forward is not None else ""
 
     def tick(self) -> None:
         """Say once that entries are lost."""

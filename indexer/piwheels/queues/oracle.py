@@ -94,6 +94,9 @@ class Oracle:
         max_bytes: of an answer.
         max_elements: values in an answer.
 
+    Attributes:
+        peer: the socket to the master.
+
     Raises:
         UsageError: if the address is not a ZeroMQ address.
     """
@@ -108,27 +111,16 @@ class Oracle:
         max_bytes: int = MAX_ANSWER,
         max_elements: int = elements.MAX_ELEMENTS,
     ) -> None:
-        self.address = address
         self._monotonic = monotonic
         self._answer_within = answer_within
         self._max_bytes, self._max_elements = max_bytes, max_elements
         self._asked = ""
         self._deadline = self._within = 0.0
         # A request waits for its master, not in a queue for one that is not there.
-        self._monitored = MonitoredSocket(
+        self.peer = MonitoredSocket(
             context, zmq.REQ, address, protection, immediate=True, max_frame=max_bytes, ipv6=True
         )
         self._endings = 0  # of connections, when it was asked
-
-    @property
-    def socket(self) -> zmq.Socket[bytes]:
-        """To wait with; another one after it was opened anew."""
-        return self._monitored.socket
-
-    @property
-    def distrust(self) -> str:
-        """Why what is at the address is not believed; empty if it is."""
-        return self._monitored.distrust
 
     @property
     def busy(self) -> bool:
@@ -138,12 +130,12 @@ class Oracle:
     def ask(self, name: str, data: Any = NO_DATA, within: float | None = None) -> bool:
         """Ask, for an answer within so many seconds; false if nobody is there to be asked."""
         assert not self._asked, "one request at a time"
-        self._monitored.look()
-        if not self._monitored.open:
+        self.peer.look()
+        if not self.peer.open:
             return False
-        self._endings = self._monitored.endings
+        self._endings = self.peer.endings
         try:
-            self.socket.send(cbor.dumps(name, data), zmq.NOBLOCK)
+            self.peer.socket.send(cbor.dumps(name, data), zmq.NOBLOCK)
         except zmq.Again:
             return False
         self._asked = name
@@ -161,7 +153,7 @@ class Oracle:
         if not self._asked:
             return None
         try:
-            frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            frames = self.peer.socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             if self._went_away():
                 cause = "it went away"
@@ -172,7 +164,7 @@ class Oracle:
             asked = self._asked
             self._forget()
             raise PeerError(
-                f"ask the master at {self.address} for {asked}",
+                f"ask the master at {self.peer.address} for {asked}",
                 cause,
                 "see that piw-master runs, and that --db-queue is its db-queue",
             ) from None
@@ -188,12 +180,12 @@ class Oracle:
 
     def _forget(self) -> None:
         self._asked = ""
-        self._monitored.reopen()
+        self.peer.reopen()
 
     def _went_away(self) -> bool:
         """True if the connection over which was asked has ended, and brings no answer."""
-        self._monitored.look()
-        return self._monitored.endings != self._endings
+        self.peer.look()
+        return self.peer.endings != self._endings
 
     def request(
         self,
@@ -208,20 +200,20 @@ class Oracle:
             CannotTellError: if the master says it cannot.
             PeerError: if it is not there, or does not answer in time.
         """
-        operation = f"ask the master at {self.address} for {name}"
+        operation = f"ask the master at {self.peer.address} for {name}"
         until = self._monotonic() + connect_within
         while not self.ask(name, data, within):
-            if self.distrust:
-                raise PeerError(operation, *self.distrust.split("\n  what to do: "))
+            if self.peer.distrust:
+                raise PeerError(operation, *self.peer.distrust.split("\n  what to do: "))
             if self._monotonic() >= until:
                 raise PeerError(
                     operation,
                     f"nobody was there within {connect_within:g} s",
                     "see that piw-master runs, and that --db-queue is its db-queue",
                 )
-            self.socket.poll(50, zmq.POLLOUT)
+            self.peer.socket.poll(50, zmq.POLLOUT)
         while True:
-            self.socket.poll(200)
+            self.peer.socket.poll(200)
             try:
                 found = self.answer()
             except DecodeError as error:
@@ -234,4 +226,4 @@ class Oracle:
 
     def close(self) -> None:
         """Close its socket."""
-        self._monitored.close()
+        self.peer.close()

@@ -150,7 +150,7 @@ class Snapshots:
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
         """Its one, while an answer is awaited."""
-        return [self._oracle.socket] if self._oracle.busy else []
+        return [self._oracle.peer.socket] if self._oracle.busy else []
 
     def receive(self, most: int, until: float) -> list[Entry]:
         """What the master answered, where the index says something else; asks on."""
@@ -181,7 +181,7 @@ class Snapshots:
         if step is None:
             return False
         if not self._oracle.ask(*step):
-            self._fail(f"cannot ask the master at {self._oracle.address}: nobody is there")
+            self._fail(f"cannot ask the master at {self._oracle.peer.address}: nobody is there")
             return False
         return True
 
@@ -348,7 +348,7 @@ class Snapshots:
             self._log.warning(
                 "%s; it is asked again",
                 trouble,
-                extra=event("master-silent", address=self._oracle.address),
+                extra=event("master-silent", address=self._oracle.peer.address),
             )
         self.trouble = trouble
 
@@ -357,8 +357,8 @@ class Snapshots:
             self._log.log(
                 NOTICE,
                 "the master at %s answers again",
-                self._oracle.address,
-                extra=event("master-answers", address=self._oracle.address),
+                self._oracle.peer.address,
+                extra=event("master-answers", address=self._oracle.peer.address),
             )
         self.trouble = ""
         self._backoff.worked()
@@ -366,7 +366,7 @@ class Snapshots:
     @property
     def distrust(self) -> str:
         """Why what is at the master's address is not believed; empty if it is."""
-        return self._oracle.distrust
+        return self._oracle.peer.distrust
 
     def tick(self) -> None:
         """Nothing: `receive` is called at least as often."""
@@ -375,7 +375,7 @@ class Snapshots:
         """Its state."""
         return {
             "db_queue": {
-                "address": self._oracle.address,
+                "address": self._oracle.peer.address,
                 "asked": self.asked,
                 "taken": self.taken,
                 "due": len(self._due) + len(self._lacking) + len(self._doubtful),
