@@ -7,22 +7,16 @@ from pathlib import Path
 
 import click
 
-from ..base import clock, options
+from ..base import options
 from ..base.errors import UsageError
-from ..base.log import event
 from ..base.privileges import as_owner
 from ..daemon import reload
 from ..daemon.daemon import Daemon, Options
-from ..daemon.source import DaemonContext, OpenSource, Source
 from ..daemon.writer import Options as WriterOptions
 from ..documents.publish import Publisher, refuse_unwritable
 from ..feed import ipc, security
 from ..index.queries import FILE
-from ..piwheels.farm.status_queue import StatusFeed, forget_farm
-from ..piwheels.queues.log_queue import LogRelay
-from ..piwheels.queues.snapshots import Snapshots
-
-log = logging.getLogger(__name__)
+from ..piwheels.sources import Queues, Sources
 
 
 @click.command()
@@ -94,95 +88,30 @@ def run(
     protections = security.for_subscribers(
         feeds, curve_key, curve_server_key, allow_insecure_tcp, peers
     )
-    plain = security.Connecting(insecure=allow_insecure_tcp, peers=peers)  # piwheels has no CURVE
-    for queue in filter(None, (status_queue, control_queue, db_queue, log_forward)):
-        security.endpoint("connect to", queue, plain)
-    sources: list[OpenSource] = []
-    asking: list[Snapshots] = []
-    relays: list[LogRelay] = []
-    waiting = [] if validate else reload.inherited_frames()
-
-    def open_snapshots(tools: DaemonContext) -> Source:
-        assert db_queue is not None
-        asking.append(Snapshots(tools, db_queue, sweep_pause, clock.now, clock.monotonic, plain))
-        return asking[-1]
-
-    def open_relay(tools: DaemonContext) -> Source:
-        assert log_queue is not None
-        nonlocal waiting
-        relays.append(LogRelay(tools, log_queue, log_forward, binding, plain, clock.now, waiting))
-        waiting = []
-        return relays[-1]
-
-    def ask_for(package: str, version: str) -> None:
-        for one in asking:
-            one.finished(package, version)
-
-    if db_queue is not None:
-        sources.append(open_snapshots)
-    if status_queue is not None:
-        sources.append(
-            lambda tools: StatusFeed(
-                tools, status_queue, control_queue, clock.now, clock.monotonic, ask_for, plain
-            )
-        )
-    elif control_queue is not None:
-        raise UsageError(
-            "run", "what --control-queue asks for comes on --status-queue", "give both"
-        )
-    else:
-        sources.append(forget_farm)
-    if log_queue is not None:
-        binding = security.for_publisher([log_queue], None, None, False, ipc_mode, ipc_group)
-        ipc.refuse_unbindable(log_queue)
-        sources.append(open_relay)
-    elif log_forward is not None:
-        raise UsageError("run", "--log-forward passes on what --log-queue takes", "give both")
-    if log_queue is None or log_forward is None:
-        _confess(waiting, None)
-        waiting = []
+    sources = Sources(
+        Queues(status_queue, control_queue, db_queue, sweep_pause, log_queue, log_forward),
+        security.Connecting(insecure=allow_insecure_tcp, peers=peers),  # piwheels has no CURVE
+        ipc_mode,
+        ipc_group,
+    )
     if validate:
         refuse_unwritable(output_path)
         return
+    sources.inherit(reload.inherited_frames())
     Publisher(output_path)  # refuses an output path that cannot be written, before any socket
-    daemon = Daemon(
-        Options(
-            state_dir,
-            feeds,
-            protections,
-            WriterOptions(
-                state_dir / FILE,
-                output_path,
-                site_url.rstrip("/"),
-                settle,
-                max_delay,
-                counters_interval,
-                logging.getLogger().level,
-            ),
-            sources,
-        )
+    writer = WriterOptions(
+        state_dir / FILE,
+        output_path,
+        site_url.rstrip("/"),
+        settle,
+        max_delay,
+        counters_interval,
+        logging.getLogger().level,
     )
-
-    def left() -> list[list[bytes]]:
-        return [*waiting, *(frames for relay in relays for frames in relay.left())]
-
+    daemon = Daemon(Options(state_dir, feeds, protections, writer, sources.open))
     try:
         daemon.run()
-    except BaseException:
-        _confess(left(), log_forward)
-        raise
-    if daemon.again:
-        reload.again(left(), click.get_current_context().meta[options.UMASK])
-    _confess(left(), log_forward)
-
-
-def _confess(lost: list[list[bytes]], log_forward: str | None) -> None:
-    """Say what the master will never get."""
-    if lost:
-        log.error(
-            "%d log entries have not reached the master%s, which did not take them in time: its own"
-            " counters lack them",
-            len(lost),
-            f" at {log_forward}" if log_forward else "",
-            extra=event("logs-not-forwarded", messages=len(lost)),
-        )
+        if daemon.reexec:
+            reload.reexec(sources.left(), click.get_current_context().meta[options.UMASK])
+    finally:
+        sources.report_lost()

@@ -32,7 +32,7 @@ from ..feed.subscriber import Subscriber
 from ..messages.entries import Entry, Refused, Row
 from ..state.state import State
 from .reload import BLOCKED_SIGNALS, Check
-from .source import DaemonContext, OpenSource, Source
+from .source import DaemonContext, OpenSources, Source
 from .status_file import LiveFile, Progress
 from .writer import QUIET_DELAY, WriterHandle
 from .writer import Options as WriterOptions
@@ -60,14 +60,14 @@ class Options:
         feeds: (changes-queue, replay-queue) of every publisher.
         protections: of the queues of each of them.
         writer: how documents are written.
-        sources: what else it takes messages from.
+        open_sources: opens what else it takes messages from.
     """
 
     state_dir: Path
     feeds: Sequence[tuple[str, str]]
     protections: Sequence[Connecting]
     writer: WriterOptions
-    sources: Sequence[OpenSource] = ()
+    open_sources: OpenSources = lambda context: ()
 
 
 class _StoppedError(Exception):
@@ -88,7 +88,7 @@ class Daemon:
         self._options = options
         self._notifier = Notifier()
         self._stop = False
-        self.again = False
+        self.reexec = False
         """Whether it has stopped to begin anew, with the configuration as it is now."""
         self._reload = False  # it was asked for
         self._check: Check | None = None
@@ -112,7 +112,7 @@ class Daemon:
         try:
             self._run()
         finally:
-            if self.again:
+            if self.reexec:
                 # From here to the new one nobody listens, and a stop must not get lost.
                 signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
             signal.set_wakeup_fd(-1)
@@ -168,7 +168,7 @@ class Daemon:
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stop = True
-        self.again = False
+        self.reexec = False
 
     def _on_hang_up(self, number: int, frame: object) -> None:
         self._reload = True
@@ -212,11 +212,9 @@ class Daemon:
                     self._options.feeds, self._options.protections, strict=True
                 )
             ]
-            tools = DaemonContext(context, journal, self._state.connection, self._wake)
-            for open_source in self._options.sources:
-                source = open_source(tools)
-                if source is not None:
-                    self._sources.append(source)
+            lent = DaemonContext(context, journal, self._state.connection, self._wake)
+            for source in self._options.open_sources(lent):
+                self._sources.append(source)
             gc.collect()
             gc.freeze()
             self._tick()
@@ -226,7 +224,7 @@ class Daemon:
             self._notifier.tell(READY=1)
             while not self._stop:
                 self._step()
-            if self.again:
+            if self.reexec:
                 # Until it says READY again; systemd measures by this clock.
                 since = round(clock.monotonic() * times.SECOND)
                 self._notifier.tell(RELOADING=1, MONOTONIC_USEC=since, STATUS="reloading")
@@ -261,7 +259,7 @@ class Daemon:
             log.error("%s", self._reload_trouble, extra=event("reload-refused"))
         else:
             log.info("reloading", extra=event("reloading"))
-            self.again = self._stop = True
+            self.reexec = self._stop = True
 
     def _wake(self) -> None:
         try:

@@ -60,11 +60,11 @@ class Check:
         self._process.communicate()
 
 
-def again(frames: Sequence[Sequence[bytes]], umask: int) -> None:
+def reexec(frames: Sequence[Sequence[bytes]], umask: int) -> None:
     """Begin anew: never returns.
 
     Args:
-        frames: for `handed_over`.
+        frames: for `inherited_frames`.
         umask: that the process was started with.
     """
     environment = dict(os.environ)

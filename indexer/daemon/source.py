@@ -1,9 +1,9 @@
-"""What the daemon takes messages from besides change feeds; `commands.run` says which there are."""
+"""What the daemon takes messages from besides change feeds."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import zmq
@@ -66,9 +66,9 @@ class Source(Protocol):
         """Close its sockets, and end its threads."""
 
 
-OpenSource = Callable[[DaemonContext], Source | None]
-"""Makes a source when the daemon has its state and its sockets' context; None if there is none.
+OpenSources = Callable[[DaemonContext], Iterable[Source]]
+"""Opens sources, one after the other, when the daemon has its state.
 
 Raises:
-    IndexerError: if it cannot be made.
+    IndexerError: if one cannot be opened.
 """

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 PACKAGES = """
     base schema messages journal index documents state feed daemon
-    piwheels piwheels.farm piwheels.queues piwheels.bridge piwheels.backfill
+    piwheels piwheels.farm piwheels.queues piwheels.sources piwheels.bridge piwheels.backfill
     check watch ask screens install demo commands cli
 """.split()
 """The way of a message, and what looks at it: a package imports only from those before it."""

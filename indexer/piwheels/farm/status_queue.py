@@ -63,10 +63,6 @@ KEPT_INTERVAL = 60.0
 """Refused frames that are kept at once, and seconds for each one more."""
 
 
-def _ignore(package: str, version: str) -> None:
-    pass
-
-
 def forget_farm(tools: DaemonContext) -> None:
     """Instead of a feed: what one told in former times is no longer so.
 
@@ -106,7 +102,7 @@ class StatusFeed:
         control_queue: str | None,
         clock: Clock,
         monotonic: Callable[[], float],
-        finished: Callable[[str, str], None] = _ignore,
+        finished: Callable[[str, str], None] | None = None,
         protection: Connecting = LOCAL_CONNECTING,
     ) -> None:
         self.status_queue = status_queue
@@ -260,8 +256,9 @@ class StatusFeed:
     # How it does that
 
     def _tell(self, finished: Sequence[Finished]) -> None:
-        for one in finished:
-            self._finished(one.package, one.version)
+        if self._finished is not None:
+            for build in finished:
+                self._finished(build.package, build.version)
 
     def _refuse(self, error: DecodeError, frames: list[bytes]) -> list[Entry]:
         self._refused += 1

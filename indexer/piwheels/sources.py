@@ -1,0 +1,147 @@
+"""What the daemon reads from besides change feeds: the queues of a piwheels master.
+
+Opened in this order: the database queue, which gives snapshots; the status feed, which says for
+which packages to ask; the log queue. What the relay of logs still holds at the end goes to the
+daemon that begins anew, or is reported as lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..base import clock
+from ..base.errors import UsageError
+from ..base.log import event
+from ..daemon.reload import Frames
+from ..daemon.source import DaemonContext, Source
+from ..feed import ipc, security
+from .farm.status_queue import StatusFeed, forget_farm
+from .queues.log_queue import LogRelay
+from .queues.snapshots import Snapshots
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Queues:
+    """The addresses of a master, as the options of `run` have them; None for one that is not used.
+
+    Attributes:
+        sweep_pause: seconds between two requests on the database queue that nobody waits for.
+    """
+
+    status_queue: str | None
+    control_queue: str | None
+    db_queue: str | None
+    sweep_pause: float
+    log_queue: str | None
+    log_forward: str | None
+
+
+class Sources:
+    """Opens the queues of a master.
+
+    Args:
+        queues: their addresses.
+        connecting: who may be the master.
+        ipc_mode: of the socket of the log queue.
+        ipc_group: of the same.
+
+    Raises:
+        UsageError: if they do not go together, or one of them may not be used.
+    """
+
+    def __init__(
+        self, queues: Queues, connecting: security.Connecting, ipc_mode: int, ipc_group: str | None
+    ) -> None:
+        self._queues = queues
+        self._connecting = connecting
+        self._inherited: Frames = []
+        self._relay: LogRelay | None = None
+        for queue in (
+            queues.status_queue, queues.control_queue, queues.db_queue, queues.log_forward
+        ):  # fmt: skip
+            if queue is not None:
+                security.endpoint("connect to", queue, connecting)
+        if queues.control_queue is not None and queues.status_queue is None:
+            raise UsageError(
+                "run", "what --control-queue asks for comes on --status-queue", "give both"
+            )
+        if queues.log_queue is not None:
+            self._binding = security.for_publisher(
+                [queues.log_queue], None, None, False, ipc_mode, ipc_group
+            )
+            ipc.refuse_unbindable(queues.log_queue)
+        elif queues.log_forward is not None:
+            raise UsageError("run", "--log-forward passes on what --log-queue takes", "give both")
+
+    def inherit(self, frames: Frames) -> None:
+        """Take what the daemon before this one held for the master; lost if none is passed on."""
+        self._inherited = frames
+        if self._queues.log_queue is None or self._queues.log_forward is None:
+            self.report_lost()
+            self._inherited = []
+
+    def open(self, context: DaemonContext) -> Iterator[Source]:
+        """Open them, one after the other.
+
+        Raises:
+            UsageError: if one cannot be opened.
+            StateError: if the index cannot be written.
+        """
+        queues, connecting = self._queues, self._connecting
+        finished = None
+        if queues.db_queue is not None:
+            snapshots = Snapshots(
+                context,
+                queues.db_queue,
+                queues.sweep_pause,
+                clock.now,
+                clock.monotonic,
+                connecting,
+            )
+            finished = snapshots.finished
+            yield snapshots
+        if queues.status_queue is not None:
+            yield StatusFeed(
+                context,
+                queues.status_queue,
+                queues.control_queue,
+                clock.now,
+                clock.monotonic,
+                finished,
+                connecting,
+            )
+        else:
+            forget_farm(context)
+        if queues.log_queue is not None:
+            self._relay = LogRelay(
+                context,
+                queues.log_queue,
+                queues.log_forward,
+                self._binding,
+                connecting,
+                clock.now,
+                self._inherited,
+            )
+            self._inherited = []
+            yield self._relay
+
+    def left(self) -> Frames:
+        """After the end: the log entries that the master has not taken."""
+        return [*self._inherited, *(self._relay.left() if self._relay is not None else [])]
+
+    def report_lost(self) -> None:
+        """Log what the master will never get."""
+        lost = self.left()
+        if lost:
+            address = self._queues.log_forward
+            log.error(
+                "%d log entries have not reached the master%s, which did not take them in time:"
+                " its own counters lack them",
+                len(lost),
+                f" at {address}" if address else "",
+                extra=event("logs-not-forwarded", messages=len(lost)),
+            )
