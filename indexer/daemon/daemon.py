@@ -269,7 +269,8 @@ class Daemon:
 
     def _step(self) -> bool:
         """Wait for anything, take a batch, look after the rest; true if there was any message."""
-        self._wait(0.0 if self._stop else 1.0)
+        more = any(subscriber.more for subscriber in self._subscribers)
+        self._wait(0.0 if self._stop or more else 1.0)
         until = clock.monotonic() + MAX_BATCH
         entries: list[Entry] = []
         most = min(MAX_MESSAGES, self._state.batch)

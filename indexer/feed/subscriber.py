@@ -176,6 +176,7 @@ class Subscriber:
         self._broken_off_at = -1
         self._next_request = 0.0
         self._entries: list[Entry] = []
+        self._batch = 0  # bytes of what they were made of
 
     @property
     def changes(self) -> zmq.Socket[bytes]:
@@ -211,10 +212,12 @@ class Subscriber:
             until: when to return at the latest, on the monotonic clock.
         """
         received = self._clock()
-        count = size = 0
+        count = self._batch = 0
         self._connection.look()
+        for state in self.feeds.values():
+            self._hand_on_early(state)
         replay, changes = self._connection.replay, self._connection.changes
-        while count < most and size < MAX_BATCH_BYTES and replay is not None and replay.open:
+        while count < most and self._batch < MAX_BATCH_BYTES and replay is not None and replay.open:
             socket = replay.socket  # another one if an answer was given up
             try:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
@@ -224,25 +227,30 @@ class Subscriber:
                     break
                 continue
             count += 1
-            size += self._size(frames)
+            self._batch += self._size(frames[-1])
             self._replayed(frames, received)
         receive = changes.socket.recv_multipart
-        while count < most and size < MAX_BATCH_BYTES and changes.open:
+        while count < most and self._batch < MAX_BATCH_BYTES and changes.open:
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
                 break
             count += 1
-            size += self._size(frames)
+            self._batch += self._size(frames[-1])
             self._changed(frames, received)
             if not count % 256 and self._monotonic() >= until:
                 break
         entries, self._entries = self._entries, []
         return entries
 
-    def _size(self, frames: list[bytes]) -> int:
+    @property
+    def more(self) -> bool:
+        """Whether `receive` has something to hand on, even if nothing arrives."""
+        return any(state.serial + 1 in state.early for state in self.feeds.values())
+
+    def _size(self, payload: bytes) -> int:
         """The bytes of a message; one that is noted ends its batch."""
-        size = len(frames[-1])
+        size = len(payload)
         return size + MAX_BATCH_BYTES if size > MAX_UNCOUNTED else size
 
     def _decoded(
@@ -405,14 +413,18 @@ class Subscriber:
         if serial > state.published:
             state.published = serial
         state.heard = received
+        if serial in state.early:
+            return
         if serial == state.serial + 1:
             self._hand_on(state, found, payload)
             if state.early:
                 self._hand_on_early(state)
-        elif serial > state.serial and serial not in state.early:
+        elif serial > state.serial:
             room = self._early < MAX_EARLY and self._early_bytes < MAX_EARLY_BYTES
             # The one that bears out where a replay begins is needed, whatever else there is.
             needed = self._asked is state and serial == self._asked_at + 1
+            if needed and not room:
+                self._drop_early()
             if (room and not self._guard.careful) or needed:
                 state.early[serial] = payload, received
                 self._early += 1
@@ -433,11 +445,25 @@ class Subscriber:
         self._entries.append(refused(position, source, "msgpack", error, payload))
 
     def _hand_on_early(self, state: FeedState) -> None:
-        while state.serial + 1 in state.early:
-            payload, received = self._take_early(state, state.serial + 1)
-            # It was kept as it came: read, it may be many times as large.
-            found = self._decoded(payload, received, decode.published)
-            self._hand_on(state, found, payload)
+        """Hand on what came before its turn; what is too much for one batch, with the next."""
+        while state.serial + 1 in state.early and self._batch < MAX_BATCH_BYTES:
+            assert state.epoch is not None
+            position = Position(state.feed, state.epoch, state.serial + 1)
+            payload, received = self._take_early(state, position.serial)
+            self._batch += self._size(payload)
+            # It was kept as it came: read, it may be many times as large. It may have to be put
+            # aside by now, and unread it may seem to have another place than when it was read.
+            try:
+                found = self._decoded(payload, received, decode.published)
+            except DecodeError as error:
+                found = Published(position, None, error)
+            self._hand_on(state, found._replace(position=position), payload)
+
+    def _drop_early(self) -> None:
+        """Forget what came before its turn, of all feeds; it is asked for again."""
+        for state in self.feeds.values():
+            for serial in list(state.early):
+                self._take_early(state, serial)
 
     def _take_early(self, state: FeedState, serial: int) -> tuple[bytes, times.Time]:
         payload, received = state.early.pop(serial)
@@ -489,6 +515,8 @@ class Subscriber:
         now = self._monotonic()
         if self._asked is not None or now < self._next_request or not replay.open:
             return
+        if state.serial + 1 in state.early:
+            return  # what comes next is here
         if after is None:
             after = state.serial
             if epoch != state.epoch:
@@ -698,8 +726,10 @@ class Subscriber:
         if self._broken_off_at != state.serial:
             self._broken_off, self._broken_off_at = 0, state.serial
         self._broken_off += 1
+        # Nothing is lost of an epoch that was only announced, nor if all came that was sent.
+        missing = self._asked_epoch == state.epoch and state.published > state.serial
         self._give_up_request()
-        if self._broken_off >= TRIES:
+        if self._broken_off >= TRIES and missing and state.serial + 1 not in state.early:
             self._broken_off = 0
             why = "its publisher's answer breaks off there: is it larger than a frame may be?"
             self._lose(state, state.serial + 1, why)

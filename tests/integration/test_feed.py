@@ -24,6 +24,7 @@ from indexer.messages import encode
 from indexer.messages import types as messages
 from indexer.messages.entries import Accepted
 from indexer.messages.types import Message, Position
+from indexer.schema.messages import MAX_INTEGER
 
 from .. import samples
 from ..samples import NOW, decoded, new_package
@@ -628,6 +629,128 @@ def test_publisher_that_restarts(follower: Follower, publisher: FakePublisher) -
     publisher.send(4)
     follow(follower, publisher, packages(4))
     assert follower.broken == []
+
+
+def too_large(request: dict[str, int], send: Send) -> None:
+    """An answer at which ZeroMQ ends the connection."""
+    send(bytes(feed_sockets.MAX_MESSAGE + 1))
+
+
+def test_announced_feed_whose_answers_break_off_ends_nobody(
+    follower: Follower, publisher: FakePublisher
+) -> None:
+    """Once the daemon ended over a heartbeat, and answers that were too large."""
+    publisher.answers = [too_large] * (TRIES + 1)
+    publisher.heartbeat(5)
+    pump(follower, publisher, lambda: not publisher.answers)
+    publisher.send(1, 2, 3, 4, 5)
+    follow(follower, publisher, packages(5))
+    assert follower.broken == []
+
+
+def test_answers_that_break_off_where_nothing_is_missing_lose_nothing(
+    follower: Follower, publisher: FakePublisher
+) -> None:
+    """After the last serial that SQLite can store there is no other that could be lost."""
+    last = MAX_INTEGER
+
+    def gone(request: dict[str, int], send: Send) -> None:
+        send(encode.replay_gone(publisher.epoch, last))
+
+    publisher.keep(last)
+    publisher.answers = [gone]
+    publisher.send(last)
+    pump(follower, publisher, lambda: follower.journal.position(MASTER, 1) == last)
+    publisher.answers = [too_large] * (TRIES + 1)
+
+    def all_given() -> bool:
+        publisher.heartbeat(1)  # it went back, so it is asked what it has
+        return not publisher.answers
+
+    pump(follower, publisher, all_given)
+    [broken] = follower.broken
+    assert f"messages 1 to {last - 1} are lost" in broken
+
+
+def test_answers_that_skip_more_and_more_fill_no_memory(
+    follower: Follower, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first message of a replay is kept, whatever else is; but not that of each replay."""
+    monkeypatch.setattr(feed_subscriber, "MAX_EARLY_BYTES", 1000)
+    kept = []
+
+    def skipping(request: dict[str, int], send: Send) -> None:
+        first = request["after"] + 1
+        publisher.keep(first)
+        if request["after"]:
+            send(publisher.kept[first])
+        send(encode.replay_gone(publisher.epoch, first + 10))
+        kept.append(follower.subscriber._early_bytes)
+
+    publisher.answers = [skipping] * 100
+    publisher.send(5000)
+    pump(follower, publisher, lambda: not publisher.answers)
+    largest = max(map(len, publisher.kept.values()))
+    assert max(kept) <= 1000 + largest, "as many as there may be, and one"
+
+
+def test_messages_that_came_early_are_handed_on_in_several_batches(
+    follower: Follower, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read, they may have many times their size: all at once they would not fit into memory."""
+    monkeypatch.setattr(feed_subscriber, "MAX_BATCH_BYTES", 1000)
+    publisher.answers = [silent]
+    publisher.send(*range(2, 101))
+    state = follower.subscriber.feeds
+    pump(follower, publisher, lambda: MASTER in state and len(state[MASTER].early) == 99)
+    publisher.send(1)
+    handed_on = []
+    until = time.monotonic() + DEADLINE
+    while follower.journal.serial < 100 and time.monotonic() < until:
+        before = follower.journal.serial
+        follower.step()
+        handed_on.append(follower.journal.serial - before)
+    assert follower.accepted == packages(100)
+    size = min(map(len, publisher.kept.values()))
+    assert max(handed_on) <= 1000 // size + 1
+    assert follower.subscriber.feeds[MASTER].early == {}
+    assert len(publisher.requests) == 1, "what is there already is not asked for"
+
+
+class Afraid:
+    """A guard that has a message put aside, from when it is told of it."""
+
+    careful = False
+    put_aside: bytes | None = None
+
+    def wants(self, size: int) -> bool:
+        return self.put_aside is not None
+
+    def refuses(self, payload: bytes) -> bool:
+        return payload == self.put_aside
+
+
+@pytest.mark.parametrize("seeming", [Position("other", 1, 9), Position(MASTER, -1, 2)])
+def test_early_message_that_is_put_aside_keeps_its_place(
+    seeming: Position, follower: Follower, publisher: FakePublisher
+) -> None:
+    """Unread, one with its position in it twice may seem to have another, or none."""
+    guard = follower.subscriber._guard = Afraid()
+    publisher.answers = [silent]
+    publisher.keep(2)
+    honest = publisher.kept[2]
+    head = [msgpack.packb(one) for named in seeming._asdict().items() for one in named]
+    publisher.kept[2] = bytes([honest[0] + len(seeming)]) + b"".join(head) + honest[1:]
+    publisher.send(2)
+    feeds = follower.subscriber.feeds
+    pump(follower, publisher, lambda: MASTER in feeds and 2 in feeds[MASTER].early)
+    guard.put_aside = publisher.kept[2]
+    publisher.send(1, 3)
+    pump(follower, publisher, lambda: follower.journal.position(MASTER, 1) == 3)
+    assert follower.accepted == ["package-1-1", "package-1-3"]
+    [refused] = quarantine.entries(follower.journal.reader)
+    assert (refused.feed, refused.feed_serial) == (MASTER, 2)
+    assert [feed.feed for feed in follower.journal.reader.feeds()] == [MASTER]
 
 
 # The real publisher
