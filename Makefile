@@ -90,6 +90,8 @@ $(INSTALLED): pyproject.toml $(MADE)
 
 $(INSTALLED_DEV): pyproject.toml $(MADE)
 	$(PIP) install --editable '.[dev]'
+	@# pytest compiles the tests in a way of its own: once here, not in every worker at once.
+	@$(BIN)/python -m pytest -q --collect-only > /dev/null 2>&1 || true
 	@touch $@ $(INSTALLED)
 
 $(INSTALLED_SOAK): pyproject.toml $(MADE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,35 +31,39 @@ class Event(NamedTuple):
     fields: frozenset[str]
 
 
-def calls() -> Iterator[Event]:
+@cache
+def calls() -> list[Event]:
     """Every log call of the code."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-                continue
-            if ast.unparse(node.func.value) not in ("log", "self._log") or node.func.attr not in (
-                *LEVELS,
-                "log",
-            ):
-                continue
-            level = node.func.attr
-            if level == "log":
-                level = ast.unparse(node.args[0]).lower()
-            extra = next((one.value for one in node.keywords if one.arg == "extra"), None)
-            name, fields = None, frozenset[str]()
-            if isinstance(extra, ast.Call) and ast.unparse(extra.func).endswith("event"):
-                assert isinstance(extra.args[0], ast.Constant)
-                name = str(extra.args[0].value)
-                fields = frozenset(str(one.arg) for one in extra.keywords)
-            yield Event(f"{path.name}:{node.lineno}", name, level, fields)
+    return [event for path in sorted(PACKAGE.rglob("*.py")) for event in calls_of(path)]
 
 
-CALLS = list(calls())
+def calls_of(path: Path) -> Iterator[Event]:
+    """Every log call of a module."""
+    source = path.read_text(encoding="utf-8")
+    if "log." not in source:
+        return
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if ast.unparse(node.func.value) not in ("log", "self._log"):
+            continue
+        if node.func.attr not in (*LEVELS, "log"):
+            continue
+        level = node.func.attr
+        if level == "log":
+            level = ast.unparse(node.args[0]).lower()
+        extra = next((keyword.value for keyword in node.keywords if keyword.arg == "extra"), None)
+        name, fields = None, frozenset[str]()
+        if isinstance(extra, ast.Call) and ast.unparse(extra.func).endswith("event"):
+            assert isinstance(extra.args[0], ast.Constant)
+            name = str(extra.args[0].value)
+            fields = frozenset(str(keyword.arg) for keyword in extra.keywords)
+        yield Event(f"{path.name}:{node.lineno}", name, level, fields)
 
 
 def test_every_call_names_its_event() -> None:
-    assert len(CALLS) > 40
-    assert [one.where for one in CALLS if one.name is None] == []
+    assert len(calls()) > 40
+    assert [call.where for call in calls() if call.name is None] == []
 
 
 def test_the_documentation_lists_every_event() -> None:
@@ -67,7 +72,8 @@ def test_the_documentation_lists_every_event() -> None:
         for name, level, fields in _ROW.findall(DOCS.read_text(encoding="utf-8"))
     }
     in_code = {
-        (one.name, one.level, frozenset(field.upper() for field in one.fields)) for one in CALLS
+        (call.name, call.level, frozenset(field.upper() for field in call.fields))
+        for call in calls()
     }
     assert documented == in_code
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -28,6 +29,9 @@ FARMS = [
 ]
 
 
+LIFE = Farm(packages=2_000, downloads=5_000)
+
+
 def streams(farm: Farm, count: int = 500) -> dict[str, Iterator[Message]]:
     return {
         "messages": farm.messages(),
@@ -35,6 +39,12 @@ def streams(farm: Farm, count: int = 500) -> dict[str, Iterator[Message]]:
         "download_messages": farm.download_messages(count),
         "build_messages": farm.build_messages(count),
     }
+
+
+@cache
+def lists(farm: Farm) -> dict[str, list[Message]]:
+    """The streams of a farm. They are made once for the tests that only read them."""
+    return {name: list(stream) for name, stream in streams(farm).items()}
 
 
 def data_of(name: str, stream: Iterable[Message]) -> list[dict[str, Any]]:
@@ -67,14 +77,14 @@ def test_nothing_depends_on_the_zone_of_now() -> None:
 
 @pytest.mark.parametrize("farm", FARMS)
 def test_every_message_is_valid(farm: Farm) -> None:
-    for stream in streams(farm).values():
+    for stream in lists(farm).values():
         for message in stream:
             decode.from_json(json.dumps(message).encode(), 0)
 
 
 @pytest.mark.parametrize("farm", FARMS)
 def test_names_are_safe_and_tags_agree_with_filenames(farm: Farm) -> None:
-    for stream in streams(farm).values():
+    for stream in lists(farm).values():
         for message in stream:
             data = message["data"]
             assert message["msg"] in BY_NAME
@@ -98,7 +108,7 @@ def test_names_are_safe_and_tags_agree_with_filenames(farm: Farm) -> None:
 @pytest.mark.parametrize("farm", FARMS)
 def test_a_filename_belongs_to_one_version(farm: Farm) -> None:
     owners: dict[str, tuple[str, str]] = {}
-    for stream in streams(farm).values():
+    for stream in lists(farm).values():
         for message in stream:
             owner = message["data"].get("package", ""), message["data"].get("version", "")
             for file in message["data"].get("files", []):
@@ -107,7 +117,7 @@ def test_a_filename_belongs_to_one_version(farm: Farm) -> None:
 
 @pytest.mark.parametrize("farm", FARMS)
 def test_messages_are_in_order_of_time_within_the_life(farm: Farm) -> None:
-    times = [datetime.fromisoformat(str(message["at"])) for message in farm.messages()]
+    times = [datetime.fromisoformat(str(message["at"])) for message in lists(farm)["messages"]]
     assert times == sorted(times)
     assert times[0] == farm.now - timedelta(days=farm.days)
     assert times[-1] <= farm.now
@@ -116,18 +126,18 @@ def test_messages_are_in_order_of_time_within_the_life(farm: Farm) -> None:
 @pytest.mark.parametrize("farm", FARMS)
 @pytest.mark.parametrize("stream", ["messages", "population", "build_messages"])
 def test_build_ids_count_up_from_one(farm: Farm, stream: str) -> None:
-    build_ids = [build["build_id"] for build in data_of("LOGBUILD", streams(farm)[stream])]
+    build_ids = [build["build_id"] for build in data_of("LOGBUILD", lists(farm)[stream])]
     assert build_ids == list(range(1, len(build_ids) + 1))
 
 
 def test_made_up_names_are_unique() -> None:
     farm = Farm(seed=3)
-    packages = [simulation._Package(farm, number).name for number in range(60_000)]
+    packages = [simulation._Package(farm, number).name for number in range(20_000)]
     assert len(set(packages)) == len(packages)
 
 
 def test_a_life_has_everything_in_it() -> None:
-    counts = count(Farm(packages=2_000, downloads=5_000).messages())
+    counts = count(lists(LIFE)["messages"])
     assert counts.keys() == BY_NAME.keys() - {"SNAPSHOT", "DOWNLOADS"}
     assert counts["SETABIS"] == 1
     assert counts["LOGDOWNLOAD"] == 5_000
@@ -135,8 +145,7 @@ def test_a_life_has_everything_in_it() -> None:
 
 
 def test_a_life_has_all_kinds_of_builds() -> None:
-    farm = Farm(packages=2_000, downloads=0)
-    messages = list(farm.messages())
+    farm, messages = LIFE, lists(LIFE)["messages"]
     files = files_of(messages)
     tags = {(file["abi_tag"], file["platform_tag"]) for file in files}
     assert {("none", "any"), ("abi3", "linux_armv6l"), ("abi3", "linux_armv7l")} <= tags
