@@ -11,31 +11,24 @@ from ..base.directories import JOURNAL, refuse_missing
 from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..base.progress import bar
-from ..feed import ipc, security
 from ..index import queries
 from ..messages.entries import Accepted
-from ..piwheels.backfill.from_master import Asker, Difference, differences
-from ..piwheels.queues.oracle import connected
+from ..piwheels.backfill.from_master import Difference, differences
 from ..state.state import State
+from .master_options import Asking, asking
 
 
 @click.command()
 @click.argument("packages", metavar="[PACKAGE]...", nargs=-1)
 @options.configuration
 @options.option("state-dir")
-@options.option("db-queue")
-@options.option("ipc-peer")
-@options.flag("allow-insecure-tcp")
-@options.option("pause")
+@asking
 @options.flag("fix")
 @as_owner
 def reconcile(
     packages: tuple[str, ...],
     state_dir: Path,
-    db_queue: str | None,
-    ipc_peer: tuple[str, ...],
-    allow_insecure_tcp: bool,
-    pause: float,
+    asking: Asking,
     fix: bool,
 ) -> int:
     """Compare packages (or all) with what a running master says of them; exit status 1 if any
@@ -45,19 +38,14 @@ def reconcile(
     not tell (durations) is not compared.
     """
     refuse_missing(state_dir, JOURNAL)
-    if db_queue is None:
+    if asking.db_queue is None:
         raise UsageError("reconcile", "there is no --db-queue to ask", "give the master's db-queue")
-    protection = security.Connecting(insecure=allow_insecure_tcp, peers=ipc.user_ids(ipc_peer))
-    security.endpoint("connect to", db_queue, protection)
+    protection = asking.protection()
     state = State(state_dir, "reconcile", clock.now) if fix else None
     connection = state.connection if state else queries.open_reader(state_dir / queries.FILE)
     different = mended = 0
     try:
-        with (
-            connected(db_queue, clock.monotonic, protection) as oracle,
-            bar("packages") as progress,
-        ):
-            asker = Asker(oracle, pause, clock.now, clock.sleep)
+        with asking.asker(protection) as asker, bar("packages") as progress:
             wanted = [names.canonical(package) for package in packages]
             for found in differences(connection, asker, wanted, progress):
                 different += 1

@@ -24,7 +24,7 @@ from ...messages.entries import Entry, Refused
 from ...messages.types import Downloads, Message
 from ...schema.messages import MAX_COUNT
 from .. import translate
-from ..bridge.changes import TESTED_WITH
+from ..bridge.changes import FILE_FIELDS, TESTED_WITH
 
 log = logging.getLogger(__name__)
 
@@ -327,7 +327,7 @@ def _add_builds(
         needs.setdefault(filename, {}).setdefault(tool, []).append(dependency)
     made: dict[int, list[dict[str, Any]]] = {}
     for _, build_id, *fields in files:
-        file = dict(zip(_FILE_FIELDS, fields, strict=True))
+        file = dict(zip(FILE_FIELDS, fields, strict=True))
         file["dependencies"] = needs.get(fields[0], {})
         made.setdefault(build_id, []).append(file)
     for _, build_id, slave_id, version, abi_tag, status, duration, built_at in builds:
@@ -342,20 +342,6 @@ def _add_builds(
             duration=max(0.0, duration),  # a slave's clock may have been set back
             files=made.get(build_id, []) if status else [],
         )
-
-
-_FILE_FIELDS = (
-    "filename",
-    "filesize",
-    "filehash",
-    "package_tag",
-    "package_version_tag",
-    "py_version_tag",
-    "abi_tag",
-    "platform_tag",
-    "requires_python",
-    "location",
-)
 
 
 def _refusal(name: str, at: Time, data: dict[str, Any], error: DecodeError) -> Refused:
