@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -155,6 +155,56 @@ def open_own(path: str | Path) -> int:
     return descriptor
 
 
+class KeptFile:
+    """A small file of ours that is kept open and written in place, again and again.
+
+    A write that fails ends it: what a full disk does not let in is no reason to stop the work.
+
+    Args:
+        path: made if it is not there, for us alone.
+        failed: is told why it cannot be read or written, once; it is closed then.
+    """
+
+    def __init__(self, path: Path, failed: Callable[[OSError], None]) -> None:
+        self._failed = failed
+        self._descriptor: int | None = None
+        try:
+            self._descriptor = open_own(path)
+        except OSError as error:
+            failed(error)
+
+    def read(self, size: int) -> bytes:
+        """The first bytes; none if it cannot be read."""
+        found = b""
+        if self._descriptor is not None:
+            try:
+                found = os.pread(self._descriptor, size, 0)
+            except OSError as error:
+                self._give_up(error)
+        return found
+
+    def write(self, content: bytes, at: int = 0, *, durable: bool = False) -> None:
+        """Write bytes at a place."""
+        if self._descriptor is None:
+            return
+        try:
+            os.pwrite(self._descriptor, content, at)
+            if durable:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self.close()
+        self._failed(error)
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 @contextmanager
 def directory(
     path: str | Path, *, dir_fd: int | None = None, follow: bool = False
@@ -181,7 +231,13 @@ def stage(
         OSError: if it cannot be written; nothing is left of it then.
     """
     temporary = TEMPORARY.format(name)
-    descriptor = create(temporary, mode, dir_fd=within)
+    _fill(create(temporary, mode, dir_fd=within), temporary, content, within, durable=durable)
+
+
+def _fill(
+    descriptor: int, path: str | Path, content: bytes, dir_fd: int | None, *, durable: bool
+) -> None:
+    """Write a new file, and close it; one that cannot be written is removed."""
     try:
         left = memoryview(content)
         while left:
@@ -189,7 +245,7 @@ def stage(
         if durable:
             os.fsync(descriptor)
     except OSError:
-        os.unlink(temporary, dir_fd=within)  # a full disk has better uses for its blocks
+        os.unlink(path, dir_fd=dir_fd)  # a full disk has better uses for its blocks
         raise
     finally:
         os.close(descriptor)
@@ -213,6 +269,16 @@ def write(path: Path, content: bytes, mode: int = STATE_FILE) -> None:
     with directory(path.parent, follow=True) as within:
         stage(within, path.name, content, mode)
         put(within, path.name)
+
+
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Make a small file that is not there yet; its content is durable on return.
+
+    Raises:
+        FileExistsError: if something is there.
+        OSError: if it cannot be written; nothing is left of it then.
+    """
+    _fill(create(path, mode, over=False), path, content, None, durable=True)
 
 
 def overwrite(path: Path, content: bytes) -> None:

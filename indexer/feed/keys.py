@@ -18,7 +18,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from ..base import filesystem, options
+from ..base import disk, filesystem, options
 from ..base.errors import UsageError
 from ..base.log import event
 
@@ -80,7 +80,7 @@ def write(name: Path, pair: KeyPair) -> None:
 def _create(path: Path, mode: int, text: str) -> None:
     operation = f"write the key {path}"
     try:
-        descriptor = filesystem.create(path, mode, over=False)
+        filesystem.write_new(path, text.encode(errors="replace"), mode)
     except FileExistsError as error:
         raise UsageError(
             operation,
@@ -88,17 +88,8 @@ def _create(path: Path, mode: int, text: str) -> None:
             "choose another name, or see what is there with --show",
         ) from error
     except OSError as error:
-        raise UsageError(
-            operation, error.strerror or error, "choose a directory that can be written"
-        ) from error
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-    except OSError as error:
-        path.unlink()
-        raise UsageError(operation, error.strerror or error, "make room") from error
+        remedy = disk.remedy(error.errno or 0) or "choose a directory that can be written"
+        raise UsageError(operation, error.strerror or error, remedy) from error
 
 
 def read_private(path: Path) -> KeyPair:
