@@ -71,7 +71,7 @@ def backfill(
             " why",
             err=True,
         )
-    for package, why in found.untold.items():
+    for package, why in found.unanswered.items():
         said = printable.line(f"{package}: {why}")
         printable.echo(f"piw-indexer: the master cannot tell of {said}", err=True)
     if found.still_broken:

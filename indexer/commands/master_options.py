@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..base import clock, options
 from ..feed import ipc, security
-from ..piwheels.backfill.from_master import Asker
+from ..piwheels.backfill.asker import Asker
 from ..piwheels.queues.oracle import connected
 
 _Function = Callable[..., Any]

@@ -13,7 +13,7 @@ from ..base.privileges import as_owner
 from ..base.progress import bar
 from ..index import queries
 from ..messages.entries import Accepted
-from ..piwheels.backfill.from_master import Difference, differences
+from ..piwheels.backfill.reconcile import Difference, differences
 from ..state.state import State
 from .master_options import Asking, asking
 
@@ -43,16 +43,16 @@ def reconcile(
     protection = asking.protection()
     state = State(state_dir, "reconcile", clock.now) if fix else None
     connection = state.connection if state else queries.open_reader(state_dir / queries.FILE)
-    different = mended = 0
+    different = fixed = 0
     try:
         with asking.asker(protection) as asker, bar("packages") as progress:
             wanted = [names.canonical(package) for package in packages]
-            for found in differences(connection, asker, wanted, progress):
+            for difference in differences(connection, asker, wanted, progress):
                 different += 1
-                _tell(found)
-                if state is not None and found.mend is not None:
-                    state.take([found.mend])
-                    mended += isinstance(found.mend, Accepted)
+                _print(difference)
+                if state is not None and difference.fix is not None:
+                    state.take([difference.fix])
+                    fixed += isinstance(difference.fix, Accepted)
     finally:
         if state is not None:
             state.close()
@@ -61,13 +61,13 @@ def reconcile(
     if not different:
         printable.echo("No differences.")
     elif fix:
-        printable.echo(f"Taken from the master: {mended}. `piw-indexer write` publishes them.")
-        if mended < different:
-            printable.echo(f"Not mended: {different - mended}.")
-    return 1 if different > mended else 0
+        printable.echo(f"Taken from the master: {fixed}. `piw-indexer write` publishes them.")
+        if fixed < different:
+            printable.echo(f"Not mended: {different - fixed}.")
+    return 1 if different > fixed else 0
 
 
-def _tell(found: Difference) -> None:
-    for what in found.what:
-        said = f"{found.package}: {what}" if found.package else what
+def _print(difference: Difference) -> None:
+    for what in difference.what:
+        said = f"{difference.package}: {what}" if difference.package else what
         printable.echo(printable.whole_line(said))
