@@ -57,8 +57,11 @@ def left_out(many: int) -> str:
     return f" ({many - 1:,} more were left out of the log before)" if many > 1 else ""
 
 
-class LimitedLog:
+class LimitedLog(logging.LoggerAdapter[logging.Logger]):
     """A logger that speaks of each event at once, and then at most once per `INTERVAL`.
+
+    How many were left out follows the first line of the text. Calls give `extra=event(...)`, and
+    with `of` what tells apart two events of the same name, such as the feed.
 
     Args:
         log: that it writes to.
@@ -68,45 +71,12 @@ class LimitedLog:
     def __init__(
         self, log: logging.Logger, monotonic: Callable[[], float] = clock.monotonic
     ) -> None:
-        self._logger = log
+        super().__init__(log)
         self._once = OncePer(monotonic)
 
-    def log(
-        self,
-        level: int,
-        text: str,
-        *values: object,
-        extra: dict[str, Any],
-        of: Hashable = None,
-        stacklevel: int = 2,
-    ) -> None:
-        """Log an event, unless it is too soon for another of its kind.
-
-        How many were left out follows the first line of `text`.
-
-        Args:
-            level: of `logging`.
-            text: with a place for each of `values`.
-            values: as `logging` takes them.
-            extra: what `event` gave.
-            of: what tells apart two events of the same name: the feed, say.
-            stacklevel: how far above this call the event is.
-        """
-        if many := self._once.count((extra["piw_event"], of)):
-            first, newline, rest = text.partition("\n")
-            text = f"{first}{left_out(many)}{newline}{rest}"
-            self._logger.log(level, text, *values, extra=extra, stacklevel=stacklevel)
-
-    def info(self, text: str, *values: object, extra: dict[str, Any], of: Hashable = None) -> None:
-        """Likewise, at the level INFO."""
-        self.log(logging.INFO, text, *values, extra=extra, of=of, stacklevel=3)
-
-    def warning(
-        self, text: str, *values: object, extra: dict[str, Any], of: Hashable = None
-    ) -> None:
-        """Likewise, at the level WARNING."""
-        self.log(logging.WARNING, text, *values, extra=extra, of=of, stacklevel=3)
-
-    def error(self, text: str, *values: object, extra: dict[str, Any], of: Hashable = None) -> None:
-        """Likewise, at the level ERROR."""
-        self.log(logging.ERROR, text, *values, extra=extra, of=of, stacklevel=3)
+    def log(self, level: int, msg: object, *args: object, of: Hashable = None, **rest: Any) -> None:
+        """Log an event, unless it is too soon for another one of its kind."""
+        if many := self._once.count((rest["extra"]["piw_event"], of)):
+            first, newline, others = str(msg).partition("\n")
+            text = f"{first}{left_out(many)}{newline}{others}"
+            self.logger.log(level, text, *args, stacklevel=2, **rest)

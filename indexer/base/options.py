@@ -12,8 +12,9 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -453,6 +454,29 @@ def flag(name: str) -> Callable[[_Function], _Function]:
         show_envvar=True,
         help=FLAGS[name],
     )
+
+
+def grouped(kind: Callable[..., Any]) -> Callable[[_Function], _Function]:
+    """A decorator that gives a command an option or switch for each field of a NamedTuple.
+
+    The command gets them as one argument, which is called as the type is.
+    """
+    fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+    name = kind.__name__.lower()
+
+    def decorate(function: _Function) -> _Function:
+        @wraps(function)
+        def command(*arguments: Any, **given: Any) -> Any:
+            given[name] = kind(*[given.pop(field) for field in fields])
+            return function(*arguments, **given)
+
+        grouping: Any = command
+        for field in reversed(fields):
+            written = field.replace("_", "-")
+            grouping = (flag if written in FLAGS else option)(written)(grouping)
+        return cast(_Function, grouping)
+
+    return decorate
 
 
 _RESERVED = {"all": "everything", "json": "as_json", "exit": "leave"}

@@ -14,13 +14,13 @@ from ..piwheels.backfill import from_database
 from ..piwheels.backfill import from_master as backfills
 from ..piwheels.backfill.postgres import Source
 from ..state.state import State
-from .master_options import Asking, asking
+from .master_options import Asking
 
 
 @click.command()
 @options.configuration
 @options.option("state-dir")
-@asking
+@options.grouped(Asking)
 @options.option("dsn")
 @options.option("download-days")
 @as_owner

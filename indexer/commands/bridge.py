@@ -19,7 +19,7 @@ from ..piwheels.bridge.changes import TESTED_WITH
 from ..piwheels.bridge.master import Master
 from ..piwheels.bridge.outbox import Outbox
 from ..piwheels.bridge.unsettled import Marks
-from .publisher_options import Publishing, publishing
+from .publisher_options import Publishing
 
 
 @click.command(
@@ -34,7 +34,7 @@ from .publisher_options import Publishing, publishing
 @click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
 @options.configuration
 @options.option("state-dir")
-@publishing
+@options.grouped(Publishing)
 @options.flag("no-downloads")
 @click.pass_context
 def bridge(
@@ -46,7 +46,8 @@ def bridge(
 ) -> Any:
     """See `help` above."""
     privileges.become_owner(state_dir)  # the master stays in the directory that it was started in
-    publishing.protection()  # what is wrong there is said at once, not by the process that serves
+    # What is wrong there is said at once, not by the process that serves.
+    queues, _ = publishing.checked("bridge")
     _keep_our_log_apart()
     sys.argv = ["piw-master", *arguments]
     os.umask(context.meta[options.UMASK])
@@ -58,12 +59,11 @@ def bridge(
     server = SpoolServer(
         Options(
             str((state_dir / SPOOL).absolute()),
-            publishing.feed,
-            publishing.changes_queue,
-            publishing.replay_queue,
+            publishing.name,
+            *queues,
             _absolute(publishing.curve_key),
             _absolute(publishing.allowed_keys),
-            publishing.insecure,
+            publishing.allow_insecure_tcp,
             publishing.ipc_mode,
             publishing.ipc_group,
             logging.getLogger(__package__.partition(".")[0]).level,

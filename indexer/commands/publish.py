@@ -19,7 +19,7 @@ from ..feed.publisher import FeedPublisher
 from ..feed.sockets import MAX_MESSAGE
 from ..messages.entries import Accepted
 from ..messages.jsonl import MessageFile
-from .publisher_options import Publishing, publishing
+from .publisher_options import Publishing
 
 _BATCH = 500
 _SLICE = 0.01
@@ -33,7 +33,7 @@ _WAIT_FOR_REQUESTS = 1.0
 @click.argument("file", required=False)
 @options.configuration
 @options.option("state-dir")
-@publishing
+@options.grouped(Publishing)
 @options.option("rate")
 @options.flag("exit")
 @as_owner
@@ -49,7 +49,7 @@ def publish(
     Its spool is STATE_DIR/spool. A file that was sent in part goes on where it stopped. Without
     a file it only serves those who missed something. Stays until it is interrupted.
     """
-    protection = publishing.protection()
+    queues, protection = publishing.checked("publish")
     with database.wrap_errors(f"make the state directory {state_dir}"):
         directories.make(state_dir, filesystem.STATE_DIRECTORY)
     # A larger one would be cut off, and its subscribers with it.
@@ -59,9 +59,8 @@ def publish(
     with Interruption(signal.SIGTERM, signal.SIGINT, meanwhile=meanwhile) as interruption:
         publisher = FeedPublisher(
             state_dir / SPOOL,
-            publishing.feed,
-            publishing.changes_queue,
-            publishing.replay_queue,
+            publishing.name,
+            *queues,
             clock.now,
             protection,
         )

@@ -15,14 +15,14 @@ from ..index import queries
 from ..messages.entries import Accepted
 from ..piwheels.backfill.reconcile import Difference, differences
 from ..state.state import State
-from .master_options import Asking, asking
+from .master_options import Asking
 
 
 @click.command()
 @click.argument("packages", metavar="[PACKAGE]...", nargs=-1)
 @options.configuration
 @options.option("state-dir")
-@asking
+@options.grouped(Asking)
 @options.flag("fix")
 @as_owner
 def reconcile(
