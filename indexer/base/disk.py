@@ -89,8 +89,8 @@ def unreadable(path: Path) -> int:
             # To close it would drop the locks that SQLite holds on the file in this process.
             _kept[status.st_dev, status.st_ino] = descriptor
         place = 0
-        while found := len(os.pread(descriptor, _READ_BYTES, place)):
-            place += found
+        while size := len(os.pread(descriptor, _READ_BYTES, place)):
+            place += size
     except OSError as error:
         return error.errno or 0
     return 0

@@ -66,12 +66,12 @@ def _opened(path: str | Path, flags: int, mode: int, dir_fd: int | None) -> tupl
     return descriptor, status.st_size
 
 
-def read(path: str | Path, most: int | None = None, *, dir_fd: int | None = None) -> bytes:
+def read(path: str | Path, limit: int | None = None, *, dir_fd: int | None = None) -> bytes:
     """The content of a regular file.
 
     Args:
         path: of the file.
-        most: bytes that it may have; a file of a terabyte may take no room at all on the disk.
+        limit: bytes that it may have; a file of a terabyte may take no room at all on the disk.
         dir_fd: the open directory that `path` is below.
 
     Raises:
@@ -79,10 +79,10 @@ def read(path: str | Path, most: int | None = None, *, dir_fd: int | None = None
     """
     descriptor, size = _opened(path, os.O_RDONLY, 0, dir_fd)
     with open(descriptor, "rb", 0) as file:
-        if most is None:
+        if limit is None:
             return file.readall()
-        if size > most:
-            raise OSError(errno.EFBIG, f"it has more than {most >> 20} MiB", str(path))
+        if size > limit:
+            raise OSError(errno.EFBIG, f"it has more than {limit >> 20} MiB", str(path))
         return file.read(size)  # and not what somebody adds meanwhile
 
 
@@ -98,10 +98,10 @@ def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> boo
             return False
         place = 0
         while place < size:
-            found = os.read(descriptor, size - place)
-            if not found or found != content[place : place + len(found)]:
+            part = os.read(descriptor, size - place)
+            if not part or part != content[place : place + len(part)]:
                 return False
-            place += len(found)
+            place += len(part)
         return True
     finally:
         os.close(descriptor)
@@ -175,13 +175,13 @@ class KeptFile:
 
     def read(self, size: int) -> bytes:
         """The first bytes; none if it cannot be read."""
-        found = b""
+        content = b""
         if self._descriptor is not None:
             try:
-                found = os.pread(self._descriptor, size, 0)
+                content = os.pread(self._descriptor, size, 0)
             except OSError as error:
                 self._give_up(error)
-        return found
+        return content
 
     def write(self, content: bytes, at: int = 0, *, durable: bool = False) -> None:
         """Write bytes at a place."""

@@ -76,7 +76,7 @@ def goes_to_journal() -> bool:
 def logs_to_journal() -> bool:
     """True if `set_up` chose the journal."""
     loggers = logging.getLogger(), logging.getLogger("indexer")  # the bridge has them apart
-    return any(isinstance(one, JournalHandler) for it in loggers for one in it.handlers)
+    return any(isinstance(handler, JournalHandler) for it in loggers for handler in it.handlers)
 
 
 class Formatter(logging.Formatter):
@@ -88,7 +88,7 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The entry of `record`."""
         first, *others = printable.text(super().format(record), MAX_ENTRY).split("\n")
-        return "\n".join([first, *(one if one[:2] == "  " else f"  {one}" for one in others)])
+        return "\n".join([first, *(line if line[:2] == "  " else f"  {line}" for line in others)])
 
 
 class JournalHandler(logging.Handler):

@@ -40,7 +40,7 @@ class OncePer:
         now = self._monotonic()
         if kind not in self._told and len(self._told) >= MAX_KINDS:
             self._told = {
-                one: (at, left) for one, (at, left) in self._told.items() if now - at < INTERVAL
+                each: (at, left) for each, (at, left) in self._told.items() if now - at < INTERVAL
             }
             if len(self._told) >= MAX_KINDS:
                 kind = None

@@ -572,15 +572,15 @@ def _read_files(
     if value is not None and not value.is_file():
         raise UsageError(f"read the configuration {value}", "there is no such file")
     paths = [path for name in FILES if os.path.isfile(path := Path(name).expanduser())]
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for path in (*paths, *([value] if value is not None else [])):
         try:
-            found |= read_file(path, mistake)
+            settings |= read_file(path, mistake)
         except UsageError as error:
             if mistake is None:
                 raise
             mistake(error)
-    context.default_map = {**(context.default_map or {}), **found}
+    context.default_map = {**(context.default_map or {}), **settings}
 
 
 def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -> dict[str, Any]:
@@ -594,7 +594,7 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
         UsageError: if the file cannot be read, or has an unknown key or a bad value there.
     """
     operation = f"read the configuration {path}"
-    found = {}
+    settings = {}
     for written, text in section(path).items():
         try:
             parameter, value = _option(operation, written, text)
@@ -603,8 +603,8 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
                 raise
             mistake(error)
         else:
-            found[parameter] = value
-    return found
+            settings[parameter] = value
+    return settings
 
 
 def section(path: Path) -> dict[str, str | None]:
@@ -665,7 +665,7 @@ def _checked(operation: str, name: str, text: str) -> Any:
     kind = click.types.convert_type(settings.get("type", str))
     try:
         if settings.get("multiple"):
-            return [kind.convert(one, None, None) for one in text.split()]
+            return [kind.convert(word, None, None) for word in text.split()]
         return kind.convert(text.strip(), None, None)
     except click.UsageError as error:
         raise UsageError(

@@ -42,25 +42,25 @@ def text(value: str, longest: int = MAX_TEXT) -> str:
     """`value` with its lines kept: what else cannot be printed is escaped, the rest is cut."""
     cut = value[: longest + 1]
     if not cut.replace("\n", "").isprintable():
-        cut = "".join(one if one == "\n" else _escaped(one) for one in cut)
+        cut = "".join(character if character == "\n" else _escaped(character) for character in cut)
     return cut if len(cut) <= longest else cut[: longest - 1] + _ELLIPSIS
 
 
-def facts(found: Any) -> Any:
+def facts(value: Any) -> Any:
     """What is made of dicts, lists and scalars, each string of it as one line.
 
-    Keys that would look alike get numbers: nothing of `found` is missing.
+    Keys that would look alike get numbers: nothing of `value` is missing.
     """
-    if isinstance(found, str):
-        return line(found)
-    if isinstance(found, dict):
+    if isinstance(value, str):
+        return line(value)
+    if isinstance(value, dict):
         shown: dict[Any, Any] = {}
-        for key, value in found.items():
-            shown[_distinct(facts(key), shown)] = facts(value)
+        for key, item in value.items():
+            shown[_distinct(facts(key), shown)] = facts(item)
         return shown
-    if isinstance(found, list):
-        return [facts(one) for one in found]
-    return found
+    if isinstance(value, list):
+        return [facts(item) for item in value]
+    return value
 
 
 def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
@@ -70,8 +70,8 @@ def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
     """
     if isinstance(value, bytes):
         shown = "".join(
-            one if one == "\n" or one.isprintable() else _json_escaped(one)
-            for one in value.decode()
+            character if character == "\n" or character.isprintable() else _json_escaped(character)
+            for character in value.decode()
         )
     else:
         shown = str(value)
@@ -82,17 +82,17 @@ def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
 
 
 def _distinct(key: Any, others: dict[Any, Any]) -> Any:
-    found, number = key, len(others)
-    while found in others:
+    distinct, number = key, len(others)
+    while distinct in others:
         number += 1
-        found = f"{key} ({number})"
-    return found
+        distinct = f"{key} ({number})"
+    return distinct
 
 
-def _escaped(one: str) -> str:
-    return one if one.isprintable() else one.encode("unicode_escape").decode()
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
-def _json_escaped(one: str) -> str:
-    pair = one.encode("utf-16-be").hex()
+def _json_escaped(character: str) -> str:
+    pair = character.encode("utf-16-be").hex()
     return "".join(f"\\u{pair[at : at + 4]}" for at in range(0, len(pair), 4))

@@ -28,18 +28,18 @@ class PrintableConsole(Console):
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
         """The segments of `renderable`, in which nothing but rich's own codes steers a terminal."""
-        for one in super().render(renderable, options):
-            if one.control or one.text.isprintable() or one.text == "\n":
-                yield one
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
             else:
-                shown = printable.text(one.text, 10 * len(one.text) + 1)
-                yield Segment(shown, one.style)
+                shown = printable.text(segment.text, 10 * len(segment.text) + 1)
+                yield Segment(shown, segment.style)
 
 
 def console() -> PrintableConsole:
     """Where results are printed: as wide as they are, where no terminal sets a width."""
-    found = PrintableConsole(highlight=False)
-    return found if found.is_terminal else PrintableConsole(highlight=False, width=1000)
+    screen = PrintableConsole(highlight=False)
+    return screen if screen.is_terminal else PrintableConsole(highlight=False, width=1000)
 
 
 @contextmanager

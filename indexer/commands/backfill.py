@@ -57,25 +57,25 @@ def backfill(
     state = State(state_dir, "backfill", clock.now)
     try:
         with asking.asker(protection) as asker, bar("packages") as progress:
-            found = backfills.backfill(state, asker, progress)
+            outcome = backfills.backfill(state, asker, progress)
     finally:
         state.close()
-    after = f" (it went on after {found.after})" if found.after else ""
+    after = f" (it went on after {outcome.after})" if outcome.after else ""
     printable.echo(
-        f"{asking.db_queue}: {found.packages:,} packages asked for{after}, {found.taken:,} were"
-        f" different, {found.deleted:,} are gone, {found.counters:,} counters taken"
+        f"{asking.db_queue}: {outcome.packages:,} packages asked for{after}, {outcome.taken:,} were"
+        f" different, {outcome.deleted:,} are gone, {outcome.counters:,} counters taken"
     )
-    if found.unusable:
+    if outcome.unusable:
         printable.echo(
-            f"piw-indexer: {found.unusable} answers were unusable; `piw-indexer quarantine` shows"
+            f"piw-indexer: {outcome.unusable} answers were unusable; `piw-indexer quarantine` shows"
             " why",
             err=True,
         )
-    for package, why in found.unanswered.items():
+    for package, why in outcome.unanswered.items():
         said = printable.line(f"{package}: {why}")
         printable.echo(f"piw-indexer: the master cannot tell of {said}", err=True)
-    if found.still_broken:
-        feeds = printable.line(", ".join(found.still_broken))
+    if outcome.still_broken:
+        feeds = printable.line(", ".join(outcome.still_broken))
         printable.echo(
             f"piw-indexer: {feeds} broke after this backfill had begun:"
             " run it once more, from the beginning",
@@ -89,18 +89,19 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
         state = State(state_dir, "backfill", clock.now)
         try:
             with bar("packages") as progress:
-                found = from_database.fill(state, source, days, progress)
+                outcome = from_database.fill(state, source, days, progress)
         finally:
             state.close()
     finally:
         source.close()
     printable.echo(
-        f"{found.packages:,} packages read, {found.taken:,} were different and taken with"
-        f" {found.builds:,} builds, {found.deleted:,} are gone, {found.counters:,} counters taken"
+        f"{outcome.packages:,} packages read, {outcome.taken:,} were different and taken with"
+        f" {outcome.builds:,} builds, {outcome.deleted:,} are gone,"
+        f" {outcome.counters:,} counters taken"
     )
-    if found.refused:
+    if outcome.refused:
         printable.echo(
-            f"piw-indexer: {found.refused} rows are not valid messages and were not taken;"
+            f"piw-indexer: {outcome.refused} rows are not valid messages and were not taken;"
             " `piw-indexer quarantine` shows why",
             err=True,
         )

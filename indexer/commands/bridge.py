@@ -109,6 +109,8 @@ def _keep_our_log_apart() -> None:
 def _others_run() -> bool:
     """True if threads of the master run: its end waits for them, and they may change something."""
     return any(
-        not one.daemon and one is not threading.main_thread() and not isinstance(one, Bridge)
-        for one in threading.enumerate()
+        not thread.daemon
+        and thread is not threading.main_thread()
+        and not isinstance(thread, Bridge)
+        for thread in threading.enumerate()
     )

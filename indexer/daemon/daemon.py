@@ -189,8 +189,8 @@ class Daemon:
             names = FeedNames(
                 journal.address,
                 [
-                    FeedSource(changes, one.server_key.decode())
-                    for (changes, _), one in zip(
+                    FeedSource(changes, protection.server_key.decode())
+                    for (changes, _), protection in zip(
                         self._options.feeds, self._options.protections, strict=True
                     )
                 ],
@@ -273,14 +273,14 @@ class Daemon:
         self._wait(0.0 if self._stop or more else 1.0)
         until = clock.monotonic() + MAX_BATCH
         entries: list[Entry] = []
-        most = min(MAX_MESSAGES, self._state.batch)
+        limit = min(MAX_MESSAGES, self._state.batch)
         self._note.begin(self._state.journal.serial)
         for subscriber in self._subscribers:
-            entries += subscriber.receive(1 if self._note.careful else most, until)
+            entries += subscriber.receive(1 if self._note.careful else limit, until)
             if entries and self._note.careful:
                 break
         for source in self._sources:
-            entries += source.receive(most, until)
+            entries += source.receive(limit, until)
         if self._subscribers:
             self._subscribers.append(self._subscribers.pop(0))  # each is the first in turn
         if entries:
@@ -338,7 +338,7 @@ class Daemon:
             )
             self._trouble = ""
         self._accepted += len(rows)
-        self._tell_refused([one for one in entries if isinstance(one, Refused)])
+        self._tell_refused([entry for entry in entries if isinstance(entry, Refused)])
         if rows:
             for source in self._sources:
                 source.accepted(rows)
@@ -405,8 +405,8 @@ class Daemon:
             self._writer.listen()
             if clock.monotonic() - self._last_tick >= 1.0:
                 self._tick()
-            room = disk.free_bytes(self._options.state_dir)
-            if before is not None and room is not None and room >= before + disk.MIN_SPACE:
+            free = disk.free_bytes(self._options.state_dir)
+            if before is not None and free is not None and free >= before + disk.MIN_SPACE:
                 break
         return not self._stop
 

@@ -42,11 +42,11 @@ class Source(Protocol):
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
         """Which to wait for input on, at this moment."""
 
-    def receive(self, most: int, until: float) -> list[Entry]:
+    def receive(self, limit: int, until: float) -> list[Entry]:
         """What arrived, in order; returns at once when nothing waits any more.
 
         Args:
-            most: messages to take off the sockets.
+            limit: messages to take off the sockets.
             until: when to return at the latest, on the monotonic clock.
         """
 

@@ -49,8 +49,8 @@ class Connection(NamedTuple):
         if not self.stands:
             return
         try:
-            with socket.socket(fileno=os.dup(self.descriptor)) as one:
-                one.shutdown(socket.SHUT_RDWR)
+            with socket.socket(fileno=os.dup(self.descriptor)) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it has just ended
 

@@ -73,17 +73,17 @@ def user_ids(names: Iterable[str]) -> frozenset[int]:
     Raises:
         UsageError: if there is no user of a name.
     """
-    found = set()
+    numbers = set()
     for name in names:
         try:
-            found.add(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
+            numbers.add(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
         except KeyError as error:
             raise UsageError(
                 f"trust the user {name}",
                 "there is no such user",
                 "name one with --ipc-peer that `getent passwd` shows",
             ) from error
-    return frozenset(found)
+    return frozenset(numbers)
 
 
 def user_name(number: int) -> str:

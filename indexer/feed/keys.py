@@ -109,12 +109,12 @@ def read_private(path: Path) -> KeyPair:
             " `piw-indexer keys`",
         )
     words = [line.split() for line in text.splitlines() if not line.startswith("#")]
-    found = [line for line in words if line]
-    if len(found) != 1 or found[0][:1] != [PRIVATE] or not is_key(" ".join(found[0][1:])):
+    lines = [line for line in words if line]
+    if len(lines) != 1 or lines[0][:1] != [PRIVATE] or not is_key(" ".join(lines[0][1:])):
         raise UsageError(
             operation, "it holds no private key", "make a pair with `piw-indexer keys`"
         )
-    private = found[0][1].encode()
+    private = lines[0][1].encode()
     return KeyPair(zmq.curve_public(private), private)
 
 
@@ -127,12 +127,12 @@ def read_public(given: str) -> bytes:
     path = Path(given)
     if is_key(given) and not given.startswith(("/", ".")) and not path.exists():
         return given.encode()
-    found = read_list(path)
-    if len(found) != 1:
+    keys = read_list(path)
+    if len(keys) != 1:
         raise UsageError(
-            f"read the public key {path}", f"it holds {len(found)} keys", "name a file with one"
+            f"read the public key {path}", f"it holds {len(keys)} keys", "name a file with one"
         )
-    return next(iter(found))
+    return next(iter(keys))
 
 
 def read_list(path: Path) -> dict[bytes, str]:
@@ -149,13 +149,13 @@ def read_list(path: Path) -> dict[bytes, str]:
         sources = sorted(path.glob("*.pub")) if path.is_dir() else [path]
     except OSError as error:
         raise UsageError(operation, error.strerror or error, "check its permissions") from error
-    found: dict[bytes, str] = {}
+    keys: dict[bytes, str] = {}
     for source in sources:
         text, _ = _read(operation, source)
         for number, line in enumerate(text.splitlines(), 1):
             key, _, comment = line.strip().partition(" ")
             if is_key(key):
-                found[key.encode()] = comment.strip()
+                keys[key.encode()] = comment.strip()
             elif key and not key.startswith("#"):
                 raise UsageError(
                     operation,
@@ -163,13 +163,13 @@ def read_list(path: Path) -> dict[bytes, str]:
                     + (", but a private one" if key == PRIVATE else ""),
                     "give the .pub files that `piw-indexer keys` makes, or their lines in one file",
                 )
-    if not found:
+    if not keys:
         raise UsageError(
             operation,
             "there is no key in it",
             "put the .pub files of those who may subscribe there",
         )
-    return found
+    return keys
 
 
 class KeyList(Mapping[bytes, str]):
@@ -195,10 +195,10 @@ class KeyList(Mapping[bytes, str]):
             sources = [self._path]
             if self._path.is_dir():
                 sources += sorted(self._path.glob("*.pub"))
-            found = [(str(one), one.stat()) for one in sources]
+            files = [(str(file), file.stat()) for file in sources]
         except OSError:
             return []
-        return [(name, one.st_ino, one.st_size, one.st_mtime_ns) for name, one in found]
+        return [(name, file.st_ino, file.st_size, file.st_mtime_ns) for name, file in files]
 
     def refresh(self) -> None:
         """Read it again, if it has changed."""

@@ -110,7 +110,7 @@ class Endpoint:
 
         What ZeroMQ says of ends does not add up: of one that was said twice it tells one end.
         """
-        for connection in [one for one in self._topics if not one.stands]:
+        for connection in [each for each in self._topics if not each.stands]:
             del self._topics[connection]
         return sum(map(len, self._topics.values()))
 
@@ -130,8 +130,8 @@ class Endpoint:
         Returns:
             Whether somebody new subscribed, and whether somebody asks for a replay.
         """
-        for one in others:
-            self._poller.register(one, zmq.POLLIN)
+        for descriptor in others:
+            self._poller.register(descriptor, zmq.POLLIN)
         events = dict(self._poller.poll(max(0, round(seconds * 1000))))
         if self._authenticator is not None and self._authenticator.socket in events:
             self._authenticator.answer()
@@ -161,9 +161,11 @@ class Endpoint:
             ):
                 topics.add(said[1:])
                 if self.subscribers > MAX_TOPICS:
-                    most = max(reversed(self._topics), key=lambda one: len(self._topics[one]))
+                    greediest = max(
+                        reversed(self._topics), key=lambda each: len(self._topics[each])
+                    )
                     self._end(
-                        most, f"there are {MAX_TOPICS} subscriptions, and it has most of them"
+                        greediest, f"there are {MAX_TOPICS} subscriptions, and it has most of them"
                     )
         return somebody_new
 
@@ -184,9 +186,9 @@ class Endpoint:
 
     def may_be_answered(self, connection: Connection | None) -> bool:
         """Whether who asks has read what it was answered, and there is room for another answer."""
-        for one in list(self._answered):
-            if not one.unread:
-                del self._answered[one]
+        for asker in list(self._answered):
+            if not asker.unread:
+                del self._answered[asker]
         if connection is None:  # in this process
             return True
         return connection not in self._answered and sum(self._answered.values()) < MAX_UNREAD_BYTES

@@ -138,11 +138,11 @@ def for_subscribers(
     keys = [curve.read_public(key) for key in server_keys] or [b""]
     if len(keys) == 1:
         keys *= len(feeds)
-    found = [Connecting(pair, key, insecure, peers) for key in keys]
-    for queues, connecting in zip(feeds, found, strict=True):
+    protections = [Connecting(pair, key, insecure, peers) for key in keys]
+    for queues, connecting in zip(feeds, protections, strict=True):
         for queue in queues:
             endpoint("connect to", queue, connecting)
-    return found
+    return protections
 
 
 def _group(name: str) -> int:
@@ -198,17 +198,17 @@ def endpoint(operation: str, address: str, security: Binding | Connecting) -> st
 def _loopback(host: str) -> str | None:
     """A host of this machine alone as ZeroMQ wants its number; None if it is another one."""
     try:
-        found = [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]
+        addresses = [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]
     except ValueError:
         try:
             # As ZeroMQ looks it up; the names of interfaces and * are not found.
             answers = network.getaddrinfo(host, None, network.AF_INET)
         except (OSError, UnicodeError):
             return None
-        found = [ipaddress.ip_address(answer[4][0]) for answer in answers]
-    if not found or not all(one.is_loopback for one in found):
+        addresses = [ipaddress.ip_address(answer[4][0]) for answer in answers]
+    if not addresses or not all(address.is_loopback for address in addresses):
         return None
-    return f"[{found[0]}]" if found[0].version == 6 else str(found[0])
+    return f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
 
 
 # Sockets

@@ -63,7 +63,7 @@ def bound(
     protection: Binding = LOCAL_BINDING,
     *,
     high_water: int = MAX_REQUESTS_WAITING,
-    most: int = MAX_REQUEST,
+    max_frame: int = MAX_REQUEST,
 ) -> tuple[zmq.Socket[bytes], ipc.Listener | None]:
     """A socket bound to `address`.
 
@@ -73,7 +73,7 @@ def bound(
         address: where others connect to.
         protection: who may come in.
         high_water: messages that it holds from a peer.
-        most: bytes of a frame; a peer that sends more is disconnected.
+        max_frame: bytes of a frame; a peer that sends more is disconnected.
 
     Returns:
         The socket, and the file of an ipc address, to be removed when the socket is closed.
@@ -84,7 +84,7 @@ def bound(
     endpoint = security.endpoint("bind", address, protection)
     socket = _socket(context, kind, address, protection)
     socket.setsockopt(zmq.RCVHWM, high_water)
-    socket.setsockopt(zmq.MAXMSGSIZE, most)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_frame)
     socket.setsockopt(zmq.BACKLOG, MAX_CONNECTIONS_WAITING)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
     if kind == zmq.XPUB:

@@ -216,8 +216,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
     descriptor = sys.stdin.fileno()
-    with open(descriptor, "rb", buffering=0, closefd=False) as told:
-        line = told.readline()
+    with open(descriptor, "rb", buffering=0, closefd=False) as pipe:
+        line = pipe.readline()
     if not line:
         return
     options = Options(**json.loads(line))
@@ -242,13 +242,13 @@ def _say(what: str) -> None:
 
 def _be_bounded() -> None:
     """Take so much at most, and go before the master does where memory is short."""
-    for kind, most in (
+    for kind, limit in (
         (resource.RLIMIT_NOFILE, MAX_DESCRIPTORS),
         (resource.RLIMIT_DATA, MAX_MEMORY),
     ):
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
     try:
         Path("/proc/self/oom_score_adj").write_text("500")
         os.nice(5)

@@ -204,11 +204,11 @@ class Subscriber:
         """That it speaks for a feed of another address; empty if it never did."""
         return next(iter(self._conflicts.values()), "")
 
-    def receive(self, most: int, until: float) -> list[Entry]:
+    def receive(self, limit: int, until: float) -> list[Entry]:
         """What arrived, in order; returns at once when nothing waits any more.
 
         Args:
-            most: messages to take off the sockets.
+            limit: messages to take off the sockets.
             until: when to return at the latest, on the monotonic clock.
         """
         received = self._clock()
@@ -217,7 +217,9 @@ class Subscriber:
         for state in self.feeds.values():
             self._hand_on_early(state)
         replay, changes = self._connection.replay, self._connection.changes
-        while count < most and self._batch < MAX_BATCH_BYTES and replay is not None and replay.open:
+        while (
+            count < limit and self._batch < MAX_BATCH_BYTES and replay is not None and replay.open
+        ):
             socket = replay.socket  # another one if an answer was given up
             try:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
@@ -230,7 +232,7 @@ class Subscriber:
             self._batch += self._size(frames[-1])
             self._replayed(frames, received)
         receive = changes.socket.recv_multipart
-        while count < most and self._batch < MAX_BATCH_BYTES and changes.open:
+        while count < limit and self._batch < MAX_BATCH_BYTES and changes.open:
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
@@ -402,8 +404,8 @@ class Subscriber:
         if self._asked is state and self._asked_epoch != epoch:
             self._give_up_request()
 
-    def _published(self, found: Published, payload: bytes, received: times.Time) -> None:
-        position = found.position
+    def _published(self, message: Published, payload: bytes, received: times.Time) -> None:
+        position = message.position
         state = self.feeds.get(position.feed) or self._state(position.feed, received)
         if state is None or not (state.claimed or self._claim(state)):
             return
@@ -416,28 +418,28 @@ class Subscriber:
         if serial in state.early:
             return
         if serial == state.serial + 1:
-            self._hand_on(state, found, payload)
+            self._hand_on(state, message, payload)
             if state.early:
                 self._hand_on_early(state)
         elif serial > state.serial:
-            room = self._early < MAX_EARLY and self._early_bytes < MAX_EARLY_BYTES
+            fits = self._early < MAX_EARLY and self._early_bytes < MAX_EARLY_BYTES
             # The one that bears out where a replay begins is needed, whatever else there is.
             needed = self._asked is state and serial == self._asked_at + 1
-            if needed and not room:
+            if needed and not fits:
                 self._drop_early()
-            if (room and not self._guard.careful) or needed:
+            if (fits and not self._guard.careful) or needed:
                 state.early[serial] = payload, received
                 self._early += 1
                 self._early_bytes += len(payload)
             self._ask(state)
 
-    def _hand_on(self, state: FeedState, found: Published, payload: bytes) -> None:
-        state.serial = found.position.serial
-        if found.message is not None:
-            self._entries.append(Accepted(found.position, found.message))
+    def _hand_on(self, state: FeedState, message: Published, payload: bytes) -> None:
+        state.serial = message.position.serial
+        if message.message is not None:
+            self._entries.append(Accepted(message.position, message.message))
         else:
-            assert found.error is not None
-            self._refuse(found.position, self.changes_queue, found.error, payload)
+            assert message.error is not None
+            self._refuse(message.position, self.changes_queue, message.error, payload)
 
     def _refuse(
         self, position: Position | None, source: str, error: DecodeError, payload: bytes
@@ -454,10 +456,10 @@ class Subscriber:
             # It was kept as it came: read, it may be many times as large. It may have to be put
             # aside by now, and unread it may seem to have another place than when it was read.
             try:
-                found = self._decoded(payload, received, decode.published)
+                message = self._decoded(payload, received, decode.published)
             except DecodeError as error:
-                found = Published(position, None, error)
-            self._hand_on(state, found._replace(position=position), payload)
+                message = Published(position, None, error)
+            self._hand_on(state, message._replace(position=position), payload)
 
     def _drop_early(self) -> None:
         """Forget what came before its turn, of all feeds; it is asked for again."""
@@ -542,12 +544,12 @@ class Subscriber:
     def _replayed(self, frames: list[bytes], received: times.Time) -> None:
         payload = frames[-1]
         try:
-            found = self._decoded(payload, received, decode.replayed)
+            answer = self._decoded(payload, received, decode.replayed)
             state = self._asked
-            if isinstance(found, Published) and state is not None:
-                feed, epoch, _ = found.position
+            if isinstance(answer, Published) and state is not None:
+                feed, epoch, _ = answer.position
                 if (feed, epoch) == (state.feed, self._asked_epoch):
-                    self._published(found, payload, received)
+                    self._published(answer, payload, received)
         except DecodeError as error:
             self._unreadable += 1
             self._refuse(None, self.replay_queue, error, payload)
@@ -555,14 +557,14 @@ class Subscriber:
         if state is not None:
             self._deadline = self._monotonic() + ANSWER_TIMEOUT
             self._silences = 0
-        if isinstance(found, Published) or state is None:
+        if isinstance(answer, Published) or state is None:
             pass  # handed on, or an answer to a request that was given up
-        elif isinstance(found, End):
+        elif isinstance(answer, End):
             self._asked = None
-            self._ended(state, found.serial)
+            self._ended(state, answer.serial)
         else:
             self._asked = None
-            self._gone(state, found)
+            self._gone(state, answer)
 
     def _ended(self, state: FeedState, last: int) -> None:
         if self._asked_epoch != state.epoch:

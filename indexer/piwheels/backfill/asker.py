@@ -70,10 +70,10 @@ class Asker:
             PeerError: if the master does not answer.
         """
         answer = self._oracle.request("ALLPKGS")
-        found: list[str] = self._sound(
+        packages: list[str] = self._sound(
             "ALLPKGS", lambda: translate.checked(schema.NAMES, answer, "ALLPKGS")
         )
-        return sorted(found)
+        return sorted(packages)
 
     def package(self, package: str) -> Message | Refused | NoAnswer | None:
         """The SNAPSHOT of a package; what the quarantine keeps of an answer that is none; that
@@ -112,10 +112,10 @@ class Asker:
             PeerError: if the master does not answer.
         """
         answer = self._oracle.request("GETSEARCH", within=SUMS_TIMEOUT)
-        found: dict[str, dict[str, int]] = self._sound(
+        counters: dict[str, dict[str, int]] = self._sound(
             "GETSEARCH", lambda: translate.checked(schema.COUNTERS, answer, "GETSEARCH")
         )
-        return found
+        return counters
 
     @staticmethod
     def _sound(name: str, make: Callable[[], _Found]) -> _Found:

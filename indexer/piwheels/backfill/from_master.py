@@ -83,15 +83,15 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
         for number, package in enumerate(every, 1):
             if package <= record.after:
                 continue
-            found = asker.package(package)
+            answer = asker.package(package)
             asked += 1
-            if isinstance(found, Refused):
-                batch.append(found)
+            if isinstance(answer, Refused):
+                batch.append(answer)
                 unusable += 1
-            elif isinstance(found, NoAnswer):
-                unanswered[package] = found.why
-            elif found is not None and comparer.differences(found):
-                batch.append(Accepted(None, found))
+            elif isinstance(answer, NoAnswer):
+                unanswered[package] = answer.why
+            elif answer is not None and comparer.differences(answer):
+                batch.append(Accepted(None, answer))
                 taken += 1
             if asked % BATCH == 0:
                 state.take(batch)
@@ -119,10 +119,10 @@ def _take_counters(state: State, asker: Asker) -> int:
     }
     batch: list[Entry] = []
     counted = 0
-    for package, found in sorted(asker.counters().items()):
-        if known.get(package, 0) == found["all"]:
+    for package, downloads in sorted(asker.counters().items()):
+        if known.get(package, 0) == downloads["all"]:
             continue
-        message = translate.downloads(package, found["recent"], found["all"], asker.clock())
+        message = translate.downloads(package, downloads["recent"], downloads["all"], asker.clock())
         batch.append(Accepted(None, message))
         counted += 1
         if len(batch) == COUNTERS_BATCH:
@@ -154,24 +154,24 @@ class Record:
         self.after = ""
         self.packages_done = False
         try:
-            found = notes.read(path, _RECORD)
+            noted = notes.read(path, _RECORD)
         except notes.NoteError:
             return
-        if found is not None and 0 <= now - found["began"] < OLDEST:
-            self._began = found["began"]
-            self.broken = found["broken"]
-            self.after = found["after"]
-            self.packages_done = found["packages_done"]
+        if noted is not None and 0 <= now - noted["began"] < OLDEST:
+            self._began = noted["began"]
+            self.broken = noted["broken"]
+            self.after = noted["after"]
+            self.packages_done = noted["packages_done"]
 
     def reached(self, package: str, *, packages_done: bool = False) -> None:
         self.after, self.packages_done = package, packages_done
-        found = {
+        noted = {
             "began": self._began,
             "broken": self.broken,
             "after": package,
             "packages_done": packages_done,
         }
-        filesystem.write(self._path, json.dumps(found).encode())
+        filesystem.write(self._path, json.dumps(noted).encode())
 
     def ended(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -235,17 +235,17 @@ class Source:
         files = _Groups(self._rows(_FILES, after=after))
         dependencies = _Groups(self._rows(_DEPENDENCIES, after=after))
         for package, skip, description in self._rows(_PACKAGES, after=after):
-            found = _Maker(package, self.at)
-            found.add("NEWPKG", skip=skip, description=description)
-            if found.known:  # one whose name is unsafe has nothing else either
+            maker = _Maker(package, self.at)
+            maker.add("NEWPKG", skip=skip, description=description)
+            if maker.known:  # one whose name is unsafe has nothing else either
                 for _, name, seen in names.of(package):
-                    found.add("NEWPKGNAME", name=name, seen=seen)
+                    maker.add("NEWPKGNAME", name=name, seen=seen)
                 for _, version, released, reason, yanked in versions.of(package):
-                    if found.add("NEWVER", version=version, released=released, skip=reason):
+                    if maker.add("NEWVER", version=version, released=released, skip=reason):
                         if yanked:
-                            found.add("YANKVER", version=version)
-                _add_builds(found, builds.of(package), files.of(package), dependencies.of(package))
-            yield Package(package, found.known, found.builds, found.refused)
+                            maker.add("YANKVER", version=version)
+                _add_builds(maker, builds.of(package), files.of(package), dependencies.of(package))
+            yield Package(package, maker.known, maker.builds, maker.refused)
 
     def downloads(self, since: int) -> Iterator[Message]:
         """DOWNLOADS of every package that was ever downloaded, known or not, in order.
@@ -316,7 +316,7 @@ class _Maker:
 
 
 def _add_builds(
-    found: _Maker,
+    maker: _Maker,
     builds: Iterable[tuple[Any, ...]],
     files: Iterable[tuple[Any, ...]],
     dependencies: Iterable[tuple[Any, ...]],
@@ -331,7 +331,7 @@ def _add_builds(
         file["dependencies"] = needs.get(fields[0], {})
         made.setdefault(build_id, []).append(file)
     for _, build_id, slave_id, version, abi_tag, status, duration, built_at in builds:
-        found.add(
+        maker.add(
             "LOGBUILD",
             built_at,
             build_id=build_id,

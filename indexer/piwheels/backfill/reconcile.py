@@ -48,12 +48,12 @@ def differences(
         packages = sorted({*asker.packages(), *here})
     comparer = compare.Comparer(connection)
     for number, package in enumerate(packages, 1):
-        found = asker.package(package)
-        if isinstance(found, NoAnswer):
-            yield Difference(package, [f"the master cannot tell of it: {found.why}"], None)
-        elif isinstance(found, Refused):
-            yield Difference(package, [f"the master's answer is unusable: {found.error}"], found)
-        elif found is None:
+        answer = asker.package(package)
+        if isinstance(answer, NoAnswer):
+            yield Difference(package, [f"the master cannot tell of it: {answer.why}"], None)
+        elif isinstance(answer, Refused):
+            yield Difference(package, [f"the master's answer is unusable: {answer.error}"], answer)
+        elif answer is None:
             if connection.execute(
                 "SELECT 1 FROM packages WHERE package = ?", (package,)
             ).fetchone():
@@ -62,8 +62,8 @@ def differences(
             else:
                 yield Difference(package, ["neither the master nor the index has it"], None)
         else:
-            what = comparer.differences(found)
+            what = comparer.differences(answer)
             if what:
-                yield Difference(package, what, Accepted(None, found))
+                yield Difference(package, what, Accepted(None, answer))
         progress(number, len(packages))
     comparer.close()

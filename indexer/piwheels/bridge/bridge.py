@@ -318,11 +318,11 @@ def _in_words(value: object) -> str:
 
 def _causes(error: BaseException | None) -> list[BaseException]:
     """An error and those that led to it."""
-    found = []
+    causes = []
     while error is not None:
-        found.append(error)
+        causes.append(error)
         error = error.__cause__
-    return found
+    return causes
 
 
 def _passing(error: StateError) -> bool:
@@ -337,7 +337,7 @@ def _damaged(error: StateError) -> bool:
     if not isinstance(error, JournalError) or _passing(error):
         return False
     causes = _causes(error)
-    codes = [one.sqlite_errorcode & 0xFF for one in causes if isinstance(one, sqlite3.Error)]
+    codes = [cause.sqlite_errorcode & 0xFF for cause in causes if isinstance(cause, sqlite3.Error)]
     if codes:
         return any(code in _DAMAGE for code in codes)
-    return not any(isinstance(one, OSError) for one in causes)  # a month is missing, say
+    return not any(isinstance(cause, OSError) for cause in causes)  # a month is missing, say

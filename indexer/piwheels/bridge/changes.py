@@ -143,7 +143,7 @@ def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
         "files": [
             {
                 **{field: getattr(file, field) for field in FILE_FIELDS},
-                "dependencies": {tool: list(found) for tool, found in file.dependencies.items()},
+                "dependencies": {tool: list(names) for tool, names in file.dependencies.items()},
             }
             for file in build.files.values()
         ],

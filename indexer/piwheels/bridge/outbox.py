@@ -48,13 +48,13 @@ class Outbox:
     Args:
         marks: is told what begins and what is settled.
         clock: tells when a change happened.
-        most: how many changes it keeps.
+        limit: how many changes it keeps.
     """
 
-    def __init__(self, marks: Marks, clock: Clock, most: int = MAX_WAITING) -> None:
+    def __init__(self, marks: Marks, clock: Clock, limit: int = MAX_WAITING) -> None:
         self._marks = marks
         self._clock = clock
-        self._most = most
+        self._limit = limit
         self._items: deque[Item | Gap] = deque()
         self._lock = threading.Lock()
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
@@ -110,8 +110,8 @@ class Outbox:
     def put(self, item: Item) -> None:
         """Keep a change that has begun; one that does not fit leaves a gap."""
         with self._lock:
-            if len(self._items) >= self._most:
-                self._lose(f"more than {self._most} changes waited to be published")
+            if len(self._items) >= self._limit:
+                self._lose(f"more than {self._limit} changes waited to be published")
             else:
                 self._items.append(item)
             if len(self._items) == 1:
@@ -142,11 +142,11 @@ class Outbox:
         except BlockingIOError:
             pass  # it did not ring
 
-    def take(self, most: int) -> list[Item]:
-        """Up to `most` changes, in order; none before a gap."""
+    def take(self, limit: int) -> list[Item]:
+        """Up to `limit` changes, in order; none before a gap."""
         taken: list[Item] = []
         with self._lock:
-            while self._items and len(taken) < most and isinstance(item := self._items[0], Item):
+            while self._items and len(taken) < limit and isinstance(item := self._items[0], Item):
                 self._items.popleft()
                 taken.append(item)
         return taken

@@ -58,13 +58,13 @@ class Marks:
         self._read(self._file.read(_LAYOUT.size))
         self._write_all(self._boot)
 
-    def _read(self, found: bytes) -> None:
-        if not found:
+    def _read(self, content: bytes) -> None:
+        if not content:
             return  # it has just been made
-        if len(found) != _LAYOUT.size or not found.startswith(_MAGIC):
+        if len(content) != _LAYOUT.size or not content.startswith(_MAGIC):
             self.lost = True
             return
-        _, boot, begun, settled, epoch, digest = _LAYOUT.unpack(found)
+        _, boot, begun, settled, epoch, digest = _LAYOUT.unpack(content)
         self.abis = epoch, digest
         self.lost = begun != settled or boot not in (self._boot, _CLEAN)
 
