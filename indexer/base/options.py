@@ -557,10 +557,10 @@ def _configuration(callback: Callable[..., None]) -> Callable[[_Function], _Func
 def _read_what_is_right(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> None:
-    def tell(error: UsageError) -> None:
+    def log_mistake(error: UsageError) -> None:
         printable.echo(f"piw-indexer: {error}\n  ignored", err=True)
 
-    _read_files(context, parameter, value, tell)
+    _read_files(context, parameter, value, log_mistake)
 
 
 def _read_files(

@@ -19,7 +19,7 @@ class Notifier:
         if self._address.startswith("@"):
             self._address = "\0" + self._address[1:]
 
-    def tell(self, **state: object) -> None:
+    def notify(self, **state: object) -> None:
         """Send `READY=1`, `STATUS=...`, `WATCHDOG=1`, `STOPPING=1`..."""
         if not self._address:
             return

@@ -135,7 +135,7 @@ class Daemon:
             self._options.state_dir,
             extra=event("started", version=__version__, path=self._options.state_dir),
         )
-        self._notifier.tell(STATUS="catching up with the journal")
+        self._notifier.notify(STATUS="catching up with the journal")
         try:
             self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
         except _StoppedError:
@@ -176,7 +176,7 @@ class Daemon:
     def _on_catch_up(self, done: int, total: int) -> None:
         if self._stop:
             raise _StoppedError
-        self._notifier.tell(
+        self._notifier.notify(
             STATUS=f"catching up with the journal: {done} of {total}",
             EXTEND_TIMEOUT_USEC=60 * times.SECOND,
             WATCHDOG=1,
@@ -221,15 +221,15 @@ class Daemon:
             log.info(
                 "ready: serial %d", journal.serial, extra=event("ready", serial=journal.serial)
             )
-            self._notifier.tell(READY=1)
+            self._notifier.notify(READY=1)
             while not self._stop:
                 self._step()
             if self.reexec:
                 # Until it says READY again; systemd measures by this clock.
                 since = round(clock.monotonic() * times.SECOND)
-                self._notifier.tell(RELOADING=1, MONOTONIC_USEC=since, STATUS="reloading")
+                self._notifier.notify(RELOADING=1, MONOTONIC_USEC=since, STATUS="reloading")
             else:
-                self._notifier.tell(STOPPING=1, STATUS="publishing what is pending")
+                self._notifier.notify(STOPPING=1, STATUS="publishing what is pending")
             self._drain()
         finally:
             for source in self._sources:
@@ -338,12 +338,12 @@ class Daemon:
             )
             self._trouble = ""
         self._accepted += len(rows)
-        self._tell_refused([entry for entry in entries if isinstance(entry, Refused)])
+        self._log_refused([entry for entry in entries if isinstance(entry, Refused)])
         if rows:
             for source in self._sources:
                 source.accepted(rows)
 
-    def _tell_refused(self, refusals: Sequence[Refused]) -> None:
+    def _log_refused(self, refusals: Sequence[Refused]) -> None:
         """Say that messages were quarantined, how many there were since it was said last."""
         self._refused += len(refusals)
         if not refusals or not (many := self._told.count("message-quarantined", len(refusals))):
@@ -419,7 +419,7 @@ class Daemon:
         behind = sum(feed["lag"] for feed in live["feeds"])
         # One that does not write makes no progress, however much is taken in.
         alive = {"WATCHDOG": 1} if self._writer.silence < QUIET_DELAY else {}
-        self._notifier.tell(
+        self._notifier.notify(
             **alive,
             STATUS=live["trouble"].partition("\n")[0]
             or f"serial {live['serial']}, {behind} messages behind",

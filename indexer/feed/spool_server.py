@@ -81,7 +81,7 @@ class SpoolServer:
         backoff: until a process that ended is started again.
 
     Attributes:
-        trouble: why nobody is served at present; empty if all is well.
+        error: why nobody is served at present; empty if all is well.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class SpoolServer:
         self._monotonic = monotonic
         self._process: subprocess.Popen[bytes] | None = None
         self._epoch = 0
-        self._said = b""
+        self._output = b""
         self._backoff = backoff or Backoff(MIN_RESTART_DELAY, MAX_RESTART_DELAY)
         self._next_start = self._started = 0.0
-        self.trouble = ""
+        self.error = ""
 
     @property
     def pid(self) -> int | None:
@@ -129,14 +129,14 @@ class SpoolServer:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-        self._started, self._said = now, b""
+        self._started, self._output = now, b""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         os.set_blocking(self._process.stdout.fileno(), False)
         self._write(json.dumps(asdict(replace(self._options, parent=os.getpid()))).encode() + b"\n")
 
-    def tell(self) -> None:
+    def wake(self) -> None:
         """There is something new in the spool."""
         if self._process is not None:
             self._write(b".")
@@ -155,12 +155,12 @@ class SpoolServer:
         assert process is not None
         assert process.stdout is not None
         try:
-            self._said = (self._said + os.read(process.stdout.fileno(), 4096))[-4096:]
+            self._output = (self._output + os.read(process.stdout.fileno(), 4096))[-4096:]
         except OSError:
             pass  # nothing new
         if process.poll() is None:
-            if self._said.startswith(b"serving\n") and self.trouble:
-                self.trouble = ""
+            if self._output.startswith(b"serving\n") and self.error:
+                self.error = ""
                 log.log(
                     NOTICE,
                     "the feed is served again at %s",
@@ -169,20 +169,20 @@ class SpoolServer:
                 )
             return
         self._drop()
-        said = self._said.removeprefix(b"serving\n").decode(errors="replace").strip()
+        said = self._output.removeprefix(b"serving\n").decode(errors="replace").strip()
         if now - self._started >= SETTLED_DELAY:
             self._backoff.worked()
         self._failed(said or f"its process ended with status {process.returncode}", now)
 
     def _failed(self, why: str, now: float) -> None:
-        if why != self.trouble:
+        if why != self.error:
             log.error(
                 "the feed is not served: %s\n  what happens: the master goes on, its changes are"
                 " spooled, and it is tried again",
                 why,
                 extra=event("feed-not-served", address=self._options.changes_queue),
             )
-        self.trouble = why
+        self.error = why
         self._next_start = now + self._backoff.failed()
 
     def _drop(self) -> None:
@@ -226,14 +226,14 @@ def main() -> None:
     try:
         _serve(options, descriptor)
     except IndexerError as error:
-        _say(str(error))
+        _report(str(error))
         sys.exit(1)
     except MemoryError:
-        _say(f"it needs more than {MAX_MEMORY >> 20} MiB of memory")
+        _report(f"it needs more than {MAX_MEMORY >> 20} MiB of memory")
         sys.exit(1)
 
 
-def _say(what: str) -> None:
+def _report(what: str) -> None:
     try:
         os.write(sys.stdout.fileno(), what.encode() + b"\n")
     except OSError:
@@ -271,17 +271,17 @@ def _serve(options: Options, descriptor: int) -> None:
         raise PeerError(f"serve the spool {options.spool}", "there is none")
     endpoint = Endpoint(*queues, clock.now, protection)
     server = Server(spool, options.feed, endpoint, clock.now)
-    _say("serving")
+    _report("serving")
     os.set_blocking(descriptor, False)
     try:
         new = ended = False
         while not ended:
             server.serve(1.0, descriptor)
-            told, ended = _told(descriptor)
+            woken, ended = _woken(descriptor)
             # The pipe alone does not tell: who spools may have left its end to a child. Nor does a
             # change of the parent: it may have ended before we could ask who it is.
             ended = ended or os.getppid() != options.parent
-            new = new or told
+            new = new or woken
             if new or ended:
                 new = not _send_new(server, spool)
     finally:
@@ -289,13 +289,13 @@ def _serve(options: Options, descriptor: int) -> None:
         spool.close()
 
 
-def _told(descriptor: int) -> tuple[bool, bool]:
+def _woken(descriptor: int) -> tuple[bool, bool]:
     """Whether something is new, and whether who spools has ended."""
     try:
-        told = os.read(descriptor, 65536)
+        received = os.read(descriptor, 65536)
     except BlockingIOError:
         return False, False
-    return True, not told
+    return True, not received
 
 
 def _send_new(server: Server, spool: JournalReader) -> bool:

@@ -365,7 +365,7 @@ class Subscriber:
             )
         return True
 
-    def _say_broken(self, state: FeedState, why: str) -> None:
+    def _log_broken(self, state: FeedState, why: str) -> None:
         self._log.error(
             "feed %s is broken: %s",
             state.feed,
@@ -389,7 +389,7 @@ class Subscriber:
                 f"its publisher has a new spool (epoch {epoch} after {state.epoch}): "
                 f"what the old one held after serial {state.serial} may be lost"
             )
-            self._say_broken(state, why)
+            self._log_broken(state, why)
             self._entries.append(Lost(Position(state.feed, epoch, 0), why))
         state.epoch = epoch
         state.serial = state.published = known
@@ -584,7 +584,7 @@ class Subscriber:
             if last == state.serial:
                 state.behind = 0
             elif state.behind >= MAX_BEHIND:
-                self._tell_went_back(state, last)
+                self._report_went_back(state, last)
         elif state.published > state.serial:
             self._fruitless += 1
             if self._fruitless >= TRIES:
@@ -593,7 +593,7 @@ class Subscriber:
         if state.published > state.serial:
             self._ask(state)
         else:
-            self._tell_filled(state)
+            self._log_filled(state)
 
     def _give_up(self, state: FeedState, last: int) -> None:
         """Go on without what the publisher does not replay; its last serial is `last`.
@@ -618,18 +618,18 @@ class Subscriber:
             self._lose(state, until, "its publisher does not replay them")
         state.published = max([state.serial, *state.early])
 
-    def _tell_went_back(self, state: FeedState, last: int) -> None:
+    def _report_went_back(self, state: FeedState, last: int) -> None:
         why = (
             f"its publisher's spool went back to serial {last}, "
             f"{state.serial} was accepted already: what it publishes is taken for known"
         )
         state.went_back = True
-        self._say_broken(state, why)
+        self._log_broken(state, why)
         assert state.epoch is not None
         lost = Position(state.feed, state.epoch, state.serial)
         self._entries.append(Lost(lost, why))
 
-    def _tell_filled(self, state: FeedState) -> None:
+    def _log_filled(self, state: FeedState) -> None:
         if not state.holed or state.published > state.serial:
             return
         state.holed = False
@@ -661,7 +661,7 @@ class Subscriber:
             return
         assert state.epoch is not None
         why = f"messages {state.serial + 1} to {last} are lost: {why}"
-        self._say_broken(state, why)
+        self._log_broken(state, why)
         self._entries.append(Lost(Position(state.feed, state.epoch, last), why))
         state.serial = last
         state.holed = False  # what is missing after it is another hole
@@ -702,7 +702,7 @@ class Subscriber:
         """Say once that a publisher has fallen silent, and that it is back."""
         now = self._clock()
         for state in self.feeds.values():
-            self._tell_filled(state)
+            self._log_filled(state)
             silent = now - state.heard >= SILENCE_TIMEOUT
             if silent == state.silent:
                 continue

@@ -96,7 +96,7 @@ class Bridge(threading.Thread):
         self._held: list[Entry] = []  # taken from the outbox, not yet in the spool
         self._abis: Item | None = None  # those that this epoch knows
         self._abis_digest = b""  # of those in _held
-        self._trouble = False
+        self._failing = False
         self._backoff = backoff or Backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         self._last_tries = last_tries
         self._next_try = 0.0
@@ -204,7 +204,7 @@ class Bridge(threading.Thread):
         now = clock.monotonic()
         if self._ended_at is None:
             self._ended_at = now
-        return not self._waiting or (self._trouble and now - self._ended_at > self._last_tries)
+        return not self._waiting or (self._failing and now - self._ended_at > self._last_tries)
 
     def _serve(self) -> None:
         """See that the spool is served, until something is to be done; half a second at most."""
@@ -227,7 +227,7 @@ class Bridge(threading.Thread):
             self._take()
         if self._held:
             self._spool.append(self._held)
-            self._server.tell()
+            self._server.wake()
             if self._abis_digest:
                 self._marks.published_abis(self._spool.reader.epoch, self._abis_digest)
                 self._abis_digest = b""
@@ -289,8 +289,8 @@ class Bridge(threading.Thread):
         """Say once what is wrong, and wait before the next try."""
         if isinstance(error, StateError) and _damaged(error):
             self._close()  # what is opened anew is looked at, and replaced
-        if not self._trouble:
-            self._trouble = True
+        if not self._failing:
+            self._failing = True
             log.error(
                 "%s\n  what happens: the master goes on, and its changes are kept in memory; it"
                 " is tried again until they are in the feed",
@@ -302,8 +302,8 @@ class Bridge(threading.Thread):
 
     def _worked(self) -> None:
         self._backoff.worked()
-        if self._trouble:
-            self._trouble = False
+        if self._failing:
+            self._failing = False
             log.log(
                 NOTICE,
                 "the spool %s can be written again",

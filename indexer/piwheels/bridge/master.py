@@ -243,7 +243,7 @@ class BuildAbis(threading.Thread):
                 reported = False
                 if abis != known:
                     known = abis
-                    self._outbox.tell_abis(abis)
+                    self._outbox.put_abis(abis)
             self._never.wait(ABIS_INTERVAL)
 
     def _read(self) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Outbox:
         self.abis: Item | None = None
         """The build ABIs as they are now; those before them concern nobody."""
 
-    def tell_abis(self, data: dict[str, Any]) -> None:
+    def put_abis(self, data: dict[str, Any]) -> None:
         """The build ABIs are these now."""
         self.abis = Item("SETABIS", self._clock(), data)
         self.ring()
@@ -90,7 +90,7 @@ class Outbox:
     def committed(self, change: Change, at: Time, arguments: Arguments, result: Any) -> None:
         """The database has committed a change; whatever is wrong with it, nothing is raised."""
         try:
-            data = change.tell(arguments, result)
+            data = change.data(arguments, result)
         except Exception as error:  # noqa: BLE001 - the master did nothing wrong, and goes on
             self.lose(f"a {change.message} of the master cannot be read: {error!r}")
             return
