@@ -184,7 +184,6 @@ class KeptFile:
         return content
 
     def write(self, content: bytes, at: int = 0, *, durable: bool = False) -> None:
-        """Write bytes at a place."""
         if self._descriptor is None:
             return
         try:
@@ -199,7 +198,6 @@ class KeptFile:
         self._failed(error)
 
     def close(self) -> None:
-        """Write no more."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -69,7 +69,6 @@ class Lock:
             raise _unusable(f"use {what} {directory}", remedy, error) from error
 
     def release(self) -> None:
-        """Let others have it."""
         try:
             os.ftruncate(self._descriptor, 0)
         except OSError:

@@ -86,7 +86,6 @@ class Formatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The entry of `record`."""
         first, *others = printable.text(super().format(record), MAX_ENTRY).split("\n")
         return "\n".join([first, *(line if line[:2] == "  " else f"  {line}" for line in others)])
 

@@ -34,7 +34,6 @@ class Asking(NamedTuple):
 
     @contextmanager
     def asker(self, protection: security.Connecting) -> Iterator[Asker]:
-        """Asks the master."""
         assert self.db_queue is not None
         with connected(self.db_queue, clock.monotonic, protection) as oracle:
             yield Asker(oracle, self.pause, clock.now, clock.sleep)

@@ -24,7 +24,6 @@ class Publishing(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the feed."""
         return self.feed or socket.gethostname()
 
     def checked(self, command: str) -> tuple[tuple[str, str], security.Binding]:

@@ -108,7 +108,6 @@ class Daemon:
         self._woken.setblocking(False)
 
     def run(self) -> None:
-        """Start, follow the feeds, and stop when a signal says so."""
         try:
             self._run()
         finally:

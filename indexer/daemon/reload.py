@@ -55,7 +55,6 @@ class Check:
         )
 
     def close(self) -> None:
-        """Give it up."""
         self._process.kill()
         self._process.communicate()
 

@@ -211,7 +211,6 @@ class Listener:
         self.descriptor = listening.detach()
 
     def _let_in(self, address: str, mode: int, group: int | None) -> None:
-        """Give the file its group and mode."""
         try:
             filesystem.open_socket_to(self._path, mode, group)
         except OSError as error:

@@ -201,7 +201,6 @@ class KeyList(Mapping[bytes, str]):
         return [(name, file.st_ino, file.st_size, file.st_mtime_ns) for name, file in files]
 
     def refresh(self) -> None:
-        """Read it again, if it has changed."""
         seen = self._signature()
         if seen == self._seen:
             return

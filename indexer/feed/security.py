@@ -249,7 +249,6 @@ class Authenticator:
         self._log = LimitedLog(log, monotonic)
 
     def answer(self) -> None:
-        """Answer everybody who waits."""
         while self.socket.poll(0):
             _, request, _, address, _, mechanism, *credentials = self.socket.recv_multipart()
             name = self._admit(address.decode(errors="replace"), mechanism, credentials)

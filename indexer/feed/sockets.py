@@ -213,7 +213,6 @@ class Monitor:
         self._events.connect(reports)
 
     def look(self) -> None:
-        """Take note of what happened since the last look."""
         while self._events is not None and self._events.poll(0):
             event, value = _REPORT.unpack(self._events.recv_multipart()[0])
             if event == zmq.EVENT_MONITOR_STOPPED:

@@ -83,7 +83,6 @@ class Comparer:
         return list(_differences("", here, there, known))
 
     def close(self) -> None:
-        """Forget the index in memory."""
         if self._memory is not None:
             self._memory.close()
             self._memory = None

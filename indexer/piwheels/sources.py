@@ -39,7 +39,6 @@ class Queues(NamedTuple):
 
     @property
     def addresses(self) -> list[str]:
-        """Those that are given."""
         queues = self.status_queue, self.control_queue, self.db_queue, self.log_queue
         return [queue for queue in (*queues, self.log_forward) if queue]
 
@@ -122,7 +121,6 @@ class Sources:
         return [*self._inherited, *(self._relay.left() if self._relay is not None else [])]
 
     def report_lost(self) -> None:
-        """Log what the master will never get."""
         lost = self.left()
         if lost:
             address = self._queues.log_forward

@@ -264,7 +264,6 @@ class Source:
                 yield Message("DOWNLOADS", self.at, data)
 
     def close(self) -> None:
-        """Let it go."""
         for cursor in self._cursors:
             try:
                 cursor.close()

@@ -192,7 +192,6 @@ class Bridge(threading.Thread):
 
     @property
     def _waiting(self) -> bool:
-        """True if there is something to publish."""
         return bool(
             self._held or self._gap or len(self._outbox) or self._outbox.abis is not self._abis
         )

@@ -64,7 +64,6 @@ class Outbox:
         """The build ABIs as they are now; those before them concern nobody."""
 
     def put_abis(self, data: dict[str, Any]) -> None:
-        """The build ABIs are these now."""
         self.abis = Item("SETABIS", self._clock(), data)
         self.ring()
 
@@ -83,7 +82,6 @@ class Outbox:
                 self._stripes[number].release()
 
     def begin(self) -> Time:
-        """A change begins: now."""
         self._marks.begin()
         return self._clock()
 
@@ -132,7 +130,6 @@ class Outbox:
     # For the thread that publishes
 
     def ring(self) -> None:
-        """Wake whoever waits for the bell."""
         os.eventfd_write(self.bell, 1)
 
     def heard(self) -> None:

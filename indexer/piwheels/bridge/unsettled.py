@@ -75,7 +75,6 @@ class Marks:
         self._file.write(content, durable=True)
 
     def begin(self) -> None:
-        """A change begins."""
         with self._lock:
             self._begun += 1
             self._write_counts()
@@ -88,7 +87,6 @@ class Marks:
 
     @property
     def unsettled(self) -> int:
-        """How many changes have begun and are not settled."""
         return self._begun - self._settled
 
     def made_good(self) -> None:
@@ -98,7 +96,6 @@ class Marks:
             self._write_counts()
 
     def published_abis(self, epoch: int, digest: bytes) -> None:
-        """Build ABIs are in the spool."""
         with self._lock:
             self.abis = epoch, digest
             self._file.write(_ABIS.pack(epoch, digest), _ABIS_AT)

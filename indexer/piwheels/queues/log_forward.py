@@ -52,7 +52,6 @@ class Waiting:
         return len(self._frames)
 
     def put(self, frames: list[bytes]) -> None:
-        """Add one at the end."""
         self._frames.append(frames)
         self._bytes += _size(frames)
         while self._bytes > self._limit:
@@ -60,11 +59,9 @@ class Waiting:
             self.lost += 1
 
     def first(self) -> list[bytes]:
-        """The oldest."""
         return self._frames[0]
 
     def take(self) -> list[bytes]:
-        """Take the oldest out."""
         frames = self._frames.popleft()
         self._bytes -= _size(frames)
         return frames
@@ -188,5 +185,4 @@ class LogForward:
         return [*sent, *(self.waiting.take() for _ in range(len(self.waiting)))]
 
     def close(self) -> None:
-        """Stop."""
         self.peer.close()

@@ -158,7 +158,6 @@ class LogRelay:
         return ()
 
     def receive(self, limit: int, until: float) -> list[Entry]:
-        """What piw-logger pushed, as messages."""
         with self._lock:
             frames = self._ours.take_some(limit, MAX_BATCH_BYTES)
         if len(self._ours):
@@ -216,7 +215,6 @@ class LogRelay:
 
     @property
     def distrust(self) -> str:
-        """Why what is at the master's address is not believed; empty if it is."""
         return self._forward.peer.distrust if self._forward is not None else ""
 
     def tick(self) -> None:
@@ -227,7 +225,6 @@ class LogRelay:
         self._said = lost
 
     def live(self) -> dict[str, Any]:
-        """Its state."""
         forward = self._forward
         return {
             "log_queue": {
@@ -248,13 +245,11 @@ class LogRelay:
         self._thread.join()
 
     def close(self) -> None:
-        """Stop."""
         self.drain()
         if self._forward is not None:
             self._forward.close()
 
     def left(self) -> list[list[bytes]]:
-        """After the end: what the master has not taken."""
         return self._forward.left() if self._forward is not None else []
 
 

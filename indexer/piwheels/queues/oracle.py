@@ -124,7 +124,6 @@ class Oracle:
 
     @property
     def busy(self) -> bool:
-        """True while a request has no answer yet."""
         return bool(self._asked)
 
     def ask(self, name: str, data: Any = NO_DATA, within: float | None = None) -> bool:
@@ -225,5 +224,4 @@ class Oracle:
         return answer.data
 
     def close(self) -> None:
-        """Close its socket."""
         self.peer.close()

@@ -367,14 +367,12 @@ class Snapshots:
 
     @property
     def distrust(self) -> str:
-        """Why what is at the master's address is not believed; empty if it is."""
         return self._oracle.peer.distrust
 
     def tick(self) -> None:
         """Nothing: `receive` is called at least as often."""
 
     def live(self) -> dict[str, Any]:
-        """Its state."""
         return {
             "db_queue": {
                 "address": self._oracle.peer.address,
@@ -389,6 +387,5 @@ class Snapshots:
         """Nothing: an answer that is lost is asked for again."""
 
     def close(self) -> None:
-        """Close its socket."""
         self._oracle.close()
         self._comparer.close()
