@@ -1,7 +1,7 @@
-"""The daemon: sockets in, journal and index, the writer beside it.
+"""The daemon: takes messages from sockets into journal and index, and runs the writer.
 
-One thread: receive a batch, commit it, wake the writer. An unexpected error ends the process, and
-systemd starts it again; a full disk only makes it wait.
+One thread receives a batch, commits it and wakes the writer. An unexpected error ends the process,
+and systemd starts it again. With a full disk, it only waits.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Options:
     Attributes:
         state_dir: where journal and index are.
         feeds: (changes-queue, replay-queue) of every publisher.
-        protections: of the queues of each of them.
+        protections: of the queues of each publisher.
         writer: how documents are written.
-        open_sources: opens what else it takes messages from.
+        open_sources: opens what else the daemon takes messages from.
     """
 
     state_dir: Path
@@ -71,17 +71,17 @@ class Options:
 
 
 class _StoppedError(Exception):
-    """It was told to stop while it was catching up; what was applied stays."""
+    """A stop while the index catches up with the journal; what was applied stays."""
 
 
 class Daemon:
-    """Runs until it is told to stop.
+    """Runs until a signal stops it.
 
     Args:
-        options: what it works with; valid.
+        options: valid ones.
 
     Raises:
-        IndexerError: if it cannot start, or cannot go on.
+        IndexerError: if it cannot start or continue.
     """
 
     def __init__(self, options: Options) -> None:
@@ -89,8 +89,8 @@ class Daemon:
         self._notifier = Notifier()
         self._stop = False
         self.reexec = False
-        """Whether it has stopped to begin anew, with the configuration as it is now."""
-        self._reload = False  # it was asked for
+        """Whether it has stopped in order to start again with a new configuration."""
+        self._reload = False  # whether it was asked for
         self._check: Check | None = None
         self._reload_trouble = ""  # why the configuration is the old one
         self._started = clock.now()
@@ -112,7 +112,7 @@ class Daemon:
             self._run()
         finally:
             if self.reexec:
-                # From here to the new one nobody listens, and a stop must not get lost.
+                # Until the restarted daemon handles signals, a stop must not get lost.
                 signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
             signal.set_wakeup_fd(-1)
             if self._check is not None:
@@ -123,7 +123,7 @@ class Daemon:
     def _run(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
-        # A terminal that is closed says so, and is no reason to stay without it.
+        # A closed terminal sends SIGHUP, too; then the daemon has to end.
         hang_up = self._on_signal if os.isatty(0) else self._on_hang_up
         signal.signal(signal.SIGHUP, hang_up)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
@@ -236,7 +236,7 @@ class Daemon:
             context.destroy(linger=0)
 
     def _drain(self) -> None:
-        """Journal what has arrived; nothing may be left in memory only."""
+        """Journal what has arrived: nothing may be left only in memory."""
         for source in self._sources:
             source.drain()
         until = clock.monotonic() + DRAIN_TIMEOUT
@@ -244,7 +244,7 @@ class Daemon:
             pass
 
     def _consider_reload(self) -> None:
-        """Look whether the configuration would do, and if so, stop to begin anew with it."""
+        """Check a new configuration if that was asked for; if it is valid, stop to start again."""
         if self._reload and self._check is None:
             self._reload = False
             self._check = Check()
@@ -264,10 +264,10 @@ class Daemon:
         try:
             self._waker.send(b"x")
         except OSError:
-            pass  # it is full, which wakes as well, or closed: it has ended
+            pass  # full, so it wakes the daemon already; or closed, because the daemon has ended
 
     def _step(self) -> bool:
-        """Wait for anything, take a batch, look after the rest; true if there was any message."""
+        """Wait for anything, commit a batch, do what is due; true if there was any message."""
         more = any(subscriber.more for subscriber in self._subscribers)
         self._wait(0.0 if self._stop or more else 1.0)
         until = clock.monotonic() + MAX_BATCH
@@ -286,7 +286,7 @@ class Daemon:
             try:
                 self._commit(entries)
             except StateError:
-                self._note.end()  # the disk did it, no message
+                self._note.end()  # the disk is to blame, not a message
                 raise
         self._note.end()
         self._handle_writer()
@@ -318,16 +318,16 @@ class Daemon:
             pass
 
     def _commit(self, entries: Sequence[Entry]) -> None:
-        """Journal and apply a batch; with a full disk, wait until there is room again.
+        """Journal and apply a batch; with a full disk, wait until there is space again.
 
-        Nothing more is taken off the sockets meanwhile: what they drop, replay brings back.
+        Meanwhile nothing is taken off the sockets. What they drop is replayed later.
         """
         backoff = Backoff(1.0, MAX_BACKOFF)
         while (rows := self._take(entries, backoff.delay)) is None:
             if not self._pause(backoff.failed()):
                 raise StateError("stop in good order", self._trouble.partition("\n")[0])
         if rows or self._trouble:
-            # After trouble it may be what an earlier try has journaled that was applied.
+            # After an error, what was applied may have been journaled by an earlier attempt.
             self._writer.wake()
         if self._trouble:
             log.log(
@@ -343,7 +343,7 @@ class Daemon:
                 source.accepted(rows)
 
     def _log_refused(self, refusals: Sequence[Refused]) -> None:
-        """Say that messages were quarantined, how many there were since it was said last."""
+        """Log that messages were quarantined, and how many since that was logged last."""
         self._refused += len(refusals)
         if not refusals or not (many := self._told.count("message-quarantined", len(refusals))):
             return
@@ -363,7 +363,7 @@ class Daemon:
         )
 
     def _handle_writer(self) -> None:
-        """Act on the writer's reports; with a full disk, later."""
+        """Handle the writer's reports; with a full disk, try again later."""
         try:
             self._writer.handle()
         except StateError as error:
@@ -377,7 +377,7 @@ class Daemon:
             self._index_trouble = ""
 
     def _take(self, entries: Sequence[Entry], wait: float) -> list[Row] | None:
-        """Journal and apply; None if the disk does not let us for now."""
+        """Journal and apply; None if the disk refuses that for now."""
         try:
             return self._state.take(entries)
         except StateError as error:
@@ -393,9 +393,9 @@ class Daemon:
             return None
 
     def _pause(self, seconds: float) -> bool:
-        """Wait, alive for systemd and for `status`; false if it is time to stop.
+        """Wait, and keep reporting to systemd and `status`; false if the daemon has to stop.
 
-        It need not be waited for any longer when somebody has made room.
+        The wait ends early when there is more free space.
         """
         until = clock.monotonic() + seconds
         before = disk.free_bytes(self._options.state_dir)

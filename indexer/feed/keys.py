@@ -1,8 +1,8 @@
 """Keys of ZeroMQ's CURVE: pairs, their files, and lists of public keys.
 
-A private key is never read from a file that others than its owner may read, is never overwritten
-and never shown. Private and public keys have distinct file formats, so one
-cannot be given in place of the other.
+A private key is never overwritten, never shown, and never read from a file that other users may
+read. Private and public keys have distinct file formats, so one cannot be given in place of the
+other.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ LENGTH = 40
 """Characters of a key in Z85 (https://rfc.zeromq.org/spec/32/)."""
 
 PRIVATE = "private"
-"""The word before a private key in its file: it cannot be given for a public one by mistake."""
+"""The word before a private key in its file, so that it cannot pass for a public key."""
 
 MAX_FILE = 1024 * 1024
-"""Bytes; who names another file by mistake shall not wait for all of it."""
+"""Bytes of a file of keys; a wrong file that is named by mistake may be very large."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def make() -> KeyPair:
     """A new pair."""
     while True:
         public, private = zmq.curve_keypair()
-        # On a command line, what begins with - / or . would be taken for something else.
+        # On a command line, a key that begins with - / or . would pass for something else.
         if public[:1].isalnum() and private[:1].isalnum():
             return KeyPair(public, private)
 
@@ -73,7 +73,7 @@ def write(name: Path, pair: KeyPair) -> None:
     try:
         _create(public, 0o644, f"{pair.public.decode()} {public.stem}\n")
     except UsageError:
-        private.unlink()  # nobody was told of it
+        private.unlink()  # half a pair is of no use
         raise
 
 
@@ -119,7 +119,7 @@ def read_private(path: Path) -> KeyPair:
 
 
 def read_public(given: str) -> bytes:
-    """A public key that is given itself, or by its file.
+    """A public key that is given as text or as a file.
 
     Raises:
         UsageError: if it is neither.
@@ -138,11 +138,11 @@ def read_public(given: str) -> bytes:
 def read_list(path: Path) -> dict[bytes, str]:
     """The public keys in a file, or in the files *.pub of a directory, each with its comment.
 
-    A line is a key, and after a space whatever helps to know whose it is; empty lines and lines
-    that begin with # are passed over.
+    A line is a key and, after a space, a comment that says whose it is. Empty lines and lines that
+    begin with # are ignored.
 
     Raises:
-        UsageError: if there are none, one is not a public key, or a file cannot be read.
+        UsageError: if there is no key, a line is not a public key, or a file cannot be read.
     """
     operation = f"read the public keys of {path}"
     try:
@@ -173,9 +173,9 @@ def read_list(path: Path) -> dict[bytes, str]:
 
 
 class KeyList(Mapping[bytes, str]):
-    """The public keys of a file or a directory, read again when that has changed.
+    """The public keys of a file or a directory, read again when it has changed.
 
-    A list that cannot be read any more changes nothing: the last one that could be counts.
+    If the list cannot be read any more, the keys stay as they were.
 
     Args:
         path: see `read_list`.
@@ -190,7 +190,7 @@ class KeyList(Mapping[bytes, str]):
         self._keys = read_list(path)
 
     def _signature(self) -> list[tuple[str, int, int, int]]:
-        """What changes as soon as a file does."""
+        """A value that changes whenever one of the files does."""
         try:
             sources = [self._path]
             if self._path.is_dir():

@@ -1,8 +1,8 @@
-"""A process that sends what another one spools, and serves those who missed something.
+"""A process that publishes what another process spools.
 
-With it, nothing that strangers do to a publisher's sockets reaches who writes the spool: their
-connections take the descriptors and the memory of this process, which has bounds on both. It holds
-nothing that is not in the spool; one that ends is started again.
+It keeps strangers away from the process that writes the spool: their connections use descriptors
+and memory of this process, both of which are limited. All that it holds is in the spool, so it can
+end and be started again at any time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_DESCRIPTORS = 256
 """Of the process; each connection of a subscriber takes one."""
 
 MAX_MEMORY = 512 * 1024 * 1024
-"""Bytes of the process, with what ZeroMQ keeps for subscribers. It ends if it needs more."""
+"""Bytes of the process, including what ZeroMQ keeps for subscribers. It ends if it needs more."""
 
 MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 30.0
 """Seconds until a process that ended is started again; each time twice as long."""
@@ -43,7 +43,7 @@ SETTLED_DELAY = 60.0
 """Seconds after which a process that ends has worked, and the next is started soon."""
 
 END_TIMEOUT = 5.0
-"""Seconds that it may take to send the rest when it is told to end."""
+"""Seconds that the process may take to send the rest at its end."""
 
 _LINGER = 2.0
 _AT_ONCE = 500
@@ -54,7 +54,7 @@ _START = "from indexer.feed.spool_server import main; main()"
 
 @dataclass(frozen=True)
 class Options:
-    """What is served, and to whom; as the options of a publisher have it."""
+    """What the process serves, and to whom; like the options of a publisher."""
 
     spool: str
     feed: str
@@ -67,13 +67,13 @@ class Options:
     ipc_group: str | None = None
     log_level: int | None = None
     parent: int = 0
-    """Of whom the process is, and with whom it ends."""
+    """The process that started it, with which it ends."""
 
 
 class SpoolServer:
-    """The publisher's end: starts the process, tells it what is new, starts it again.
+    """Runs the process: starts it, wakes it when there is something new, starts it again.
 
-    Nothing here waits, but for the end. Used by one thread.
+    Nothing here waits, except `close`. For one thread only.
 
     Args:
         options: of the process.
@@ -81,7 +81,7 @@ class SpoolServer:
         backoff: until a process that ended is started again.
 
     Attributes:
-        error: why nobody is served at present; empty if all is well.
+        error: why the feed is not served now; empty if it is.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class SpoolServer:
         return None if self._process is None else self._process.pid
 
     def look(self, epoch: int) -> None:
-        """See that the spool is served, whose epoch this is; call it about once a second."""
+        """Keep the process running for a spool of this epoch; call it about once a second."""
         now = self._monotonic()
         if self._process is not None and epoch != self._epoch:
-            self.close()  # it has the files of a spool that is no more
+            self.close()  # it has open files of a spool that was replaced
             self._next_start = now
         if self._process is not None:
             self._listen(now)
@@ -120,10 +120,10 @@ class SpoolServer:
                 self._failed(f"its process cannot be started: {error.strerror or error}", now)
 
     def _start(self, now: float) -> None:
-        # Until it can say that it does not listen to signals, they wait.
+        # Signals are blocked until the process can ignore them.
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
         try:
-            # The directory that the master was started in is no place to take modules from.
+            # -P: modules must not come from the directory in which the master was started.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
@@ -137,7 +137,7 @@ class SpoolServer:
         self._write(json.dumps(asdict(replace(self._options, parent=os.getpid()))).encode() + b"\n")
 
     def wake(self) -> None:
-        """There is something new in the spool."""
+        """Wake the process: there is something new in the spool."""
         if self._process is not None:
             self._write(b".")
 
@@ -147,10 +147,10 @@ class SpoolServer:
         try:
             os.write(self._process.stdin.fileno(), what)
         except OSError:
-            pass  # it is full, and so will be read; or it has ended, which is noticed
+            pass  # the pipe is full, so it will be read; or the process has ended
 
     def _listen(self, now: float) -> None:
-        """Take note of what it says, and of its end."""
+        """Read what the process reports, and notice its end."""
         process = self._process
         assert process is not None
         assert process.stdout is not None
@@ -193,7 +193,7 @@ class SpoolServer:
         self._process = None
 
     def close(self) -> None:
-        """Let it send the rest, and end it."""
+        """End the process after it has sent the rest."""
         process = self._process
         if process is None:
             return
@@ -211,8 +211,8 @@ class SpoolServer:
 
 
 def main() -> None:
-    """Serve what the first line of the standard input says, until that ends."""
-    for number in _IGNORED_SIGNALS:  # the master ends by them, and we when it has
+    """Serve what the first line of stdin describes, until stdin is closed."""
+    for number in _IGNORED_SIGNALS:  # they are for the master; this process ends after it
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
     descriptor = sys.stdin.fileno()
@@ -237,11 +237,11 @@ def _report(what: str) -> None:
     try:
         os.write(sys.stdout.fileno(), what.encode() + b"\n")
     except OSError:
-        pass  # who started us has ended
+        pass  # the process that started us has ended
 
 
 def _be_bounded() -> None:
-    """Take so much at most, and go before the master does where memory is short."""
+    """Limit descriptors and memory; when memory runs out, the kernel ends us before the master."""
     for kind, limit in (
         (resource.RLIMIT_NOFILE, MAX_DESCRIPTORS),
         (resource.RLIMIT_DATA, MAX_MEMORY),
@@ -253,7 +253,7 @@ def _be_bounded() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
         os.nice(5)
     except OSError:
-        pass  # then it is as the master is
+        pass  # then both are equal
 
 
 def _serve(options: Options, descriptor: int) -> None:
@@ -278,8 +278,7 @@ def _serve(options: Options, descriptor: int) -> None:
         while not ended:
             server.serve(1.0, descriptor)
             woken, ended = _woken(descriptor)
-            # The pipe alone does not tell: who spools may have left its end to a child. Nor does a
-            # change of the parent: it may have ended before we could ask who it is.
+            # The pipe alone is not enough: a child of the master may have inherited its other end.
             ended = ended or os.getppid() != options.parent
             new = new or woken
             if new or ended:
@@ -290,7 +289,7 @@ def _serve(options: Options, descriptor: int) -> None:
 
 
 def _woken(descriptor: int) -> tuple[bool, bool]:
-    """Whether something is new, and whether who spools has ended."""
+    """Whether there is something new, and whether the master has closed the pipe."""
     try:
         received = os.read(descriptor, 65536)
     except BlockingIOError:
@@ -299,7 +298,7 @@ def _woken(descriptor: int) -> tuple[bool, bool]:
 
 
 def _send_new(server: Server, spool: JournalReader) -> bool:
-    """Send what was spooled; false if it is not known whether that is all."""
+    """Send what was spooled; false if there may be more."""
     while True:
         rows = spool.read(server.serial, _AT_ONCE, _AT_ONCE_BYTES)
         if not rows:
