@@ -1,7 +1,7 @@
-"""One word about what may happen again and again: whoever causes it does not fill the log.
+"""Limits how often the same kind of event is logged, so that nobody can fill the log.
 
-Each kind is told of at once when it first happens, and then at most once per `INTERVAL`; what was
-left out in between is counted, and told of with the next.
+The first event of a kind is logged at once, and later ones at most once per `INTERVAL`. Those in
+between are counted, and the next entry says how many they were.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from . import clock
 
 INTERVAL = 60.0
-"""Seconds between two words about one kind of event."""
+"""Seconds between two log entries about one kind of event."""
 
 MAX_KINDS = 1000
-"""Kinds that are told apart; who makes up more does not fill the memory."""
+"""Kinds that are distinguished, so that nobody can fill the memory by making up more."""
 
 
 class OncePer:
-    """Tells when it is time to speak of a kind of event.
+    """Says when it is time to log another event of a kind.
 
     Args:
         monotonic: seconds on a clock that never jumps.
@@ -31,11 +31,11 @@ class OncePer:
         self._told: dict[Hashable, tuple[float, int]] = {}  # when, and how many were left out since
 
     def count(self, kind: Hashable, many: int = 1) -> int:
-        """Take note of events of a kind.
+        """Count events of a kind.
 
         Returns:
-            How many there were since the last word about this kind, if it is time for the next
-            one; else 0.
+            How many there were since the last entry about this kind, if it is time for another;
+            else 0.
         """
         now = self._monotonic()
         if kind not in self._told and len(self._told) >= MAX_KINDS:
@@ -53,15 +53,15 @@ class OncePer:
 
 
 def left_out(many: int) -> str:
-    """What follows a word about the last of `many` events."""
+    """What an entry about the last of `many` events ends with."""
     return f" ({many - 1:,} more were left out of the log before)" if many > 1 else ""
 
 
 class LimitedLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger that speaks of each event at once, and then at most once per `INTERVAL`.
+    """A logger that logs each event at once, and then at most once per `INTERVAL`.
 
-    How many were left out follows the first line of the text. Calls give `extra=event(...)`, and
-    with `of` what tells apart two events of the same name, such as the feed.
+    The first line of an entry ends with the number of events that were left out. Calls pass
+    `extra=event(...)`, and as `of` what distinguishes events of one name, such as the feed.
 
     Args:
         log: that it writes to.
@@ -75,7 +75,7 @@ class LimitedLog(logging.LoggerAdapter[logging.Logger]):
         self._once = OncePer(monotonic)
 
     def log(self, level: int, msg: object, *args: object, of: Hashable = None, **rest: Any) -> None:
-        """Log an event, unless it is too soon for another one of its kind."""
+        """Log an event, unless one of its kind was logged just before."""
         if many := self._once.count((rest["extra"]["piw_event"], of)):
             first, newline, others = str(msg).partition("\n")
             text = f"{first}{left_out(many)}{newline}{others}"

@@ -1,7 +1,7 @@
-"""Text from outside, made fit for a terminal, a log, a metric or a unit's status.
+"""Makes text from outside safe for a terminal, a log, a metric or a unit's status.
 
-What `line` and `text` return has printable characters only (`text` keeps the ends of lines) and
-is never longer than was asked for; to do it twice changes nothing.
+`line` and `text` return only printable characters (`text` keeps newlines), never more than asked
+for. Applying them twice changes nothing.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _MAX_OF_ONE = len(r"\U0010ffff")
 
 def line(value: str, longest: int = MAX_LINE) -> str:
     """`value` as one line: what cannot be printed is escaped, what is too long is cut."""
-    cut = value[: longest + 1]  # 10 MB are not escaped to be thrown away
+    cut = value[: longest + 1]  # so that 10 MB are not escaped for nothing
     shown = cut if cut.isprintable() else "".join(map(_escaped, cut))
     return shown if len(shown) <= longest else shown[: longest - 1] + _ELLIPSIS
 
 
 def sentence(value: str, longest: int = MAX_LINE) -> str:
-    """Likewise, but line breaks become spaces: what libraries and tools say has some."""
+    """Likewise, but line breaks become spaces: errors of libraries contain some."""
     return line(_LINE_BREAK.sub(" ", value[: 2 * longest]), longest)
 
 
 def whole_line(value: str) -> str:
-    """`value` as one line, but nothing is cut: for results, of which somebody wants all."""
+    """`value` as one line, without cutting it: for results."""
     return line(value, _MAX_OF_ONE * len(value) + 1)
 
 
@@ -47,9 +47,9 @@ def text(value: str, longest: int = MAX_TEXT) -> str:
 
 
 def facts(value: Any) -> Any:
-    """What is made of dicts, lists and scalars, each string of it as one line.
+    """A structure of dicts, lists and scalars with each string as one line.
 
-    Keys that would look alike get numbers: nothing of `value` is missing.
+    Keys that would become equal get numbers, so nothing is lost.
     """
     if isinstance(value, str):
         return line(value)
@@ -64,9 +64,9 @@ def facts(value: Any) -> Any:
 
 
 def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
-    """Print text; bytes are JSON, which stays exact: it is escaped as JSON escapes.
+    """Print text, or JSON as bytes, which is escaped by JSON's own rules and stays exact.
 
-    The whole of it is printed, however long: a result that is cut is wrong.
+    Nothing is cut, because a result that is cut is wrong.
     """
     if isinstance(value, bytes):
         shown = "".join(
@@ -76,7 +76,7 @@ def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
     else:
         shown = str(value)
         shown = text(shown, _MAX_OF_ONE * len(shown) + 1)
-    import click  # only here: what makes text printable is used where nobody prints
+    import click  # only here: most users of this module do not print
 
     click.echo(shown, err=err, nl=nl)
 

@@ -12,7 +12,7 @@ from . import printable
 
 
 class Notifier:
-    """Tells systemd how the service stands; says nothing where there is no systemd."""
+    """Reports the state of the service to systemd; does nothing without systemd."""
 
     def __init__(self) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
@@ -28,4 +28,4 @@ class Notifier:
             try:
                 notify.sendto(message.encode(), self._address)
             except OSError:
-                pass  # systemd is restarting; the next one will reach it
+                pass  # systemd is restarting; the next message will reach it
