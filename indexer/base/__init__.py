@@ -1,1 +1,1 @@
-"""What everything may use: errors, clocks, files, databases, processes, logs, options."""
+"""What every package may use: errors, clocks, files, databases, processes, logs, options."""

@@ -1,6 +1,6 @@
-"""For how long something has been waiting, where only numbers that grow are known.
+"""How long something has been waiting, where only a growing number is known.
 
-Pure: whoever asks brings the time.
+Pure: the caller passes the time.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ _MAX_SEEN = 600
 
 
 class Waiting:
-    """Remembers when a number that only grows has grown.
+    """Remembers when a growing number reached each of its values.
 
-    A mark of serial 7 has been waiting since the index reached 7; a feed is behind since the
-    publisher was at a serial that we have not accepted.
+    A mark of serial 7 has been waiting since the index reached serial 7. A feed has been behind
+    since its publisher reached a serial that we have not accepted.
     """
 
     def __init__(self) -> None:
         self._seen: list[tuple[int, float]] = []
 
     def note(self, number: int, now: float) -> None:
-        """It is at `number`; it may begin anew with a smaller one."""
+        """Note that the number is `number` now; a smaller one than before starts again."""
         if self._seen and number < self._seen[-1][0]:
             self._seen.clear()
         if not self._seen or number > self._seen[-1][0]:
             self._seen.append((number, now))
         if len(self._seen) > _MAX_SEEN:
-            # What waits for days need not be known by the second.
+            # For something that waits for days, seconds do not matter.
             self._seen = self._seen[::2] + self._seen[-1:]
 
     def seconds(self, number: int, now: float) -> float:
-        """For how long it has been at `number` or above; 0 if it is not.
+        """How long the number has been `number` or more; 0 if it is less.
 
-        Whatever was below `number` is forgotten: ask for numbers that only grow.
+        Smaller values are forgotten, so callers must ask for growing numbers.
         """
         while self._seen and self._seen[0][0] < number:
             del self._seen[0]

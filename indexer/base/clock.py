@@ -1,4 +1,4 @@
-"""The one place that reads the clock; everything else is handed a time or a `Clock`."""
+"""The only place that reads the clock; everything else is given a time or a `Clock`."""
 
 from __future__ import annotations
 

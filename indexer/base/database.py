@@ -79,8 +79,8 @@ def open_writer(
             os.close(filesystem.create(path))  # SQLite's own would have the mode of the umask
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            found = connection.execute("PRAGMA application_id").fetchone()[0]
-            if found != schema.application_id and has_tables(connection):
+            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+            if application_id != schema.application_id and has_tables(connection):
                 raise StateError(
                     f"open {path}", "it is a database of another program", _move_aside(path)
                 )
@@ -146,8 +146,8 @@ def has_tables(connection: sqlite3.Connection) -> bool:
 
 def has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
     """True if a table has a column: one that only is read may be of before a migration."""
-    found = connection.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column))
-    return found.fetchone() is not None
+    rows = connection.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column))
+    return rows.fetchone() is not None
 
 
 def roll_back(path: Path) -> None:
@@ -225,8 +225,8 @@ def _by_its_user(path: Path) -> Iterator[None]:
 
 def has_table(connection: sqlite3.Connection, name: str) -> bool:
     """Whether there is a table of that name."""
-    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,))
-    return found.fetchone() is not None
+    rows = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,))
+    return rows.fetchone() is not None
 
 
 def _applied(connection: sqlite3.Connection, schema: Schema) -> set[str]:
@@ -299,12 +299,12 @@ def wrap_errors(
         code = getattr(error, "sqlite_errorcode", 0)
         if code in _HALF_DONE and beside is None:
             raise UnfinishedError(operation, _LEFT, _PUT_IN_ORDER) from error
-        found = 0
+        fault = 0
         if code & 0xFF in _VAGUE and beside is not None:
-            found = disk.fault(beside if isinstance(beside, Path) else _directory(beside))
-        cause = f"{error} ({os.strerror(found)})" if found else error
+            fault = disk.fault(beside if isinstance(beside, Path) else _directory(beside))
+        cause = f"{error} ({os.strerror(fault)})" if fault else error
         raise kind(
-            operation, cause, _remedy(code & 0xFF, found), passing=code & 0xFF in _PASSING
+            operation, cause, _remedy(code & 0xFF, fault), passing=code & 0xFF in _PASSING
         ) from error
     except OSError as error:
         number = error.errno or 0
@@ -324,9 +324,9 @@ def _directory(connection: sqlite3.Connection) -> Path:
 
 def _remedy(code: int, number: int) -> str:
     """What to do about an error of SQLite, and of the system if that is known."""
-    found = disk.remedy(number)
-    if found:
-        return f"{found}; {_SAFE}"
+    of_the_disk = disk.remedy(number)
+    if of_the_disk:
+        return f"{of_the_disk}; {_SAFE}"
     return _OWNER if number in _OWNERSHIP else _REMEDIES.get(code, _LOOK)
 
 
@@ -407,14 +407,14 @@ def truncate_wal(connection: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("somebody reads its write-ahead log")
 
 
-def limit_wal(connection: sqlite3.Connection, short: bool) -> None:
+def limit_wal(connection: sqlite3.Connection, low_on_space: bool) -> None:
     """Keep the write-ahead log small from now on, or no longer.
 
     What is in it is folded in at once, unless somebody reads it or there is no room for it.
     """
-    pages = LOW_SPACE_LOG_PAGES if short else LOG_PAGES
+    pages = LOW_SPACE_LOG_PAGES if low_on_space else LOG_PAGES
     connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-    if not short:
+    if not low_on_space:
         return
     connection.execute("PRAGMA busy_timeout = 0")
     try:

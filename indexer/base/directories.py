@@ -1,6 +1,6 @@
-"""Directories that are there after a power cut, and what a state directory holds.
+"""Directories that survive a power failure, and the names in a state directory.
 
-An entry is durable when the directory that it stands in is synced.
+A directory entry is durable once the directory that contains it is synced.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from .errors import StateError
 
 JOURNAL = "journal"
 SPOOL = "spool"
-"""A publisher's own journal: what it has sent, for those who missed something."""
+"""A publisher's own journal: what it has sent, so that it can be replayed."""
 
 LIVE = "daemon.json"
-"""What the daemon says of itself, every second."""
+"""The status of the daemon, written every second."""
 
 CHECK = "check.json"
 """How the last check ended."""
@@ -27,7 +27,7 @@ BACKUP = "backup.json"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 WHOLE = frozenset({"ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
-"""File systems of which one call makes everything durable that was done before it."""
+"""File systems on which one syncfs makes all earlier changes durable."""
 
 
 def sync(path: Path) -> None:
@@ -40,10 +40,10 @@ def sync(path: Path) -> None:
 
 
 def sync_file_system(descriptor: int) -> None:
-    """Make durable whatever was written or renamed on the file system of an open directory.
+    """Make all changes on the file system of an open directory durable.
 
-    For many files at once it costs a fraction of syncing each. Source: syncfs(2), Linux 5.8 and
-    later tell of errors here.
+    For many files, that costs a fraction of syncing each. Source: syncfs(2); Linux 5.8 and later
+    report errors here.
 
     Raises:
         OSError: if that fails.
@@ -54,7 +54,7 @@ def sync_file_system(descriptor: int) -> None:
 
 
 def syncs_whole(path: Path) -> bool:
-    """True if `path` lies on a file system for which `sync_file_system` is as good as fsync.
+    """True if `path` is on a file system where `sync_file_system` is as safe as fsync.
 
     Source: proc_pid_mountinfo(5).
     """
@@ -73,7 +73,7 @@ def syncs_whole(path: Path) -> bool:
 
 
 def make(path: Path, mode: int = 0o755) -> None:
-    """Make a directory with a mode, and what is missing above it; durable on return.
+    """Make a directory with a mode, and missing ones above it; durable on return.
 
     Raises:
         OSError: if it cannot be made.
@@ -85,17 +85,17 @@ def make(path: Path, mode: int = 0o755) -> None:
     for directory in reversed(missing):
         directory.mkdir(mode=mode if directory == path else 0o755, exist_ok=True)
         try:
-            # Even if it is there: one that was killed may have made it just before.
+            # Even if it exists: a process that was killed may have just made it.
             sync(directory.parent)
         except PermissionError:
-            pass  # what others made for us above it is theirs to keep
+            pass  # directories above it that belong to others are their business
 
 
 def refuse_missing(directory: Path, *names: str) -> None:
-    """Refuse a state directory that has none of these: a slip of the pen in --state-dir.
+    """Refuse a state directory that contains none of these: --state-dir is probably mistyped.
 
     Raises:
-        StateError: if that is so.
+        StateError: if so.
     """
     try:
         there = any((directory / name).exists() for name in names)

@@ -1,4 +1,4 @@
-"""How much space a file system has, and what ails it where SQLite does not say."""
+"""How much space a file system has, and what is wrong with it when SQLite does not say."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from . import filesystem
 
 MIN_SPACE = 1024 * 1024
-"""Bytes: with less free than that, the journal accepts nothing any more."""
+"""Bytes; with less free space, the journal accepts nothing."""
 
 _PROBE = ".piw-indexer.probe"
 _PROBE_BYTES = 64 * 1024
-"""Of what is written to see what comes: one page may still fit where a database does not."""
+"""Bytes of a test write: a single page may still fit when a database does not."""
 _READ_BYTES = 1024 * 1024
 
 _REMEDIES = {
@@ -27,35 +27,33 @@ _REMEDIES = {
 
 
 def remedy(number: int) -> str:
-    """What to do about an error of the system, `errno`; empty if it is none of a disk."""
+    """What to do about an `errno`; empty if it is not an error of a disk."""
     return _REMEDIES.get(number, "")
 
 
 def free_bytes(path: Path) -> int | None:
-    """Bytes that may still be written to the file system of a directory.
+    """Free bytes in the file system of a directory; None if it does not say.
 
-    Returns:
-        None if it does not say; a quota is not seen.
+    Quotas are not considered.
     """
     return sizes(path)[0]
 
 
 def sizes(path: Path) -> tuple[int, int] | tuple[None, None]:
-    """Likewise, and how many bytes the file system has in all."""
+    """Free bytes in a file system, and its size; None if it does not say."""
     try:
         status = os.statvfs(path)
     except OSError:
         return None, None
-    if not status.f_blocks:  # some that are not of this machine know no sizes
+    if not status.f_blocks:  # some network file systems do not know
         return None, None
     return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
 
 def fault(directory: Path) -> int:
-    """What a write into a directory fails with at present, as `errno`; 0 if it does not.
+    """The `errno` with which writing into a directory fails now; 0 if it works.
 
-    SQLite tells a full disk from other faults, but neither a quota nor a file system that was
-    mounted read-only from a broken disk.
+    SQLite reports a full disk, but reports a quota or a read-only file system like a broken disk.
     """
     path = f"{directory}/{_PROBE}"
     try:
@@ -64,7 +62,7 @@ def fault(directory: Path) -> int:
         return error.errno or 0
     try:
         os.write(descriptor, bytes(_PROBE_BYTES))
-        os.fsync(descriptor)  # some only notice then
+        os.fsync(descriptor)  # some file systems notice only then
     except OSError as error:
         return error.errno or 0
     finally:
@@ -72,25 +70,25 @@ def fault(directory: Path) -> int:
         try:
             os.unlink(path)
         except OSError:
-            pass  # empty or small, and overwritten by the next one
+            pass  # the file is small, and the next test write replaces it
     return 0
 
 
 def unreadable(path: Path) -> int:
-    """What reading a file to its end fails with, as `errno`; 0 if it does not.
+    """The `errno` with which reading a file to its end fails; 0 if it works.
 
-    SQLite takes a disk that does not give back what it holds for a damaged database.
+    SQLite reports a disk that cannot be read as a damaged database.
     """
     try:
         status = path.lstat()
         descriptor = _kept.get((status.st_dev, status.st_ino))
         if descriptor is None:
             descriptor = filesystem.open_regular(path, os.O_RDONLY)
-            # To close it would drop the locks that SQLite holds on the file in this process.
+            # Never closed: that would drop the locks that SQLite holds on the file.
             _kept[status.st_dev, status.st_ino] = descriptor
         place = 0
-        while found := len(os.pread(descriptor, _READ_BYTES, place)):
-            place += found
+        while size := len(os.pread(descriptor, _READ_BYTES, place)):
+            place += size
     except OSError as error:
         return error.errno or 0
     return 0

@@ -1,4 +1,4 @@
-"""The errors a user can meet.
+"""The errors that a user can meet.
 
 Every error of ours derives from `IndexerError`; its text says the operation, the object, the
 cause and the remedy, and its `exit_status` is what the command ends with. Errors of libraries
@@ -10,19 +10,19 @@ from __future__ import annotations
 from . import printable
 
 MAX_PART = 5000
-"""Characters of an operation, a cause or a remedy; a path may have four thousand."""
+"""Characters of an operation, a cause or a remedy; a path may have 4,000."""
 
 
 class IndexerError(Exception):
     """Something failed in a way that was foreseen.
 
-    Each part is one line of printable characters: they repeat arguments, names and what libraries
-    say, and none of those may look like a remedy of ours.
+    Each part becomes one printable line: it may quote arguments, names and errors of libraries,
+    which must not look like a remedy of ours.
 
     Args:
         operation: what was being done, to what ("open the index /x/index.db").
         cause: why it failed.
-        remedy: what to do now; empty when there is nothing to do.
+        remedy: what to do now; empty if there is nothing to do.
     """
 
     exit_status = 3
@@ -45,7 +45,7 @@ class StateError(IndexerError):
     """The state directory is locked, damaged, or from a newer version (exit status 3).
 
     Args:
-        passing: true if it may work again by itself: the disk is full, or did not answer.
+        passing: true if it may work again by itself, as when the disk is full.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class StateError(IndexerError):
 
 
 class NewerDatabaseError(StateError):
-    """A database was written by a newer version of the program than this one."""
+    """A database was written by a newer version of the program."""
 
 
 class UnfinishedError(StateError):
-    """A database was left by a process that was killed, and has to be opened to write once."""
+    """A process was killed while it wrote a database, which has to be opened for writing once."""
 
 
 class ForeignFileError(StateError):
@@ -68,14 +68,14 @@ class ForeignFileError(StateError):
 
 
 class JournalError(StateError):
-    """The journal cannot be read or written; nothing may act on messages it does not hold."""
+    """The journal cannot be read or written."""
 
 
 class PublishError(IndexerError):
-    """A document could not be put in its place (full disk, no permission...).
+    """A document could not be published: the disk is full, there is no permission, or similar.
 
     Args:
-        general: true if other documents will fail too: the disk is full, not one name in the way.
+        general: true if other documents will fail, too.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class PeerError(IndexerError):
 class DecodeError(Exception):
     """A frame or a line is not a valid message.
 
-    The only exception that decoding raises, whatever the bytes. Its text is short and printable:
-    it repeats what a stranger sent.
+    Decoding raises nothing else, whatever the bytes. The text is short and printable, because it
+    quotes what a stranger sent.
 
     Args:
         path: where in the message the fault lies ("data.files[0].filename"); empty for the whole.

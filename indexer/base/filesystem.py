@@ -1,8 +1,8 @@
-"""The one place that opens files to write, so that whoever may write beside them gains nothing.
+"""The only place that opens files for writing, safely even where other users may write.
 
-It follows no link, waits for no FIFO, opens regular files only, and makes files that were not
-there before. A file that is written whole gets its name when it is. Modes are as they are named
-here, whatever the umask.
+It follows no links, does not wait for FIFOs, opens only regular files, and replaces files by new
+ones. A file that is written whole gets its name when it is complete. Modes do not depend on the
+umask.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 STATE_FILE = 0o640
 STATE_DIRECTORY = 0o750
-"""Of a state, of a spool and of a backup: the quarantine may hold personal data."""
+"""Of states, spools and backups, because the quarantine may contain personal data."""
 
 OURS_ALONE = 0o600
-"""Of lock files: whoever may read a file can keep a lock on it for ever."""
+"""Of lock files: a user who may read a file can keep it locked for ever."""
 
 DOCUMENT = 0o644
 
 MAX_DOCUMENT = 128 * 1024 * 1024
-"""Bytes of a document that is read; that of ten thousand versions has 20 MB."""
+"""Bytes of a document that is read; one with 10,000 versions has 20 MB."""
 
 TEMPORARY = ".{}.piw-indexer"
-"""The name of a file as long as it is not whole."""
+"""The name of a file until it is complete."""
 
 _WIDE = 0o777 & ~STATE_DIRECTORY
 
@@ -37,22 +37,22 @@ NOT_REGULAR = "it is not a regular file"
 _STATE_DIRECTORIES = ("journal", "checkpoint", "spool", "spool.old")
 _CAUTIOUS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _TRIES = 10
-"""Somebody may put something in the place of a new file again and again."""
+"""Another user may keep putting files in the place of a new one."""
 
 
 def open_regular(
     path: str | Path, flags: int, mode: int = OURS_ALONE, *, dir_fd: int | None = None
 ) -> int:
-    """Open a regular file; neither through a link, nor to wait for whoever opens a FIFO.
+    """Open a regular file, but no link, and without waiting for the other end of a FIFO.
 
     Raises:
-        OSError: if it cannot be opened, or is something else.
+        OSError: if it cannot be opened, or is not a regular file.
     """
     return _opened(path, flags, mode, dir_fd)[0]
 
 
 def _opened(path: str | Path, flags: int, mode: int, dir_fd: int | None) -> tuple[int, int]:
-    """Likewise; the descriptor, and how many bytes the file has."""
+    """Likewise; returns the descriptor and the size."""
     try:
         descriptor = os.open(path, flags | _CAUTIOUS, mode, dir_fd=dir_fd)
     except OSError as error:
@@ -66,24 +66,24 @@ def _opened(path: str | Path, flags: int, mode: int, dir_fd: int | None) -> tupl
     return descriptor, status.st_size
 
 
-def read(path: str | Path, most: int | None = None, *, dir_fd: int | None = None) -> bytes:
+def read(path: str | Path, limit: int | None = None, *, dir_fd: int | None = None) -> bytes:
     """The content of a regular file.
 
     Args:
         path: of the file.
-        most: bytes that it may have; a file of a terabyte may take no room at all on the disk.
+        limit: bytes that it may have; a sparse file of a terabyte uses no space on the disk.
         dir_fd: the open directory that `path` is below.
 
     Raises:
-        OSError: as `open_regular`; or if it has more bytes.
+        OSError: as `open_regular`; or if the file is larger.
     """
     descriptor, size = _opened(path, os.O_RDONLY, 0, dir_fd)
     with open(descriptor, "rb", 0) as file:
-        if most is None:
+        if limit is None:
             return file.readall()
-        if size > most:
-            raise OSError(errno.EFBIG, f"it has more than {most >> 20} MiB", str(path))
-        return file.read(size)  # and not what somebody adds meanwhile
+        if size > limit:
+            raise OSError(errno.EFBIG, f"it has more than {limit >> 20} MiB", str(path))
+        return file.read(size)  # not what somebody appends meanwhile
 
 
 def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> bool:
@@ -98,10 +98,10 @@ def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> boo
             return False
         place = 0
         while place < size:
-            found = os.read(descriptor, size - place)
-            if not found or found != content[place : place + len(found)]:
+            part = os.read(descriptor, size - place)
+            if not part or part != content[place : place + len(part)]:
                 return False
-            place += len(found)
+            place += len(part)
         return True
     finally:
         os.close(descriptor)
@@ -116,7 +116,7 @@ def create(
         path: of the file.
         mode: of the file.
         dir_fd: the open directory that `path` is below.
-        over: remove what is in its place, unless that is a directory.
+        over: replace what is in its place, unless that is a directory.
 
     Raises:
         OSError: if it cannot be made.
@@ -128,7 +128,7 @@ def create(
         except FileExistsError:
             if not over:
                 raise
-            # A crash left it, or it is somebody's link.
+            # Left by a crash, or another user's link.
             os.unlink(path, dir_fd=dir_fd)
             continue
         os.fchmod(descriptor, mode)
@@ -137,7 +137,7 @@ def create(
 
 
 def open_own(path: str | Path) -> int:
-    """Open a file that we keep open, to lock it say; made if it is not there, for us alone.
+    """Open a file of our own that stays open, such as a lock; made if it is missing.
 
     Raises:
         OSError: if it cannot be opened, is not a regular file, or belongs to another user.
@@ -155,11 +155,59 @@ def open_own(path: str | Path) -> int:
     return descriptor
 
 
+class KeptFile:
+    """A small file of our own that stays open and is written in place.
+
+    The first error closes it: the work goes on without it, even on a full disk.
+
+    Args:
+        path: made if it is missing.
+        failed: is called with that error.
+    """
+
+    def __init__(self, path: Path, failed: Callable[[OSError], None]) -> None:
+        self._failed = failed
+        self._descriptor: int | None = None
+        try:
+            self._descriptor = open_own(path)
+        except OSError as error:
+            failed(error)
+
+    def read(self, size: int) -> bytes:
+        """The first bytes; empty if they cannot be read."""
+        content = b""
+        if self._descriptor is not None:
+            try:
+                content = os.pread(self._descriptor, size, 0)
+            except OSError as error:
+                self._give_up(error)
+        return content
+
+    def write(self, content: bytes, at: int = 0, *, durable: bool = False) -> None:
+        if self._descriptor is None:
+            return
+        try:
+            os.pwrite(self._descriptor, content, at)
+            if durable:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self.close()
+        self._failed(error)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 @contextmanager
 def directory(
     path: str | Path, *, dir_fd: int | None = None, follow: bool = False
 ) -> Iterator[int]:
-    """An open directory; its last name may be a link only with `follow`.
+    """An open directory; only with `follow` may its last name be a link.
 
     Raises:
         OSError: if it cannot be opened, or is something else.
@@ -175,13 +223,19 @@ def directory(
 def stage(
     within: int, name: str, content: bytes, mode: int = STATE_FILE, *, durable: bool = False
 ) -> None:
-    """Write a file of an open directory beside the one that it will replace; see `put`.
+    """Write a file under a temporary name in an open directory; `put` gives it its name.
 
     Raises:
-        OSError: if it cannot be written; nothing is left of it then.
+        OSError: if it cannot be written; then nothing is left of it.
     """
     temporary = TEMPORARY.format(name)
-    descriptor = create(temporary, mode, dir_fd=within)
+    _fill(create(temporary, mode, dir_fd=within), temporary, content, within, durable=durable)
+
+
+def _fill(
+    descriptor: int, path: str | Path, content: bytes, dir_fd: int | None, *, durable: bool
+) -> None:
+    """Write a new file and close it; if that fails, remove it."""
     try:
         left = memoryview(content)
         while left:
@@ -189,7 +243,7 @@ def stage(
         if durable:
             os.fsync(descriptor)
     except OSError:
-        os.unlink(temporary, dir_fd=within)  # a full disk has better uses for its blocks
+        os.unlink(path, dir_fd=dir_fd)  # a full disk needs the space
         raise
     finally:
         os.close(descriptor)
@@ -205,7 +259,7 @@ def put(within: int, name: str) -> None:
 
 
 def write(path: Path, content: bytes, mode: int = STATE_FILE) -> None:
-    """Replace a small file, whole or not at all; not durable.
+    """Replace a small file atomically; not durable.
 
     Raises:
         OSError: if it cannot be written.
@@ -215,11 +269,21 @@ def write(path: Path, content: bytes, mode: int = STATE_FILE) -> None:
         put(within, path.name)
 
 
-def overwrite(path: Path, content: bytes) -> None:
-    """Write over a file, where a full disk has no room for another.
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Make a small file that does not exist yet; its content is durable on return.
 
     Raises:
-        OSError: if it is not there, or cannot be written.
+        FileExistsError: if something is there.
+        OSError: if it cannot be written; nothing is left of it then.
+    """
+    _fill(create(path, mode, over=False), path, content, None, durable=True)
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write over a file: on a full disk there is no space for a new one.
+
+    Raises:
+        OSError: if it does not exist or cannot be written.
     """
     with open(open_regular(path, os.O_RDWR), "r+b", 0) as file:
         file.write(content)
@@ -227,7 +291,7 @@ def overwrite(path: Path, content: bytes) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file, to be read by nobody who may not read the original; not durable.
+    """Copy a file without making it readable for more users; not durable.
 
     Raises:
         OSError: if that fails.
@@ -239,7 +303,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Give a file, or a directory, another name beside it; durable on return.
+    """Give a file or directory another name in the same directory; durable on return.
 
     Raises:
         OSError: if that fails.

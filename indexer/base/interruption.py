@@ -1,7 +1,7 @@
-"""Signals, as a wish that is asked for: to end the command, or to look at something. None is lost.
+"""Signals as flags that a command checks; no signal is lost.
 
-An exception that a signal handler raises is lost where none can be raised: in a destructor, or in a
-callback of a library in C. The command would go on.
+An exception from a signal handler is lost inside a destructor or a callback of a C library, and the
+command would continue.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 
 class Interruption:
-    """Within it, the first of some signals is a wish; the second one ends the command at once.
+    """Turns the first of some signals into a flag; the second one ends the command at once.
 
     Args:
         numbers: of the signals.
-        meanwhile: signals after which the command goes on; see `asked`.
+        meanwhile: signals after which the command continues; see `asked`.
 
     Attributes:
         wished: the number of the signal that came; 0 if none did.
-        bell: a descriptor that can be read as soon as one has come.
+        bell: a descriptor that becomes readable when a signal comes.
     """
 
     def __init__(self, *numbers: int, meanwhile: Iterable[int] = ()) -> None:
@@ -51,32 +51,28 @@ class Interruption:
         os.write(self._ring, b"!")
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        # It may interrupt anything: what is asked for is done by whoever asks.
+        # A signal may interrupt anything, so the work is done by the caller of `asked`.
         if number not in self._asked:
             self._asked.add(number)
             os.write(self._ring, b"!")
 
     def asked(self, number: int) -> bool:
-        """Whether this signal has come since it was asked last."""
+        """Whether this signal has come since the last call."""
         if number not in self._asked:
             return False
         os.read(self.bell, 100)
         self._asked.discard(number)
         if self.wished or self._asked:
-            os.write(self._ring, b"!")  # that was theirs
+            os.write(self._ring, b"!")  # for the others
         return True
 
     def wait(self, seconds: float, *descriptors: int) -> bool:
-        """Wait until a signal comes, or one of some descriptors can be read.
-
-        Returns:
-            True if a descriptor can be read.
-        """
+        """Wait for a signal or a readable descriptor; true if a descriptor can be read."""
         ready, _, _ = select.select([self.bell, *descriptors], [], [], seconds)
         return any(descriptor in ready for descriptor in descriptors)
 
     def obey(self) -> None:
-        """End the command if that is wished.
+        """End the command if a signal has come.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.

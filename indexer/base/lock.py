@@ -13,7 +13,7 @@ from .errors import StateError
 FILE = "lock"
 
 WAIT = 0.5
-"""Seconds: `holder` takes the lock for an instant to see whether anybody has it."""
+"""Seconds to wait for the lock, because `holder` takes it for an instant."""
 
 
 class Lock:
@@ -21,12 +21,12 @@ class Lock:
 
     Args:
         directory: of the state; made if it is not there.
-        command: what the process does, for whoever finds it locked.
+        command: what the process does, for the error of the next one.
         what: the directory is, for errors.
-        remedy: for one that cannot be used.
+        remedy: if the directory cannot be used.
 
     Raises:
-        StateError: if another process holds it, or it cannot be made.
+        StateError: if another process holds the directory, or it cannot be made.
     """
 
     def __init__(
@@ -69,11 +69,10 @@ class Lock:
             raise _unusable(f"use {what} {directory}", remedy, error) from error
 
     def release(self) -> None:
-        """Let others have it."""
         try:
             os.ftruncate(self._descriptor, 0)
         except OSError:
-            pass  # the name in it says nothing once the lock is gone
+            pass  # without the lock, the name in the file means nothing
         os.close(self._descriptor)
 
 
@@ -89,7 +88,7 @@ def _unusable(operation: str, remedy: str, error: OSError) -> StateError:
 
 
 def take(descriptor: int, seconds: float) -> bool:
-    """Lock an open file or directory for this process alone; false if others keep it so long."""
+    """Lock an open file or directory for this process; false if others hold it for too long."""
     until = clock.monotonic() + seconds
     while True:
         try:
@@ -121,9 +120,9 @@ def holder(directory: Path) -> str:
 
 
 def _as_others_see(path: Path) -> str:
-    """Who has locked a file that we may not open, as the kernel tells everybody.
+    """Who has locked a file that we may not open, according to the kernel.
 
-    Source: proc_locks(5). The device is not compared: btrfs has more than one number for it.
+    Source: proc_locks(5). Devices are not compared, because btrfs has several numbers for one.
     """
     try:
         inode = os.stat(path).st_ino

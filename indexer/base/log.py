@@ -1,7 +1,7 @@
-"""What is logged, and where to: plain lines, or entries of systemd's journal with fields.
+"""Logging, as plain lines or as entries of systemd's journal with fields.
 
-Every call names its event (`extra=event(...)`), which the journal can be filtered by; one entry
-an event. docs/logs.md lists them all.
+Every call names its event (`extra=event(...)`), by which the journal can be filtered. docs/logs.md
+lists all events.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from logging_journald import JournaldTransport, check_journal_stream
 from . import printable
 
 NOTICE = 25
-"""Between INFO and WARNING: normal, but worth to be seen on a terminal, too."""
+"""Between INFO and WARNING: normal, but shown on a terminal, too."""
 
 _SOCKET = "PIW_INDEXER_JOURNAL_SOCKET"
-"""In the environment: a socket in place of the journal's, for tests."""
+"""In the environment of tests: a socket in place of the journal's."""
 
 MAX_ENTRY = 8000
 """Characters of an entry, before what follows its first line is indented."""
@@ -28,11 +28,11 @@ _FORMAT = "piw-indexer: %(message)s"
 
 
 def event(name: str, /, **fields: object) -> dict[str, Any]:
-    """What a log call gives as `extra`: the event's lasting name, and what it is about.
+    """The `extra` of a log call: the name of the event, which never changes, and its fields.
 
     Args:
         name: in kebab-case; becomes PIW_EVENT.
-        fields: become PIW_<FIELD>; those that are None are left out.
+        fields: become PIW_<FIELD>, except those that are None.
     """
     return {"piw_event": name, "piw_fields": fields}
 
@@ -41,8 +41,7 @@ def set_up(level: int | None) -> None:
     """Log to systemd's journal if stderr goes there, else as plain lines to stderr.
 
     Args:
-        level: the lowest that is logged; None for the normal one, with which the journal tells
-            the life of the daemon, and a terminal what one should know.
+        level: the lowest that is logged; None for INFO in the journal and NOTICE elsewhere.
     """
     logging.addLevelName(NOTICE, "NOTICE")
     in_journal = goes_to_journal()
@@ -53,7 +52,7 @@ def set_up(level: int | None) -> None:
         try:
             handlers = [JournalHandler()]
         except OSError:
-            pass  # no such socket: its stream takes plain lines
+            pass  # there is no such socket, but stderr still goes to the journal
     if handlers is None:
         plain = logging.StreamHandler(sys.stderr)
         plain.setFormatter(Formatter(_FORMAT))
@@ -70,25 +69,24 @@ def goes_to_journal() -> bool:
     try:
         return bool(check_journal_stream())
     except (OSError, ValueError):
-        return False  # stderr is closed, or somebody else set the variable
+        return False  # stderr is closed, or another program set the variable
 
 
 def logs_to_journal() -> bool:
     """True if `set_up` chose the journal."""
     loggers = logging.getLogger(), logging.getLogger("indexer")  # the bridge has them apart
-    return any(isinstance(one, JournalHandler) for it in loggers for one in it.handlers)
+    return any(isinstance(handler, JournalHandler) for it in loggers for handler in it.handlers)
 
 
 class Formatter(logging.Formatter):
-    """Entries that are printable and bounded; what follows a first line is indented.
+    """Makes entries printable and limits their length; later lines are indented.
 
-    A name with a newline in it cannot pass for an entry of its own.
+    So a name that contains a newline cannot forge an entry.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The entry of `record`."""
         first, *others = printable.text(super().format(record), MAX_ENTRY).split("\n")
-        return "\n".join([first, *(one if one[:2] == "  " else f"  {one}" for one in others)])
+        return "\n".join([first, *(line if line[:2] == "  " else f"  {line}" for line in others)])
 
 
 class JournalHandler(logging.Handler):
@@ -105,7 +103,7 @@ class JournalHandler(logging.Handler):
         self.setFormatter(Formatter("%(message)s"))
         path = os.environ.get(_SOCKET) or str(JournaldTransport.SOCKET_PATH)
         os.stat(path)
-        # The journal may be restarted: its socket is looked up for every entry.
+        # Not connected, because the journal may be restarted.
         self._transport = JournaldTransport(path, connected=False)
 
     def emit(self, record: logging.LogRecord) -> None:

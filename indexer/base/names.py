@@ -1,6 +1,6 @@
-"""Names of packages, files and ABIs: which are safe, and what belongs to what.
+"""Names of packages, files and ABIs: which are safe, and which package a file belongs to.
 
-Every name that reaches a path has passed `refuse_unsafe` or `is_canonical` here.
+Every name that becomes part of a path has passed `unsafe` or `is_canonical`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_canonical(name: str) -> bool:
 
 
 def unsafe(name: str, longest: int) -> str:
-    """Why `name` must not become a part of a path; empty if it may."""
+    """Why `name` must not become part of a path; empty if it may."""
     if not name:
         return "is empty"
     if len(name) > longest:
@@ -46,7 +46,7 @@ def unsafe(name: str, longest: int) -> str:
 
 
 def wheel_package(filename: str) -> str | None:
-    """The canonical package that a wheel's filename names; None for what is not a wheel's name.
+    """The canonical name of a wheel's package; None if the filename is not a wheel's.
 
     Source: the wheel filename convention,
     https://packaging.python.org/en/latest/specifications/binary-distribution-format/
@@ -75,7 +75,7 @@ def abi_version(abi_tag: str) -> tuple[int, int, str] | None:
 # Feeds
 
 FILE_FEED = "file:"
-"""How the feeds of files are called; nobody on the wire may be."""
+"""The prefix of feeds that are files; no feed from a socket may have it."""
 
 MAX_FEED_NAME = 100
 """Characters of the name of a feed."""

@@ -1,7 +1,7 @@
-"""One word about what may happen again and again: whoever causes it does not fill the log.
+"""Limits how often the same kind of event is logged, so that nobody can fill the log.
 
-Each kind is told of at once when it first happens, and then at most once per `INTERVAL`; what was
-left out in between is counted, and told of with the next.
+The first event of a kind is logged at once, and later ones at most once per `INTERVAL`. Those in
+between are counted, and the next entry says how many they were.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from . import clock
 
 INTERVAL = 60.0
-"""Seconds between two words about one kind of event."""
+"""Seconds between two log entries about one kind of event."""
 
 MAX_KINDS = 1000
-"""Kinds that are told apart; who makes up more does not fill the memory."""
+"""Kinds that are distinguished, so that nobody can fill the memory by making up more."""
 
 
 class OncePer:
-    """Tells when it is time to speak of a kind of event.
+    """Says when it is time to log another event of a kind.
 
     Args:
         monotonic: seconds on a clock that never jumps.
@@ -31,16 +31,16 @@ class OncePer:
         self._told: dict[Hashable, tuple[float, int]] = {}  # when, and how many were left out since
 
     def count(self, kind: Hashable, many: int = 1) -> int:
-        """Take note of events of a kind.
+        """Count events of a kind.
 
         Returns:
-            How many there were since the last word about this kind, if it is time for the next
-            one; else 0.
+            How many there were since the last entry about this kind, if it is time for another;
+            else 0.
         """
         now = self._monotonic()
         if kind not in self._told and len(self._told) >= MAX_KINDS:
             self._told = {
-                one: (at, left) for one, (at, left) in self._told.items() if now - at < INTERVAL
+                each: (at, left) for each, (at, left) in self._told.items() if now - at < INTERVAL
             }
             if len(self._told) >= MAX_KINDS:
                 kind = None
@@ -53,12 +53,15 @@ class OncePer:
 
 
 def left_out(many: int) -> str:
-    """What follows a word about the last of `many` events."""
+    """What an entry about the last of `many` events ends with."""
     return f" ({many - 1:,} more were left out of the log before)" if many > 1 else ""
 
 
-class LimitedLog:
-    """A logger that speaks of each event at once, and then at most once per `INTERVAL`.
+class LimitedLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger that logs each event at once, and then at most once per `INTERVAL`.
+
+    The first line of an entry ends with the number of events that were left out. Calls pass
+    `extra=event(...)`, and as `of` what distinguishes events of one name, such as the feed.
 
     Args:
         log: that it writes to.
@@ -68,45 +71,12 @@ class LimitedLog:
     def __init__(
         self, log: logging.Logger, monotonic: Callable[[], float] = clock.monotonic
     ) -> None:
-        self._logger = log
+        super().__init__(log)
         self._once = OncePer(monotonic)
 
-    def log(
-        self,
-        level: int,
-        text: str,
-        *values: object,
-        extra: dict[str, Any],
-        of: Hashable = None,
-        stacklevel: int = 2,
-    ) -> None:
-        """Log an event, unless it is too soon for another of its kind.
-
-        How many were left out follows the first line of `text`.
-
-        Args:
-            level: of `logging`.
-            text: with a place for each of `values`.
-            values: as `logging` takes them.
-            extra: what `event` gave.
-            of: what tells apart two events of the same name: the feed, say.
-            stacklevel: how far above this call the event is.
-        """
-        if many := self._once.count((extra["piw_event"], of)):
-            first, newline, rest = text.partition("\n")
-            text = f"{first}{left_out(many)}{newline}{rest}"
-            self._logger.log(level, text, *values, extra=extra, stacklevel=stacklevel)
-
-    def info(self, text: str, *values: object, extra: dict[str, Any], of: Hashable = None) -> None:
-        """Likewise, at the level INFO."""
-        self.log(logging.INFO, text, *values, extra=extra, of=of, stacklevel=3)
-
-    def warning(
-        self, text: str, *values: object, extra: dict[str, Any], of: Hashable = None
-    ) -> None:
-        """Likewise, at the level WARNING."""
-        self.log(logging.WARNING, text, *values, extra=extra, of=of, stacklevel=3)
-
-    def error(self, text: str, *values: object, extra: dict[str, Any], of: Hashable = None) -> None:
-        """Likewise, at the level ERROR."""
-        self.log(logging.ERROR, text, *values, extra=extra, of=of, stacklevel=3)
+    def log(self, level: int, msg: object, *args: object, of: Hashable = None, **rest: Any) -> None:
+        """Log an event, unless one of its kind was logged just before."""
+        if many := self._once.count((rest["extra"]["piw_event"], of)):
+            first, newline, others = str(msg).partition("\n")
+            text = f"{first}{left_out(many)}{newline}{others}"
+            self.logger.log(level, text, *args, stacklevel=2, **rest)

@@ -12,8 +12,9 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -455,6 +456,29 @@ def flag(name: str) -> Callable[[_Function], _Function]:
     )
 
 
+def grouped(kind: Callable[..., Any]) -> Callable[[_Function], _Function]:
+    """A decorator that gives a command an option or switch for each field of a NamedTuple.
+
+    The command gets them as one argument, which is called as the type is.
+    """
+    fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+    name = kind.__name__.lower()
+
+    def decorate(function: _Function) -> _Function:
+        @wraps(function)
+        def command(*arguments: Any, **given: Any) -> Any:
+            given[name] = kind(*[given.pop(field) for field in fields])
+            return function(*arguments, **given)
+
+        grouping: Any = command
+        for field in reversed(fields):
+            written = field.replace("_", "-")
+            grouping = (flag if written in FLAGS else option)(written)(grouping)
+        return cast(_Function, grouping)
+
+    return decorate
+
+
 _RESERVED = {"all": "everything", "json": "as_json", "exit": "leave"}
 """Parameters of functions that would hide what Python calls so."""
 
@@ -533,10 +557,10 @@ def _configuration(callback: Callable[..., None]) -> Callable[[_Function], _Func
 def _read_what_is_right(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> None:
-    def tell(error: UsageError) -> None:
+    def log_mistake(error: UsageError) -> None:
         printable.echo(f"piw-indexer: {error}\n  ignored", err=True)
 
-    _read_files(context, parameter, value, tell)
+    _read_files(context, parameter, value, log_mistake)
 
 
 def _read_files(
@@ -548,15 +572,15 @@ def _read_files(
     if value is not None and not value.is_file():
         raise UsageError(f"read the configuration {value}", "there is no such file")
     paths = [path for name in FILES if os.path.isfile(path := Path(name).expanduser())]
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for path in (*paths, *([value] if value is not None else [])):
         try:
-            found |= read_file(path, mistake)
+            settings |= read_file(path, mistake)
         except UsageError as error:
             if mistake is None:
                 raise
             mistake(error)
-    context.default_map = {**(context.default_map or {}), **found}
+    context.default_map = {**(context.default_map or {}), **settings}
 
 
 def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -> dict[str, Any]:
@@ -570,7 +594,7 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
         UsageError: if the file cannot be read, or has an unknown key or a bad value there.
     """
     operation = f"read the configuration {path}"
-    found = {}
+    settings = {}
     for written, text in section(path).items():
         try:
             parameter, value = _option(operation, written, text)
@@ -579,8 +603,8 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
                 raise
             mistake(error)
         else:
-            found[parameter] = value
-    return found
+            settings[parameter] = value
+    return settings
 
 
 def section(path: Path) -> dict[str, str | None]:
@@ -641,7 +665,7 @@ def _checked(operation: str, name: str, text: str) -> Any:
     kind = click.types.convert_type(settings.get("type", str))
     try:
         if settings.get("multiple"):
-            return [kind.convert(one, None, None) for one in text.split()]
+            return [kind.convert(word, None, None) for word in text.split()]
         return kind.convert(text.strip(), None, None)
     except click.UsageError as error:
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Text from outside, made fit for a terminal, a log, a metric or a unit's status.
+"""Makes text from outside safe for a terminal, a log, a metric or a unit's status.
 
-What `line` and `text` return has printable characters only (`text` keeps the ends of lines) and
-is never longer than was asked for; to do it twice changes nothing.
+`line` and `text` return only printable characters (`text` keeps newlines), never more than asked
+for. Applying them twice changes nothing.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _MAX_OF_ONE = len(r"\U0010ffff")
 
 def line(value: str, longest: int = MAX_LINE) -> str:
     """`value` as one line: what cannot be printed is escaped, what is too long is cut."""
-    cut = value[: longest + 1]  # 10 MB are not escaped to be thrown away
+    cut = value[: longest + 1]  # so that 10 MB are not escaped for nothing
     shown = cut if cut.isprintable() else "".join(map(_escaped, cut))
     return shown if len(shown) <= longest else shown[: longest - 1] + _ELLIPSIS
 
 
 def sentence(value: str, longest: int = MAX_LINE) -> str:
-    """Likewise, but line breaks become spaces: what libraries and tools say has some."""
+    """Likewise, but line breaks become spaces: errors of libraries contain some."""
     return line(_LINE_BREAK.sub(" ", value[: 2 * longest]), longest)
 
 
 def whole_line(value: str) -> str:
-    """`value` as one line, but nothing is cut: for results, of which somebody wants all."""
+    """`value` as one line, without cutting it: for results."""
     return line(value, _MAX_OF_ONE * len(value) + 1)
 
 
@@ -42,57 +42,57 @@ def text(value: str, longest: int = MAX_TEXT) -> str:
     """`value` with its lines kept: what else cannot be printed is escaped, the rest is cut."""
     cut = value[: longest + 1]
     if not cut.replace("\n", "").isprintable():
-        cut = "".join(one if one == "\n" else _escaped(one) for one in cut)
+        cut = "".join(character if character == "\n" else _escaped(character) for character in cut)
     return cut if len(cut) <= longest else cut[: longest - 1] + _ELLIPSIS
 
 
-def facts(found: Any) -> Any:
-    """What is made of dicts, lists and scalars, each string of it as one line.
+def facts(value: Any) -> Any:
+    """A structure of dicts, lists and scalars with each string as one line.
 
-    Keys that would look alike get numbers: nothing of `found` is missing.
+    Keys that would become equal get numbers, so nothing is lost.
     """
-    if isinstance(found, str):
-        return line(found)
-    if isinstance(found, dict):
+    if isinstance(value, str):
+        return line(value)
+    if isinstance(value, dict):
         shown: dict[Any, Any] = {}
-        for key, value in found.items():
-            shown[_distinct(facts(key), shown)] = facts(value)
+        for key, item in value.items():
+            shown[_distinct(facts(key), shown)] = facts(item)
         return shown
-    if isinstance(found, list):
-        return [facts(one) for one in found]
-    return found
+    if isinstance(value, list):
+        return [facts(item) for item in value]
+    return value
 
 
 def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
-    """Print text; bytes are JSON, which stays exact: it is escaped as JSON escapes.
+    """Print text, or JSON as bytes, which is escaped by JSON's own rules and stays exact.
 
-    The whole of it is printed, however long: a result that is cut is wrong.
+    Nothing is cut, because a result that is cut is wrong.
     """
     if isinstance(value, bytes):
         shown = "".join(
-            one if one == "\n" or one.isprintable() else _json_escaped(one)
-            for one in value.decode()
+            character if character == "\n" or character.isprintable() else _json_escaped(character)
+            for character in value.decode()
         )
     else:
         shown = str(value)
         shown = text(shown, _MAX_OF_ONE * len(shown) + 1)
-    import click  # only here: what makes text printable is used where nobody prints
+    import click  # only here: most users of this module do not print
 
     click.echo(shown, err=err, nl=nl)
 
 
 def _distinct(key: Any, others: dict[Any, Any]) -> Any:
-    found, number = key, len(others)
-    while found in others:
+    distinct, number = key, len(others)
+    while distinct in others:
         number += 1
-        found = f"{key} ({number})"
-    return found
+        distinct = f"{key} ({number})"
+    return distinct
 
 
-def _escaped(one: str) -> str:
-    return one if one.isprintable() else one.encode("unicode_escape").decode()
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
-def _json_escaped(one: str) -> str:
-    pair = one.encode("utf-16-be").hex()
+def _json_escaped(character: str) -> str:
+    pair = character.encode("utf-16-be").hex()
     return "".join(f"\\u{pair[at : at + 4]}" for at in range(0, len(pair), 4))

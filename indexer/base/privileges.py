@@ -1,8 +1,8 @@
-"""Whose files: what root starts works as the owner of the state directory, from `/`.
+"""Commands that root starts work as the owner of the state directory, and from `/`.
 
-A file that root left there the daemon could not write, and whoever may write there could have root
-write elsewhere. Nothing needs the directory that a command was typed in, which the owner, or the
-user that sudo chose, may not be allowed to enter.
+The daemon could not write files that root left in the state, and a user who may write there could
+make root write elsewhere. Commands leave the current directory, because the owner of the state may
+not be allowed to enter it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 _UNKNOWN_USER = 65534
-"""What a namespace of users shows for the owners that it does not know, the real root say."""
+"""The owner that a user namespace shows for users it does not know, such as the real root."""
 
 
 class Owner(NamedTuple):
-    """Whom a state directory belongs to.
+    """The owner of a state directory.
 
     Attributes:
-        name: of the user; without one, what stands for it.
-        known: whether there is a user of that name, with groups.
+        name: of the user; "user" and the number if there is no name.
+        known: whether the user has a name, and so groups.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Owner(NamedTuple):
 
 
 class _Start:
-    """Where this process was started, once it has left that; None before."""
+    """The directory in which this process was started; None until it has left it."""
 
     directory: str | None = None
 
 
 def as_owner(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """A decorator of commands that use `state_dir`: root becomes its owner before anything else."""
+    """A decorator for commands with `state_dir`: root becomes its owner before anything else."""
 
     @functools.wraps(function)
     def working(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
@@ -65,7 +65,7 @@ def as_owner(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, 
 
 
 def leave_start() -> None:
-    """Change to `/`: children begin where we are, and may not be allowed to be here."""
+    """Change to `/`: child processes start there, and may not be allowed to be here."""
     try:
         _Start.directory = os.getcwd()
     except OSError:
@@ -80,18 +80,18 @@ def start() -> str:
 
 
 def typed(name: str) -> Path:
-    """The file that was meant by a name on the command line."""
+    """The file that a name on the command line means."""
     return Path(_Start.directory or os.curdir, name)
 
 
 def become_owner(directory: Path, *, only_to_look: bool = False) -> None:
-    """If we are root, and the directory is somebody else's, be that user from now on.
+    """If we are root and the directory belongs to another user, become that user.
 
-    What a database's migrations need is imported before: a Python below /root only root can read.
+    What migrations need is imported before, because only root can read a Python below /root.
 
     Args:
         directory: of the state.
-        only_to_look: whether no database will be opened to write, so that nothing is migrated.
+        only_to_look: whether no database will be opened for writing, so that nothing is migrated.
 
     Raises:
         StateError: if that is refused.
@@ -100,11 +100,11 @@ def become_owner(directory: Path, *, only_to_look: bool = False) -> None:
     if owner is None:
         return
     if not only_to_look:
-        # Only root who becomes somebody else needs it this early: with the import left to
-        # `database`, commands ended with a traceback where that user may not read Python's files.
+        # Usually `database` imports this. Here it would be too late where the owner may not read
+        # Python's files: commands ended with a traceback.
         from sqlite_utils import Database
 
-        Database(memory=True).close()  # the first one that it opens imports the rest
+        Database(memory=True).close()  # opening the first one imports the rest
     with _explained(owner, directory):
         _take_groups(owner)
         os.setgid(owner.gid)
@@ -120,7 +120,7 @@ def become_owner(directory: Path, *, only_to_look: bool = False) -> None:
 
 @contextmanager
 def looking_as_owner(directory: Path) -> Iterator[None]:
-    """If we are root, and the directory is somebody else's, be that user inside, and root after.
+    """If we are root and the directory belongs to another user, be that user inside.
 
     Raises:
         StateError: if that is refused.
@@ -143,17 +143,17 @@ def looking_as_owner(directory: Path) -> Iterator[None]:
 
 
 def _owner(directory: Path) -> Owner | None:
-    """Whom we, as root, have to become; None if nobody.
+    """The user that we, as root, have to become; None if we can stay who we are.
 
     Raises:
-        StateError: if it is root's, but others could put another one in its place.
+        StateError: if the directory is root's, but other users could replace it.
     """
     if os.geteuid() != 0:
         return None
     try:
         status = os.stat(directory)
     except OSError:
-        return None  # whoever uses it says so
+        return None  # the command reports it when it uses the directory
     if status.st_uid == 0:
         _refuse_others_way(directory)
         return None
@@ -165,7 +165,7 @@ def _owner(directory: Path) -> Owner | None:
 
 
 def _refuse_others_way(directory: Path) -> None:
-    """Refuse a state of root's on a way through links or directories of other users."""
+    """Refuse a state of root's whose path leads through links or directories of other users."""
     path = directory.absolute()
     for part in (path, *path.parents):
         status = os.lstat(part)

@@ -10,12 +10,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent, of that process id, ends.
+    """Have the kernel kill this process when its parent, which has this process id, ends.
 
-    A writer whose daemon was killed would otherwise go on renaming documents beside the next one.
+    Otherwise the writer of a killed daemon would keep renaming documents beside the next writer.
 
     Source: prctl(2), Linux.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before that
+    if os.getppid() != parent:  # the parent has ended before this call
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Where things are printed: results on stdout, progress bars on stderr if somebody watches."""
+"""Consoles: results go to stdout, and progress bars to stderr if that is a terminal."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from rich.segment import Segment
 from . import printable
 
 Advance = Callable[[int, int], None]
-"""Is told how many of how many are done."""
+"""Is called with how many are done, and how many there are."""
 
 
 class PrintableConsole(Console):
-    """A console whose texts are printable, whoever wrote them; its own codes are untouched."""
+    """A console that makes all texts printable, but keeps rich's own codes."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """The segments of `renderable`, in which nothing but rich's own codes steers a terminal."""
-        for one in super().render(renderable, options):
-            if one.control or one.text.isprintable() or one.text == "\n":
-                yield one
+        """The segments of `renderable`; only rich's own codes can control the terminal."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
             else:
-                shown = printable.text(one.text, 10 * len(one.text) + 1)
-                yield Segment(shown, one.style)
+                shown = printable.text(segment.text, 10 * len(segment.text) + 1)
+                yield Segment(shown, segment.style)
 
 
 def console() -> PrintableConsole:
-    """Where results are printed: as wide as they are, where no terminal sets a width."""
-    found = PrintableConsole(highlight=False)
-    return found if found.is_terminal else PrintableConsole(highlight=False, width=1000)
+    """The console for results; without a terminal, lines are not wrapped."""
+    screen = PrintableConsole(highlight=False)
+    return screen if screen.is_terminal else PrintableConsole(highlight=False, width=1000)
 
 
 @contextmanager
 def bar(description: str) -> Iterator[Advance]:
-    """A bar with `description`; it appears with the first call of what it yields."""
+    """A progress bar; it appears when the yielded function is first called."""
     screen = PrintableConsole(stderr=True)
     if not screen.is_terminal:
         yield lambda done, total: None

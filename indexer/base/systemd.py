@@ -12,14 +12,14 @@ from . import printable
 
 
 class Notifier:
-    """Tells systemd how the service stands; says nothing where there is no systemd."""
+    """Reports the state of the service to systemd; does nothing without systemd."""
 
     def __init__(self) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):
             self._address = "\0" + self._address[1:]
 
-    def tell(self, **state: object) -> None:
+    def notify(self, **state: object) -> None:
         """Send `READY=1`, `STATUS=...`, `WATCHDOG=1`, `STOPPING=1`..."""
         if not self._address:
             return
@@ -28,4 +28,4 @@ class Notifier:
             try:
                 notify.sendto(message.encode(), self._address)
             except OSError:
-                pass  # systemd is restarting; the next one will reach it
+                pass  # systemd is restarting; the next message will reach it

@@ -78,13 +78,13 @@ def from_sql(text: str) -> Time:
     """The time of a text that `to_sql` or `to_sql_precise` made.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is another text.
     """
     return from_datetime(datetime.fromisoformat(text).replace(tzinfo=UTC))
 
 
 def to_sql_precise(value: Time) -> str:
-    """`2026-11-22 14:17:17.520624`: sorts as text in the order of time."""
+    """`2026-11-22 14:17:17.520624`; sorting these texts sorts the times."""
     return to_datetime(value).isoformat(" ", "microseconds")[:26]
 
 

@@ -10,30 +10,23 @@ from ..base import clock, options, printable
 from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..base.progress import bar
-from ..feed import ipc, security
 from ..piwheels.backfill import from_database
 from ..piwheels.backfill import from_master as backfills
 from ..piwheels.backfill.postgres import Source
-from ..piwheels.queues.oracle import connected
 from ..state.state import State
+from .master_options import Asking
 
 
 @click.command()
 @options.configuration
 @options.option("state-dir")
-@options.option("db-queue")
-@options.option("ipc-peer")
-@options.flag("allow-insecure-tcp")
-@options.option("pause")
+@options.grouped(Asking)
 @options.option("dsn")
 @options.option("download-days")
 @as_owner
 def backfill(
     state_dir: Path,
-    db_queue: str | None,
-    ipc_peer: tuple[str, ...],
-    allow_insecure_tcp: bool,
-    pause: float,
+    asking: Asking,
     dsn: str | None,
     download_days: int | None,
 ) -> None:
@@ -48,7 +41,7 @@ def backfill(
 
     While the daemon runs it holds the state; with --db-queue it does the same by itself, slowly.
     """
-    if (db_queue is None) == (dsn is None):
+    if (asking.db_queue is None) == (dsn is None):
         raise UsageError(
             "backfill",
             "there is no --db-queue to ask, and no --dsn to read"
@@ -60,35 +53,29 @@ def backfill(
     if dsn is not None:
         _from_database(state_dir, dsn, download_days)
         return
-    assert db_queue is not None
-    protection = security.Connecting(insecure=allow_insecure_tcp, peers=ipc.user_ids(ipc_peer))
-    security.endpoint("connect to", db_queue, protection)
+    protection = asking.protection()
     state = State(state_dir, "backfill", clock.now)
     try:
-        with (
-            connected(db_queue, clock.monotonic, protection) as oracle,
-            bar("packages") as progress,
-        ):
-            asker = backfills.Asker(oracle, pause, clock.now, clock.sleep)
-            found = backfills.backfill(state, asker, progress)
+        with asking.asker(protection) as asker, bar("packages") as progress:
+            outcome = backfills.backfill(state, asker, progress)
     finally:
         state.close()
-    after = f" (it went on after {found.after})" if found.after else ""
+    after = f" (it went on after {outcome.after})" if outcome.after else ""
     printable.echo(
-        f"{db_queue}: {found.packages:,} packages asked for{after}, {found.taken:,} were different,"
-        f" {found.deleted:,} are gone, {found.counters:,} counters taken"
+        f"{asking.db_queue}: {outcome.packages:,} packages asked for{after}, {outcome.taken:,} were"
+        f" different, {outcome.deleted:,} are gone, {outcome.counters:,} counters taken"
     )
-    if found.unusable:
+    if outcome.unusable:
         printable.echo(
-            f"piw-indexer: {found.unusable} answers were unusable; `piw-indexer quarantine` shows"
+            f"piw-indexer: {outcome.unusable} answers were unusable; `piw-indexer quarantine` shows"
             " why",
             err=True,
         )
-    for package, why in found.untold.items():
+    for package, why in outcome.unanswered.items():
         said = printable.line(f"{package}: {why}")
         printable.echo(f"piw-indexer: the master cannot tell of {said}", err=True)
-    if found.still_broken:
-        feeds = printable.line(", ".join(found.still_broken))
+    if outcome.still_broken:
+        feeds = printable.line(", ".join(outcome.still_broken))
         printable.echo(
             f"piw-indexer: {feeds} broke after this backfill had begun:"
             " run it once more, from the beginning",
@@ -102,18 +89,19 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
         state = State(state_dir, "backfill", clock.now)
         try:
             with bar("packages") as progress:
-                found = from_database.fill(state, source, days, progress)
+                outcome = from_database.fill(state, source, days, progress)
         finally:
             state.close()
     finally:
         source.close()
     printable.echo(
-        f"{found.packages:,} packages read, {found.taken:,} were different and taken with"
-        f" {found.builds:,} builds, {found.deleted:,} are gone, {found.counters:,} counters taken"
+        f"{outcome.packages:,} packages read, {outcome.taken:,} were different and taken with"
+        f" {outcome.builds:,} builds, {outcome.deleted:,} are gone,"
+        f" {outcome.counters:,} counters taken"
     )
-    if found.refused:
+    if outcome.refused:
         printable.echo(
-            f"piw-indexer: {found.refused} rows are not valid messages and were not taken;"
+            f"piw-indexer: {outcome.refused} rows are not valid messages and were not taken;"
             " `piw-indexer quarantine` shows why",
             err=True,
         )

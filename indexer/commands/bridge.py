@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -14,13 +13,13 @@ import click
 
 from ..base import clock, options, privileges
 from ..base.directories import SPOOL
-from ..feed import security
 from ..feed.spool_server import Options, SpoolServer
 from ..piwheels.bridge.bridge import Bridge
 from ..piwheels.bridge.changes import TESTED_WITH
 from ..piwheels.bridge.master import Master
 from ..piwheels.bridge.outbox import Outbox
 from ..piwheels.bridge.unsettled import Marks
+from .publisher_options import Publishing
 
 
 @click.command(
@@ -35,41 +34,20 @@ from ..piwheels.bridge.unsettled import Marks
 @click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
 @options.configuration
 @options.option("state-dir")
-@options.option("changes-queue")
-@options.option("replay-queue")
-@options.option("curve-key")
-@options.option("allowed-keys")
-@options.flag("allow-insecure-tcp")
-@options.option("ipc-mode")
-@options.option("ipc-group")
-@options.option("feed")
+@options.grouped(Publishing)
 @options.flag("no-downloads")
 @click.pass_context
 def bridge(
     context: click.Context,
     arguments: tuple[str, ...],
     state_dir: Path,
-    changes_queue: tuple[str, ...],
-    replay_queue: tuple[str, ...],
-    curve_key: Path | None,
-    allowed_keys: Path | None,
-    allow_insecure_tcp: bool,
-    ipc_mode: int,
-    ipc_group: str | None,
-    feed: str | None,
+    publishing: Publishing,
     no_downloads: bool,
 ) -> Any:
     """See `help` above."""
     privileges.become_owner(state_dir)  # the master stays in the directory that it was started in
-    changes, replay = options.feed("bridge", changes_queue, replay_queue)
-    security.for_publisher(  # what is wrong there is said at once, not by the process that serves
-        [changes, replay],
-        curve_key,
-        allowed_keys,
-        allow_insecure_tcp,
-        ipc_mode,
-        ipc_group,
-    )
+    # What is wrong there is said at once, not by the process that serves.
+    queues, _ = publishing.checked("bridge")
     _keep_our_log_apart()
     sys.argv = ["piw-master", *arguments]
     os.umask(context.meta[options.UMASK])
@@ -81,14 +59,13 @@ def bridge(
     server = SpoolServer(
         Options(
             str((state_dir / SPOOL).absolute()),
-            feed or socket.gethostname(),
-            changes,
-            replay,
-            None if curve_key is None else str(curve_key.absolute()),
-            None if allowed_keys is None else str(allowed_keys.absolute()),
-            allow_insecure_tcp,
-            ipc_mode,
-            ipc_group,
+            publishing.name,
+            *queues,
+            _absolute(publishing.curve_key),
+            _absolute(publishing.allowed_keys),
+            publishing.allow_insecure_tcp,
+            publishing.ipc_mode,
+            publishing.ipc_group,
             logging.getLogger(__package__.partition(".")[0]).level,
         )
     )
@@ -114,6 +91,10 @@ def bridge(
         outbox.ring()
 
 
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
 def _keep_our_log_apart() -> None:
     """Have our own messages written as ever, and none of the master's written twice."""
     root, ours = logging.getLogger(), logging.getLogger(__package__.partition(".")[0])
@@ -128,6 +109,8 @@ def _keep_our_log_apart() -> None:
 def _others_run() -> bool:
     """True if threads of the master run: its end waits for them, and they may change something."""
     return any(
-        not one.daemon and one is not threading.main_thread() and not isinstance(one, Bridge)
-        for one in threading.enumerate()
+        not thread.daemon
+        and thread is not threading.main_thread()
+        and not isinstance(thread, Bridge)
+        for thread in threading.enumerate()
     )

@@ -213,7 +213,7 @@ def _watched(description: str, interruption: Interruption) -> Iterator[checks.Pr
             advance(done, total)
             if clock.monotonic() - told >= 1.0:
                 told = clock.monotonic()
-                notifier.tell(STATUS=f"checking, {what}: {done} of {total}")
+                notifier.notify(STATUS=f"checking, {what}: {done} of {total}")
 
         yield progress
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -15,12 +14,12 @@ from ..base import clock, database, directories, filesystem, options, printable
 from ..base.directories import SPOOL
 from ..base.interruption import Interruption
 from ..base.privileges import as_owner
-from ..feed import security
 from ..feed.keys import KeyList
 from ..feed.publisher import FeedPublisher
 from ..feed.sockets import MAX_MESSAGE
 from ..messages.entries import Accepted
 from ..messages.jsonl import MessageFile
+from .publisher_options import Publishing
 
 _BATCH = 500
 _SLICE = 0.01
@@ -34,28 +33,14 @@ _WAIT_FOR_REQUESTS = 1.0
 @click.argument("file", required=False)
 @options.configuration
 @options.option("state-dir")
-@options.option("changes-queue")
-@options.option("replay-queue")
-@options.option("curve-key")
-@options.option("allowed-keys")
-@options.flag("allow-insecure-tcp")
-@options.option("ipc-mode")
-@options.option("ipc-group")
-@options.option("feed")
+@options.grouped(Publishing)
 @options.option("rate")
 @options.flag("exit")
 @as_owner
 def publish(
     file: str | None,
     state_dir: Path,
-    changes_queue: tuple[str, ...],
-    replay_queue: tuple[str, ...],
-    curve_key: Path | None,
-    allowed_keys: Path | None,
-    allow_insecure_tcp: bool,
-    ipc_mode: int,
-    ipc_group: str | None,
-    feed: str | None,
+    publishing: Publishing,
     rate: float | None,
     leave: bool,
 ) -> None:
@@ -64,15 +49,7 @@ def publish(
     Its spool is STATE_DIR/spool. A file that was sent in part goes on where it stopped. Without
     a file it only serves those who missed something. Stays until it is interrupted.
     """
-    changes, replay = options.feed("publish", changes_queue, replay_queue)
-    protection = security.for_publisher(
-        [changes, replay],
-        curve_key,
-        allowed_keys,
-        allow_insecure_tcp,
-        ipc_mode,
-        ipc_group,
-    )
+    queues, protection = publishing.checked("publish")
     with database.wrap_errors(f"make the state directory {state_dir}"):
         directories.make(state_dir, filesystem.STATE_DIRECTORY)
     # A larger one would be cut off, and its subscribers with it.
@@ -82,9 +59,8 @@ def publish(
     with Interruption(signal.SIGTERM, signal.SIGINT, meanwhile=meanwhile) as interruption:
         publisher = FeedPublisher(
             state_dir / SPOOL,
-            feed or socket.gethostname(),
-            changes,
-            replay,
+            publishing.name,
+            *queues,
             clock.now,
             protection,
         )

@@ -11,31 +11,24 @@ from ..base.directories import JOURNAL, refuse_missing
 from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..base.progress import bar
-from ..feed import ipc, security
 from ..index import queries
 from ..messages.entries import Accepted
-from ..piwheels.backfill.from_master import Asker, Difference, differences
-from ..piwheels.queues.oracle import connected
+from ..piwheels.backfill.reconcile import Difference, differences
 from ..state.state import State
+from .master_options import Asking
 
 
 @click.command()
 @click.argument("packages", metavar="[PACKAGE]...", nargs=-1)
 @options.configuration
 @options.option("state-dir")
-@options.option("db-queue")
-@options.option("ipc-peer")
-@options.flag("allow-insecure-tcp")
-@options.option("pause")
+@options.grouped(Asking)
 @options.flag("fix")
 @as_owner
 def reconcile(
     packages: tuple[str, ...],
     state_dir: Path,
-    db_queue: str | None,
-    ipc_peer: tuple[str, ...],
-    allow_insecure_tcp: bool,
-    pause: float,
+    asking: Asking,
     fix: bool,
 ) -> int:
     """Compare packages (or all) with what a running master says of them; exit status 1 if any
@@ -45,26 +38,21 @@ def reconcile(
     not tell (durations) is not compared.
     """
     refuse_missing(state_dir, JOURNAL)
-    if db_queue is None:
+    if asking.db_queue is None:
         raise UsageError("reconcile", "there is no --db-queue to ask", "give the master's db-queue")
-    protection = security.Connecting(insecure=allow_insecure_tcp, peers=ipc.user_ids(ipc_peer))
-    security.endpoint("connect to", db_queue, protection)
+    protection = asking.protection()
     state = State(state_dir, "reconcile", clock.now) if fix else None
     connection = state.connection if state else queries.open_reader(state_dir / queries.FILE)
-    different = mended = 0
+    different = fixed = 0
     try:
-        with (
-            connected(db_queue, clock.monotonic, protection) as oracle,
-            bar("packages") as progress,
-        ):
-            asker = Asker(oracle, pause, clock.now, clock.sleep)
+        with asking.asker(protection) as asker, bar("packages") as progress:
             wanted = [names.canonical(package) for package in packages]
-            for found in differences(connection, asker, wanted, progress):
+            for difference in differences(connection, asker, wanted, progress):
                 different += 1
-                _tell(found)
-                if state is not None and found.mend is not None:
-                    state.take([found.mend])
-                    mended += isinstance(found.mend, Accepted)
+                _print(difference)
+                if state is not None and difference.fix is not None:
+                    state.take([difference.fix])
+                    fixed += isinstance(difference.fix, Accepted)
     finally:
         if state is not None:
             state.close()
@@ -73,13 +61,13 @@ def reconcile(
     if not different:
         printable.echo("No differences.")
     elif fix:
-        printable.echo(f"Taken from the master: {mended}. `piw-indexer write` publishes them.")
-        if mended < different:
-            printable.echo(f"Not mended: {different - mended}.")
-    return 1 if different > mended else 0
+        printable.echo(f"Taken from the master: {fixed}. `piw-indexer write` publishes them.")
+        if fixed < different:
+            printable.echo(f"Not mended: {different - fixed}.")
+    return 1 if different > fixed else 0
 
 
-def _tell(found: Difference) -> None:
-    for what in found.what:
-        said = f"{found.package}: {what}" if found.package else what
+def _print(difference: Difference) -> None:
+    for what in difference.what:
+        said = f"{difference.package}: {what}" if difference.package else what
         printable.echo(printable.whole_line(said))

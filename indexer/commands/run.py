@@ -29,15 +29,7 @@ from ..piwheels.sources import Queues, Sources
 @options.option("curve-key")
 @options.option("curve-server-key")
 @options.flag("allow-insecure-tcp")
-@options.option("status-queue")
-@options.option("control-queue")
-@options.option("db-queue")
-@options.option("sweep-pause")
-@options.option("log-queue")
-@options.option("log-forward")
-@options.option("ipc-peer")
-@options.option("ipc-mode")
-@options.option("ipc-group")
+@options.grouped(Queues)
 @options.option("settle")
 @options.option("max-delay")
 @options.option("counters-interval")
@@ -52,15 +44,7 @@ def run(
     curve_key: Path | None,
     curve_server_key: tuple[str, ...],
     allow_insecure_tcp: bool,
-    status_queue: str | None,
-    control_queue: str | None,
-    db_queue: str | None,
-    sweep_pause: float,
-    log_queue: str | None,
-    log_forward: str | None,
-    ipc_peer: tuple[str, ...],
-    ipc_mode: int,
-    ipc_group: str | None,
+    queues: Queues,
     settle: float,
     max_delay: float,
     counters_interval: float,
@@ -76,7 +60,7 @@ def run(
     configuration, as --validate does, and begins anew with it, if it is valid.
     """
     feeds = options.feeds("run", changes_queue, replay_queue)
-    if not (feeds or status_queue or db_queue or log_queue or control_queue or log_forward):
+    if not (feeds or queues.addresses):
         raise UsageError(
             "run",
             "there is nothing to follow",
@@ -84,16 +68,11 @@ def run(
             " --status-queue, --db-queue or --log-queue; `piw-indexer install` writes them into"
             f" {options.OURS}",
         )
-    peers = ipc.user_ids(ipc_peer)
+    peers = ipc.user_ids(queues.ipc_peer)
     protections = security.for_subscribers(
         feeds, curve_key, curve_server_key, allow_insecure_tcp, peers
     )
-    sources = Sources(
-        Queues(status_queue, control_queue, db_queue, sweep_pause, log_queue, log_forward),
-        security.Connecting(insecure=allow_insecure_tcp, peers=peers),  # piwheels has no CURVE
-        ipc_mode,
-        ipc_group,
-    )
+    sources = Sources(queues, allow_insecure_tcp)
     if validate:
         refuse_unwritable(output_path)
         return

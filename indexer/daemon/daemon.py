@@ -1,7 +1,7 @@
-"""The daemon: sockets in, journal and index, the writer beside it.
+"""The daemon: takes messages from sockets into journal and index, and runs the writer.
 
-One thread: receive a batch, commit it, wake the writer. An unexpected error ends the process, and
-systemd starts it again; a full disk only makes it wait.
+One thread receives a batch, commits it and wakes the writer. An unexpected error ends the process,
+and systemd starts it again. With a full disk, it only waits.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Options:
     Attributes:
         state_dir: where journal and index are.
         feeds: (changes-queue, replay-queue) of every publisher.
-        protections: of the queues of each of them.
+        protections: of the queues of each publisher.
         writer: how documents are written.
-        open_sources: opens what else it takes messages from.
+        open_sources: opens what else the daemon takes messages from.
     """
 
     state_dir: Path
@@ -71,17 +71,17 @@ class Options:
 
 
 class _StoppedError(Exception):
-    """It was told to stop while it was catching up; what was applied stays."""
+    """A stop while the index catches up with the journal; what was applied stays."""
 
 
 class Daemon:
-    """Runs until it is told to stop.
+    """Runs until a signal stops it.
 
     Args:
-        options: what it works with; valid.
+        options: valid ones.
 
     Raises:
-        IndexerError: if it cannot start, or cannot go on.
+        IndexerError: if it cannot start or continue.
     """
 
     def __init__(self, options: Options) -> None:
@@ -89,8 +89,8 @@ class Daemon:
         self._notifier = Notifier()
         self._stop = False
         self.reexec = False
-        """Whether it has stopped to begin anew, with the configuration as it is now."""
-        self._reload = False  # it was asked for
+        """Whether it has stopped in order to start again with a new configuration."""
+        self._reload = False  # whether it was asked for
         self._check: Check | None = None
         self._reload_trouble = ""  # why the configuration is the old one
         self._started = clock.now()
@@ -108,12 +108,11 @@ class Daemon:
         self._woken.setblocking(False)
 
     def run(self) -> None:
-        """Start, follow the feeds, and stop when a signal says so."""
         try:
             self._run()
         finally:
             if self.reexec:
-                # From here to the new one nobody listens, and a stop must not get lost.
+                # Until the restarted daemon handles signals, a stop must not get lost.
                 signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
             signal.set_wakeup_fd(-1)
             if self._check is not None:
@@ -124,7 +123,7 @@ class Daemon:
     def _run(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
-        # A terminal that is closed says so, and is no reason to stay without it.
+        # A closed terminal sends SIGHUP, too; then the daemon has to end.
         hang_up = self._on_signal if os.isatty(0) else self._on_hang_up
         signal.signal(signal.SIGHUP, hang_up)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
@@ -135,7 +134,7 @@ class Daemon:
             self._options.state_dir,
             extra=event("started", version=__version__, path=self._options.state_dir),
         )
-        self._notifier.tell(STATUS="catching up with the journal")
+        self._notifier.notify(STATUS="catching up with the journal")
         try:
             self._state = State(self._options.state_dir, "run", clock.now, self._on_catch_up)
         except _StoppedError:
@@ -176,7 +175,7 @@ class Daemon:
     def _on_catch_up(self, done: int, total: int) -> None:
         if self._stop:
             raise _StoppedError
-        self._notifier.tell(
+        self._notifier.notify(
             STATUS=f"catching up with the journal: {done} of {total}",
             EXTEND_TIMEOUT_USEC=60 * times.SECOND,
             WATCHDOG=1,
@@ -189,8 +188,8 @@ class Daemon:
             names = FeedNames(
                 journal.address,
                 [
-                    FeedSource(changes, one.server_key.decode())
-                    for (changes, _), one in zip(
+                    FeedSource(changes, protection.server_key.decode())
+                    for (changes, _), protection in zip(
                         self._options.feeds, self._options.protections, strict=True
                     )
                 ],
@@ -221,15 +220,15 @@ class Daemon:
             log.info(
                 "ready: serial %d", journal.serial, extra=event("ready", serial=journal.serial)
             )
-            self._notifier.tell(READY=1)
+            self._notifier.notify(READY=1)
             while not self._stop:
                 self._step()
             if self.reexec:
                 # Until it says READY again; systemd measures by this clock.
                 since = round(clock.monotonic() * times.SECOND)
-                self._notifier.tell(RELOADING=1, MONOTONIC_USEC=since, STATUS="reloading")
+                self._notifier.notify(RELOADING=1, MONOTONIC_USEC=since, STATUS="reloading")
             else:
-                self._notifier.tell(STOPPING=1, STATUS="publishing what is pending")
+                self._notifier.notify(STOPPING=1, STATUS="publishing what is pending")
             self._drain()
         finally:
             for source in self._sources:
@@ -237,7 +236,7 @@ class Daemon:
             context.destroy(linger=0)
 
     def _drain(self) -> None:
-        """Journal what has arrived; nothing may be left in memory only."""
+        """Journal what has arrived: nothing may be left only in memory."""
         for source in self._sources:
             source.drain()
         until = clock.monotonic() + DRAIN_TIMEOUT
@@ -245,7 +244,7 @@ class Daemon:
             pass
 
     def _consider_reload(self) -> None:
-        """Look whether the configuration would do, and if so, stop to begin anew with it."""
+        """Check a new configuration if that was asked for; if it is valid, stop to start again."""
         if self._reload and self._check is None:
             self._reload = False
             self._check = Check()
@@ -265,29 +264,29 @@ class Daemon:
         try:
             self._waker.send(b"x")
         except OSError:
-            pass  # it is full, which wakes as well, or closed: it has ended
+            pass  # full, so it wakes the daemon already; or closed, because the daemon has ended
 
     def _step(self) -> bool:
-        """Wait for anything, take a batch, look after the rest; true if there was any message."""
+        """Wait for anything, commit a batch, do what is due; true if there was any message."""
         more = any(subscriber.more for subscriber in self._subscribers)
         self._wait(0.0 if self._stop or more else 1.0)
         until = clock.monotonic() + MAX_BATCH
         entries: list[Entry] = []
-        most = min(MAX_MESSAGES, self._state.batch)
+        limit = min(MAX_MESSAGES, self._state.batch)
         self._note.begin(self._state.journal.serial)
         for subscriber in self._subscribers:
-            entries += subscriber.receive(1 if self._note.careful else most, until)
+            entries += subscriber.receive(1 if self._note.careful else limit, until)
             if entries and self._note.careful:
                 break
         for source in self._sources:
-            entries += source.receive(most, until)
+            entries += source.receive(limit, until)
         if self._subscribers:
             self._subscribers.append(self._subscribers.pop(0))  # each is the first in turn
         if entries:
             try:
                 self._commit(entries)
             except StateError:
-                self._note.end()  # the disk did it, no message
+                self._note.end()  # the disk is to blame, not a message
                 raise
         self._note.end()
         self._handle_writer()
@@ -319,16 +318,16 @@ class Daemon:
             pass
 
     def _commit(self, entries: Sequence[Entry]) -> None:
-        """Journal and apply a batch; with a full disk, wait until there is room again.
+        """Journal and apply a batch; with a full disk, wait until there is space again.
 
-        Nothing more is taken off the sockets meanwhile: what they drop, replay brings back.
+        Meanwhile nothing is taken off the sockets. What they drop is replayed later.
         """
         backoff = Backoff(1.0, MAX_BACKOFF)
         while (rows := self._take(entries, backoff.delay)) is None:
             if not self._pause(backoff.failed()):
                 raise StateError("stop in good order", self._trouble.partition("\n")[0])
         if rows or self._trouble:
-            # After trouble it may be what an earlier try has journaled that was applied.
+            # After an error, what was applied may have been journaled by an earlier attempt.
             self._writer.wake()
         if self._trouble:
             log.log(
@@ -338,13 +337,13 @@ class Daemon:
             )
             self._trouble = ""
         self._accepted += len(rows)
-        self._tell_refused([one for one in entries if isinstance(one, Refused)])
+        self._log_refused([entry for entry in entries if isinstance(entry, Refused)])
         if rows:
             for source in self._sources:
                 source.accepted(rows)
 
-    def _tell_refused(self, refusals: Sequence[Refused]) -> None:
-        """Say that messages were quarantined, how many there were since it was said last."""
+    def _log_refused(self, refusals: Sequence[Refused]) -> None:
+        """Log that messages were quarantined, and how many since that was logged last."""
         self._refused += len(refusals)
         if not refusals or not (many := self._told.count("message-quarantined", len(refusals))):
             return
@@ -364,7 +363,7 @@ class Daemon:
         )
 
     def _handle_writer(self) -> None:
-        """Act on the writer's reports; with a full disk, later."""
+        """Handle the writer's reports; with a full disk, try again later."""
         try:
             self._writer.handle()
         except StateError as error:
@@ -378,7 +377,7 @@ class Daemon:
             self._index_trouble = ""
 
     def _take(self, entries: Sequence[Entry], wait: float) -> list[Row] | None:
-        """Journal and apply; None if the disk does not let us for now."""
+        """Journal and apply; None if the disk refuses that for now."""
         try:
             return self._state.take(entries)
         except StateError as error:
@@ -394,9 +393,9 @@ class Daemon:
             return None
 
     def _pause(self, seconds: float) -> bool:
-        """Wait, alive for systemd and for `status`; false if it is time to stop.
+        """Wait, and keep reporting to systemd and `status`; false if the daemon has to stop.
 
-        It need not be waited for any longer when somebody has made room.
+        The wait ends early when there is more free space.
         """
         until = clock.monotonic() + seconds
         before = disk.free_bytes(self._options.state_dir)
@@ -405,8 +404,8 @@ class Daemon:
             self._writer.listen()
             if clock.monotonic() - self._last_tick >= 1.0:
                 self._tick()
-            room = disk.free_bytes(self._options.state_dir)
-            if before is not None and room is not None and room >= before + disk.MIN_SPACE:
+            free = disk.free_bytes(self._options.state_dir)
+            if before is not None and free is not None and free >= before + disk.MIN_SPACE:
                 break
         return not self._stop
 
@@ -419,7 +418,7 @@ class Daemon:
         behind = sum(feed["lag"] for feed in live["feeds"])
         # One that does not write makes no progress, however much is taken in.
         alive = {"WATCHDOG": 1} if self._writer.silence < QUIET_DELAY else {}
-        self._notifier.tell(
+        self._notifier.notify(
             **alive,
             STATUS=live["trouble"].partition("\n")[0]
             or f"serial {live['serial']}, {behind} messages behind",

@@ -1,6 +1,6 @@
-"""A daemon that begins anew, in the same process, with a configuration that was checked.
+"""A daemon that starts again in the same process, after the new configuration was checked.
 
-What it still holds goes with it in memory that only it can reach, never over the disk.
+What it still holds is passed on in memory that only this process can reach, never on the disk.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import msgpack
 from ..base import privileges
 
 HANDED_OVER = "PIW_INDEXER_HANDED_OVER"
-"""In the environment of the new one: the descriptor of what the old one held."""
+"""In the environment after the restart: the descriptor of what the daemon held before."""
 
 BLOCKED_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
-"""Signals that wait from the end of the old one until the new one listens."""
+"""Signals that are blocked until the restarted daemon handles them."""
 
 Frames = list[list[bytes]]
 
 
 class Check:
-    """Whether the configuration, as files and environment are now, would do for a start.
+    """Checks whether the daemon could start with the configuration as it is now.
 
-    A process of its own finds out, with the same command line: it reads what a start would, with
-    the code that a start would use.
+    A separate process runs the same command line with --validate, so the check reads the same files
+    with the same code as a start.
     """
 
     def __init__(self) -> None:
@@ -43,29 +43,28 @@ class Check:
         )
 
     def verdict(self) -> str | None:
-        """What is wrong with it; empty if nothing is, None if that is not known yet."""
+        """What is wrong with the configuration; empty if nothing is, None while the check runs."""
         if self._process.poll() is None:
             return None
         _, said = self._process.communicate()
         if not self._process.returncode:
             return ""
-        # Before the fault itself, click repeats how the command is used.
+        # click prints the command's usage before the error itself.
         return (
             said.strip().rpartition("\n\n")[2] or f"it ended with status {self._process.returncode}"
         )
 
     def close(self) -> None:
-        """Give it up."""
         self._process.kill()
         self._process.communicate()
 
 
 def reexec(frames: Sequence[Sequence[bytes]], umask: int) -> None:
-    """Begin anew: never returns.
+    """Start again; never returns.
 
     Args:
-        frames: for `inherited_frames`.
-        umask: that the process was started with.
+        frames: what `inherited_frames` will return.
+        umask: the one that the process was started with.
     """
     environment = dict(os.environ)
     if frames:
@@ -81,8 +80,8 @@ def reexec(frames: Sequence[Sequence[bytes]], umask: int) -> None:
 
 
 def inherited_frames() -> Frames:
-    """What the process held before it began anew."""
-    # multiprocessing's tracker was a child of the old one, and has ended with it.
+    """What the process held before it started again."""
+    # multiprocessing's tracker was a child of this process before, and has ended since.
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

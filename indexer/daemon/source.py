@@ -13,13 +13,13 @@ from ..messages.entries import Entry, Row
 
 
 class DaemonContext(NamedTuple):
-    """What the daemon lends to a source.
+    """What the daemon lends to its sources.
 
     Attributes:
-        context: of ZeroMQ; its sockets end with it.
+        context: of ZeroMQ; the daemon destroys it, with all sockets, at the end.
         journal: to look things up, never to append.
-        connection: the one that writes the index; between batches, in a transaction of one's own.
-        wake: may be called by a thread of the source: `receive` has something.
+        connection: writes the index; to be used between batches, in transactions of one's own.
+        wake: makes the daemon call `receive`; any thread may call it.
     """
 
     context: zmq.Context[Any]
@@ -29,45 +29,45 @@ class DaemonContext(NamedTuple):
 
 
 class Source(Protocol):
-    """Something the daemon takes messages from, on its one thread; nothing in it blocks."""
+    """Something that the daemon takes messages from, on its only thread; no method blocks."""
 
     @property
     def trouble(self) -> str:
-        """What is not well with it; empty if nothing is."""
+        """What is wrong with the source, in one sentence; empty if nothing is."""
 
     @property
     def distrust(self) -> str:
-        """Why what is at an address of its is not believed; empty if it is."""
+        """Why a peer of the source is not trusted; empty if all are."""
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
-        """Which to wait for input on, at this moment."""
+        """The sockets to poll for input now."""
 
-    def receive(self, most: int, until: float) -> list[Entry]:
-        """What arrived, in order; returns at once when nothing waits any more.
+    def receive(self, limit: int, until: float) -> list[Entry]:
+        """What arrived, in order; returns when nothing is left to read.
 
         Args:
-            most: messages to take off the sockets.
+            limit: messages to take off the sockets.
             until: when to return at the latest, on the monotonic clock.
         """
 
     def accepted(self, rows: Sequence[Row]) -> None:
-        """What was just journaled and applied, whatever source it came from."""
+        """Notice messages that were just journaled and applied, whatever source they came from."""
 
     def tick(self) -> None:
-        """Look after time-outs; called about once a second."""
+        """Check timeouts; called about once a second."""
 
     def live(self) -> dict[str, Any]:
         """The state of the source, for `status`: keys of daemon.json."""
 
     def drain(self) -> None:
-        """Take nothing more in: what has arrived is given by `receive` before the end."""
+        """Stop taking messages in; `receive` still returns those that have arrived."""
 
     def close(self) -> None:
-        """Close its sockets, and end its threads."""
+        """Close all sockets and end all threads."""
 
 
 OpenSources = Callable[[DaemonContext], Iterable[Source]]
-"""Opens sources, one after the other, when the daemon has its state.
+"""Opens the sources one after the other, once the daemon has opened its state.
 
 Raises:
     IndexerError: if one cannot be opened.

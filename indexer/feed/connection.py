@@ -17,28 +17,28 @@ from .security import Connecting
 log = logging.getLogger(__name__)
 
 MAX_WAIT = 5.0
-"""Seconds between tries that lead nowhere."""
+"""Seconds between attempts that fail."""
 
 HANDSHAKE_TIMEOUT = 2.0
-"""Seconds of failing handshakes until something is thought to be wrong."""
+"""Seconds of failing handshakes until that is an error."""
 
 REOPEN_DELAY = 30.0
-"""Seconds without a connection until a socket is opened anew, whatever ZeroMQ says."""
+"""Seconds without a connection until a socket is opened again, whatever ZeroMQ reports."""
 
 
 class Connection:
-    """A publisher as its subscriber is connected to it.
+    """The sockets of a subscriber to one publisher.
 
     Args:
         context: of ZeroMQ.
         changes_queue: the address of its PUB.
         replay_queue: the address of its ROUTER; empty if it has none.
-        protection: how we prove who we are, and know it.
+        protection: our keys and the publisher's.
 
     Attributes:
         changes: to its PUB.
         replay: to its ROUTER; None if it has none.
-        error: why it cannot be followed at present; empty if it can be.
+        error: why the publisher cannot be followed now; empty if it can.
 
     Raises:
         UsageError: if an address is not one, or may not be connected with this protection.
@@ -86,22 +86,21 @@ class Connection:
 
     @property
     def distrust(self) -> str:
-        """Why what is at one of its addresses is not believed; empty if it is."""
         return next((socket.distrust for socket in self.sockets if socket.distrust), "")
 
     def look(self) -> None:
-        """Take note of what happened to the connections since the last look."""
+        """Notice what happened to the connections."""
         for socket in self.sockets:
             socket.look()
 
     def fix(self, now: float) -> bool:
-        """Log it when the publisher and we do not know each other, and try again.
+        """Log when the publisher refuses us or we refuse it, and connect again.
 
         Args:
             now: seconds, on the monotonic clock.
 
         Returns:
-            True if the replay socket was opened anew: what was asked for will not be answered.
+            True if the replay socket was replaced: a pending request will not be answered.
         """
         address = self.changes.address
         if all(socket.connected for socket in self.sockets):
@@ -123,7 +122,7 @@ class Connection:
                 self._failing_since = now
             if now - self._failing_since < HANDSHAKE_TIMEOUT:
                 return False  # the publisher may have been stopped at that moment
-            # One that refuses us may also break off before it has said so.
+            # A publisher that refuses us may also break off before it has said so.
             if any(socket.refused for socket in self.sockets):
                 self._refused = self._refused or str(self._estranged(True))
             error = self._refused or str(self._estranged(False))
@@ -138,7 +137,7 @@ class Connection:
         return False
 
     def _reopen(self) -> bool:
-        """Open those sockets anew that have no connection; the others may hold messages."""
+        """Reopen only the sockets without a connection; the others may hold messages."""
         if not self.changes.connected:
             if self.changes.broke_protocol:
                 self._log.warning(
@@ -176,6 +175,5 @@ class Connection:
         )
 
     def close(self) -> None:
-        """Close the sockets."""
         for socket in self.sockets:
             socket.close()

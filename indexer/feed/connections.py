@@ -1,8 +1,8 @@
-"""Who is connected to a socket that is bound, as the kernel knows it.
+"""The connections to a bound socket, as the kernel knows them.
 
-ZeroMQ neither tells what it holds for one peer nor lets go of one. The kernel does: what it still
-holds for a peer tells whether that reads, and a connection that is shut down is one that ZeroMQ
-lets go, with all that it kept for it.
+ZeroMQ cannot say how much it holds for one peer, and cannot disconnect one. The kernel can: what
+it holds for a peer shows whether that peer reads; and when a connection is shut down, ZeroMQ drops
+all that it kept for it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ _INT = struct.Struct("i")
 
 
 class Connection(NamedTuple):
-    """A connection: its descriptor, and the number that tells it from one that had it before."""
+    """A connection: its descriptor, and the inode, because descriptors are used again."""
 
     descriptor: int
     number: int
 
     @property
     def stands(self) -> bool:
-        """Whether it is still the same."""
         return _number(self.descriptor) == self.number
 
     @property
     def unread(self) -> int:
-        """What the kernel holds for the peer: of tcp bytes, of ipc memory; see ioctl_tty(2).
+        """What the kernel holds for the peer: bytes with tcp, memory with ipc; 0 once it is gone.
 
-        0 for one that is gone.
+        Source: ioctl_tty(2).
         """
         if not self.stands:
             return 0
@@ -45,12 +44,12 @@ class Connection(NamedTuple):
         return int(_INT.unpack(held)[0])
 
     def end(self) -> None:
-        """Shut it down, if it still stands; ZeroMQ sees that as its peer's leaving."""
+        """Shut it down, if it still stands; to ZeroMQ the peer has left."""
         if not self.stands:
             return
         try:
-            with socket.socket(fileno=os.dup(self.descriptor)) as one:
-                one.shutdown(socket.SHUT_RDWR)
+            with socket.socket(fileno=os.dup(self.descriptor)) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it has just ended
 
@@ -63,7 +62,7 @@ def _number(descriptor: int) -> int:
 
 
 def sender(frame: zmq.Frame) -> Connection | None:
-    """Where a frame came from; None within this process, or if it has left."""
+    """Where a frame came from; None within this process, or if the peer has left."""
     try:
         descriptor = int(frame.get(zmq.SRCFD))
     except (zmq.ZMQError, ValueError):

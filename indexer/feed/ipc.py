@@ -1,8 +1,8 @@
-"""The files of ipc sockets: whose they are, before one counts and before one is made.
+"""The files of ipc sockets: who owns them, checked before one is used and before one is made.
 
-Whoever may write to a directory can be the first at any name in it, and /tmp belongs to everybody.
-So nothing is believed of a socket that is not ours, root's, or of a user that was named; and where
-we listen, nothing is removed but an old socket of our own.
+Anybody who may write to a directory can take any name in it first, and everybody may write to
+/tmp. So only sockets of our user, of root, and of named users are trusted. Where we listen, only an
+old socket of our own is removed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _UnsafeError(Exception):
 
 
 class Identity(NamedTuple):
-    """What tells a file from another one that takes its name."""
+    """Distinguishes a file from another one that takes its name."""
 
     device: int
     inode: int
@@ -62,32 +62,32 @@ def _identity(status: os.stat_result) -> Identity:
 
 
 def file_of(address: str) -> Path | None:
-    """The file of an ipc address; None if it is another address, or has no file."""
+    """The file of an ipc address; None for other addresses, and for those without a file."""
     path = address.removeprefix(SCHEME)
     return Path(path) if address.startswith(SCHEME) and path[:1] not in ("@", "*") else None
 
 
 def user_ids(names: Iterable[str]) -> frozenset[int]:
-    """The numbers of users that are given by name or by number.
+    """The numbers of users who are given by name or number.
 
     Raises:
         UsageError: if there is no user of a name.
     """
-    found = set()
+    numbers = set()
     for name in names:
         try:
-            found.add(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
+            numbers.add(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
         except KeyError as error:
             raise UsageError(
                 f"trust the user {name}",
                 "there is no such user",
                 "name one with --ipc-peer that `getent passwd` shows",
             ) from error
-    return frozenset(found)
+    return frozenset(numbers)
 
 
 def user_name(number: int) -> str:
-    """A user as people know it."""
+    """The name of a user."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
@@ -98,7 +98,7 @@ def user_name(number: int) -> str:
 
 
 def look_at(address: str, peers: Collection[int]) -> Identity | None:
-    """What is at an ipc address, before we connect to it; None if nothing is there yet.
+    """Examine an ipc address before connecting to it; None if nothing is there yet.
 
     Raises:
         PeerError: if it is not a socket, or others could have put it there.
@@ -129,10 +129,10 @@ def look_at(address: str, peers: Collection[int]) -> Identity | None:
 def refuse_stranger(address: str, descriptor: int, peers: Collection[int]) -> None:
     """Ask the kernel who listens at the other end of a connection.
 
-    Where the kernel cannot tell, the owner of the file has to do; `look_at` has seen to that.
+    Where the kernel cannot say, the owner of the file must do, which `look_at` has checked.
 
     Raises:
-        PeerError: if it is nobody whom we trust.
+        PeerError: if it is a user whom we do not trust.
         OSError: if the connection has ended.
     """
     if not hasattr(socket, "SO_PEERCRED"):
@@ -165,15 +165,15 @@ def _refuse_owner(user: int, trusted: Collection[int], what: str) -> None:
 
 
 class Listener:
-    """A socket that listens at a path which nobody else can take.
+    """A listening socket at a path that nobody else can take.
 
     Args:
         address: where others connect to.
-        mode: of the file: who may write to it may connect.
+        mode: of the file; users who may write to it may connect.
         group: the number of its group; None for that of the process.
 
     Attributes:
-        descriptor: of the socket; whoever takes it over closes it.
+        descriptor: of the socket; the caller closes it.
 
     Raises:
         UsageError: if something is there that is not an old socket of ours, or others could
@@ -211,7 +211,6 @@ class Listener:
         self.descriptor = listening.detach()
 
     def _let_in(self, address: str, mode: int, group: int | None) -> None:
-        """Give the file its group and mode."""
         try:
             filesystem.open_socket_to(self._path, mode, group)
         except OSError as error:
@@ -222,20 +221,20 @@ class Listener:
             ) from error
 
     def remove(self) -> None:
-        """Remove the file, unless another one has taken its name."""
+        """Remove the file, unless another file has taken its name."""
         try:
             status = os.lstat(self._path)
             if _identity(status) == self._identity:
                 self._path.unlink()
         except OSError:
-            pass  # it is gone, or its directory is
+            pass  # the file or its directory is gone
 
 
 def refuse_unbindable(address: str) -> None:
-    """Refuse an address that can never be bound as it is; whether somebody listens is not asked.
+    """Refuse an address that can never be bound; a socket of ours that is in use is not an error.
 
     Raises:
-        UsageError: if what is there is not an old socket of ours, or others could replace ours.
+        UsageError: if something else is there, or if others could replace our socket.
     """
     path = file_of(address)
     if path is None:
@@ -275,7 +274,7 @@ def refuse_unbindable(address: str) -> None:
 
 
 def _is_heard(path: Path) -> bool:
-    """True if somebody listens there."""
+    """True if a process listens there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
@@ -290,14 +289,14 @@ def _is_heard(path: Path) -> bool:
 
 
 def _reached(path: Path, trusted: Collection[int], *, follow: bool) -> os.stat_result:
-    """What is at a path; everything on the way to it is of users whom we trust.
+    """The status of a file; all directories and links above it belong to trusted users.
 
     Args:
-        follow: the last name, too, if it is a symbolic link.
+        follow: also follow the last name, if it is a symbolic link.
 
     Raises:
-        _UnsafeError: if somebody else could put another file in its place.
-        OSError: if it is not there, or cannot be looked at.
+        _UnsafeError: if an untrusted user could put another file in its place.
+        OSError: if it is missing or cannot be examined.
     """
     here = Path("/")
     waiting = list(reversed(path.absolute().parts[1:]))
@@ -334,7 +333,7 @@ def _refuse_link(link: Path, status: os.stat_result, trusted: Collection[int]) -
 
 
 def _refuse_directory(directory: Path, trusted: Collection[int]) -> None:
-    """Refuse a directory in which others than those whom we trust can replace a file."""
+    """Refuse a directory in which untrusted users could replace a file."""
     status = os.stat(directory)
     if status.st_uid not in trusted:
         raise _UnsafeError(

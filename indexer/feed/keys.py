@@ -1,8 +1,8 @@
 """Keys of ZeroMQ's CURVE: pairs, their files, and lists of public keys.
 
-A private key is never read from a file that others than its owner may read, is never overwritten
-and never shown. Private and public keys have distinct file formats, so one
-cannot be given in place of the other.
+A private key is never overwritten, never shown, and never read from a file that other users may
+read. Private and public keys have distinct file formats, so one cannot be given in place of the
+other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from ..base import filesystem, options
+from ..base import disk, filesystem, options
 from ..base.errors import UsageError
 from ..base.log import event
 
@@ -28,10 +28,10 @@ LENGTH = 40
 """Characters of a key in Z85 (https://rfc.zeromq.org/spec/32/)."""
 
 PRIVATE = "private"
-"""The word before a private key in its file: it cannot be given for a public one by mistake."""
+"""The word before a private key in its file, so that it cannot pass for a public key."""
 
 MAX_FILE = 1024 * 1024
-"""Bytes; who names another file by mistake shall not wait for all of it."""
+"""Bytes of a file of keys; a wrong file that is named by mistake may be very large."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def make() -> KeyPair:
     """A new pair."""
     while True:
         public, private = zmq.curve_keypair()
-        # On a command line, what begins with - / or . would be taken for something else.
+        # On a command line, a key that begins with - / or . would pass for something else.
         if public[:1].isalnum() and private[:1].isalnum():
             return KeyPair(public, private)
 
@@ -73,14 +73,14 @@ def write(name: Path, pair: KeyPair) -> None:
     try:
         _create(public, 0o644, f"{pair.public.decode()} {public.stem}\n")
     except UsageError:
-        private.unlink()  # nobody was told of it
+        private.unlink()  # half a pair is of no use
         raise
 
 
 def _create(path: Path, mode: int, text: str) -> None:
     operation = f"write the key {path}"
     try:
-        descriptor = filesystem.create(path, mode, over=False)
+        filesystem.write_new(path, text.encode(errors="replace"), mode)
     except FileExistsError as error:
         raise UsageError(
             operation,
@@ -88,17 +88,8 @@ def _create(path: Path, mode: int, text: str) -> None:
             "choose another name, or see what is there with --show",
         ) from error
     except OSError as error:
-        raise UsageError(
-            operation, error.strerror or error, "choose a directory that can be written"
-        ) from error
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-    except OSError as error:
-        path.unlink()
-        raise UsageError(operation, error.strerror or error, "make room") from error
+        remedy = disk.remedy(error.errno or 0) or "choose a directory that can be written"
+        raise UsageError(operation, error.strerror or error, remedy) from error
 
 
 def read_private(path: Path) -> KeyPair:
@@ -118,17 +109,17 @@ def read_private(path: Path) -> KeyPair:
             " `piw-indexer keys`",
         )
     words = [line.split() for line in text.splitlines() if not line.startswith("#")]
-    found = [line for line in words if line]
-    if len(found) != 1 or found[0][:1] != [PRIVATE] or not is_key(" ".join(found[0][1:])):
+    lines = [line for line in words if line]
+    if len(lines) != 1 or lines[0][:1] != [PRIVATE] or not is_key(" ".join(lines[0][1:])):
         raise UsageError(
             operation, "it holds no private key", "make a pair with `piw-indexer keys`"
         )
-    private = found[0][1].encode()
+    private = lines[0][1].encode()
     return KeyPair(zmq.curve_public(private), private)
 
 
 def read_public(given: str) -> bytes:
-    """A public key that is given itself, or by its file.
+    """A public key that is given as text or as a file.
 
     Raises:
         UsageError: if it is neither.
@@ -136,35 +127,35 @@ def read_public(given: str) -> bytes:
     path = Path(given)
     if is_key(given) and not given.startswith(("/", ".")) and not path.exists():
         return given.encode()
-    found = read_list(path)
-    if len(found) != 1:
+    keys = read_list(path)
+    if len(keys) != 1:
         raise UsageError(
-            f"read the public key {path}", f"it holds {len(found)} keys", "name a file with one"
+            f"read the public key {path}", f"it holds {len(keys)} keys", "name a file with one"
         )
-    return next(iter(found))
+    return next(iter(keys))
 
 
 def read_list(path: Path) -> dict[bytes, str]:
     """The public keys in a file, or in the files *.pub of a directory, each with its comment.
 
-    A line is a key, and after a space whatever helps to know whose it is; empty lines and lines
-    that begin with # are passed over.
+    A line is a key and, after a space, a comment that says whose it is. Empty lines and lines that
+    begin with # are ignored.
 
     Raises:
-        UsageError: if there are none, one is not a public key, or a file cannot be read.
+        UsageError: if there is no key, a line is not a public key, or a file cannot be read.
     """
     operation = f"read the public keys of {path}"
     try:
         sources = sorted(path.glob("*.pub")) if path.is_dir() else [path]
     except OSError as error:
         raise UsageError(operation, error.strerror or error, "check its permissions") from error
-    found: dict[bytes, str] = {}
+    keys: dict[bytes, str] = {}
     for source in sources:
         text, _ = _read(operation, source)
         for number, line in enumerate(text.splitlines(), 1):
             key, _, comment = line.strip().partition(" ")
             if is_key(key):
-                found[key.encode()] = comment.strip()
+                keys[key.encode()] = comment.strip()
             elif key and not key.startswith("#"):
                 raise UsageError(
                     operation,
@@ -172,19 +163,19 @@ def read_list(path: Path) -> dict[bytes, str]:
                     + (", but a private one" if key == PRIVATE else ""),
                     "give the .pub files that `piw-indexer keys` makes, or their lines in one file",
                 )
-    if not found:
+    if not keys:
         raise UsageError(
             operation,
             "there is no key in it",
             "put the .pub files of those who may subscribe there",
         )
-    return found
+    return keys
 
 
 class KeyList(Mapping[bytes, str]):
-    """The public keys of a file or a directory, read again when that has changed.
+    """The public keys of a file or a directory, read again when it has changed.
 
-    A list that cannot be read any more changes nothing: the last one that could be counts.
+    If the list cannot be read any more, the keys stay as they were.
 
     Args:
         path: see `read_list`.
@@ -199,18 +190,17 @@ class KeyList(Mapping[bytes, str]):
         self._keys = read_list(path)
 
     def _signature(self) -> list[tuple[str, int, int, int]]:
-        """What changes as soon as a file does."""
+        """A value that changes whenever one of the files does."""
         try:
             sources = [self._path]
             if self._path.is_dir():
                 sources += sorted(self._path.glob("*.pub"))
-            found = [(str(one), one.stat()) for one in sources]
+            files = [(str(file), file.stat()) for file in sources]
         except OSError:
             return []
-        return [(name, one.st_ino, one.st_size, one.st_mtime_ns) for name, one in found]
+        return [(name, file.st_ino, file.st_size, file.st_mtime_ns) for name, file in files]
 
     def refresh(self) -> None:
-        """Read it again, if it has changed."""
         seen = self._signature()
         if seen == self._seen:
             return

@@ -1,9 +1,9 @@
-"""A socket that connects to one peer, and is watched: the peer may come later, go, and come back.
+"""A socket that connects to one peer and survives it: the peer may come later, go, and come back.
 
-Nothing that comes from an ipc address counts until the kernel has said who listens there. When
-the connection ends, or the peer is not believed, the socket is closed with what came through it,
-and another one is tried. ZeroMQ gives a peer up for good, without a word, when it refuses us or
-breaks the protocol: the socket is opened anew then, too.
+Nothing that comes from an ipc address is used until the kernel has said who listens there. When
+that connection ends, or the peer is not trusted, the socket is closed with its content and a new
+one is tried. ZeroMQ silently gives a peer up for good when it refuses us or breaks the protocol:
+then, too, the socket is opened again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .sockets import HIGH_WATER, MAX_MESSAGE
 log = logging.getLogger(__name__)
 
 MIN_RETRY_DELAY, MAX_RETRY_DELAY = 0.05, 1.0
-"""Seconds until an ipc address is tried again where nobody was; each time twice as long."""
+"""Seconds until an ipc address without a peer is tried again; each time twice as long."""
 
 MIN_DISTRUST_DELAY, MAX_DISTRUST_DELAY = 1.0, 30.0
-"""Likewise, where somebody was who is not believed."""
+"""Likewise for one with a peer that is not trusted."""
 
 
 class MonitoredSocket:
@@ -40,17 +40,17 @@ class MonitoredSocket:
         context: of ZeroMQ.
         kind: of the socket.
         address: of the peer.
-        protection: how we prove who we are, and know the peer.
-        immediate: send nothing while the peer is not there, instead of keeping it for later.
+        protection: our keys and the peer's.
+        immediate: refuse to send while the peer is away, instead of queueing.
         max_frame: bytes of a frame; a peer that sends more is disconnected.
         high_water: messages that the socket holds.
-        ipv6: look names of hosts up for IPv6, too.
-        reopen_delay: seconds without a connection until the socket is opened anew, even if ZeroMQ
-            has not given the peer up; None to leave all that to the caller.
+        ipv6: resolve host names for IPv6, too.
+        reopen_delay: seconds without a connection until the socket is opened again, even if ZeroMQ
+            has not given the peer up; None leaves all reopening to the caller.
 
     Attributes:
-        socket: at present; only to wait with while it is not `open`.
-        distrust: why the peer that is there is not believed; empty if it is, or nobody is there.
+        socket: the present one; while it is not `open`, it may only be polled.
+        distrust: why the peer is not trusted; empty if it is, or if there is none.
 
     Raises:
         UsageError: if it is not an address, or may not be connected with this protection.
@@ -107,22 +107,21 @@ class MonitoredSocket:
 
     @property
     def open(self) -> bool:
-        """True if what comes from the socket, or came before the end of its connection, counts."""
+        """True if what comes from the socket may be used, even after its connection has ended."""
         return self._known
 
     @property
     def connected(self) -> bool:
-        """True while the peer is there, and is believed."""
+        """True while the peer is there and trusted."""
         return self._known and self._monitor.succeeded
 
     @property
     def connections(self) -> int:
-        """How many connections there have been to a peer that was believed."""
+        """How many connections to a trusted peer there have been."""
         return self._successes + (self._monitor.successes if self._known else 0)
 
     @property
     def endings(self) -> int:
-        """How many connections have ended."""
         return self._endings + self._monitor.endings
 
     @property
@@ -137,12 +136,12 @@ class MonitoredSocket:
 
     @property
     def given_up(self) -> bool:
-        """True if there is no connection, and ZeroMQ will never make one for this socket."""
+        """True if there is no connection, and ZeroMQ will never make another one."""
         return self._monitor.given_up
 
     @property
     def broke_protocol(self) -> bool:
-        """Likewise, and the reason was nothing in a handshake."""
+        """Likewise, for a reason after the handshake."""
         return self.given_up and not self.failed
 
     @property
@@ -151,7 +150,7 @@ class MonitoredSocket:
         return self._monitor.descriptor
 
     def look(self) -> None:
-        """Take note of what happened, and try again where it is time; never waits."""
+        """Notice what happened, and connect again if it is time; never waits."""
         self._monitor.look()
         if self._asks_who:
             self._look_at_ipc()
@@ -174,12 +173,12 @@ class MonitoredSocket:
             self._absent.worked()
             self._distrusted.worked()
         ended = self._monitor.retried or (self._monitor.given_up and not self._known)
-        # What came before the end counts, and may still have to be taken.
+        # What came before the end may be used, and may still have to be read.
         if ended and not (self._known and self.socket.poll(0)):
             self._try_later(self._absent)
 
     def _connect(self) -> None:
-        """Have ZeroMQ connect, if there is somebody whom we believe as far as can be seen."""
+        """Have ZeroMQ connect, unless the file at the address is missing or not trusted."""
         if ipc.file_of(self.address) is not None:
             try:
                 self._seen = ipc.look_at(self.address, self._peers)
@@ -201,11 +200,11 @@ class MonitoredSocket:
         self._connecting = True
 
     def _ask_who(self) -> None:
-        """Find out who listens at the other end of the connection that there is."""
+        """Ask the kernel who listens at the other end of the connection."""
         assert self._monitor.descriptor is not None
         try:
             ipc.refuse_stranger(self.address, self._monitor.descriptor, self._peers)
-            # The file that we looked at must be the one that ZeroMQ has opened.
+            # The file that was examined must be the one that ZeroMQ has opened.
             same = self._seen is None or ipc.look_at(self.address, self._peers) == self._seen
         except PeerError as error:
             self._refuse(error)
@@ -214,7 +213,7 @@ class MonitoredSocket:
             same = False
         self._monitor.look()
         if not same or self._monitor.descriptor is None:
-            # The connection has ended, and its descriptor may have been another's when we asked.
+            # The connection has ended; by then its descriptor may have belonged to another one.
             self._try_later(self._absent)
             return
         self._known = True
@@ -234,7 +233,7 @@ class MonitoredSocket:
         self._try_later(self._distrusted)
 
     def _try_later(self, backoff: Backoff) -> None:
-        """Close a socket that was connected, with what is in it, and connect another one later."""
+        """Close the socket if it was connected, and connect another one later."""
         if self._connecting:
             self._replace_socket()
         self._next_try = monotonic() + backoff.failed()
@@ -245,7 +244,7 @@ class MonitoredSocket:
         self._open_socket()
 
     def reopen(self) -> None:
-        """Close the socket with what is in it, and connect another one."""
+        """Close the socket with its content, and connect another one."""
         next_try = self._next_try if self.distrust else 0.0
         self._replace_socket()
         self._next_try = next_try
@@ -253,6 +252,5 @@ class MonitoredSocket:
             self._connect()
 
     def close(self) -> None:
-        """Close the socket."""
         self._monitor.close()
         self.socket.close()

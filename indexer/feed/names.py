@@ -1,6 +1,6 @@
-"""Whose name a feed bears: that of the address, and the key, that it was first heard from.
+"""Which address and key a feed belongs to: those that it was first heard from.
 
-Who may speak at one address cannot speak for the publisher at another one.
+So a publisher at one address cannot speak for the publisher at another one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """Where a feed is heard.
+    """A publisher that is followed.
 
     Attributes:
         address: the changes-queue.
@@ -22,11 +22,11 @@ class Source(NamedTuple):
 
 
 class FeedNames:
-    """The names of feeds, and where each of them belongs; shared by all subscribers.
+    """Where each feed belongs; shared by all subscribers.
 
     Args:
-        known: tells where a feed belongs, as far as it is journaled.
-        followed: the sources that are configured: one that is not may lose its names to others.
+        known: the owner of a feed according to the journal.
+        followed: the configured sources; any other source may lose its feeds to them.
     """
 
     def __init__(
@@ -37,17 +37,17 @@ class FeedNames:
         self._claimed: dict[str, Source] = {}  # perhaps not yet in the journal
 
     def owner(self, feed: str) -> Source | None:
-        """Where a feed belongs; None if nobody has spoken for it."""
+        """Where a feed belongs; None if it was never heard."""
         known = self._claimed.get(feed) or self._known(feed)
         return None if known is None else Source(*known)
 
     def elsewhere(self, feed: str, source: Source) -> Source | None:
-        """The other source that a feed belongs to; None if `source` may speak for it."""
+        """The other source that a feed belongs to; None if `source` may publish it."""
         owner = self.owner(feed)
         return owner if owner != source and owner in self._followed else None
 
     def claim(self, feed: str, source: Source) -> Source | None:
-        """Have a feed belong to a source that may speak for it; where it belonged before."""
+        """Make a feed belong to a source that may publish it; returns the owner before."""
         before = self.owner(feed)
         self._claimed[feed] = source
         return before

@@ -1,6 +1,6 @@
 """A publisher of a change feed: a durable spool, PUB with heartbeats, ROUTER for replay.
 
-A message is in the spool before it is sent, so whoever missed it can ask for it.
+A message is in the spool before it is sent, so a subscriber that missed it can request it.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ HEARTBEAT_INTERVAL = times.SECOND
 """Microseconds between heartbeats."""
 
 MAX_REPLAYED = 1000
-"""Messages in one answer: what a subscriber's socket can hold, with room to spare."""
+"""Messages in one answer; a subscriber's socket can hold more."""
 
 MAX_REPLAYED_BYTES = 1024 * 1024
-"""Of one answer, with one more message; whoever wants more asks again."""
+"""Bytes of one answer, plus one message; a subscriber that needs more asks again."""
 
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
-"""Of answers that were not read, of all who asked; and of what one subscriber may leave unread."""
+"""Bytes of unread answers to all subscribers; and of what one of them may leave unread."""
 
 MAX_ENVELOPE = 2
-"""Frames before a request: who asks, and what ZeroMQ's REQ puts there, which is empty."""
+"""Frames before a request: the identity of the sender, and the empty frame of a REQ."""
 
 MAX_AT_ONCE = 100
-"""Requests and subscriptions that are looked at before the next message is sent."""
+"""Requests and subscriptions that are handled before the next message is sent."""
 
 MAX_GREETED = 10
-"""Heartbeats for those who came, between two that are due."""
+"""Heartbeats for new subscribers, between two that are due."""
 
 MAX_SUBSCRIPTIONS = 1000
-"""Subscriptions, and ends of them, of one connection; then it is ended."""
+"""Subscriptions and their ends of one connection; after more, the connection is ended."""
 
 MAX_TOPICS = 1024
-"""Subscriptions of all; who would bring one more is let go."""
+"""Subscriptions of all connections; after more, the connection with most of them is ended."""
 
 MAX_TOPIC = 256
 """Bytes of a subscription; the longest that fits a message has 211."""
 
 
 class Endpoint:
-    """The sockets of a publisher, bound, with bounds on what those who connect can take of it.
+    """The bound sockets of a publisher, with limits on what subscribers can use of it.
 
     Args:
         changes_queue: the address that PUB binds.
@@ -86,7 +86,7 @@ class Endpoint:
             self._authenticator: Authenticator | None = None
             if protection.pair is not None:
                 self._authenticator = Authenticator(sockets.gate(self._context), protection.allowed)
-            # XPUB is PUB that tells of its subscribers.
+            # XPUB is a PUB that reports its subscriptions.
             self.changes = self._bound(zmq.XPUB, changes_queue, protection)
             self.replay = self._bound(zmq.ROUTER, replay_queue, protection)
         except BaseException:
@@ -95,8 +95,8 @@ class Endpoint:
         self._log = LimitedLog(log)
         self._subscriptions: dict[Connection, int] = {}  # frames of each connection, so far
         self._topics: dict[Connection, set[bytes]] = {}
-        self._reading: dict[Connection, tuple[int, int]] = {}  # unread, and what was sent till then
-        self._answered: dict[Connection, int] = {}  # bytes that may not have been read
+        self._reading: dict[Connection, tuple[int, int]] = {}  # unread, and sent until then
+        self._answered: dict[Connection, int] = {}  # bytes that may be unread
         self.sent = 0
         self._poller = zmq.Poller()
         self._poller.register(self.changes, zmq.POLLIN)
@@ -108,9 +108,9 @@ class Endpoint:
     def subscribers(self) -> int:
         """How many subscriptions there are.
 
-        What ZeroMQ says of ends does not add up: of one that was said twice it tells one end.
+        They are counted here, because ZeroMQ reports one end for a subscription made twice.
         """
-        for connection in [one for one in self._topics if not one.stands]:
+        for connection in [each for each in self._topics if not each.stands]:
             del self._topics[connection]
         return sum(map(len, self._topics.values()))
 
@@ -121,24 +121,24 @@ class Endpoint:
         return socket
 
     def wait(self, seconds: float, *others: int) -> tuple[bool, bool]:
-        """Wait until something arrives, and look after who comes in.
+        """Wait until something arrives; answer those who connect.
 
         Args:
             seconds: to wait at most.
-            others: descriptors of others; wait no longer when one of them can be read.
+            others: descriptors; the wait also ends when one of them can be read.
 
         Returns:
-            Whether somebody new subscribed, and whether somebody asks for a replay.
+            Whether there is a new subscription, and whether a request waits.
         """
-        for one in others:
-            self._poller.register(one, zmq.POLLIN)
+        for descriptor in others:
+            self._poller.register(descriptor, zmq.POLLIN)
         events = dict(self._poller.poll(max(0, round(seconds * 1000))))
         if self._authenticator is not None and self._authenticator.socket in events:
             self._authenticator.answer()
         return self.changes in events and self._subscription(), self.replay in events
 
     def _subscription(self) -> bool:
-        """Take note of some who come and go; the rest waits for the next round."""
+        """Read some subscriptions and ends of them; true if there is a new one."""
         somebody_new = False
         for _ in range(MAX_AT_ONCE):
             try:
@@ -149,7 +149,7 @@ class Endpoint:
             somebody_new = somebody_new or said[:1] == b"\1"
             connection = sender(frame)
             if connection is None:
-                continue  # of one that has left: ZeroMQ says it in its place
+                continue  # ZeroMQ says it for a subscriber that has left
             count = self._subscriptions[connection] = self._subscriptions.get(connection, 0) + 1
             self._reading.setdefault(connection, (0, self.sent))
             if count > MAX_SUBSCRIPTIONS or len(said) > MAX_TOPIC:
@@ -161,16 +161,18 @@ class Endpoint:
             ):
                 topics.add(said[1:])
                 if self.subscribers > MAX_TOPICS:
-                    most = max(reversed(self._topics), key=lambda one: len(self._topics[one]))
+                    greediest = max(
+                        reversed(self._topics), key=lambda each: len(self._topics[each])
+                    )
                     self._end(
-                        most, f"there are {MAX_TOPICS} subscriptions, and it has most of them"
+                        greediest, f"there are {MAX_TOPICS} subscriptions, and it has most of them"
                     )
         return somebody_new
 
     def look(self) -> None:
-        """Let go of subscribers that do not read; call it about once a second.
+        """End the connections of subscribers that do not read; call it about once a second.
 
-        ZeroMQ keeps a number of messages for each, however large they are.
+        ZeroMQ limits the number of messages that it keeps for each, but not their size.
         """
         for connection, (unread, sent) in list(self._reading.items()):
             now = connection.unread
@@ -183,16 +185,16 @@ class Endpoint:
                 self._end(connection, "it does not read what it subscribed to")
 
     def may_be_answered(self, connection: Connection | None) -> bool:
-        """Whether who asks has read what it was answered, and there is room for another answer."""
-        for one in list(self._answered):
-            if not one.unread:
-                del self._answered[one]
+        """Whether a subscriber has read its last answer, and unread answers may grow."""
+        for asker in list(self._answered):
+            if not asker.unread:
+                del self._answered[asker]
         if connection is None:  # in this process
             return True
         return connection not in self._answered and sum(self._answered.values()) < MAX_UNREAD_BYTES
 
     def answered(self, connection: Connection | None, size: int) -> None:
-        """An answer of so many bytes was sent."""
+        """Note that an answer of this size was sent."""
         if connection is not None:
             self._answered[connection] = size
 
@@ -210,13 +212,13 @@ class Endpoint:
         """Close the sockets, with up to `linger` seconds to send what is queued."""
         try:
             self._context.destroy(linger=round(linger * 1000))
-        finally:  # a second Ctrl-C ends the wait
+        finally:  # even if a second Ctrl-C ends the wait
             for listener in self._listeners:
                 listener.remove()
 
 
 class Server:
-    """Sends what is in a spool, and serves those who missed something; never writes.
+    """Sends messages of a spool, and replays those that subscribers missed; never writes.
 
     Args:
         spool: to read what was missed.
@@ -229,23 +231,22 @@ class Server:
         self.feed = feed
         self.epoch = spool.epoch
         self.serial = spool.last_serial()
-        """The last that may have been sent."""
+        """The last one that may have been sent."""
         self.last_request = 0
         """When somebody last asked for a replay, microseconds since 1970."""
         self._spool = spool
         self._endpoint = endpoint
         self._clock = clock
         self._next_heartbeat = 0
-        self._greeted = 0  # heartbeats for those who came, since the last that was due
+        self._greeted = 0  # heartbeats for new subscribers, since the last one that was due
         self._log = LimitedLog(log)
 
     @property
     def subscribers(self) -> int:
-        """How many subscribe."""
         return self._endpoint.subscribers
 
     def send(self, rows: Iterable[Row]) -> None:
-        """Send messages that are in the spool; a very large one waits to be asked for."""
+        """Send messages that are in the spool; very large ones are only replayed."""
         send = self._endpoint.changes.send
         more = int(zmq.SNDMORE)  # combining the enum's members costs as much as sending
         serial = size = 0
@@ -261,17 +262,16 @@ class Server:
         self._endpoint.sent += size
 
     def heartbeat(self) -> None:
-        """Tell the last serial."""
         self._endpoint.changes.send_multipart(
             encode.heartbeat(Position(self.feed, self.epoch, self.serial))
         )
 
     def serve(self, seconds: float, *others: int) -> None:
-        """Answer requests and send heartbeats for about `seconds`; returns when it did either.
+        """Wait about `seconds` for a request, and answer it; send heartbeats that are due.
 
         Args:
             seconds: to wait at most.
-            others: descriptors; it returns when one of them can be read.
+            others: descriptors; the wait also ends when one of them can be read.
         """
         now = self._clock()
         if now >= self._next_heartbeat or now < self._next_heartbeat - HEARTBEAT_INTERVAL:
@@ -282,14 +282,13 @@ class Server:
         wait = min(seconds, (self._next_heartbeat - now) / times.SECOND)
         somebody_new, somebody_asks = self._endpoint.wait(wait, *others)
         if somebody_new and self._greeted < MAX_GREETED:
-            self._next_heartbeat = 0  # tell the new one at once how far we are
+            self._next_heartbeat = 0  # the new subscriber learns our serial at once
         if somebody_asks:
             for _ in range(MAX_AT_ONCE):
                 if not self._answer():
                     break
 
     def _answer(self) -> bool:
-        """Answer a request; false if there is none."""
         try:
             frames = self._endpoint.replay.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -298,7 +297,7 @@ class Server:
         *envelope, payload = [frame.bytes for frame in frames]
         self.last_request = self._clock()
         if len(envelope) > MAX_ENVELOPE:
-            return True  # nobody whom we know: each message of an answer would repeat it
+            return True  # each message of an answer would repeat an envelope of any length
         try:
             request = decode.replay_request(payload)
         except DecodeError as error:
@@ -309,7 +308,7 @@ class Server:
             )
             return True
         if not self._endpoint.may_be_answered(connection):
-            return True  # it asks again when it has read the last answer
+            return True  # a subscriber asks again when it has read the last answer
         first = self._spool.first
         send = self._endpoint.replay.send_multipart
         if request.epoch != self.epoch or request.after + 1 < first:
@@ -329,7 +328,7 @@ class Server:
 
 
 class Spool(Journal):
-    """A publisher's own journal: what it has sent, held by this process alone.
+    """A publisher's own journal: what it has sent. Only one process can hold it.
 
     Args:
         directory: made if it is not there.
@@ -353,13 +352,13 @@ class Spool(Journal):
             raise
 
     def close(self) -> None:
-        """Close it, and let others have it."""
+        """Close it, and release its lock."""
         super().close()
         self._lock.release()
 
 
 class FeedPublisher(Server):
-    """Publishes messages, and serves those that were missed.
+    """Publishes messages, and replays those that subscribers missed.
 
     Args:
         spool: the directory of its spool; made if it is not there.
@@ -405,7 +404,7 @@ class FeedPublisher(Server):
         return rows
 
     def close(self, linger: float = 0.0) -> None:
-        """Close the spool, and its sockets, with up to `linger` seconds to send the rest."""
+        """Close spool and sockets; what is queued has up to `linger` seconds to be sent."""
         try:
             self._own.close(linger)
         finally:

@@ -1,6 +1,6 @@
-"""Who may speak: CURVE on tcp with a list of allowed keys, and ipc sockets for one group.
+"""Who may connect: on tcp the holders of allowed CURVE keys, on ipc one group.
 
-Without CURVE no tcp socket leaves this machine, unless somebody asked for it in so many words.
+Without CURVE, no tcp socket reaches beyond this machine, unless the user explicitly allows it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .keys import KeyPair
 log = logging.getLogger(__name__)
 
 DOMAIN = b"piw-indexer"
-"""Of ZAP; with a name, ZeroMQ lets nobody in unless the gatekeeper has said so."""
+"""Of ZAP. If it has a name, ZeroMQ admits nobody without the authenticator's consent."""
 
 IPC_MODE = 0o660
 
@@ -38,10 +38,9 @@ class Binding:
 
     Attributes:
         pair: its keys; None without CURVE.
-        allowed: the public keys of those who may connect, with comments; looked at anew whenever
-            somebody does.
+        allowed: the public keys that may connect, with comments; read at every connection.
         insecure: true if tcp beyond this machine is meant to be without CURVE.
-        ipc_mode: of the file of an ipc socket; who may write to it may connect.
+        ipc_mode: of the file of an ipc socket; users who may write to it may connect.
         ipc_group: the number of that file's group; None for that of the process.
     """
 
@@ -60,7 +59,7 @@ class Connecting:
         pair: its keys; None without CURVE.
         server_key: the public key of the publisher; empty without CURVE.
         insecure: true if tcp beyond this machine is meant to be without CURVE.
-        peers: the numbers of users whose ipc sockets are believed, besides ours and root's.
+        peers: the numbers of users whose ipc sockets are trusted, besides ours and root's.
     """
 
     pair: KeyPair | None = None
@@ -84,7 +83,7 @@ def for_publisher(
     """The protection of a publisher's `queues`, from its options.
 
     Raises:
-        UsageError: if it is not complete, a key cannot be read, or a queue may not be bound so.
+        UsageError: if an option is missing, a key cannot be read, or a queue needs CURVE.
     """
     if (curve_key is None) != (allowed_keys is None):
         given, missing, why = (
@@ -117,7 +116,7 @@ def for_subscribers(
     """The protection of the queues of each of `feeds`, from the options of a subscriber.
 
     Raises:
-        UsageError: if it is not complete, a key cannot be read, or a queue may not be connected so.
+        UsageError: if an option is missing, a key cannot be read, or a queue needs CURVE.
     """
     if (curve_key is None) != (not server_keys):
         given, missing, why = (
@@ -138,11 +137,11 @@ def for_subscribers(
     keys = [curve.read_public(key) for key in server_keys] or [b""]
     if len(keys) == 1:
         keys *= len(feeds)
-    found = [Connecting(pair, key, insecure, peers) for key in keys]
-    for queues, connecting in zip(feeds, found, strict=True):
+    protections = [Connecting(pair, key, insecure, peers) for key in keys]
+    for queues, connecting in zip(feeds, protections, strict=True):
         for queue in queues:
             endpoint("connect to", queue, connecting)
-    return found
+    return protections
 
 
 def _group(name: str) -> int:
@@ -162,12 +161,12 @@ def _group(name: str) -> int:
 def endpoint(operation: str, address: str, security: Binding | Connecting) -> str:
     """The address to give to ZeroMQ.
 
-    A name that is this machine is replaced by its number: ZeroMQ looks names up again whenever it
-    connects, and the answer may be another one by then.
+    A name for this machine is replaced by its number: ZeroMQ resolves names again at every
+    connection, and the answer may change.
 
     Raises:
-        UsageError: if it is beyond this machine and has no CURVE, or has no file whose mode could
-            protect it.
+        UsageError: if it reaches beyond this machine without CURVE, or is an ipc address without a
+            file whose mode could protect it.
     """
     kind, _, rest = address.partition("://")
     if kind == "ipc" and isinstance(security, Binding) and (rest == "*" or rest.startswith("@")):
@@ -194,21 +193,21 @@ def endpoint(operation: str, address: str, security: Binding | Connecting) -> st
     return f"tcp://{source}{semicolon}{number}:{port}"
 
 
-@cache  # who opens sockets anew must not fail because a name server is away
+@cache  # a socket must be able to reopen while the name server is away
 def _loopback(host: str) -> str | None:
-    """A host of this machine alone as ZeroMQ wants its number; None if it is another one."""
+    """The number of a host that is this machine, as ZeroMQ writes it; None for another host."""
     try:
-        found = [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]
+        addresses = [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]
     except ValueError:
         try:
             # As ZeroMQ looks it up; the names of interfaces and * are not found.
             answers = network.getaddrinfo(host, None, network.AF_INET)
         except (OSError, UnicodeError):
             return None
-        found = [ipaddress.ip_address(answer[4][0]) for answer in answers]
-    if not found or not all(one.is_loopback for one in found):
+        addresses = [ipaddress.ip_address(answer[4][0]) for answer in answers]
+    if not addresses or not all(address.is_loopback for address in addresses):
         return None
-    return f"[{found[0]}]" if found[0].version == 6 else str(found[0])
+    return f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
 
 
 # Sockets
@@ -225,15 +224,15 @@ def protect(socket: zmq.Socket[bytes], security: Binding | Connecting) -> None:
     else:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
-        # Without it, a gatekeeper that is not there lets everybody in.
+        # Without it, ZeroMQ admits everybody while no authenticator is there.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 
 class Authenticator:
-    """Tells ZeroMQ who may come in: those whose public keys are allowed.
+    """Tells ZeroMQ who may connect: the holders of allowed public keys.
 
     Args:
-        socket: where ZeroMQ asks; made before those that it guards are bound.
+        socket: where ZeroMQ asks; made before the sockets that it guards are bound.
         allowed: public keys in Z85, with comments.
         monotonic: for the pace of the reports, seconds.
     """
@@ -249,7 +248,6 @@ class Authenticator:
         self._log = LimitedLog(log, monotonic)
 
     def answer(self) -> None:
-        """Answer everybody who waits."""
         while self.socket.poll(0):
             _, request, _, address, _, mechanism, *credentials = self.socket.recv_multipart()
             name = self._admit(address.decode(errors="replace"), mechanism, credentials)

@@ -1,4 +1,4 @@
-"""ZeroMQ sockets of a change feed, with bounds on what they hold and on who may speak."""
+"""ZeroMQ sockets with limits on what they hold, and on who may connect."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ MAX_REPLAY_WAITING = 4
 """Answers to a replay that wait to be read: each may be as large as a frame may be."""
 
 MAX_PUBLISHED = 64 * 1024
-"""Bytes of a message that is sent to all subscribers; a larger one is only replayed. A subscriber
-takes no larger frame but as a replay."""
+"""Bytes of a message that is sent to all subscribers; a larger one is only replayed. Subscribers
+accept larger frames only in replays."""
 
 MAX_CHANGES_WAITING = 1000
-"""Messages that a subscriber's socket holds; more wait on the way, and with the publisher."""
+"""Messages that a subscriber's socket holds; more of them wait in the kernel and the publisher."""
 
 MAX_REQUEST = 1024
-"""Bytes of what a subscriber may send: a subscription, a request, or a part of a handshake."""
+"""Bytes of a frame from a subscriber: a subscription, a request, or part of a handshake."""
 
 MAX_REQUESTS_WAITING = 64
-"""Requests of one subscriber that wait to be looked at."""
+"""Requests of one subscriber that wait to be read."""
 
 MAX_CONNECTIONS_WAITING = 64
 """Connections that wait to be accepted."""
 
 HANDSHAKE_TIMEOUT = 3000
-"""Milliseconds that a handshake may take. Who only connects shall not keep others out."""
+"""Milliseconds that a handshake may take: a client that only connects must not block others."""
 
 NEVER = 2**30
-"""Milliseconds until ZeroMQ connects an ipc socket again; it is closed long before."""
+"""Milliseconds until ZeroMQ reconnects an ipc socket; the socket is closed long before."""
 
 ANNOUNCE_TIMEOUT = 0.5
-"""Seconds after the end of a connection in which ZeroMQ must have announced a new try."""
+"""Seconds after the end of a connection in which ZeroMQ announces whether it makes another one."""
 
 GATE = "inproc://zeromq.zap.01"
 """Its address is fixed by https://rfc.zeromq.org/spec/27/."""
@@ -63,7 +63,7 @@ def bound(
     protection: Binding = LOCAL_BINDING,
     *,
     high_water: int = MAX_REQUESTS_WAITING,
-    most: int = MAX_REQUEST,
+    max_frame: int = MAX_REQUEST,
 ) -> tuple[zmq.Socket[bytes], ipc.Listener | None]:
     """A socket bound to `address`.
 
@@ -71,30 +71,30 @@ def bound(
         context: of ZeroMQ.
         kind: of the socket.
         address: where others connect to.
-        protection: who may come in.
-        high_water: messages that it holds from a peer.
-        most: bytes of a frame; a peer that sends more is disconnected.
+        protection: who may connect.
+        high_water: messages of one peer that it holds.
+        max_frame: bytes of a frame; a peer that sends more is disconnected.
 
     Returns:
         The socket, and the file of an ipc address, to be removed when the socket is closed.
 
     Raises:
-        UsageError: if it is not an address that can be bound, or may not be with this protection.
+        UsageError: if the address cannot be bound, or not with this protection.
     """
     endpoint = security.endpoint("bind", address, protection)
     socket = _socket(context, kind, address, protection)
     socket.setsockopt(zmq.RCVHWM, high_water)
-    socket.setsockopt(zmq.MAXMSGSIZE, most)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_frame)
     socket.setsockopt(zmq.BACKLOG, MAX_CONNECTIONS_WAITING)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
     if kind == zmq.XPUB:
-        # Every subscription is told, and every end of one: who makes up many is found out.
+        # Report every subscription and every end: a client that makes up many is detected.
         socket.setsockopt(zmq.XPUB_VERBOSER, 1)
     listener = None
     try:
         if ipc.file_of(address) is not None:
-            # ZeroMQ removes whatever file is there, without a word, and takes an address away from
-            # whoever has it. So it gets a socket that listens already.
+            # ZeroMQ would silently remove any file at the address, even a socket in use. So it
+            # gets a socket that already listens.
             listener = ipc.Listener(address, protection.ipc_mode, protection.ipc_group)
             socket.setsockopt(zmq.USE_FD, listener.descriptor)
         socket.bind(endpoint)
@@ -126,17 +126,17 @@ def connectable(
     high_water: int = HIGH_WATER,
     ipv6: bool = False,
 ) -> tuple[zmq.Socket[bytes], Monitor]:
-    """A socket that can be connected to `address`; `MonitoredSocket` does so.
+    """A socket to be connected to `address` by `MonitoredSocket`.
 
     Args:
         context: of ZeroMQ.
         kind: of the socket.
         address: of the peer.
-        protection: how it proves who it is, and knows the peer.
-        immediate: send nothing while the peer is not there, instead of keeping it for later.
+        protection: our keys and the peer's.
+        immediate: refuse to send while the peer is away, instead of queueing.
         max_frame: bytes of a frame; a peer that sends more is disconnected.
-        high_water: messages that it holds for or from the peer.
-        ipv6: look names of hosts up for IPv6, too.
+        high_water: messages that it holds in each direction.
+        ipv6: resolve host names for IPv6, too.
 
     Returns:
         The socket, and what watches its connection.
@@ -149,34 +149,34 @@ def connectable(
     if ipv6 and address.startswith("tcp://"):
         socket.setsockopt(zmq.IPV6, 1)
     if kind == zmq.DEALER or immediate:
-        # A request that waited for a peer to come back would be answered twice.
+        # A request that is queued until the peer comes back would be answered twice.
         socket.setsockopt(zmq.IMMEDIATE, 1)
     if address.startswith(ipc.SCHEME):
-        # ZeroMQ would connect to whoever has the address by then: `MonitoredSocket` makes a
-        # new socket.
+        # ZeroMQ would reconnect to anybody who has the address by then. `MonitoredSocket` makes
+        # a new socket and checks again.
         socket.setsockopt(zmq.RECONNECT_IVL, NEVER)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 0)
     return socket, Monitor(context, socket, address)
 
 
 def gate(context: zmq.Context[Any]) -> zmq.Socket[bytes]:
-    """The socket on which ZeroMQ asks who may come in; one for a context."""
+    """The socket on which ZeroMQ asks who may connect; one for each context."""
     socket = _new(context, zmq.REP)
     socket.bind(GATE)
     return socket
 
 
 class Monitor:
-    """Watches the connection of a socket; made before it is connected.
+    """Watches the connection of a socket; made before the socket is connected.
 
-    Within this process there are no handshakes: there the peer counts as connected.
+    Between sockets of this process there are no handshakes: the peer counts as connected.
 
     Attributes:
         refused: true if the last handshake ended because our key is not allowed.
         failed: true if the last one failed, for any reason.
         succeeded: true if the last one succeeded, and the connection stands.
-        given_up: true if there is no connection any more, and ZeroMQ does not try to make one.
-        retried: true if there is no connection, and ZeroMQ will try to make one.
+        given_up: true if the connection has ended, and ZeroMQ will not make another one.
+        retried: true if there is no connection, and ZeroMQ is trying to make one.
         descriptor: of the connection, ZeroMQ's own; None if there is none.
         successes: how many handshakes have succeeded.
         endings: how many connections have ended.
@@ -208,12 +208,11 @@ class Monitor:
             | zmq.EVENT_CONNECT_RETRIED,
         )
         self._events = _new(context, zmq.PAIR)
-        # With a bound, ZeroMQ would stand still when nobody looks for a while.
+        # With a limit, ZeroMQ would block when nobody reads the events for a while.
         self._events.setsockopt(zmq.RCVHWM, 0)
         self._events.connect(reports)
 
     def look(self) -> None:
-        """Take note of what happened since the last look."""
         while self._events is not None and self._events.poll(0):
             event, value = _REPORT.unpack(self._events.recv_multipart()[0])
             if event == zmq.EVENT_MONITOR_STOPPED:
@@ -233,15 +232,15 @@ class Monitor:
             if event != zmq.EVENT_DISCONNECTED:  # that follows a failure, and tells nothing of it
                 self.refused = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
                 self.failed = not self.succeeded
-        # ZeroMQ announces a new try at once, but perhaps not before this look.
+        # ZeroMQ announces a new attempt at once, but perhaps after these events were read.
         self.given_up = (
             self._parted_at is not None and monotonic() - self._parted_at >= ANNOUNCE_TIMEOUT
         )
 
     def close(self) -> None:
-        """Stop; only then may the socket be closed.
+        """Stop watching; must be called before the socket is closed.
 
-        Disable the monitor before closing. A closing socket still emits events, and libzmq blocks
+        The monitor must be disabled first. A closing socket still emits events, and libzmq blocks
         forever if nobody reads them.
         """
         if self._events is not None:
@@ -260,7 +259,7 @@ def _socket(
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-    # Of tcp peers that vanish without a word only a keepalive tells.
+    # Only a keepalive notices tcp peers that vanish silently.
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
     if address.startswith("tcp://"):

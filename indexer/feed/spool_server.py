@@ -1,8 +1,8 @@
-"""A process that sends what another one spools, and serves those who missed something.
+"""A process that publishes what another process spools.
 
-With it, nothing that strangers do to a publisher's sockets reaches who writes the spool: their
-connections take the descriptors and the memory of this process, which has bounds on both. It holds
-nothing that is not in the spool; one that ends is started again.
+It keeps strangers away from the process that writes the spool: their connections use descriptors
+and memory of this process, both of which are limited. All that it holds is in the spool, so it can
+end and be started again at any time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_DESCRIPTORS = 256
 """Of the process; each connection of a subscriber takes one."""
 
 MAX_MEMORY = 512 * 1024 * 1024
-"""Bytes of the process, with what ZeroMQ keeps for subscribers. It ends if it needs more."""
+"""Bytes of the process, including what ZeroMQ keeps for subscribers. It ends if it needs more."""
 
 MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 30.0
 """Seconds until a process that ended is started again; each time twice as long."""
@@ -43,7 +43,7 @@ SETTLED_DELAY = 60.0
 """Seconds after which a process that ends has worked, and the next is started soon."""
 
 END_TIMEOUT = 5.0
-"""Seconds that it may take to send the rest when it is told to end."""
+"""Seconds that the process may take to send the rest at its end."""
 
 _LINGER = 2.0
 _AT_ONCE = 500
@@ -54,7 +54,7 @@ _START = "from indexer.feed.spool_server import main; main()"
 
 @dataclass(frozen=True)
 class Options:
-    """What is served, and to whom; as the options of a publisher have it."""
+    """What the process serves, and to whom; like the options of a publisher."""
 
     spool: str
     feed: str
@@ -67,13 +67,13 @@ class Options:
     ipc_group: str | None = None
     log_level: int | None = None
     parent: int = 0
-    """Of whom the process is, and with whom it ends."""
+    """The process that started it, with which it ends."""
 
 
 class SpoolServer:
-    """The publisher's end: starts the process, tells it what is new, starts it again.
+    """Runs the process: starts it, wakes it when there is something new, starts it again.
 
-    Nothing here waits, but for the end. Used by one thread.
+    Nothing here waits, except `close`. For one thread only.
 
     Args:
         options: of the process.
@@ -81,7 +81,7 @@ class SpoolServer:
         backoff: until a process that ended is started again.
 
     Attributes:
-        trouble: why nobody is served at present; empty if all is well.
+        error: why the feed is not served now; empty if it is.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class SpoolServer:
         self._monotonic = monotonic
         self._process: subprocess.Popen[bytes] | None = None
         self._epoch = 0
-        self._said = b""
+        self._output = b""
         self._backoff = backoff or Backoff(MIN_RESTART_DELAY, MAX_RESTART_DELAY)
         self._next_start = self._started = 0.0
-        self.trouble = ""
+        self.error = ""
 
     @property
     def pid(self) -> int | None:
@@ -105,10 +105,10 @@ class SpoolServer:
         return None if self._process is None else self._process.pid
 
     def look(self, epoch: int) -> None:
-        """See that the spool is served, whose epoch this is; call it about once a second."""
+        """Keep the process running for a spool of this epoch; call it about once a second."""
         now = self._monotonic()
         if self._process is not None and epoch != self._epoch:
-            self.close()  # it has the files of a spool that is no more
+            self.close()  # it has open files of a spool that was replaced
             self._next_start = now
         if self._process is not None:
             self._listen(now)
@@ -120,24 +120,24 @@ class SpoolServer:
                 self._failed(f"its process cannot be started: {error.strerror or error}", now)
 
     def _start(self, now: float) -> None:
-        # Until it can say that it does not listen to signals, they wait.
+        # Signals are blocked until the process can ignore them.
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
         try:
-            # The directory that the master was started in is no place to take modules from.
+            # -P: modules must not come from the directory in which the master was started.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-        self._started, self._said = now, b""
+        self._started, self._output = now, b""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         os.set_blocking(self._process.stdout.fileno(), False)
         self._write(json.dumps(asdict(replace(self._options, parent=os.getpid()))).encode() + b"\n")
 
-    def tell(self) -> None:
-        """There is something new in the spool."""
+    def wake(self) -> None:
+        """Wake the process: there is something new in the spool."""
         if self._process is not None:
             self._write(b".")
 
@@ -147,20 +147,20 @@ class SpoolServer:
         try:
             os.write(self._process.stdin.fileno(), what)
         except OSError:
-            pass  # it is full, and so will be read; or it has ended, which is noticed
+            pass  # the pipe is full, so it will be read; or the process has ended
 
     def _listen(self, now: float) -> None:
-        """Take note of what it says, and of its end."""
+        """Read what the process reports, and notice its end."""
         process = self._process
         assert process is not None
         assert process.stdout is not None
         try:
-            self._said = (self._said + os.read(process.stdout.fileno(), 4096))[-4096:]
+            self._output = (self._output + os.read(process.stdout.fileno(), 4096))[-4096:]
         except OSError:
             pass  # nothing new
         if process.poll() is None:
-            if self._said.startswith(b"serving\n") and self.trouble:
-                self.trouble = ""
+            if self._output.startswith(b"serving\n") and self.error:
+                self.error = ""
                 log.log(
                     NOTICE,
                     "the feed is served again at %s",
@@ -169,20 +169,20 @@ class SpoolServer:
                 )
             return
         self._drop()
-        said = self._said.removeprefix(b"serving\n").decode(errors="replace").strip()
+        said = self._output.removeprefix(b"serving\n").decode(errors="replace").strip()
         if now - self._started >= SETTLED_DELAY:
             self._backoff.worked()
         self._failed(said or f"its process ended with status {process.returncode}", now)
 
     def _failed(self, why: str, now: float) -> None:
-        if why != self.trouble:
+        if why != self.error:
             log.error(
                 "the feed is not served: %s\n  what happens: the master goes on, its changes are"
                 " spooled, and it is tried again",
                 why,
                 extra=event("feed-not-served", address=self._options.changes_queue),
             )
-        self.trouble = why
+        self.error = why
         self._next_start = now + self._backoff.failed()
 
     def _drop(self) -> None:
@@ -193,7 +193,7 @@ class SpoolServer:
         self._process = None
 
     def close(self) -> None:
-        """Let it send the rest, and end it."""
+        """End the process after it has sent the rest."""
         process = self._process
         if process is None:
             return
@@ -211,13 +211,13 @@ class SpoolServer:
 
 
 def main() -> None:
-    """Serve what the first line of the standard input says, until that ends."""
-    for number in _IGNORED_SIGNALS:  # the master ends by them, and we when it has
+    """Serve what the first line of stdin describes, until stdin is closed."""
+    for number in _IGNORED_SIGNALS:  # they are for the master; this process ends after it
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
     descriptor = sys.stdin.fileno()
-    with open(descriptor, "rb", buffering=0, closefd=False) as told:
-        line = told.readline()
+    with open(descriptor, "rb", buffering=0, closefd=False) as pipe:
+        line = pipe.readline()
     if not line:
         return
     options = Options(**json.loads(line))
@@ -226,34 +226,34 @@ def main() -> None:
     try:
         _serve(options, descriptor)
     except IndexerError as error:
-        _say(str(error))
+        _report(str(error))
         sys.exit(1)
     except MemoryError:
-        _say(f"it needs more than {MAX_MEMORY >> 20} MiB of memory")
+        _report(f"it needs more than {MAX_MEMORY >> 20} MiB of memory")
         sys.exit(1)
 
 
-def _say(what: str) -> None:
+def _report(what: str) -> None:
     try:
         os.write(sys.stdout.fileno(), what.encode() + b"\n")
     except OSError:
-        pass  # who started us has ended
+        pass  # the process that started us has ended
 
 
 def _be_bounded() -> None:
-    """Take so much at most, and go before the master does where memory is short."""
-    for kind, most in (
+    """Limit descriptors and memory; when memory runs out, the kernel ends us before the master."""
+    for kind, limit in (
         (resource.RLIMIT_NOFILE, MAX_DESCRIPTORS),
         (resource.RLIMIT_DATA, MAX_MEMORY),
     ):
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
     try:
         Path("/proc/self/oom_score_adj").write_text("500")
         os.nice(5)
     except OSError:
-        pass  # then it is as the master is
+        pass  # then both are equal
 
 
 def _serve(options: Options, descriptor: int) -> None:
@@ -271,17 +271,16 @@ def _serve(options: Options, descriptor: int) -> None:
         raise PeerError(f"serve the spool {options.spool}", "there is none")
     endpoint = Endpoint(*queues, clock.now, protection)
     server = Server(spool, options.feed, endpoint, clock.now)
-    _say("serving")
+    _report("serving")
     os.set_blocking(descriptor, False)
     try:
         new = ended = False
         while not ended:
             server.serve(1.0, descriptor)
-            told, ended = _told(descriptor)
-            # The pipe alone does not tell: who spools may have left its end to a child. Nor does a
-            # change of the parent: it may have ended before we could ask who it is.
+            woken, ended = _woken(descriptor)
+            # The pipe alone is not enough: a child of the master may have inherited its other end.
             ended = ended or os.getppid() != options.parent
-            new = new or told
+            new = new or woken
             if new or ended:
                 new = not _send_new(server, spool)
     finally:
@@ -289,17 +288,17 @@ def _serve(options: Options, descriptor: int) -> None:
         spool.close()
 
 
-def _told(descriptor: int) -> tuple[bool, bool]:
-    """Whether something is new, and whether who spools has ended."""
+def _woken(descriptor: int) -> tuple[bool, bool]:
+    """Whether there is something new, and whether the master has closed the pipe."""
     try:
-        told = os.read(descriptor, 65536)
+        received = os.read(descriptor, 65536)
     except BlockingIOError:
         return False, False
-    return True, not told
+    return True, not received
 
 
 def _send_new(server: Server, spool: JournalReader) -> bool:
-    """Send what was spooled; false if it is not known whether that is all."""
+    """Send what was spooled; false if there may be more."""
     while True:
         rows = spool.read(server.serial, _AT_ONCE, _AT_ONCE_BYTES)
         if not rows:

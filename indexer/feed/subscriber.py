@@ -1,10 +1,10 @@
 """A subscriber of a change feed: every message once and in order, holes filled by replay.
 
-A feed is taken from the address that it belongs to, and from nowhere else. What a heartbeat or a
-`gone` says of epochs and serials is believed when a message or a replay bears it out.
+A feed is taken only from the address that it belongs to. What a heartbeat or a `gone` says about
+epochs and serials is believed only after a message or a replay confirms it.
 
-What it hands on is not yet durable; after a crash the journal says where to go on. Memory is
-bounded: what does not fit is dropped and asked for again.
+What a subscriber returns is not durable yet: after a crash, the journal says where to continue.
+Memory is bounded: messages that do not fit are dropped and requested again.
 """
 
 from __future__ import annotations
@@ -37,41 +37,42 @@ log = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
 
 MAX_EARLY = 20_000
-"""Messages that are kept while holes before them are filled."""
+"""Messages that are kept while the holes before them are filled."""
 
 MAX_EARLY_BYTES = 16 * 1024 * 1024
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""Of messages that are handed on at once, with one more: short text takes 20 times its size."""
+"""Bytes of the messages that one call returns, plus one message. Decoded short texts take 20 times
+their size."""
 
 MAX_FEEDS = 64
-"""Feeds behind one address: who makes up names shall not fill the memory."""
+"""Feeds behind one address: a peer that makes up names must not fill the memory."""
 
 REPLAY_LIMIT = 1000
 ANSWER_TIMEOUT = 2.0
-"""Seconds of silence until a request for a replay is made again."""
+"""Seconds without an answer until a replay is requested again."""
 
 SILENCE_TIMEOUT = 10 * times.SECOND
-"""A publisher says something every second."""
+"""A publisher sends at least a heartbeat every second."""
 
 TRIES = 3
-"""Answers without the message that was asked for, or broken off at it, until it is given up."""
+"""Answers that lack the requested message, or break off at it, until that message is given up."""
 
 MAX_BEHIND = 10
-"""Heartbeats in a row with less than we have, until the publisher is asked for its last serial."""
+"""Heartbeats in a row with a lower serial than ours, until the publisher is asked for its last."""
 
 
 class Guard(Protocol):
-    """Knows messages that must not be looked at; see `indexer.poison`."""
+    """Knows messages that must not be decoded; see `messages.poison`."""
 
     @property
     def careful(self) -> bool:
-        """Whether messages are handled one by one."""
+        """Whether messages are taken one by one."""
 
     def wants(self, size: int) -> bool:
-        """Whether it has to be asked about a message of so many bytes."""
+        """Whether `refuses` must be asked about a message of this size."""
 
     def refuses(self, payload: bytes) -> bool:
-        """Whether a message must not be looked at; if not, that is about to happen."""
+        """Whether a message must not be decoded; false also notes that it is about to be."""
 
 
 class _Fearless:
@@ -86,14 +87,21 @@ class _Fearless:
 
 @dataclass
 class FeedState:
-    """How one feed stands.
+    """The state of one feed.
 
     Attributes:
         epoch: of the publisher's spool; None until a message of it has come.
-        announced: the last serial of another epoch, of which only heartbeats have told.
-        serial: the last message that was handed on.
+        announced: the last serial of another epoch, which only heartbeats have mentioned.
+        serial: the last message that was returned.
         published: the last serial that the publisher is known to have sent.
-        heard: when it last said anything, microseconds since 1970.
+        heard: when anything last came from the publisher, microseconds since 1970.
+        early: payloads that came before their turn, and when they came.
+        claimed: whether the feed belongs to this address.
+        behind: heartbeats in a row with a lower serial than ours.
+        went_back: whether it was reported that the publisher's spool went back.
+        hole: the serial before the hole that was reported.
+        holed: whether a hole was reported and is not filled yet.
+        silent: whether it was reported that nothing comes any more.
     """
 
     feed: str
@@ -102,21 +110,20 @@ class FeedState:
     serial: int = 0
     published: int = 0
     heard: times.Time = 0
-    early: dict[int, tuple[bytes, times.Time]] = field(default_factory=dict)  # and when they came
-    claimed: bool = False  # whether it belongs to this address
-    behind: int = 0  # heartbeats in a row that say less than we have
-    went_back: bool = False  # whether it was told that its spool did
+    early: dict[int, tuple[bytes, times.Time]] = field(default_factory=dict)
+    claimed: bool = False
+    behind: int = 0
+    went_back: bool = False
+    hole: int = 0
+    holed: bool = False
+    silent: bool = False
 
     @property
     def known_epoch(self) -> int | None:
-        """Its epoch, or as long as no message has come, the one that heartbeats tell."""
+        """The epoch; before the first message, the one that heartbeats announce."""
         if self.epoch is None and self.announced is not None:
             return self.announced.epoch
         return self.epoch
-
-    hole: int = 0  # the serial before the hole that was told of
-    holed: bool = False  # whether a hole was told of, and is not filled yet
-    silent: bool = False  # whether it was told that nothing is heard
 
 
 class Subscriber:
@@ -129,10 +136,10 @@ class Subscriber:
         position: tells the last accepted serial of a feed and epoch.
         known_epoch: tells the last known epoch of a feed, or None.
         clock: the time of receipt.
-        monotonic: for time-outs, seconds.
-        protection: how it proves who it is, and knows the publisher.
-        guard: knows messages that must not be looked at.
-        names: which feeds belong to other addresses; none do without it.
+        monotonic: seconds, for timeouts.
+        protection: our keys and the publisher's.
+        guard: knows messages that must not be decoded.
+        names: which feeds belong to other addresses; without it, none do.
 
     Raises:
         UsageError: if an address is not one, or may not be connected with this protection.
@@ -158,7 +165,7 @@ class Subscriber:
         self._known_epoch = known_epoch
         self._clock = clock
         self._monotonic = monotonic
-        self._log = LimitedLog(log, monotonic)  # what the other side says makes none of these often
+        self._log = LimitedLog(log, monotonic)  # a publisher must not be able to fill the log
         self._connection = Connection(context, changes_queue, replay_queue, protection)
         self._source = Source(changes_queue, protection.server_key.decode())
         self._names = names or FeedNames(lambda feed: None, [self._source])
@@ -180,35 +187,33 @@ class Subscriber:
 
     @property
     def changes(self) -> zmq.Socket[bytes]:
-        """The socket that changes come from; another one after it was opened anew."""
+        """The socket that changes come from; replaced when it is opened again."""
         return self._connection.changes.socket
 
     @property
     def replay(self) -> zmq.Socket[bytes] | None:
-        """The socket for requests; another one after it was opened anew."""
+        """The socket for requests; replaced when it is opened again."""
         replay = self._connection.replay
         return None if replay is None else replay.socket
 
     @property
     def trouble(self) -> str:
-        """Why the publisher cannot be followed at present; empty if it can be."""
         return self._connection.error
 
     @property
     def distrust(self) -> str:
-        """Why what is at its addresses is not believed; empty if it is."""
         return self._connection.distrust
 
     @property
     def conflict(self) -> str:
-        """That it speaks for a feed of another address; empty if it never did."""
+        """Why a feed of this address is not taken: it belongs to another one. Empty if all are."""
         return next(iter(self._conflicts.values()), "")
 
-    def receive(self, most: int, until: float) -> list[Entry]:
-        """What arrived, in order; returns at once when nothing waits any more.
+    def receive(self, limit: int, until: float) -> list[Entry]:
+        """What arrived, in order; returns when the sockets are empty.
 
         Args:
-            most: messages to take off the sockets.
+            limit: messages to take off the sockets.
             until: when to return at the latest, on the monotonic clock.
         """
         received = self._clock()
@@ -217,12 +222,14 @@ class Subscriber:
         for state in self.feeds.values():
             self._hand_on_early(state)
         replay, changes = self._connection.replay, self._connection.changes
-        while count < most and self._batch < MAX_BATCH_BYTES and replay is not None and replay.open:
+        while (
+            count < limit and self._batch < MAX_BATCH_BYTES and replay is not None and replay.open
+        ):
             socket = replay.socket  # another one if an answer was given up
             try:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                # Few answers wait at a time, and the next is on its way: one commit for many.
+                # Few answers wait at a time. Waiting for the next one saves a commit.
                 if not (count and self._asked) or self._monotonic() >= until or not socket.poll(1):
                     break
                 continue
@@ -230,7 +237,7 @@ class Subscriber:
             self._batch += self._size(frames[-1])
             self._replayed(frames, received)
         receive = changes.socket.recv_multipart
-        while count < most and self._batch < MAX_BATCH_BYTES and changes.open:
+        while count < limit and self._batch < MAX_BATCH_BYTES and changes.open:
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
@@ -245,18 +252,18 @@ class Subscriber:
 
     @property
     def more(self) -> bool:
-        """Whether `receive` has something to hand on, even if nothing arrives."""
+        """Whether `receive` would return something even if nothing arrives."""
         return any(state.serial + 1 in state.early for state in self.feeds.values())
 
     def _size(self, payload: bytes) -> int:
-        """The bytes of a message; one that is noted ends its batch."""
+        """The size of a message; one that the guard notes ends its batch."""
         size = len(payload)
         return size + MAX_BATCH_BYTES if size > MAX_UNCOUNTED else size
 
     def _decoded(
         self, payload: bytes, received: times.Time, decoder: Callable[[bytes, times.Time], _Found]
     ) -> _Found | Published:
-        """What a payload says, unless it is one that must not be looked at.
+        """The content of a payload; an error in its place if it must not be decoded.
 
         Raises:
             DecodeError: if not even its position can be read.
@@ -287,10 +294,10 @@ class Subscriber:
             self._refuse(None, self.changes_queue, error, payload)
 
     def _state(self, feed: str, received: times.Time) -> FeedState | None:
-        """The state of a feed; None if it belongs to another address.
+        """The state of a feed; None if the feed belongs to another address.
 
         Raises:
-            DecodeError: if there are too many feeds.
+            DecodeError: if this address has too many feeds.
         """
         state = self.feeds.get(feed)
         if state is None:
@@ -319,7 +326,7 @@ class Subscriber:
         return state
 
     def _belongs_elsewhere(self, feed: str) -> bool:
-        """Whether another address has a feed; if so, somebody has to look at it."""
+        """Whether a feed belongs to another address; if so, an administrator has to decide."""
         owner = self._names.elsewhere(feed, self._source)
         if owner is None:
             return False
@@ -340,7 +347,7 @@ class Subscriber:
         return True
 
     def _claim(self, state: FeedState) -> bool:
-        """Have a feed belong to this address; false if another one was quicker."""
+        """Make a feed belong to this address; false if another one was quicker."""
         if self._belongs_elsewhere(state.feed):
             for serial in list(state.early):
                 self._take_early(state, serial)
@@ -363,7 +370,7 @@ class Subscriber:
             )
         return True
 
-    def _say_broken(self, state: FeedState, why: str) -> None:
+    def _log_broken(self, state: FeedState, why: str) -> None:
         self._log.error(
             "feed %s is broken: %s",
             state.feed,
@@ -387,7 +394,7 @@ class Subscriber:
                 f"its publisher has a new spool (epoch {epoch} after {state.epoch}): "
                 f"what the old one held after serial {state.serial} may be lost"
             )
-            self._say_broken(state, why)
+            self._log_broken(state, why)
             self._entries.append(Lost(Position(state.feed, epoch, 0), why))
         state.epoch = epoch
         state.serial = state.published = known
@@ -402,8 +409,8 @@ class Subscriber:
         if self._asked is state and self._asked_epoch != epoch:
             self._give_up_request()
 
-    def _published(self, found: Published, payload: bytes, received: times.Time) -> None:
-        position = found.position
+    def _published(self, message: Published, payload: bytes, received: times.Time) -> None:
+        position = message.position
         state = self.feeds.get(position.feed) or self._state(position.feed, received)
         if state is None or not (state.claimed or self._claim(state)):
             return
@@ -416,28 +423,28 @@ class Subscriber:
         if serial in state.early:
             return
         if serial == state.serial + 1:
-            self._hand_on(state, found, payload)
+            self._hand_on(state, message, payload)
             if state.early:
                 self._hand_on_early(state)
         elif serial > state.serial:
-            room = self._early < MAX_EARLY and self._early_bytes < MAX_EARLY_BYTES
-            # The one that bears out where a replay begins is needed, whatever else there is.
+            fits = self._early < MAX_EARLY and self._early_bytes < MAX_EARLY_BYTES
+            # The message that confirms where a replay begins is needed, whatever else there is.
             needed = self._asked is state and serial == self._asked_at + 1
-            if needed and not room:
+            if needed and not fits:
                 self._drop_early()
-            if (room and not self._guard.careful) or needed:
+            if (fits and not self._guard.careful) or needed:
                 state.early[serial] = payload, received
                 self._early += 1
                 self._early_bytes += len(payload)
             self._ask(state)
 
-    def _hand_on(self, state: FeedState, found: Published, payload: bytes) -> None:
-        state.serial = found.position.serial
-        if found.message is not None:
-            self._entries.append(Accepted(found.position, found.message))
+    def _hand_on(self, state: FeedState, message: Published, payload: bytes) -> None:
+        state.serial = message.position.serial
+        if message.message is not None:
+            self._entries.append(Accepted(message.position, message.message))
         else:
-            assert found.error is not None
-            self._refuse(found.position, self.changes_queue, found.error, payload)
+            assert message.error is not None
+            self._refuse(message.position, self.changes_queue, message.error, payload)
 
     def _refuse(
         self, position: Position | None, source: str, error: DecodeError, payload: bytes
@@ -445,22 +452,22 @@ class Subscriber:
         self._entries.append(refused(position, source, "msgpack", error, payload))
 
     def _hand_on_early(self, state: FeedState) -> None:
-        """Hand on what came before its turn; what is too much for one batch, with the next."""
+        """Return messages that came early; those that exceed a batch come with the next one."""
         while state.serial + 1 in state.early and self._batch < MAX_BATCH_BYTES:
             assert state.epoch is not None
             position = Position(state.feed, state.epoch, state.serial + 1)
             payload, received = self._take_early(state, position.serial)
             self._batch += self._size(payload)
-            # It was kept as it came: read, it may be many times as large. It may have to be put
-            # aside by now, and unread it may seem to have another place than when it was read.
+            # Early messages are kept as payloads, because decoded ones may be many times as large.
+            # By now this one may have to be put aside, or claim another place than before.
             try:
-                found = self._decoded(payload, received, decode.published)
+                message = self._decoded(payload, received, decode.published)
             except DecodeError as error:
-                found = Published(position, None, error)
-            self._hand_on(state, found._replace(position=position), payload)
+                message = Published(position, None, error)
+            self._hand_on(state, message._replace(position=position), payload)
 
     def _drop_early(self) -> None:
-        """Forget what came before its turn, of all feeds; it is asked for again."""
+        """Forget the early messages of all feeds; they are requested again."""
         for state in self.feeds.values():
             for serial in list(state.early):
                 self._take_early(state, serial)
@@ -487,7 +494,7 @@ class Subscriber:
             state.behind = 0
             self._ask(state)
         elif position.serial < state.serial and self._asked is None:
-            # One may be old, still queued behind a replay; several in a row are not.
+            # One heartbeat may be old, queued behind a replay; several in a row are not.
             state.behind += 1
             if state.behind >= MAX_BEHIND and not state.went_back:
                 self._ask(state)
@@ -497,12 +504,12 @@ class Subscriber:
     # Replay
 
     def _ask(self, state: FeedState, epoch: int | None = None, after: int | None = None) -> None:
-        """Ask for what comes next, unless a replay is under way.
+        """Request what comes next, unless a replay is under way.
 
         Args:
             state: of the feed.
-            epoch: which one; None for that of the feed.
-            after: the serial before; None for the last one that we have of that epoch.
+            epoch: None for that of the feed.
+            after: the serial before it; None for our last one of that epoch.
         """
         if epoch is None:
             epoch = state.epoch
@@ -542,12 +549,12 @@ class Subscriber:
     def _replayed(self, frames: list[bytes], received: times.Time) -> None:
         payload = frames[-1]
         try:
-            found = self._decoded(payload, received, decode.replayed)
+            answer = self._decoded(payload, received, decode.replayed)
             state = self._asked
-            if isinstance(found, Published) and state is not None:
-                feed, epoch, _ = found.position
+            if isinstance(answer, Published) and state is not None:
+                feed, epoch, _ = answer.position
                 if (feed, epoch) == (state.feed, self._asked_epoch):
-                    self._published(found, payload, received)
+                    self._published(answer, payload, received)
         except DecodeError as error:
             self._unreadable += 1
             self._refuse(None, self.replay_queue, error, payload)
@@ -555,34 +562,34 @@ class Subscriber:
         if state is not None:
             self._deadline = self._monotonic() + ANSWER_TIMEOUT
             self._silences = 0
-        if isinstance(found, Published) or state is None:
+        if isinstance(answer, Published) or state is None:
             pass  # handed on, or an answer to a request that was given up
-        elif isinstance(found, End):
+        elif isinstance(answer, End):
             self._asked = None
-            self._ended(state, found.serial)
+            self._ended(state, answer.serial)
         else:
             self._asked = None
-            self._gone(state, found)
+            self._gone(state, answer)
 
     def _ended(self, state: FeedState, last: int) -> None:
         if self._asked_epoch != state.epoch:
-            # It has brought nothing; but that it goes on from where we are tells enough.
+            # The answer is empty, but it confirms that this epoch continues where we are.
             if 0 < last == self._position(state.feed, self._asked_epoch):
                 self._new_epoch(state, self._asked_epoch)
             return
         if self._asked_at > state.serial:
-            # Older ones are said to be gone, which the first of those that it keeps bears out.
+            # The publisher says that older messages are gone. The first that it keeps confirms it.
             if self._asked_at + 1 in state.early:
                 self._lose(state, self._asked_at, "its publisher keeps them no more")
         elif state.serial > self._asked_at:
             self._fruitless = 0
         elif last <= state.serial and not state.early:
-            # It has nothing that comes after, whatever it said before.
+            # The publisher has nothing later, whatever it said before.
             state.published = state.serial
             if last == state.serial:
                 state.behind = 0
             elif state.behind >= MAX_BEHIND:
-                self._tell_went_back(state, last)
+                self._report_went_back(state, last)
         elif state.published > state.serial:
             self._fruitless += 1
             if self._fruitless >= TRIES:
@@ -591,12 +598,12 @@ class Subscriber:
         if state.published > state.serial:
             self._ask(state)
         else:
-            self._tell_filled(state)
+            self._log_filled(state)
 
     def _give_up(self, state: FeedState, last: int) -> None:
-        """Go on without what the publisher does not replay; its last serial is `last`.
+        """Continue without the messages that the publisher does not replay; it ends with `last`.
 
-        How much that is, messages have to tell: those that follow, or that could not be read.
+        Only messages show how many those are: later ones, or ones that could not be decoded.
         """
         beyond = [serial for serial in state.early if serial > last]
         for serial in beyond:
@@ -616,18 +623,18 @@ class Subscriber:
             self._lose(state, until, "its publisher does not replay them")
         state.published = max([state.serial, *state.early])
 
-    def _tell_went_back(self, state: FeedState, last: int) -> None:
+    def _report_went_back(self, state: FeedState, last: int) -> None:
         why = (
             f"its publisher's spool went back to serial {last}, "
             f"{state.serial} was accepted already: what it publishes is taken for known"
         )
         state.went_back = True
-        self._say_broken(state, why)
+        self._log_broken(state, why)
         assert state.epoch is not None
         lost = Position(state.feed, state.epoch, state.serial)
         self._entries.append(Lost(lost, why))
 
-    def _tell_filled(self, state: FeedState) -> None:
+    def _log_filled(self, state: FeedState) -> None:
         if not state.holed or state.published > state.serial:
             return
         state.holed = False
@@ -654,21 +661,21 @@ class Subscriber:
             self._ask(state, gone.epoch, gone.first - 1)
 
     def _lose(self, state: FeedState, last: int, why: str) -> None:
-        """Give up the messages up to serial `last` and go on after them."""
+        """Give up the messages up to serial `last`, and continue after them."""
         if not (state.claimed or self._claim(state)):
             return
         assert state.epoch is not None
         why = f"messages {state.serial + 1} to {last} are lost: {why}"
-        self._say_broken(state, why)
+        self._log_broken(state, why)
         self._entries.append(Lost(Position(state.feed, state.epoch, last), why))
         state.serial = last
-        state.holed = False  # what is missing after it is another hole
+        state.holed = False  # whatever is missing after it is another hole
         for serial in [early for early in state.early if early <= last]:
             self._take_early(state, serial)
         self._hand_on_early(state)
 
     def tick(self) -> None:
-        """Look after time-outs; call it about once a second."""
+        """Check timeouts; call it about once a second."""
         now = self._monotonic()
         self._listen()
         self._connection.look()
@@ -697,10 +704,10 @@ class Subscriber:
                     self._ask(state, state.announced.epoch)
 
     def _listen(self) -> None:
-        """Say once that a publisher has fallen silent, and that it is back."""
+        """Log once that a publisher has fallen silent, and once that it is back."""
         now = self._clock()
         for state in self.feeds.values():
-            self._tell_filled(state)
+            self._log_filled(state)
             silent = now - state.heard >= SILENCE_TIMEOUT
             if silent == state.silent:
                 continue
@@ -722,11 +729,11 @@ class Subscriber:
                 )
 
     def _note_break(self, state: FeedState) -> None:
-        """A replay was broken off: what it broke off at again and again cannot be had."""
+        """A replay broke off. A message at which that happens repeatedly is given up."""
         if self._broken_off_at != state.serial:
             self._broken_off, self._broken_off_at = 0, state.serial
         self._broken_off += 1
-        # Nothing is lost of an epoch that was only announced, nor if all came that was sent.
+        # Nothing is lost if the epoch was only announced, or if all that was sent has come.
         missing = self._asked_epoch == state.epoch and state.published > state.serial
         self._give_up_request()
         if self._broken_off >= TRIES and missing and state.serial + 1 not in state.early:
@@ -735,16 +742,14 @@ class Subscriber:
             self._lose(state, state.serial + 1, why)
 
     def _give_up_request(self) -> None:
-        """Expect no more answers."""
+        """Ignore the answers that still come."""
         self._asked = None
         if self._connection.replay is not None:
             self._connection.replay.reopen()
 
     @property
     def filling(self) -> bool:
-        """True while a hole is being filled."""
         return self._asked is not None
 
     def close(self) -> None:
-        """Close its sockets."""
         self._connection.close()

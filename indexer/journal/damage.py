@@ -61,10 +61,10 @@ def _faults(path: Path) -> Iterator[str]:
             yield "it is not a month of a journal"
             return
         damaged = False
-        for (found,) in connection.execute("PRAGMA integrity_check(5)"):
-            if found != "ok":
+        for (fault,) in connection.execute("PRAGMA integrity_check(5)"):
+            if fault != "ok":
                 damaged = True
-                yield "; ".join(str(found).splitlines())
+                yield "; ".join(str(fault).splitlines())
         meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         missing = {"after", "journal_id", "epoch", "after_quarantine"}.difference(meta)
         if missing:
@@ -92,12 +92,12 @@ def _holes(connection: sqlite3.Connection, after: int, lost: Iterable[Span]) -> 
 
 def _flipped(connection: sqlite3.Connection) -> Iterator[str]:
     """Messages that are not what was written: nothing of SQLite's tells that."""
-    found = 0
+    count = 0
     for row in connection.execute(f"{_select(connection)} ORDER BY serial"):
         if not _unchanged(row):
             yield f"the checksum of message {row[0]} is wrong"
-            found += 1
-            if found == _EXAMPLES:
+            count += 1
+            if count == _EXAMPLES:
                 return
 
 
@@ -137,8 +137,8 @@ class Month:
 
     @property
     def after(self) -> int | None:
-        found = self.meta.get("after")
-        return found if isinstance(found, int) else None
+        after = self.meta.get("after")
+        return after if isinstance(after, int) else None
 
     def rows(self, after: int, until: int | None) -> Iterator[tuple[Any, ...]]:
         """The messages after `after` that can be read, and are sound; some come twice."""
@@ -147,41 +147,41 @@ class Month:
 
     def held(self, after: int, until: int | None) -> list[Span]:
         """The serials of these messages: a month may hold more of them than memory does."""
-        found: list[Span] = []
+        spans: list[Span] = []
         for source in self.sources:
             apart = True
             for row in _messages(source, after, until):
                 serial = row[0]
-                if apart or serial != found[-1][1] + 1:
-                    found.append((serial, serial))
+                if apart or serial != spans[-1][1] + 1:
+                    spans.append((serial, serial))
                     apart = False
                 else:
-                    found[-1] = found[-1][0], serial
-        return sorted(found)
+                    spans[-1] = spans[-1][0], serial
+        return sorted(spans)
 
     def table(self, name: str) -> list[tuple[Any, ...]]:
         for source in self.sources:
-            found = table(source, name)
-            if found:
-                return found
+            rows = table(source, name)
+            if rows:
+                return rows
         return []
 
 
 def table(path: Path, name: str) -> list[tuple[Any, ...]]:
     """The rows of a small table, as far as they can be read."""
-    found: list[tuple[Any, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     try:
         connection = database.open_reader(path)
     except StateError:
-        return found
+        return rows
     try:
         for row in connection.execute(f"SELECT * FROM {name}"):
-            found.append(row)
+            rows.append(row)
     except sqlite3.Error as error:
         log.debug("%s of %s: %s", name, path, error, extra=event("table-unreadable", path=path))
     finally:
         connection.close()
-    return found
+    return rows
 
 
 def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, ...]]:
@@ -229,8 +229,8 @@ def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, 
 
 def _last(connection: sqlite3.Connection, after: int) -> int:
     try:
-        found = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
-        return int(found or after)
+        last = connection.execute("SELECT max(serial) FROM messages").fetchone()[0]
+        return int(last or after)
     except sqlite3.Error:
         return after + _BEYOND
 

@@ -176,7 +176,6 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction of the month that is written now."""
         writer = self._this_month()
         with wrap_errors(self._path, writing=True), database.transaction(writer):
             yield writer

@@ -156,7 +156,6 @@ class JournalReader:
 
     @property
     def months(self) -> list[Path]:
-        """The files of the journal, the oldest first."""
         return [month.path for month in self._months]
 
     def months_before(self, serial: int) -> list[Path]:
@@ -184,7 +183,6 @@ class JournalReader:
 
     @property
     def lost(self) -> list[Span]:
-        """The serials that were given up, in order."""
         return [span for month in self._months for span in month.lost]
 
     def last_serial(self) -> int:
@@ -245,7 +243,6 @@ class JournalReader:
         return rows
 
     def _read(self, month: Month, after: int, limit: int, max_bytes: int | None) -> list[Row]:
-        """Likewise, of one month."""
         connection = self.open(month.path)
         with wrap_errors(month.path):
             selected = connection.execute(

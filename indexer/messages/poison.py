@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import struct
 from pathlib import Path
 
@@ -61,10 +60,10 @@ class Note:
     """
 
     def __init__(self, directory: Path, serial: int) -> None:
-        self._descriptor: int | None = None
+        self._file = filesystem.KeptFile(directory / FILE, _log_unwritable)
         self._key, self._tries, self._ends = _NONE, 0, 0
         self.apply_each = False
-        found = self._read(directory / FILE)
+        found = self._file.read(_LAYOUT.size)
         if len(found) == _LAYOUT.size and found.startswith(_MAGIC):
             _, busy, ends, self._tries, noted, self._key = _LAYOUT.unpack(found)
             if busy == _BATCH:
@@ -88,33 +87,10 @@ class Note:
             )
         self._write(_IDLE)
 
-    def _read(self, path: Path) -> bytes:
-        try:
-            self._descriptor = filesystem.open_own(path)
-            return os.pread(self._descriptor, _LAYOUT.size, 0)
-        except OSError as error:
-            self._give_up(error)
-            return b""
-
     def _write(self, busy: int) -> None:
-        if self._descriptor is None:
-            return
-        content = _LAYOUT.pack(_MAGIC, busy, self._ends, self._tries, self._serial, self._key)
-        try:
-            os.pwrite(self._descriptor, content, 0)
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        """Go on without: what a full disk does not let in is no reason to take in nothing."""
-        log.warning(
-            "cannot write the file %s of the state directory: %s\n  what happens: a message that"
-            " ends this process would not be found out",
-            FILE,
-            error.strerror or error,
-            extra=event("handling-not-noted"),
+        self._file.write(
+            _LAYOUT.pack(_MAGIC, busy, self._ends, self._tries, self._serial, self._key)
         )
-        self.close()
 
     def begin(self, serial: int) -> None:
         """A batch begins after this serial."""
@@ -163,6 +139,14 @@ class Note:
 
     def close(self) -> None:
         """End in good order."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._file.close()
+
+
+def _log_unwritable(error: OSError) -> None:
+    log.warning(
+        "cannot write the file %s of the state directory: %s\n  what happens: a message that"
+        " ends this process would not be found out",
+        FILE,
+        error.strerror or error,
+        extra=event("handling-not-noted"),
+    )

@@ -37,7 +37,7 @@ DEEPEST = 16
 
 
 def loads(
-    frame: bytes, most: int = MAX_BYTES, most_elements: int = elements.MAX_ELEMENTS
+    frame: bytes, limit: int = MAX_BYTES, max_elements: int = elements.MAX_ELEMENTS
 ) -> tuple[str, Any]:
     """The name of a piwheels message and its data (`NO_DATA` if it has none).
 
@@ -47,20 +47,20 @@ def loads(
 
     Args:
         frame: the bytes.
-        most: how many they may be.
-        most_elements: how many values they may hold.
+        limit: how many they may be.
+        max_elements: how many values they may hold.
 
     Raises:
         DecodeError: whatever the bytes, this and nothing else.
     """
-    if len(frame) > most:
-        raise DecodeError("", f"is a frame of {len(frame)} bytes, more than {most}")
+    if len(frame) > limit:
+        raise DecodeError("", f"is a frame of {len(frame)} bytes, more than {limit}")
     stream = BytesIO(frame)
     try:
         # What cbor2 5 makes of its own tags nobody could refuse: numbers that cannot be printed,
         # regular expressions, lists that hold themselves.
         if _FIVE or len(frame) > elements.MAX_UNCOUNTED:
-            elements.count_cbor(frame, most_elements, _TAGS)
+            elements.count_cbor(frame, max_elements, _TAGS)
         value = _decoder(stream, len(frame)).decode()
     except Exception as error:  # those of cbor2, and what its callers raise below it
         raise DecodeError("", f"is not piwheels' CBOR: {_cause(error)}") from None
@@ -128,22 +128,22 @@ class _Tags(dict[int, Any]):
 def _time(value: Any, immutable: bool) -> datetime:
     if type(value) is not str:
         raise ValueError(f"a time is text, this is {shown(value)}")
-    found = datetime.fromisoformat(value)
-    if found.tzinfo is None:
+    time = datetime.fromisoformat(value)
+    if time.tzinfo is None:
         raise ValueError(f"{shown(value)} is a time without its zone")
-    return found if found.tzinfo is UTC else found.astimezone(UTC)
+    return time if time.tzinfo is UTC else time.astimezone(UTC)
 
 
 def _set(value: Any, immutable: bool) -> set[Any]:
     if type(value) is not list:
         raise ValueError(f"a set is a list, this is {shown(value)}")
-    found = set()
-    for one in value:
-        parts = one if type(one) is list else [one]
+    items = set()
+    for item in value:
+        parts = item if type(item) is list else [item]
         if not all(type(part) is str for part in parts):
-            raise ValueError(f"a set holds text, this one {shown(one)}")
-        found.add(tuple(parts) if parts is one else one)
-    return found
+            raise ValueError(f"a set holds text, this one {shown(item)}")
+        items.add(tuple(parts) if parts is item else item)
+    return items
 
 
 def _duration(value: Any, immutable: bool) -> timedelta:

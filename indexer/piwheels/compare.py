@@ -83,7 +83,6 @@ class Comparer:
         return list(_differences("", here, there, known))
 
     def close(self) -> None:
-        """Forget the index in memory."""
         if self._memory is not None:
             self._memory.close()
             self._memory = None
@@ -116,9 +115,9 @@ def _document(connection: sqlite3.Connection, package: str) -> Any:
 def _differences(path: str, here: Any, there: Any, known: set[int]) -> Iterator[str]:
     """Args: `known`, the numbers of the builds that the index has of the package."""
     if isinstance(here, dict) and isinstance(there, dict):
-        untold = UNTOLD | OF_THE_BUILD if there.get("build_id") in known else UNTOLD
+        left_out = UNTOLD | OF_THE_BUILD if there.get("build_id") in known else UNTOLD
         for key in dict.fromkeys((*here, *there)):
-            if key in untold or (key in UNTOLD_IF_NULL and there.get(key) is None):
+            if key in left_out or (key in UNTOLD_IF_NULL and there.get(key) is None):
                 continue
             inner = f"{path} {key}" if path else key
             if key not in there:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..base import clock
 from ..base.errors import UsageError
@@ -24,13 +24,8 @@ from .queues.snapshots import Snapshots
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Queues:
-    """The addresses of a master, as the options of `run` have them; None for one that is not used.
-
-    Attributes:
-        sweep_pause: seconds between two requests on the database queue that nobody waits for.
-    """
+class Queues(NamedTuple):
+    """A master's queues, as the options of `run` have them; None for one that is not used."""
 
     status_queue: str | None
     control_queue: str | None
@@ -38,6 +33,14 @@ class Queues:
     sweep_pause: float
     log_queue: str | None
     log_forward: str | None
+    ipc_peer: tuple[str, ...]
+    ipc_mode: int
+    ipc_group: str | None
+
+    @property
+    def addresses(self) -> list[str]:
+        queues = self.status_queue, self.control_queue, self.db_queue, self.log_queue
+        return [queue for queue in (*queues, self.log_forward) if queue]
 
 
 class Sources:
@@ -45,33 +48,29 @@ class Sources:
 
     Args:
         queues: their addresses.
-        connecting: who may be the master.
-        ipc_mode: of the socket of the log queue.
-        ipc_group: of the same.
+        insecure: true if tcp beyond this machine is meant to be without CURVE: piwheels has none.
 
     Raises:
         UsageError: if they do not go together, or one of them may not be used.
     """
 
-    def __init__(
-        self, queues: Queues, connecting: security.Connecting, ipc_mode: int, ipc_group: str | None
-    ) -> None:
+    def __init__(self, queues: Queues, insecure: bool) -> None:
         self._queues = queues
-        self._connecting = connecting
         self._inherited: Frames = []
         self._relay: LogRelay | None = None
-        for queue in (
-            queues.status_queue, queues.control_queue, queues.db_queue, queues.log_forward
-        ):  # fmt: skip
-            if queue is not None:
-                security.endpoint("connect to", queue, connecting)
+        self._connecting = security.Connecting(
+            insecure=insecure, peers=ipc.user_ids(queues.ipc_peer)
+        )
+        peers = queues.status_queue, queues.control_queue, queues.db_queue, queues.log_forward
+        for queue in filter(None, peers):
+            security.endpoint("connect to", queue, self._connecting)
         if queues.control_queue is not None and queues.status_queue is None:
             raise UsageError(
                 "run", "what --control-queue asks for comes on --status-queue", "give both"
             )
         if queues.log_queue is not None:
             self._binding = security.for_publisher(
-                [queues.log_queue], None, None, False, ipc_mode, ipc_group
+                [queues.log_queue], None, None, False, queues.ipc_mode, queues.ipc_group
             )
             ipc.refuse_unbindable(queues.log_queue)
         elif queues.log_forward is not None:
@@ -85,23 +84,12 @@ class Sources:
             self._inherited = []
 
     def open(self, context: DaemonContext) -> Iterator[Source]:
-        """Open them, one after the other.
-
-        Raises:
-            UsageError: if one cannot be opened.
-            StateError: if the index cannot be written.
-        """
+        """Open them, one after the other; see `OpenSources`."""
         queues, connecting = self._queues, self._connecting
+        clocks = clock.now, clock.monotonic
         finished = None
         if queues.db_queue is not None:
-            snapshots = Snapshots(
-                context,
-                queues.db_queue,
-                queues.sweep_pause,
-                clock.now,
-                clock.monotonic,
-                connecting,
-            )
+            snapshots = Snapshots(context, queues.db_queue, queues.sweep_pause, *clocks, connecting)
             finished = snapshots.finished
             yield snapshots
         if queues.status_queue is not None:
@@ -109,8 +97,7 @@ class Sources:
                 context,
                 queues.status_queue,
                 queues.control_queue,
-                clock.now,
-                clock.monotonic,
+                *clocks,
                 finished,
                 connecting,
             )
@@ -134,7 +121,6 @@ class Sources:
         return [*self._inherited, *(self._relay.left() if self._relay is not None else [])]
 
     def report_lost(self) -> None:
-        """Log what the master will never get."""
         lost = self.left()
         if lost:
             address = self._queues.log_forward

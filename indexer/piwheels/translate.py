@@ -76,7 +76,7 @@ def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
     Raises:
         DecodeError: if they are not such answers, or a name in them is unsafe.
     """
-    found = checked(schema.PROJECT, project, "PROJDATA")
+    answer = checked(schema.PROJECT, project, "PROJDATA")
     spellings = checked(schema.NAMES, names, "GETPKGNAMES")
     releases = {
         version: {
@@ -86,13 +86,13 @@ def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
             "abis": release["abis"],
             "files": {name: _file(file) for name, file in release["files"].items()},
         }
-        for version, release in found["releases"].items()
+        for version, release in answer["releases"].items()
     }
-    name = found["name"] or package  # killed in between, a master has a package without a name
+    name = answer["name"] or package  # killed in between, a master has a package without a name
     data = {
         "package": package,
         "name": name,
-        "description": found["description"],
+        "description": answer["description"],
         "aliases": sorted({*spellings} - {package, name}),
         "releases": releases,
     }

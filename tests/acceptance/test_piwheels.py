@@ -90,6 +90,8 @@ def test_backfill_publishes_what_the_master_did(site: Site, master: Master) -> N
 def test_every_package_of_the_captures(site: Site, sockets: Path) -> None:
     with Master(f"ipc://{sockets}/db", small()) as master:
         site.piw("backfill", "--db-queue", master.address)
+        asked = [name for name, _ in master.asked]
+        assert asked.count("GETABIS") == 2, "the answer that differed is the one that is journaled"
         assert "No differences" in site.piw("reconcile", "--db-queue", master.address).stdout
         site.piw("write")
         found = documents(site.output_path)

@@ -34,7 +34,7 @@ def test_a_relay_rests_while_its_master_is_away(sockets: Path, context: zmq.Cont
     relay = LogRelay(tools, logger, address, LOCAL_BINDING, LOCAL_CONNECTING, clock.now)
     forward = relay._forward
     assert forward is not None
-    master, listener = bound(context, zmq.PULL, address, high_water=1, most=MAX_FRAME)
+    master, listener = bound(context, zmq.PULL, address, high_water=1, max_frame=MAX_FRAME)
     assert listener is not None
     push = context.socket(zmq.PUSH)
     push.connect(logger)

@@ -58,7 +58,7 @@ class Served:
         self.spool.append(
             Accepted(None, decoded(samples.new_package(f"p{number}"))) for number in numbers
         )
-        self.server.tell()
+        self.server.wake()
 
     def socket(self, kind: int, address: str) -> zmq.Socket[bytes]:
         made: zmq.Socket[bytes] = self.context.socket(kind)
@@ -78,7 +78,7 @@ class Served:
             self.look()
             return bool(socket.poll(20))
 
-        eventually(heard, lambda: self.server.trouble)
+        eventually(heard, lambda: self.server.error)
 
     def serials(self, socket: zmq.Socket[bytes], last: int) -> list[int]:
         """The serials that come, heartbeats aside, until the last."""
@@ -153,7 +153,7 @@ def test_one_that_is_killed_is_started_again(served: Served, caplog: Any) -> Non
         return bool(msgpack.unpackb(subscriber.recv_multipart()[1])["serial"] == 1)
 
     eventually(told)
-    eventually(lambda: not served.looked().trouble)
+    eventually(lambda: not served.looked().error)
 
 
 def test_it_outlives_the_signals_of_the_terminal(served: Served) -> None:
@@ -194,7 +194,7 @@ from indexer.feed.spool_server import Options, SpoolServer
 spool = Spool(Path({str(tmp_path / "spool")!r}), clock.now)
 server = SpoolServer(Options({str(tmp_path / "spool")!r}, "f", {ipc.changes!r}, {ipc.replay!r}))
 server.look(spool.reader.epoch)
-while not server._said:
+while not server._output:
     server.look(spool.reader.epoch)
 print(server.pid, flush=True)
 sys.stdin.read()
@@ -336,5 +336,5 @@ def test_what_cannot_be_served_is_told_once(
 
     eventually(tried)
     second.close()
-    assert "another process has it" in second.trouble
+    assert "another process has it" in second.error
     assert caplog.text.count("another process has it") == 1

@@ -124,7 +124,7 @@ def test_what_no_frame_holds_is_refused_by_its_number() -> None:
     with pytest.raises(DecodeError, match="more than 1000000 values"):
         decode.published(payload, 0)
     with pytest.raises(DecodeError, match="more than 10 values"):
-        cbor.loads(cbor2.dumps(["LOGDOWNLOAD", [0] * 70_000]), most_elements=10)
+        cbor.loads(cbor2.dumps(["LOGDOWNLOAD", [0] * 70_000]), max_elements=10)
 
 
 @pytest.mark.parametrize(

@@ -141,16 +141,16 @@ class _Filler:
     def _compare(self, page: list[Package], after: str, last: str | None, batch: _Batch) -> None:
         """Put into a batch what is different between two names."""
         here = {} if self._fresh else _rows_here(self._connection, after, last)
-        for one in page:
-            known = here.pop(one.package, None)
-            batch.refused += one.refused
-            if one.known and (known is None or known != _rows_there(one)):
-                batch.changed.append(one)
-                batch.messages += len(one.known) + len(one.builds)
+        for package in page:
+            known = here.pop(package.package, None)
+            batch.refused += package.refused
+            if package.known and (known is None or known != _rows_there(package)):
+                batch.changed.append(package)
+                batch.messages += len(package.known) + len(package.builds)
                 if known is not None:
-                    batch.gone.append(one.package)
-            elif known is not None and not one.known:
-                batch.gone.append(one.package)
+                    batch.gone.append(package.package)
+            elif known is not None and not package.known:
+                batch.gone.append(package.package)
         batch.gone += here
         batch.read += len(page)
         batch.deleted += len(here)
@@ -161,15 +161,19 @@ class _Filler:
         entries: list[Entry] = [
             Accepted(None, translate.delete_package(package, at)) for package in sorted(batch.gone)
         ]
-        entries += [Accepted(None, message) for one in batch.changed for message in one.known]
+        entries += [
+            Accepted(None, message) for package in batch.changed for message in package.known
+        ]
         # Builds in a row are applied together.
-        entries += [Accepted(None, message) for one in batch.changed for message in one.builds]
+        entries += [
+            Accepted(None, message) for package in batch.changed for message in package.builds
+        ]
         self._state.take(entries + batch.refused)
         self._count(
             packages=batch.read,
             taken=len(batch.changed),
             deleted=batch.deleted,
-            builds=sum(len(one.builds) for one in batch.changed),
+            builds=sum(len(package.builds) for package in batch.changed),
             refused=len(batch.refused),
         )
 
@@ -297,19 +301,19 @@ _HERE = {
 
 def _rows_here(connection: sqlite3.Connection, after: str, last: str | None) -> dict[str, _Rows]:
     """The rows of the packages between two names."""
-    found: dict[str, _Rows] = {}
+    packages: dict[str, _Rows] = {}
     for table, sql in _HERE.items():
         for package, *row in connection.execute(sql, (after, last)):
-            if package not in found:
-                found[package] = {name: set() for name in _HERE}
-            found[package][table].add(tuple(row))
-    return found
+            if package not in packages:
+                packages[package] = {name: set() for name in _HERE}
+            packages[package][table].add(tuple(row))
+    return packages
 
 
 def _rows_there(package: Package) -> _Rows:
     """The rows that the messages of a package make."""
     rows: _Rows = {name: set() for name in _HERE}
-    yanked = {one.data.version for one in package.known if one.name == "YANKVER"}
+    yanked = {message.data.version for message in package.known if message.name == "YANKVER"}
     for name, _, data in package.known:
         if name == "NEWPKG":
             rows["packages"].add((data.skip, data.description))

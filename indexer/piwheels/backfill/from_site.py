@@ -86,12 +86,12 @@ def packages(site: Path) -> list[Path]:
 
 def aliases(site: Path) -> dict[str, list[str]]:
     """The other spellings of packages' names: what links to them."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for path in sorted((site / "project").iterdir()):
         # No spelling of a name has bytes that are not text.
         if path.is_symlink() and path.name == printable.utf8(path.name):
-            found.setdefault(path.readlink().name, []).append(path.name)
-    return found
+            names.setdefault(path.readlink().name, []).append(path.name)
+    return names
 
 
 def snapshot(document: bytes, spellings: list[str], at: times.Time) -> Message:
@@ -102,19 +102,19 @@ def snapshot(document: bytes, spellings: list[str], at: times.Time) -> Message:
     Raises:
         DecodeError: if it is not such a document.
     """
-    found = _json(document)
-    project = translate.checked(_PROJECT, found, "document")
+    content = _json(document)
+    project = translate.checked(_PROJECT, content, "document")
     releases = {
         version: {
             "released": release["released"],
             "skip": release["skip_reason"],
             "yanked": release["yanked"],
-            "abis": _abis(found["releases"][version].get("abis")),
+            "abis": _abis(content["releases"][version].get("abis")),
             "files": {name: _file(file) for name, file in release["files"].items()},
         }
         for version, release in project["releases"].items()
     }
-    name = found.get("name")
+    name = content.get("name")
     display = name if isinstance(name, str) and name else project["package"]
     return translate.message(
         "SNAPSHOT",
@@ -143,14 +143,14 @@ def _file(file: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _abis(found: Any) -> dict[str, Any]:
+def _abis(abis: Any) -> dict[str, Any]:
     """How the builds stand, where a document tells."""
-    if not isinstance(found, dict):
+    if not isinstance(abis, dict):
         return {}
     return {
-        abi: {"status": one.get("status"), "build_id": one.get("build_id")}
-        for abi, one in found.items()
-        if isinstance(one, dict)
+        abi: {"status": fields.get("status"), "build_id": fields.get("build_id")}
+        for abi, fields in abis.items()
+        if isinstance(fields, dict)
     }
 
 

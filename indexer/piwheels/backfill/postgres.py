@@ -24,7 +24,7 @@ from ...messages.entries import Entry, Refused
 from ...messages.types import Downloads, Message
 from ...schema.messages import MAX_COUNT
 from .. import translate
-from ..bridge.changes import TESTED_WITH
+from ..bridge.changes import FILE_FIELDS, TESTED_WITH
 
 log = logging.getLogger(__name__)
 
@@ -235,17 +235,17 @@ class Source:
         files = _Groups(self._rows(_FILES, after=after))
         dependencies = _Groups(self._rows(_DEPENDENCIES, after=after))
         for package, skip, description in self._rows(_PACKAGES, after=after):
-            found = _Maker(package, self.at)
-            found.add("NEWPKG", skip=skip, description=description)
-            if found.known:  # one whose name is unsafe has nothing else either
+            maker = _Maker(package, self.at)
+            maker.add("NEWPKG", skip=skip, description=description)
+            if maker.known:  # one whose name is unsafe has nothing else either
                 for _, name, seen in names.of(package):
-                    found.add("NEWPKGNAME", name=name, seen=seen)
+                    maker.add("NEWPKGNAME", name=name, seen=seen)
                 for _, version, released, reason, yanked in versions.of(package):
-                    if found.add("NEWVER", version=version, released=released, skip=reason):
+                    if maker.add("NEWVER", version=version, released=released, skip=reason):
                         if yanked:
-                            found.add("YANKVER", version=version)
-                _add_builds(found, builds.of(package), files.of(package), dependencies.of(package))
-            yield Package(package, found.known, found.builds, found.refused)
+                            maker.add("YANKVER", version=version)
+                _add_builds(maker, builds.of(package), files.of(package), dependencies.of(package))
+            yield Package(package, maker.known, maker.builds, maker.refused)
 
     def downloads(self, since: int) -> Iterator[Message]:
         """DOWNLOADS of every package that was ever downloaded, known or not, in order.
@@ -264,7 +264,6 @@ class Source:
                 yield Message("DOWNLOADS", self.at, data)
 
     def close(self) -> None:
-        """Let it go."""
         for cursor in self._cursors:
             try:
                 cursor.close()
@@ -316,7 +315,7 @@ class _Maker:
 
 
 def _add_builds(
-    found: _Maker,
+    maker: _Maker,
     builds: Iterable[tuple[Any, ...]],
     files: Iterable[tuple[Any, ...]],
     dependencies: Iterable[tuple[Any, ...]],
@@ -327,11 +326,11 @@ def _add_builds(
         needs.setdefault(filename, {}).setdefault(tool, []).append(dependency)
     made: dict[int, list[dict[str, Any]]] = {}
     for _, build_id, *fields in files:
-        file = dict(zip(_FILE_FIELDS, fields, strict=True))
+        file = dict(zip(FILE_FIELDS, fields, strict=True))
         file["dependencies"] = needs.get(fields[0], {})
         made.setdefault(build_id, []).append(file)
     for _, build_id, slave_id, version, abi_tag, status, duration, built_at in builds:
-        found.add(
+        maker.add(
             "LOGBUILD",
             built_at,
             build_id=build_id,
@@ -342,20 +341,6 @@ def _add_builds(
             duration=max(0.0, duration),  # a slave's clock may have been set back
             files=made.get(build_id, []) if status else [],
         )
-
-
-_FILE_FIELDS = (
-    "filename",
-    "filesize",
-    "filehash",
-    "package_tag",
-    "package_version_tag",
-    "py_version_tag",
-    "abi_tag",
-    "platform_tag",
-    "requires_python",
-    "location",
-)
 
 
 def _refusal(name: str, at: Time, data: dict[str, Any], error: DecodeError) -> Refused:

@@ -96,7 +96,7 @@ class Bridge(threading.Thread):
         self._held: list[Entry] = []  # taken from the outbox, not yet in the spool
         self._abis: Item | None = None  # those that this epoch knows
         self._abis_digest = b""  # of those in _held
-        self._trouble = False
+        self._failing = False
         self._backoff = backoff or Backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         self._last_tries = last_tries
         self._next_try = 0.0
@@ -192,7 +192,6 @@ class Bridge(threading.Thread):
 
     @property
     def _waiting(self) -> bool:
-        """True if there is something to publish."""
         return bool(
             self._held or self._gap or len(self._outbox) or self._outbox.abis is not self._abis
         )
@@ -204,7 +203,7 @@ class Bridge(threading.Thread):
         now = clock.monotonic()
         if self._ended_at is None:
             self._ended_at = now
-        return not self._waiting or (self._trouble and now - self._ended_at > self._last_tries)
+        return not self._waiting or (self._failing and now - self._ended_at > self._last_tries)
 
     def _serve(self) -> None:
         """See that the spool is served, until something is to be done; half a second at most."""
@@ -227,7 +226,7 @@ class Bridge(threading.Thread):
             self._take()
         if self._held:
             self._spool.append(self._held)
-            self._server.tell()
+            self._server.wake()
             if self._abis_digest:
                 self._marks.published_abis(self._spool.reader.epoch, self._abis_digest)
                 self._abis_digest = b""
@@ -289,8 +288,8 @@ class Bridge(threading.Thread):
         """Say once what is wrong, and wait before the next try."""
         if isinstance(error, StateError) and _damaged(error):
             self._close()  # what is opened anew is looked at, and replaced
-        if not self._trouble:
-            self._trouble = True
+        if not self._failing:
+            self._failing = True
             log.error(
                 "%s\n  what happens: the master goes on, and its changes are kept in memory; it"
                 " is tried again until they are in the feed",
@@ -302,8 +301,8 @@ class Bridge(threading.Thread):
 
     def _worked(self) -> None:
         self._backoff.worked()
-        if self._trouble:
-            self._trouble = False
+        if self._failing:
+            self._failing = False
             log.log(
                 NOTICE,
                 "the spool %s can be written again",
@@ -318,11 +317,11 @@ def _in_words(value: object) -> str:
 
 def _causes(error: BaseException | None) -> list[BaseException]:
     """An error and those that led to it."""
-    found = []
+    causes = []
     while error is not None:
-        found.append(error)
+        causes.append(error)
         error = error.__cause__
-    return found
+    return causes
 
 
 def _passing(error: StateError) -> bool:
@@ -337,7 +336,7 @@ def _damaged(error: StateError) -> bool:
     if not isinstance(error, JournalError) or _passing(error):
         return False
     causes = _causes(error)
-    codes = [one.sqlite_errorcode & 0xFF for one in causes if isinstance(one, sqlite3.Error)]
+    codes = [cause.sqlite_errorcode & 0xFF for cause in causes if isinstance(cause, sqlite3.Error)]
     if codes:
         return any(code in _DAMAGE for code in codes)
-    return not any(isinstance(one, OSError) for one in causes)  # a month is missing, say
+    return not any(isinstance(cause, OSError) for cause in causes)  # a month is missing, say

@@ -31,14 +31,14 @@ class Change(NamedTuple):
         message: its name, piwheels' and ours.
         method: of piwheels' class `Database`.
         signature: of that method, as `inspect` shows it.
-        tell: the data of our message from arguments and result; None if nothing changed.
+        data: the data of our message from arguments and result; None if nothing changed.
         concerns: the packages whose rows it may touch.
     """
 
     message: str
     method: str
     signature: str
-    tell: Callable[[Arguments, Any], dict[str, Any] | None]
+    data: Callable[[Arguments, Any], dict[str, Any] | None]
     concerns: Callable[[Arguments], Iterable[str]]
 
 
@@ -62,10 +62,10 @@ def _nothing(arguments: Arguments) -> tuple[str, ...]:
 
 
 def _as_it_is(*fields: str) -> Callable[[Arguments, Any], dict[str, Any]]:
-    def tell(arguments: Arguments, result: Any) -> dict[str, Any]:
+    def data(arguments: Arguments, result: Any) -> dict[str, Any]:
         return {field: arguments[field] for field in fields}
 
-    return tell
+    return data
 
 
 def _new_package(arguments: Arguments, result: Any) -> dict[str, Any] | None:
@@ -143,7 +143,7 @@ def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
         "files": [
             {
                 **{field: getattr(file, field) for field in FILE_FIELDS},
-                "dependencies": {tool: list(found) for tool, found in file.dependencies.items()},
+                "dependencies": {tool: list(names) for tool, names in file.dependencies.items()},
             }
             for file in build.files.values()
         ],

@@ -97,7 +97,9 @@ class Master:
         if not isinstance(getattr(self._database, "engines", None), dict):
             raise self._different("Database has no engines")
         for name, fields in STATES.items():
-            missing = [one for one in fields if not hasattr(getattr(self._states, name, None), one)]
+            missing = [
+                field for field in fields if not hasattr(getattr(self._states, name, None), field)
+            ]
             if missing:
                 raise self._different(f"its {name} has no {', '.join(missing)}")
         self._check_transport()
@@ -173,9 +175,11 @@ class Master:
 
 def _signature(function: Any) -> str:
     """What it takes, without the types."""
-    found = inspect.signature(function)
-    bare = [one.replace(annotation=one.empty) for one in found.parameters.values()]
-    return str(found.replace(parameters=bare, return_annotation=found.empty))
+    signature = inspect.signature(function)
+    bare = [
+        parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 
 def wrapped(method: Callable[..., Any], change: Change, outbox: Outbox) -> Callable[..., Any]:
@@ -223,23 +227,23 @@ class BuildAbis(threading.Thread):
     def run(self) -> None:
         """Read them until the process ends."""
         known = None
-        told = False
+        reported = False
         while True:
             try:
-                found = self._read()
+                abis = self._read()
             except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
-                if not told:
-                    told = True
+                if not reported:
+                    reported = True
                     log.error(
                         "cannot read the build ABIs; it is tried again: %s",
                         error,
                         extra=event("abis-unreadable"),
                     )
             else:
-                told = False
-                if found != known:
-                    known = found
-                    self._outbox.tell_abis(found)
+                reported = False
+                if abis != known:
+                    known = abis
+                    self._outbox.put_abis(abis)
             self._never.wait(ABIS_INTERVAL)
 
     def _read(self) -> dict[str, Any]:

@@ -48,13 +48,13 @@ class Outbox:
     Args:
         marks: is told what begins and what is settled.
         clock: tells when a change happened.
-        most: how many changes it keeps.
+        limit: how many changes it keeps.
     """
 
-    def __init__(self, marks: Marks, clock: Clock, most: int = MAX_WAITING) -> None:
+    def __init__(self, marks: Marks, clock: Clock, limit: int = MAX_WAITING) -> None:
         self._marks = marks
         self._clock = clock
-        self._most = most
+        self._limit = limit
         self._items: deque[Item | Gap] = deque()
         self._lock = threading.Lock()
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
@@ -63,8 +63,7 @@ class Outbox:
         self.abis: Item | None = None
         """The build ABIs as they are now; those before them concern nobody."""
 
-    def tell_abis(self, data: dict[str, Any]) -> None:
-        """The build ABIs are these now."""
+    def put_abis(self, data: dict[str, Any]) -> None:
         self.abis = Item("SETABIS", self._clock(), data)
         self.ring()
 
@@ -83,14 +82,13 @@ class Outbox:
                 self._stripes[number].release()
 
     def begin(self) -> Time:
-        """A change begins: now."""
         self._marks.begin()
         return self._clock()
 
     def committed(self, change: Change, at: Time, arguments: Arguments, result: Any) -> None:
         """The database has committed a change; whatever is wrong with it, nothing is raised."""
         try:
-            data = change.tell(arguments, result)
+            data = change.data(arguments, result)
         except Exception as error:  # noqa: BLE001 - the master did nothing wrong, and goes on
             self.lose(f"a {change.message} of the master cannot be read: {error!r}")
             return
@@ -110,8 +108,8 @@ class Outbox:
     def put(self, item: Item) -> None:
         """Keep a change that has begun; one that does not fit leaves a gap."""
         with self._lock:
-            if len(self._items) >= self._most:
-                self._lose(f"more than {self._most} changes waited to be published")
+            if len(self._items) >= self._limit:
+                self._lose(f"more than {self._limit} changes waited to be published")
             else:
                 self._items.append(item)
             if len(self._items) == 1:
@@ -132,7 +130,6 @@ class Outbox:
     # For the thread that publishes
 
     def ring(self) -> None:
-        """Wake whoever waits for the bell."""
         os.eventfd_write(self.bell, 1)
 
     def heard(self) -> None:
@@ -142,11 +139,11 @@ class Outbox:
         except BlockingIOError:
             pass  # it did not ring
 
-    def take(self, most: int) -> list[Item]:
-        """Up to `most` changes, in order; none before a gap."""
+    def take(self, limit: int) -> list[Item]:
+        """Up to `limit` changes, in order; none before a gap."""
         taken: list[Item] = []
         with self._lock:
-            while self._items and len(taken) < most and isinstance(item := self._items[0], Item):
+            while self._items and len(taken) < limit and isinstance(item := self._items[0], Item):
                 self._items.popleft()
                 taken.append(item)
         return taken

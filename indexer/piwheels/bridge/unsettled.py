@@ -8,7 +8,6 @@ power cut nobody knows whether that was up to date, so something counts as lost.
 from __future__ import annotations
 
 import logging
-import os
 import struct
 import threading
 from pathlib import Path
@@ -48,99 +47,77 @@ class Marks:
     def __init__(self, directory: Path) -> None:
         self._lock = threading.Lock()
         self._begun = self._settled = 0
-        self._descriptor: int | None = None
         self._boot = _boot_id()
         self.lost = False
         self.abis = (0, b"")
-        path = directory / FILE
         try:
             directories.make(directory, filesystem.STATE_DIRECTORY)
-            self._descriptor = filesystem.open_own(path)
-            found = os.pread(self._descriptor, _LAYOUT.size, 0)
-            self._read(found)
-            self._write_all()
-            os.fsync(self._descriptor)
-        except OSError as error:
-            self._give_up(error)
+        except OSError:
+            pass  # that the file cannot be opened says it, too
+        self._file = filesystem.KeptFile(directory / FILE, _log_unwritable)
+        self._read(self._file.read(_LAYOUT.size))
+        self._write_all(self._boot)
 
-    def _read(self, found: bytes) -> None:
-        if not found:
+    def _read(self, content: bytes) -> None:
+        if not content:
             return  # it has just been made
-        if len(found) != _LAYOUT.size or not found.startswith(_MAGIC):
+        if len(content) != _LAYOUT.size or not content.startswith(_MAGIC):
             self.lost = True
             return
-        _, boot, begun, settled, epoch, digest = _LAYOUT.unpack(found)
+        _, boot, begun, settled, epoch, digest = _LAYOUT.unpack(content)
         self.abis = epoch, digest
         self.lost = begun != settled or boot not in (self._boot, _CLEAN)
 
-    def _write_all(self, boot: bytes | None = None) -> None:
-        assert self._descriptor is not None
+    def _write_all(self, boot: bytes) -> None:
         # Until the loss is made good, a bridge that is killed leaves it to the next.
         begun = self._begun + self.lost
-        content = _LAYOUT.pack(_MAGIC, boot or self._boot, begun, self._settled, *self.abis)
-        os.pwrite(self._descriptor, content, 0)
+        content = _LAYOUT.pack(_MAGIC, boot, begun, self._settled, *self.abis)
+        self._file.write(content, durable=True)
 
     def begin(self) -> None:
-        """A change begins."""
         with self._lock:
             self._begun += 1
-            self._write(_COUNTS_AT, _COUNTS.pack(self._begun + self.lost, self._settled))
+            self._write_counts()
 
     def settle(self, count: int = 1) -> None:
         """Changes are in the spool, or did not come about."""
         with self._lock:
             self._settled += count
-            self._write(_COUNTS_AT, _COUNTS.pack(self._begun + self.lost, self._settled))
+            self._write_counts()
 
     @property
     def unsettled(self) -> int:
-        """How many changes have begun and are not settled."""
         return self._begun - self._settled
 
     def made_good(self) -> None:
         """What was lost is known to be: the spool has a new epoch."""
         with self._lock:
             self.lost = False
-            self._write(_COUNTS_AT, _COUNTS.pack(self._begun, self._settled))
+            self._write_counts()
 
     def published_abis(self, epoch: int, digest: bytes) -> None:
-        """Build ABIs are in the spool."""
         with self._lock:
             self.abis = epoch, digest
-            self._write(_ABIS_AT, _ABIS.pack(epoch, digest))
+            self._file.write(_ABIS.pack(epoch, digest), _ABIS_AT)
 
-    def _write(self, at: int, content: bytes) -> None:
-        if self._descriptor is None:
-            return
-        try:
-            os.pwrite(self._descriptor, content, at)
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        log.error(
-            "cannot write the file %s of the bridge: %s\n  what to do: check --state-dir; without"
-            " it, changes that are lost when the master is killed go unnoticed",
-            FILE,
-            error.strerror or error,
-            extra=event("marks-unwritable"),
-        )
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+    def _write_counts(self) -> None:
+        self._file.write(_COUNTS.pack(self._begun + self.lost, self._settled), _COUNTS_AT)
 
     def close(self) -> None:
         """End in good order; if changes are not settled, that stays known."""
         with self._lock:
-            if self._descriptor is None:
-                return
-            try:
-                self._write_all(_CLEAN)
-                os.fsync(self._descriptor)
-                os.close(self._descriptor)
-                self._descriptor = None
-            except OSError as error:
-                self._give_up(error)
+            self._write_all(_CLEAN)
+            self._file.close()
+
+
+def _log_unwritable(error: OSError) -> None:
+    log.error(
+        "cannot write the file %s of the bridge: %s\n  what to do: check --state-dir; without it,"
+        " changes that are lost when the master is killed go unnoticed",
+        FILE,
+        error.strerror or error,
+        extra=event("marks-unwritable"),
+    )
 
 
 def _boot_id() -> bytes:

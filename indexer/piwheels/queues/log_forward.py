@@ -40,10 +40,10 @@ _LOOK_INTERVAL = 0.02
 
 
 class Waiting:
-    """Frames that wait; the oldest goes if they have more bytes than `most`."""
+    """Frames that wait; the oldest goes if they have more bytes than `limit`."""
 
-    def __init__(self, most: int = MAX_WAITING) -> None:
-        self._most = most
+    def __init__(self, limit: int = MAX_WAITING) -> None:
+        self._limit = limit
         self._frames: deque[list[bytes]] = deque()
         self._bytes = 0
         self.lost = 0
@@ -52,28 +52,25 @@ class Waiting:
         return len(self._frames)
 
     def put(self, frames: list[bytes]) -> None:
-        """Add one at the end."""
         self._frames.append(frames)
         self._bytes += _size(frames)
-        while self._bytes > self._most:
+        while self._bytes > self._limit:
             self.take()
             self.lost += 1
 
     def first(self) -> list[bytes]:
-        """The oldest."""
         return self._frames[0]
 
     def take(self) -> list[bytes]:
-        """Take the oldest out."""
         frames = self._frames.popleft()
         self._bytes -= _size(frames)
         return frames
 
-    def take_some(self, most: int, most_bytes: int) -> list[list[bytes]]:
-        """Take up to `most` of the oldest out, until they have so many bytes."""
+    def take_some(self, limit: int, max_bytes: int) -> list[list[bytes]]:
+        """Take up to `limit` of the oldest out, until they have so many bytes."""
         taken: list[list[bytes]] = []
-        until = self._bytes - most_bytes
-        while self._frames and len(taken) < most and (not taken or self._bytes > until):
+        until = self._bytes - max_bytes
+        while self._frames and len(taken) < limit and (not taken or self._bytes > until):
             taken.append(self.take())
         return taken
 
@@ -188,5 +185,4 @@ class LogForward:
         return [*sent, *(self.waiting.take() for _ in range(len(self.waiting)))]
 
     def close(self) -> None:
-        """Stop."""
         self.peer.close()

@@ -87,7 +87,7 @@ class LogRelay:
         self._stopping = threading.Event()
         # A full PULL may lose what it has not read: the thread keeps it empty, but in a flood.
         self._pull, self._listener = sockets.bound(
-            tools.context, zmq.PULL, log_queue, binding, high_water=MAX_QUEUED, most=MAX_FRAME
+            tools.context, zmq.PULL, log_queue, binding, high_water=MAX_QUEUED, max_frame=MAX_FRAME
         )
         self._forward: LogForward | None = None
         if log_forward is not None:
@@ -157,14 +157,17 @@ class LogRelay:
         """None: its thread wakes the daemon."""
         return ()
 
-    def receive(self, most: int, until: float) -> list[Entry]:
-        """What piw-logger pushed, as messages."""
+    def receive(self, limit: int, until: float) -> list[Entry]:
         with self._lock:
-            frames = self._ours.take_some(most, MAX_BATCH_BYTES)
+            frames = self._ours.take_some(limit, MAX_BATCH_BYTES)
         if len(self._ours):
             self._wake()
         received = self._clock()
-        return [entry for one in frames if (entry := self._entry(one, received)) is not None]
+        return [
+            entry
+            for entry_frames in frames
+            if (entry := self._entry(entry_frames, received)) is not None
+        ]
 
     def _entry(self, frames: list[bytes], received: times.Time) -> Entry | None:
         frame = frames[-1]
@@ -212,7 +215,6 @@ class LogRelay:
 
     @property
     def distrust(self) -> str:
-        """Why what is at the master's address is not believed; empty if it is."""
         return self._forward.peer.distrust if self._forward is not None else ""
 
     def tick(self) -> None:
@@ -223,7 +225,6 @@ class LogRelay:
         self._said = lost
 
     def live(self) -> dict[str, Any]:
-        """Its state."""
         forward = self._forward
         return {
             "log_queue": {
@@ -244,13 +245,11 @@ class LogRelay:
         self._thread.join()
 
     def close(self) -> None:
-        """Stop."""
         self.drain()
         if self._forward is not None:
             self._forward.close()
 
     def left(self) -> list[list[bytes]]:
-        """After the end: what the master has not taken."""
         return self._forward.left() if self._forward is not None else []
 
 

@@ -124,7 +124,6 @@ class Oracle:
 
     @property
     def busy(self) -> bool:
-        """True while a request has no answer yet."""
         return bool(self._asked)
 
     def ask(self, name: str, data: Any = NO_DATA, within: float | None = None) -> bool:
@@ -215,15 +214,14 @@ class Oracle:
         while True:
             self.peer.socket.poll(200)
             try:
-                found = self.answer()
+                answer = self.answer()
             except DecodeError as error:
                 raise PeerError(operation, str(error), "is it a piwheels master?") from error
-            if found is not None:
+            if answer is not None:
                 break
-        if found.error:
-            raise CannotTellError(operation, found.error, "see the master's own log")
-        return found.data
+        if answer.error:
+            raise CannotTellError(operation, answer.error, "see the master's own log")
+        return answer.data
 
     def close(self) -> None:
-        """Close its socket."""
         self.peer.close()

@@ -152,7 +152,7 @@ class Snapshots:
         """Its one, while an answer is awaited."""
         return [self._oracle.peer.socket] if self._oracle.busy else []
 
-    def receive(self, most: int, until: float) -> list[Entry]:
+    def receive(self, limit: int, until: float) -> list[Entry]:
         """What the master answered, where the index says something else; asks on."""
         entries: list[Entry] = []
         while True:
@@ -201,15 +201,15 @@ class Snapshots:
             return iter([("ALLPKGS", NO_DATA)])
         if now < self._next_sweep:
             return iter(())
-        found = self._connection.execute(
+        package = self._connection.execute(
             "SELECT min(package) FROM packages WHERE package > ?", (self._sweep,)
         ).fetchone()[0]
-        if found is None:
+        if package is None:
             self._sweep = ""
             self._next_list = self._next_sweep = now + max(1.0, REST * self._pause)
             return iter(())
-        self._sweep = found
-        return self._of_package(found)
+        self._sweep = package
+        return self._of_package(package)
 
     def _of_package(self, package: str) -> Iterator[Step]:
         self._due.pop(package, None)
@@ -259,7 +259,9 @@ class Snapshots:
             self._next_list = min(self._next_list, self._listed + LIST_RETRY_DELAY * self._rhythm)
 
     def _take_abis(self, entries: list[Entry]) -> None:
-        active, every = (translate.checked(NAMES, one.data, "GETABIS") for one in self._answers)
+        active, every = (
+            translate.checked(NAMES, answer.data, "GETABIS") for answer in self._answers
+        )
         self._abis_known = True
         known = compare.set_abis(self._connection)
         skips = dict(known.build_abis)
@@ -278,8 +280,8 @@ class Snapshots:
         every = LIST_INTERVAL * self._rhythm
         if now >= self._listed + every:
             self._untold.clear()
-        self._untold = {one for one in self._untold if _holds(there, one)}
-        self._lacking = dict.fromkeys(one for one in lacking if one not in self._untold)
+        self._untold = {package for package in self._untold if _holds(there, package)}
+        self._lacking = dict.fromkeys(package for package in lacking if package not in self._untold)
         if there:  # an empty list is a master whose database was lost, not a reason to delete
             entries += [
                 Accepted(None, translate.delete_package(package, self._clock())) for package in gone
@@ -310,7 +312,7 @@ class Snapshots:
             self.taken += 1
         if not self._due and not self._lacking:
             self._next = self._monotonic() + self._pause
-        if {abi for one in message.data.releases for abi, *_ in one.abis} - self._active():
+        if {abi for release in message.data.releases for abi, *_ in release.abis} - self._active():
             self._abis_known = False  # the master builds for others than we know
 
     def _sure(self, package: str) -> bool:
@@ -365,14 +367,12 @@ class Snapshots:
 
     @property
     def distrust(self) -> str:
-        """Why what is at the master's address is not believed; empty if it is."""
         return self._oracle.peer.distrust
 
     def tick(self) -> None:
         """Nothing: `receive` is called at least as often."""
 
     def live(self) -> dict[str, Any]:
-        """Its state."""
         return {
             "db_queue": {
                 "address": self._oracle.peer.address,
@@ -387,6 +387,5 @@ class Snapshots:
         """Nothing: an answer that is lost is asked for again."""
 
     def close(self) -> None:
-        """Close its socket."""
         self._oracle.close()
         self._comparer.close()
