@@ -443,7 +443,7 @@ class Daemon:
         """How the daemon stands, for `status`."""
         writer = self._writer
         published = writer.last_published
-        counters = writer.counters_published
+        kinds = {kind: times.to_rfc3339(at) for kind, at in writer.published.items()}
         subscribers = self._subscribers
         troubles = [
             ("intake-waiting", self._trouble),
@@ -467,7 +467,8 @@ class Daemon:
             "written": writer.written,
             "recently_published": writer.recent,
             "last_published": times.to_rfc3339(published[1]) if published else None,
-            "counters_published": times.to_rfc3339(counters) if counters else None,
+            "counters_published": kinds.get("counters"),
+            "kinds_published": kinds,
             "feeds": self._progress.feeds(subscribers),
             "queues": [list(pair) for pair in self._options.feeds],
             "output_path": str(self._options.writer.output_path),

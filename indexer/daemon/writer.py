@@ -13,7 +13,7 @@ import os
 import signal
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ from ..base import log as journal_log
 from ..base.errors import IndexerError, PublishError, StateError
 from ..base.log import NOTICE, event
 from ..base.once_per import OncePer, left_out
-from ..documents import writer
+from ..documents import registry, writer
+from ..documents.kind import Moment, PeriodicKind, TreeDocument
 from ..documents.publish import Publisher
 from ..index import downloads, pending, queries
 
@@ -66,7 +67,8 @@ class Options:
         site_url: of the site, without a slash at its end.
         settle: seconds that a package must have been quiet.
         max_delay: seconds after which it is written even if it never is.
-        counters_interval: seconds between two packages.json.
+        intervals: seconds between two times that documents are written, by the name of a kind,
+            where they are not the kind's own.
         log_level: of its log.
     """
 
@@ -75,7 +77,7 @@ class Options:
     site_url: str
     settle: float
     max_delay: float
-    counters_interval: float
+    intervals: Mapping[str, float]
     log_level: int = logging.WARNING
 
 
@@ -116,7 +118,8 @@ class WriterHandle:
         """Documents that had to be written, so far."""
         self.last_published: tuple[str, int] | None = None
         """The last name that was published, and when."""
-        self.counters_published: times.Time | None = None
+        self.published: dict[str, times.Time] = {}
+        """When documents were published last, by the name of their kind."""
         self.failure = ""
         """Why publishing fails at present; empty if it does not."""
         self.recent: list[str] = []
@@ -214,15 +217,18 @@ class WriterHandle:
                 pending.clear(self._connection, [(name, serial) for name in names])
             self.written += changed
             self.last_published = names[-1], clock.now()
+            self.published |= dict.fromkeys(
+                (kind.name for kind in registry.marked()), self.last_published[1]
+            )
             self.recent = (self.recent + names)[-10:]
         elif kind == "window":
             with self._writing("move the window of the counters"):
                 downloads.move_window(self._connection, values[0])
             self._send(report)
-        elif kind == "counters":
-            with self._writing("note that packages.json was written"):
-                writer.counters_done(self._connection, *values)
-            self.counters_published = clock.now()
+        elif kind == "documents":
+            with self._writing("note what was written"):
+                pending.note_written(self._connection, *values)
+            self.published[values[0]] = clock.now()
         elif kind == "failed":
             self.failure = values[0]
         elif kind == "well":
@@ -285,7 +291,7 @@ class _WriterLoop:
         self._pipe = pipe
         self._options = options
         self._connection = database.open_reader(options.index_path, cache_kib=8 * 1024)
-        self._counters_connection = database.open_reader(options.index_path, cache_kib=1024)
+        self._periodic_connection = database.open_reader(options.index_path, cache_kib=1024)
         self._publisher = Publisher(options.output_path)
         self._publisher.hold()
         self._writer = writer.Writer(self._connection, self._publisher, options.site_url)
@@ -293,10 +299,11 @@ class _WriterLoop:
         self._high = 0  # marks up to this serial were read, but for the backlog
         self._backlog: tuple[int, str] | None = (0, "")  # marks after this one were not
         self._backlog_end = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="counters")
-        self._counting: Future[tuple[int, int, bool]] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="periodic")
+        self._periodic: tuple[PeriodicKind, Future[tuple[str, int]]] | None = None  # is written
         self._asked_window = False
-        self._next_counters = 0.0
+        self._reported: dict[str, str] = {}  # versions of kinds that are written
+        self._next = {kind.name: 0.0 for kind in registry.periodic()}  # not to be looked at before
         self._woken = True
         self._unreadable_until = 0.0
         self._retry_at = 0.0
@@ -324,9 +331,6 @@ class _WriterLoop:
                     self._woken = True
                 elif message[0] == "window":
                     self._asked_window = False
-                    self._counting = self._thread.submit(
-                        writer.write_counters, self._counters_connection, self._publisher
-                    )
             now = clock.monotonic()
             try:
                 self._work(now, bool(stopping))
@@ -354,7 +358,7 @@ class _WriterLoop:
             self._pipe.send(("read",))
         if now >= self._retry_at:
             self._write_due(now, everything=stopping)
-        self._count_if_due(now, stopping)
+        self._write_periodic(now, stopping)
         self._unreadable_until = 0.0
         # A document that still cannot be written is not forgotten because others can be.
         if self._failing and not self._backoff and not self._retries:
@@ -362,7 +366,7 @@ class _WriterLoop:
             self._pipe.send(("well",))
 
     def _flushed(self) -> bool:
-        idle = self._counting is None and not self._asked_window
+        idle = self._periodic is None and not self._asked_window
         return idle and not self._woken and not self._waiting and self._backlog is None
 
     def _pause(self, stopping: float) -> float:
@@ -372,7 +376,7 @@ class _WriterLoop:
             return 0.02 if stopping else self._unreadable_until - now
         if self._woken:
             return 0.0
-        until = now + (0.02 if stopping or self._counting is not None else 60.0)
+        until = now + (0.02 if stopping or self._periodic is not None else 60.0)
         if self._backlog is not None:
             until = now
         for first, last in self._waiting.values():
@@ -383,8 +387,8 @@ class _WriterLoop:
             until = min(until, at)
         if self._retry_at > now:
             until = max(until, self._retry_at)
-        if self._counting is None and not self._asked_window:
-            until = min(until, max(self._next_counters, now + 0.02))
+        if self._periodic is None and not self._asked_window:
+            until = min(until, max(min(self._next.values(), default=until), now + 0.02))
         return max(0.0, until - now)
 
     # Marks
@@ -467,34 +471,69 @@ class _WriterLoop:
         self._failing = True
         self._pipe.send(("failed", text))
 
-    # Counters
+    # Documents that no mark of a package marks
 
-    def _count_if_due(self, now: float, stopping: bool) -> None:
-        if self._counting is not None:
-            if self._counting.done():
-                counting, self._counting = self._counting, None
-                try:
-                    serial, start, _ = counting.result()
-                except PublishError as error:
-                    self._back_off(error)
-                else:
-                    if not self._retries:  # documents that fail end their own wait
-                        self._back_off(None)
-                    self._pipe.send(("counters", serial, start))
-                gc.collect()
+    def _write_periodic(self, now: float, stopping: bool) -> None:
+        """Have what is due written by the thread, one kind at a time, and report it."""
+        if self._periodic is not None and not self._report_periodic():
             return
         if self._asked_window or now < self._retry_at:
             return
-        if now < self._next_counters and not stopping:
-            return
-        start = times.window_start(clock.now())
-        with database.wrap_errors("read the counters"):
-            due = writer.counters_due(self._connection)
-            due = due or downloads.window_start(self._connection) != start
-        if due:
+        moment = Moment(self._connection, self._options.site_url, clock.now())
+        start = times.window_start(moment.now)
+        kinds = [
+            kind
+            for kind in registry.periodic()
+            if (not _is_live(kind) if stopping else now >= self._next[kind.name])
+        ]
+        with database.wrap_errors("read the index"):
+            present = downloads.window_start(self._connection) if kinds else start
+            due = [kind for kind in kinds if self._is_due(kind, moment)]
+        if start != present:
+            # Only the daemon writes the index. It answers when the window is there.
             self._asked_window = True
             self._pipe.send(("window", start))
-            self._next_counters = now + self._options.counters_interval
+            return
+        for kind in kinds:
+            if kind not in due:
+                # Look again soon: the first change after a quiet time should not wait for long.
+                self._next[kind.name] = now + min(1.0, self._interval(kind))
+        if due:
+            kind = due[0]
+            self._next[kind.name] = now + self._interval(kind)
+            work = (kind, self._periodic_connection, self._publisher, self._options.site_url)
+            self._periodic = (
+                kind,
+                self._thread.submit(writer.write_periodic, *work, moment.now),
+            )
+
+    def _report_periodic(self) -> bool:
+        """Report what the thread has written; false if it has not ended."""
+        assert self._periodic is not None
+        kind, written = self._periodic
+        if not written.done():
+            return False
+        self._periodic = None
+        try:
+            version, _ = written.result()
+        except PublishError as error:
+            self._back_off(error)
         else:
-            # Look again soon: the first change after a quiet time should not wait for long.
-            self._next_counters = now + min(1.0, self._options.counters_interval)
+            if not self._retries:  # documents that fail end their own wait
+                self._back_off(None)
+            self._reported[kind.name] = version
+            self._pipe.send(("documents", kind.name, version))
+        gc.collect()
+        return True
+
+    def _is_due(self, kind: PeriodicKind, moment: Moment) -> bool:
+        # The daemon may not have noted yet what was reported.
+        return kind.due(moment) and kind.version(moment) != self._reported.get(kind.name)
+
+    def _interval(self, kind: PeriodicKind) -> float:
+        return self._options.intervals.get(kind.name, kind.interval)
+
+
+def _is_live(kind: PeriodicKind) -> bool:
+    """Whether a kind is due for ever."""
+    return isinstance(kind, TreeDocument) and kind.live

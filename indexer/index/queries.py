@@ -206,3 +206,11 @@ def counts(connection: sqlite3.Connection) -> sqlite3.Cursor:
         "SELECT package, downloads_recent, downloads_all FROM download_counts"
         " WHERE listed ORDER BY package"
     )
+
+
+def downloads(connection: sqlite3.Connection, package: str) -> tuple[int, int]:
+    """Downloads of a package in the last 30 days, and ever."""
+    row = connection.execute(
+        "SELECT downloads_recent, downloads_all FROM download_counts WHERE package = ?", (package,)
+    ).fetchone()
+    return row or (0, 0)

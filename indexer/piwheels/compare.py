@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from ..base import database
-from ..documents import render
+from ..documents import project
 from ..index import apply, queries
 from ..messages.entries import Row
 from ..messages.types import Message, SetAbis
@@ -107,7 +107,7 @@ def _document(connection: sqlite3.Connection, package: str) -> Any:
         rows = queries.load_project(connection, package)
         if rows is None:
             return None
-        document = orjson.loads(render.project(rows, queries.load_abis(connection), ""))
+        document = orjson.loads(project.render(rows, queries.load_abis(connection), ""))
     document["spellings"] = sorted(rows.aliases)
     return document
 

@@ -238,7 +238,7 @@ def test_a_writer_that_hangs_is_no_progress(
     monkeypatch.setattr(writer_process, "STUCK_TIMEOUT", 2.0)
     connection = queries.open_index(site.state_dir / "index.db")
     options = writer_process.Options(
-        site.state_dir / "index.db", site.output_path, "https://example.org", 0, 1, 60
+        site.state_dir / "index.db", site.output_path, "https://example.org", 0, 1, {}
     )
     handle = writer_process.WriterHandle(options, connection)
     try:

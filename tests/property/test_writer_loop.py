@@ -52,7 +52,7 @@ class Thread:
                 pass  # the test has failed before
             finally:
                 loop._connection.close()
-                loop._counters_connection.close()
+                loop._periodic_connection.close()
                 loop._publisher.close()
 
     def terminate(self) -> None:
@@ -85,7 +85,7 @@ def test_a_writer_with_little_room(
         # A stop publishes what it can within this time, and this is about all that waits.
         mock.patch.object(writer_process, "FLUSH_TIMEOUT", DEADLINE),
     ):
-        options = Options(here.state.index_path, here.output, SITE, settle, 60.0, 0.0)
+        options = Options(here.state.index_path, here.output, SITE, settle, 60.0, {"counters": 0.0})
         handle = WriterHandle(options, here.state.connection)
         try:
             for messages, turn in zip(batches, turns, strict=False):

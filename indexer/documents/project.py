@@ -1,11 +1,10 @@
-"""Rows into the bytes of a document: pure, sorted, the same rows give the same bytes.
+"""project/<package>/json/index.json: all about a package. The same rows give the same bytes.
 
 Source: DESIGN section 5 and https://www.piwheels.org/json.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -13,7 +12,9 @@ from typing import Any
 import orjson
 from packaging.version import InvalidVersion, Version
 
-from ..index.queries import Abis, Project
+from ..index.queries import Abis
+from ..index.queries import Project as Rows
+from .kind import Package, PackageDocument
 
 PYPI_URL = "https://pypi.org/project/"
 
@@ -42,8 +43,21 @@ def log_url(build_id: int) -> str:
     return f"/logs/{higher:04d}/{high:04d}/{low:04d}.txt.gz"
 
 
-def project(rows: Project, abis: Abis, site_url: str) -> bytes:
-    """The document of a project, `project/<package>/json/index.json`.
+class Project(PackageDocument):
+    """The kind; other spellings of a package's name are links in `project/`."""
+
+    name = "project"
+    root = "project"
+    file = "json/index.json"
+    linked = True
+
+    def render(self, package: Package) -> bytes:
+        """The document of a package."""
+        return render(package.rows, package.moment.abis, package.moment.site_url)
+
+
+def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
+    """The document of a package.
 
     Args:
         rows: of the package.
@@ -147,19 +161,3 @@ def _build_status(
         "duration": duration,
         "log_url": log_url(build_id) if known else None,
     }
-
-
-def packages(rows: Iterable[list[tuple[str, int, int]]]) -> Iterator[bytes]:
-    """The document of all counters, `packages.json`, piece by piece.
-
-    Args:
-        rows: (package, downloads of the last 30 days, downloads ever), sorted by package, in
-            as many lists as suits the caller.
-    """
-    yield b"["
-    first = True
-    for some in rows:
-        if some:
-            yield orjson.dumps(some)[1:-1] if first else b"," + orjson.dumps(some)[1:-1]
-            first = False
-    yield b"]"
