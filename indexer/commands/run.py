@@ -12,7 +12,7 @@ from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..daemon import reload
 from ..daemon.daemon import Daemon, Options
-from ..daemon.writer import Options as WriterOptions
+from ..daemon.writer_messages import Options as WriterOptions
 from ..documents.counters import Counters
 from ..documents.publish import Publisher, refuse_unwritable
 from ..feed import ipc, security

@@ -12,7 +12,9 @@ from click.testing import CliRunner
 from indexer.base import database
 from indexer.base.errors import PublishError
 from indexer.cli import piw_indexer
-from indexer.daemon import writer as daemon_writer
+from indexer.daemon import writer as writer_handle
+from indexer.daemon import writer_loop
+from indexer.daemon.writer_messages import Options
 from indexer.documents import registry, writer
 from indexer.documents.kind import (
     Document,
@@ -277,14 +279,14 @@ def test_a_file_in_the_way_of_one_package_holds_up_no_other(site: Site) -> None:
 
 def test_the_daemons_writer_writes_them(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in its time, and none for ever while it stops; metrics show them by their names."""
-    monkeypatch.setattr(daemon_writer, "get_context", lambda _: Context)
-    monkeypatch.setattr(daemon_writer, "FLUSH_TIMEOUT", DEADLINE)
+    monkeypatch.setattr(writer_handle, "get_context", lambda _: Context)
+    monkeypatch.setattr(writer_loop, "FLUSH_TIMEOUT", DEADLINE)
     site.take(new_package("pandas"), message("DELPKG", package="scipy"), write=False)
     connection = queries.open_index(site.state_dir / "index.db")
-    options = daemon_writer.Options(
+    options = Options(
         site.state_dir / "index.db", site.output_path, URL, 0.0, 0.0, {"counters": 0.0}
     )
-    handle = daemon_writer.WriterHandle(options, connection)
+    handle = writer_handle.WriterHandle(options, connection)
     try:
         handle.wake()
     finally:

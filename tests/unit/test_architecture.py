@@ -67,7 +67,7 @@ ONLY = {
     "click": "cli base.options base.printable commands.*",
     "voluptuous": "schema.* messages.decode piwheels.cbor piwheels.translate"
     " piwheels.backfill.from_site",
-    "multiprocessing": "documents.writer daemon.writer",
+    "multiprocessing": "documents.writer daemon.writer daemon.writer_loop",
 }
 """Who alone may import a library."""
 
