@@ -8,12 +8,11 @@ from __future__ import annotations
 import bisect
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..base import clock, database, names
 from ..documents import registry, writer
-from ..documents.atomic import compressed
 from ..documents.kind import Document, Moment, Package, PackageDocument, PeriodicKind, TreeDocument
 from ..documents.publish import Publisher
 from ..index import pending, queries
@@ -106,32 +105,23 @@ class Documents:
         name = package.rows.package
         document = kind.document(package)
         found = self._compare(document)
-        if found is not None and not self._changed(kind, name, document):
-            sort, what, fault = found
+
+        def changed(moment: Moment) -> bool:
+            package = moment.package(name)
+            if package is None or pending.among(moment.connection, [name]):
+                return True
+            return self._waits(kind, moment) or kind.document(package) != document
+
+        if found is not None and not self._has_other_plans(changed):
             yield Difference(
                 Part.DOCUMENTS,
-                f"{name}: {what}",
-                sort,
+                f"{name}: {found.what}",
+                found.sort,
                 package=name,
                 document=kind.name,
                 path=document.path,
-                fault=fault,
+                fault=found.fault,
             )
-
-    def _changed(self, kind: PackageDocument, name: str, document: Document) -> bool:
-        """Whether a running daemon has other plans for a document by now."""
-        if self._alone:
-            return False
-        connection = queries.open_reader(self._path)
-        try:
-            with database.snapshot(connection):
-                moment = self._moment(connection)
-                package = moment.package(name)
-                if package is None or pending.among(connection, [name]):
-                    return True
-                return self._waits(kind, moment) or kind.document(package) != document
-        finally:
-            connection.close()
 
     def _links(self, package: Package) -> Iterator[Difference]:
         name = package.rows.package
@@ -192,25 +182,34 @@ class Documents:
             version = kind.version(moment)
             documents = list(kind.documents(moment, None))
         for document in documents:
-            for file in _files(document):
-                found = self._form(kind, file) if kind.live else self._compare(file)
-                if found is None:
-                    continue
-                if not kind.live and self._rewritten(kind, version):
-                    return
-                sort, what, fault = found
-                yield Difference(
-                    Part.DOCUMENTS, what, sort, document=kind.name, path=file.path, fault=fault
-                )
+            found = self._form(kind, document) if kind.live else self._compare(document)
+            if found is None:
+                continue
+            if not kind.live and self._has_other_plans(
+                lambda moment: kind.version(moment) != version
+            ):
+                return
+            yield Difference(
+                Part.DOCUMENTS,
+                found.what,
+                found.sort,
+                document=kind.name,
+                path=document.path,
+                fault=found.fault,
+            )
 
-    def _rewritten(self, kind: TreeDocument, version: str) -> bool:
-        """Whether a running daemon has other plans for the files of a kind by now."""
+    def _has_other_plans(self, changed: Callable[[Moment], bool]) -> bool:
+        """Whether a running daemon will write by now what did not differ a moment ago.
+
+        Args:
+            changed: looks at the present moment of the index.
+        """
         if self._alone:
             return False
         connection = queries.open_reader(self._path)
         try:
             with database.snapshot(connection):
-                return kind.version(self._moment(connection)) != version
+                return changed(self._moment(connection))
         finally:
             connection.close()
 
@@ -222,14 +221,6 @@ class Documents:
         if file.path.endswith(".gz") or not os.path.lexists(path):
             return None  # it is written while a daemon runs
         return differences.form(path, kind.fault)
-
-
-def _files(document: Document) -> Iterator[Document]:
-    """A document, and its compressed copy."""
-    yield document
-    if document.compressed:
-        content = None if document.content is None else compressed(document.content)
-        yield Document(f"{document.path}.gz", content)
 
 
 def _stray_link(connection: sqlite3.Connection, name: str, path: str) -> str:

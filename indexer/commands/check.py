@@ -50,7 +50,7 @@ def check(
 ) -> int:
     """Compare journal, index and documents, and report what differs."""
     refuse_missing(state_dir, JOURNAL)
-    publisher = Publisher(output_path, thorough=fix)
+    publisher = Publisher(output_path)
     site_url = site_url.rstrip("/")
     against = [_journal_id(state_dir), str(output_path.resolve()), site_url]
     run = Run(state_dir, against, fresh)

@@ -19,22 +19,7 @@ from ..base.errors import StateError
 from ..documents import registry
 from ..index import downloads, pending
 from . import writer_loop
-from .writer_messages import (
-    Failing,
-    KindWritten,
-    MarksRead,
-    MoveWindow,
-    NamesWritten,
-    Options,
-    Order,
-    Ping,
-    Pong,
-    Recovered,
-    Report,
-    Stop,
-    Wake,
-    WindowMoved,
-)
+from . import writer_messages as messages
 
 START_TIMEOUT = 60.0
 """Seconds that the process may take to start."""
@@ -59,7 +44,7 @@ class WriterHandle:
         StateError: if the process does not start.
     """
 
-    def __init__(self, options: Options, connection: sqlite3.Connection) -> None:
+    def __init__(self, options: messages.Options, connection: sqlite3.Connection) -> None:
         self._connection = connection
         context = get_context("spawn")
         self._pipe, other = context.Pipe()
@@ -86,7 +71,7 @@ class WriterHandle:
         self._woken = self._wake_again = False
         self._woken_at = 0.0
         self._pinged_at: float | None = None  # since when it owes an answer
-        self._reports: deque[Report] = deque()
+        self._reports: deque[messages.Report] = deque()
         self.written = 0
         """Documents that had to be written, so far."""
         self.last_published: tuple[str, int] | None = None
@@ -110,20 +95,20 @@ class WriterHandle:
         else:
             self._woken = True
             self._woken_at = clock.monotonic()
-            self._send(Wake())
+            self._send(messages.Wake())
 
     def ping(self) -> None:
         """Ask it for a sign of life, unless it owes one."""
         if self._pinged_at is None:
             self._pinged_at = clock.monotonic()
-            self._send(Ping())
+            self._send(messages.Ping())
 
     @property
     def unresponsive_for(self) -> float:
         """Seconds that it has owed an answer to a ping."""
         return 0.0 if self._pinged_at is None else clock.monotonic() - self._pinged_at
 
-    def _send(self, order: Order) -> None:
+    def _send(self, order: messages.Order) -> None:
         try:
             self._pipe.send(order)
         except OSError as error:
@@ -164,10 +149,10 @@ class WriterHandle:
             try:
                 if not self._pipe.poll(0):
                     return
-                report: Report = self._pipe.recv()
+                report: messages.Report = self._pipe.recv()
             except (EOFError, OSError) as error:
                 raise self._died() from error
-            if isinstance(report, Pong):
+            if isinstance(report, messages.Pong):
                 self._pinged_at = None
                 continue
             self._reports.append(report)
@@ -180,14 +165,14 @@ class WriterHandle:
             self._reports.popleft()
             self._woken_at = clock.monotonic()
 
-    def _act_on(self, report: Report) -> None:
+    def _act_on(self, report: messages.Report) -> None:
         match report:
-            case MarksRead():
+            case messages.MarksRead():
                 self._woken = False
                 if self._wake_again:
                     self._wake_again = False
                     self.wake()
-            case NamesWritten(serial, names, changed):
+            case messages.NamesWritten(serial, names, changed):
                 with self._writing("clear marks"):
                     pending.clear(self._connection, [(name, serial) for name in names])
                 now = clock.now()
@@ -195,17 +180,17 @@ class WriterHandle:
                 self.last_published = names[-1], now
                 self.published.update((kind.name, now) for kind in registry.marked())
                 self.recent = (self.recent + names)[-_MAX_RECENT:]
-            case MoveWindow(start):
+            case messages.MoveWindow(start):
                 with self._writing("move the window of the counters"):
                     downloads.move_window(self._connection, start)
-                self._send(WindowMoved())
-            case KindWritten(kind, version):
+                self._send(messages.WindowMoved())
+            case messages.KindWritten(kind, version):
                 with self._writing("note what was written"):
                     pending.note_written(self._connection, kind, version)
                 self.published[kind] = clock.now()
-            case Failing(error):
+            case messages.Failing(error):
                 self.failure = error
-            case Recovered():
+            case messages.Recovered():
                 self.failure = ""
 
     @contextmanager
@@ -220,7 +205,7 @@ class WriterHandle:
         """Let it publish what is waiting, for `FLUSH_TIMEOUT` seconds at most, and end it."""
         try:
             try:
-                self._pipe.send(Stop())
+                self._pipe.send(messages.Stop())
                 until = clock.monotonic() + writer_loop.FLUSH_TIMEOUT
                 while self._process.is_alive() and clock.monotonic() < until:
                     if self._pipe.poll(0.1):

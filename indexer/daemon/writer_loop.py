@@ -25,24 +25,8 @@ from ..documents import registry, writer
 from ..documents.kind import Moment, PeriodicKind, TreeDocument
 from ..documents.publish import Publisher
 from ..index import downloads
+from . import writer_messages as messages
 from .marks import Marks
-from .writer_messages import (
-    Failing,
-    KindWritten,
-    MarksRead,
-    MoveWindow,
-    NamesWritten,
-    Options,
-    Order,
-    Ping,
-    Pong,
-    Ready,
-    Recovered,
-    Report,
-    Stop,
-    Wake,
-    WindowMoved,
-)
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +49,7 @@ _POLL_INTERVAL = 0.02
 """Seconds between two looks at a thread that works, or while the process stops."""
 
 
-def main(pipe: Connection, options: Options, parent: int) -> None:
+def main(pipe: Connection, options: messages.Options, parent: int) -> None:
     """The process: run until the daemon says stop, or is gone."""
     # systemd and Ctrl-C tell the whole group to stop; the daemon tells us when it has drained.
     for number in IGNORED_SIGNALS:
@@ -93,7 +77,7 @@ class WriterLoop:
         IndexerError: if the index cannot be read, or another process publishes there.
     """
 
-    def __init__(self, pipe: Connection, options: Options) -> None:
+    def __init__(self, pipe: Connection, options: messages.Options) -> None:
         self._pipe = pipe
         self._options = options
         self._connection = database.open_reader(options.index_path, cache_kib=8 * 1024)
@@ -125,7 +109,7 @@ class WriterLoop:
             EOFError, OSError: if the daemon is gone.
             StateError: if the index cannot be read, and will not be readable by itself.
         """
-        self._send(Ready())
+        self._send(messages.Ready())
         while True:
             # While nothing is due, sleep until something is, or the daemon speaks.
             if self._pipe.poll(self._pause()):
@@ -143,18 +127,18 @@ class WriterLoop:
                 self._thread.shutdown()
                 return
 
-    def _send(self, report: Report) -> None:
+    def _send(self, report: messages.Report) -> None:
         self._pipe.send(report)
 
-    def _obey(self, order: Order) -> None:
+    def _obey(self, order: messages.Order) -> None:
         match order:
-            case Wake():
+            case messages.Wake():
                 self._woken = True
-            case Ping():
-                self._send(Pong())
-            case WindowMoved():
+            case messages.Ping():
+                self._send(messages.Pong())
+            case messages.WindowMoved():
                 self._window_asked = False
-            case Stop():
+            case messages.Stop():
                 self._stop_at = clock.monotonic() + FLUSH_TIMEOUT - 2
                 self._woken = True
 
@@ -169,7 +153,7 @@ class WriterLoop:
         if self._woken:
             self._marks.read()
             self._woken = False
-            self._send(MarksRead())
+            self._send(messages.MarksRead())
         if now >= self._retry_at:
             self._write_names(now)
         self._write_periodic(now)
@@ -177,7 +161,7 @@ class WriterLoop:
         # A document that still cannot be written is not forgotten because others can be.
         if self._failing and not self._backing_off and not self._retries:
             self._failing = False
-            self._send(Recovered())
+            self._send(messages.Recovered())
 
     @property
     def _is_done(self) -> bool:
@@ -219,7 +203,7 @@ class WriterLoop:
         for name in written.names:
             self._retries.pop(name, None)
         if written.names:
-            self._send(NamesWritten(written.serial, written.names, written.changed))
+            self._send(messages.NamesWritten(written.serial, written.names, written.changed))
         if written.failure is None:
             self._recover()
             return
@@ -251,7 +235,7 @@ class WriterLoop:
         text = str(failure)
         self._log.error("%s", text, extra=event("publishing-fails"), of=failure.cause)
         self._failing = True
-        self._send(Failing(text))
+        self._send(messages.Failing(text))
 
     # What no mark asks for
 
@@ -270,7 +254,7 @@ class WriterLoop:
         if start != present:
             # Only the daemon writes the index. It answers when the window is there.
             self._window_asked = True
-            self._send(MoveWindow(start))
+            self._send(messages.MoveWindow(start))
             return
         for kind in kinds:
             if kind not in due:
@@ -313,6 +297,6 @@ class WriterLoop:
             if not self._retries:  # names that fail end their own wait
                 self._recover()
             self._reported[kind.name] = version
-            self._send(KindWritten(kind.name, version))
+            self._send(messages.KindWritten(kind.name, version))
         gc.collect()
         return True

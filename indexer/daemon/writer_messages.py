@@ -32,17 +32,14 @@ class Options:
     log_level: int = logging.WARNING
 
 
-# From the daemon to the writer
-
-
 @dataclass(frozen=True)
 class Wake:
-    """There are new marks. The answer is `MarksRead`."""
+    """There are new marks. The writer answers with `MarksRead`."""
 
 
 @dataclass(frozen=True)
 class Ping:
-    """Answer with `Pong`."""
+    """Are you there? The writer answers with `Pong`."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,7 @@ class Stop:
 
 
 Order = Wake | Ping | WindowMoved | Stop
-
-
-# From the writer to the daemon
+"""What the daemon says."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Pong:
-    """The writer is alive."""
+    """The writer is there."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +73,7 @@ class MarksRead:
 
 @dataclass(frozen=True)
 class NamesWritten:
-    """What belongs to these names is safe on the disk, as of a serial.
-
-    Attributes:
-        serial: up to which it was rendered.
-        names: at least one.
-        changed: of how many of them anything had to be written.
-    """
+    """What belongs to `names` is safe on the disk up to `serial`; `changed` had to be written."""
 
     serial: int
     names: list[str]
@@ -93,7 +82,7 @@ class NamesWritten:
 
 @dataclass(frozen=True)
 class MoveWindow:
-    """Move the 30-day window to `start`, its first hour, in seconds since 1970."""
+    """Move the 30-day window: `start` is its first hour, in seconds since 1970."""
 
     start: int
 
@@ -108,7 +97,7 @@ class KindWritten:
 
 @dataclass(frozen=True)
 class Failing:
-    """Publishing fails; `error` says why. It is tried again."""
+    """Publishing fails, and is tried again; `error` says why."""
 
     error: str
 
@@ -119,3 +108,4 @@ class Recovered:
 
 
 Report = Ready | Pong | MarksRead | NamesWritten | MoveWindow | KindWritten | Failing | Recovered
+"""What the writer says."""

@@ -6,21 +6,12 @@ No path is opened here: whoever calls has opened the directory, and knows that i
 from __future__ import annotations
 
 import errno
-import gzip
 import os
 import stat
-import struct
-import zlib
 
 from ..base import filesystem
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_GZIP_LEVEL = 6
-
-
-def compressed(content: bytes) -> bytes:
-    """A document as gzip; without a time or a name, so the same bytes give the same."""
-    return gzip.compress(content, _GZIP_LEVEL, mtime=0)
 
 
 def open_own(name: str, parent: int) -> int:
@@ -62,38 +53,6 @@ def replace(directory: int, name: str, content: bytes) -> bool:
     # The same bytes may have been renamed just before a crash.
     os.fsync(directory)
     return changed
-
-
-def replace_both(directory: int, name: str, content: bytes, *, thorough: bool) -> bool:
-    """Likewise, a file and its compressed copy, `<name>.gz`.
-
-    Args:
-        thorough: compare all of the copy, not only its end: a damaged disk spares the end.
-    """
-    if not differs(directory, name, content) and _is_copy(directory, name, content, thorough):
-        os.fsync(directory)
-        return False
-    # The compressed one first: what a crash leaves between them is then seen.
-    replace(directory, f"{name}.gz", compressed(content))
-    replace(directory, name, content)
-    return True
-
-
-def _is_copy(directory: int, name: str, content: bytes, thorough: bool) -> bool:
-    """Whether the compressed copy is right: all of it, or what its end says of its content.
-
-    Source of the trailer: RFC 1952, https://www.rfc-editor.org/rfc/rfc1952#section-2.3
-    """
-    name = f"{name}.gz"
-    if thorough:
-        return not differs(directory, name, compressed(content))
-    try:
-        copy = filesystem.open_regular(name, os.O_RDONLY, dir_fd=directory)
-        with open(copy, "rb") as file:
-            file.seek(-8, os.SEEK_END)
-            return file.read() == struct.pack("<II", zlib.crc32(content), len(content) & 0xFFFFFFFF)
-    except OSError:
-        return False
 
 
 def set_mode(directory: int, name: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import orjson
 
 from ..index import downloads, queries
-from .kind import Document, Moment, TreeDocument
+from .kind import Document, Moment, TreeDocument, with_copy
 
 _ROWS = 20_000
 
@@ -29,10 +29,10 @@ class Counters(TreeDocument):
         return f"{serial} {downloads.window_start(moment.connection)}"
 
     def documents(self, moment: Moment, since: str | None) -> Iterator[Document]:
-        """The one file."""
+        """The one file, and its compressed copy."""
         rows = queries.counts(moment.connection)
         content = b"".join(render(iter(lambda: rows.fetchmany(_ROWS), [])))
-        yield Document(self.path, content, compressed=True)
+        return with_copy(self.path, content)
 
     def indexed(self, moment: Moment, package: str) -> list[int]:
         """Downloads of the last 30 days, and ever."""

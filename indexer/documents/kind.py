@@ -6,6 +6,7 @@ A new kind is a module beside this one and an entry in `registry.KINDS`. The wri
 
 from __future__ import annotations
 
+import gzip
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,8 @@ import orjson
 from ..base import times
 from ..index import pending, queries
 
+_GZIP_LEVEL = 6
+
 
 class Document(NamedTuple):
     """A file of the output tree.
@@ -24,12 +27,16 @@ class Document(NamedTuple):
     Attributes:
         path: below the output tree.
         content: its bytes; None: it must not be there.
-        compressed: whether there is a copy beside it, with `.gz` after its name.
     """
 
     path: str
     content: bytes | None
-    compressed: bool = False
+
+
+def with_copy(path: str, content: bytes) -> Iterator[Document]:
+    """A document, and a compressed copy beside it; the same bytes give the same copy."""
+    yield Document(path, content)
+    yield Document(f"{path}.gz", gzip.compress(content, _GZIP_LEVEL, mtime=0))
 
 
 class Moment:

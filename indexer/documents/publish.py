@@ -99,15 +99,13 @@ class Publisher:
 
     Args:
         output_path: the root of the site; made if it is not there.
-        thorough: compare all of a compressed copy, not only its end.
 
     Raises:
         PublishError: if the directories cannot be made or written.
     """
 
-    def __init__(self, output_path: Path, *, thorough: bool = False) -> None:
+    def __init__(self, output_path: Path) -> None:
         self.output_path = output_path
-        self._thorough = thorough
         self._roots: dict[str, str] = {}  # where they are, by name
         self._linking = threading.Lock()
         self._syncing = threading.Lock()
@@ -217,18 +215,12 @@ class Publisher:
         Raises:
             PublishError: if it could not be.
         """
-        path, content, compressed = document
+        path, content = document
         if content is None:
-            return self.remove(path) | (compressed and self.remove(f"{path}.gz"))
-        name = path.rpartition("/")[2]
+            return self.remove(path)
         try:
             with self._opened(path) as opened:
-                if compressed:
-                    changed = atomic.replace_both(
-                        opened[-1], name, content, thorough=self._thorough
-                    )
-                else:
-                    changed = atomic.replace(opened[-1], name, content)
+                changed = atomic.replace(opened[-1], path.rpartition("/")[2], content)
                 # Its directories may be new, from just before a crash even; if they are not,
                 # that costs next to nothing.
                 for directory in opened[1:-1]:
@@ -290,7 +282,7 @@ class Publisher:
         """Write the documents that differ beside those that they will replace; their paths."""
         _refuse(output.name)
         staged = []
-        for path, content, _ in output.documents:
+        for path, content in output.documents:
             if content is None:
                 continue
             name = path.rpartition("/")[2]

@@ -192,11 +192,13 @@ def write_periodic(
             documents = list(kind.documents(moment, since))
         elif isinstance(kind, PeriodicPackageDocument):
             packages = list(kind.packages(moment, since))
-    changed = sum(publisher.publish(document) for document in documents)
+    # A compressed copy is not a document of its own.
+    changed = {one.path.removesuffix(".gz") for one in documents if publisher.publish(one)}
+    count = len(changed)
     if isinstance(kind, PeriodicPackageDocument):
-        changed += _write_packages(kind, packages, connection, publisher, site_url)
+        count += _write_packages(kind, packages, connection, publisher, site_url)
     publisher.sync()
-    return version, changed
+    return version, count
 
 
 def _write_packages(

@@ -23,6 +23,7 @@ from indexer.documents.kind import (
     PackageDocument,
     PeriodicPackageDocument,
     TreeDocument,
+    with_copy,
 )
 from indexer.documents.publish import Publisher
 from indexer.index import pending, queries
@@ -83,7 +84,7 @@ class Pages(TreeDocument):
         last = queries.applied_serial(moment.connection)
         for page in range(int(since or 0) // 2, last // 2 + 1):
             content = json.dumps([*range(page * 2 + 1, min(page * 2 + 2, last) + 1)]).encode()
-            yield Document(f"pages/{page}.json", content, compressed=True)
+            yield from with_copy(f"pages/{page}.json", content)
 
     def indexed(self, moment: Moment, package: str) -> list[int]:
         return [1, 2]

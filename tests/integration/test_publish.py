@@ -15,7 +15,7 @@ import pytest
 from indexer.base import directories
 from indexer.base.errors import PublishError
 from indexer.base.names import is_canonical
-from indexer.documents.kind import Document
+from indexer.documents.kind import Document, with_copy
 from indexer.documents.publish import LOCK, Link, Output, Publisher
 
 from ..support import contents
@@ -40,10 +40,6 @@ def of(package: str, content: bytes, aliases: Sequence[str] = ()) -> Output:
     return Output(package, [Document(path_of(package), content)], links)
 
 
-def packages_json(content: bytes) -> Document:
-    return Document("packages.json", content, compressed=True)
-
-
 class Tree(Publisher):
     """A publisher with few words for what the tests do most."""
 
@@ -51,7 +47,7 @@ class Tree(Publisher):
         return self.publish_name(of(package, content, aliases))
 
     def packages(self, content: bytes) -> bool:
-        return self.publish(packages_json(content))
+        return sum(map(self.publish, with_copy("packages.json", content))) > 0
 
     def gone(self, name: str) -> bool:
         """Nothing belongs to the name."""
@@ -157,8 +153,8 @@ def test_every_rename_is_of_what_was_synced(output: Path, done: list[str]) -> No
     done.clear()
     publisher.packages(b"[]")
     assert done == [
-        *("sync .packages.json.gz.piw-indexer", "rename packages.json.gz", "sync output"),
         *("sync .packages.json.piw-indexer", "rename packages.json", "sync output"),
+        *("sync .packages.json.gz.piw-indexer", "rename packages.json.gz", "sync output"),
     ]
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from indexer.base import database, directories
 from indexer.documents import counters, project, writer
-from indexer.documents.kind import Document
+from indexer.documents.kind import with_copy
 from indexer.documents.publish import Publisher
 from indexer.documents.writer import Writer, Written
 from indexer.index import pending, queries
@@ -289,17 +289,20 @@ def test_killed_at_any_call_to_the_system_it_is_made_good(
 def test_a_killed_writer_leaves_no_old_packages_json_gz(tmp_path: Path) -> None:
     """Killed between the two files it would be stale for as long as no counter changes."""
     publisher = Publisher(tmp_path)
-    publisher.publish(Document("packages.json", b'[["foo",0,0]]', compressed=True))
+    for document in with_copy("packages.json", b'[["foo",0,0]]'):
+        publisher.publish(document)
     for at in range(1, 30):
         content = orjson.dumps([["foo", at, at]])
-        document = Document("packages.json", content, compressed=True)
+        documents = list(with_copy("packages.json", content))
         seams = Seams(at, after=True)
         try:
             with seams.patched():
-                publisher.publish(document)
+                for document in documents:
+                    publisher.publish(document)
         except Killed:
             pass
-        Publisher(tmp_path).publish(document)
+        for document in documents:
+            Publisher(tmp_path).publish(document)
         assert gzip.decompress((tmp_path / "packages.json.gz").read_bytes()) == content
         if not seams.dead:
             break
