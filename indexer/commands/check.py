@@ -198,14 +198,14 @@ def _rewritten(
 ) -> Iterator[str]:
     """The files that speak of more than one package and were written, with their copies."""
     files, unwritten = (
-        dict.fromkeys(
+        {
             difference.path.removesuffix(".gz")
             for difference in some
             if difference.sort is Sort.DOCUMENT and not difference.package
-        )
+        }
         for some in (wrong, left)
     )
-    for path in files.keys() - unwritten.keys():
+    for path in sorted(files - unwritten):
         copied = os.path.lexists(publisher.path(f"{path}.gz"))
         yield f"{path} and {path}.gz" if copied else path
 

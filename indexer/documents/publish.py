@@ -218,15 +218,12 @@ class Publisher:
         path, content = document
         if content is None:
             return self.remove(path)
-        try:
-            with self._opened(path) as opened:
-                changed = atomic.replace(opened[-1], path.rpartition("/")[2], content)
-                # Its directories may be new, from just before a crash even; if they are not,
-                # that costs next to nothing.
-                for directory in opened[1:-1]:
-                    os.fsync(directory)
-        except OSError as error:
-            raise _failed("publish", self.path(path), error) from error
+        with self._opened("publish", path) as (opened, name):
+            changed = atomic.replace(opened[-1], name, content)
+            # Its directories may be new, from just before a crash even; if they are not, that
+            # costs next to nothing.
+            for directory in opened[1:-1]:
+                os.fsync(directory)
         self._note_unsynced(path)
         return changed
 
@@ -283,40 +280,38 @@ class Publisher:
         _refuse(output.name)
         staged = []
         for path, content in output.documents:
-            if content is None:
-                continue
-            name = path.rpartition("/")[2]
-            try:
-                with self._opened(path) as opened:
+            if content is not None:
+                with self._opened("publish", path) as (opened, name):
                     if atomic.differs(opened[-1], name, content):
                         filesystem.stage(opened[-1], name, content, filesystem.DOCUMENT)
                         staged.append(path)
-            except OSError as error:
-                raise _failed("publish", self.path(path), error) from error
         return staged
 
     def _put(self, output: Output, staged: list[str]) -> bool:
         """Give staged documents their names; remove what must go, and make the links."""
         changed = bool(staged)
-        for document in output.documents:
-            if document.content is None:
-                changed |= self.publish(document)
+        for path in staged:
+            with self._opened("publish", path) as (opened, name):
+                filesystem.put(opened[-1], name)
+        for path, content in output.documents:
+            if content is None:
+                changed |= self.remove(path)
             else:
                 # The same bytes may have been renamed just before a crash: they are synced, too.
-                self._note_unsynced(document.path, with_files=True)
-        for path in staged:
-            try:
-                with self._opened(path) as opened:
-                    filesystem.put(opened[-1], path.rpartition("/")[2])
-            except OSError as error:
-                raise _failed("publish", self.path(path), error) from error
+                self._note_unsynced(path, with_files=True)
         for link in output.links:
             changed |= self.link(link)
         return changed
 
     @contextmanager
-    def _opened(self, path: str) -> Iterator[list[int]]:
-        """The directories that a document lies in, open, the outermost first; made if missing."""
+    def _opened(self, doing: str, path: str) -> Iterator[tuple[list[int], str]]:
+        """The directories that a document lies in, open, the outermost first; and its name there.
+
+        They are made if they are missing.
+
+        Raises:
+            PublishError: if they cannot be opened, or if `doing` fails inside.
+        """
         parts = path.split("/")
         for part in parts:
             _refuse(part)
@@ -325,7 +320,9 @@ class Publisher:
             opened.append(self._open_top(parts))
             for part in parts[1:-1]:
                 opened.append(atomic.open_own(part, opened[-1]))
-            yield opened
+            yield opened, parts[-1]
+        except OSError as error:
+            raise _failed(doing, self.path(path), error) from error
         finally:
             for descriptor in opened:
                 os.close(descriptor)
@@ -387,11 +384,8 @@ class Publisher:
         Raises:
             PublishError: if that fails.
         """
-        try:
-            with self._opened(path) as opened:
-                atomic.set_mode(opened[-1], path.rpartition("/")[2])
-        except OSError as error:
-            raise _failed("set the mode of", self.path(path), error) from error
+        with self._opened("set the mode of", path) as (opened, name):
+            atomic.set_mode(opened[-1], name)
 
     # Links
 
