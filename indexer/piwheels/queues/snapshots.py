@@ -37,10 +37,10 @@ SOURCE = "db-queue"
 LIST_INTERVAL = 3600
 """Pauses between two requests for the list of all packages."""
 
-REST = 60
+SWEEP_DELAY = 60
 """Pauses between the end of a sweep over all packages and the next."""
 
-MAX_BACKOFF = 60.0
+MAX_RETRY_DELAY = 60.0
 
 LIST_RETRY_DELAY = 60
 """Pauses between two such requests, at least."""
@@ -127,7 +127,7 @@ class Snapshots:
         self._next_list = self._listed = 0.0
         self._untold: set[str] = set()  # listed, but the master does not answer for them
         self._next_sweep = 0.0
-        self._backoff = Backoff(1.0, MAX_BACKOFF)
+        self._backoff = Backoff(1.0, MAX_RETRY_DELAY)
         self._abis_known = False
         self.trouble = ""
         self.taken = 0
@@ -209,7 +209,7 @@ class Snapshots:
         ).fetchone()[0]
         if package is None:
             self._sweep = ""
-            self._next_list = self._next_sweep = now + max(1.0, REST * self._pause)
+            self._next_list = self._next_sweep = now + max(1.0, SWEEP_DELAY * self._pause)
             return iter(())
         self._sweep = package
         return self._of_package(package)
