@@ -18,7 +18,7 @@ import zmq
 from indexer.journal import quarantine
 from indexer.journal.reader import JournalReader
 from indexer.piwheels import cbor
-from indexer.piwheels.backfill.from_master import OLDEST, Record
+from indexer.piwheels.backfill.from_master import MAX_AGE, Record
 
 from .. import samples
 from ..captured import DIRECTORY, captures
@@ -152,9 +152,9 @@ def test_backfill_repairs_only_feeds_that_were_broken_when_it_began(tmp_path: Pa
     path = tmp_path / "backfill.json"
     record = Record(path, ["one"], 1000)
     record.reached("numpy")
-    gone_on = Record(path, ["one", "two"], 1000 + OLDEST - 1)
+    gone_on = Record(path, ["one", "two"], 1000 + MAX_AGE - 1)
     assert (gone_on.after, gone_on.broken) == ("numpy", ["one"])
-    anew = Record(path, ["one", "two"], 1000 + OLDEST)
+    anew = Record(path, ["one", "two"], 1000 + MAX_AGE)
     assert (anew.after, anew.broken) == ("", ["one", "two"])
     path.write_text('{"after": "numpy", "packages_done": true}')
     assert not Record(path, [], 1000).packages_done, "of an older version"

@@ -25,14 +25,23 @@ from .postgres import Package, Source, hours_since
 RECORD = "backfill-postgres.json"
 """Its name in the state directory: how far a backfill got that has not ended."""
 
-PAGE = 500
-"""Packages that are compared at once."""
 
-BATCH = 5000
-"""Messages in one commit of the journal, and a little more: a package is whole."""
+class Sizes(NamedTuple):
+    """How much is done at once.
 
-COUNTS = 500_000
-"""Hourly counts in one commit."""
+    Attributes:
+        page: packages that are compared.
+        batch: messages in one commit of the journal; a few more, so that packages stay whole.
+        counts: hourly counts in one commit.
+    """
+
+    page: int = 500
+    batch: int = 5000
+    counts: int = 500_000
+
+
+SIZES = Sizes()
+
 
 Progress = Callable[[int, int], None]
 """Is told how many of how many packages are done."""
@@ -58,7 +67,13 @@ class Outcome(NamedTuple):
     refused: int
 
 
-def fill(state: State, source: Source, days: int | None, progress: Progress) -> Outcome:
+def fill(
+    state: State,
+    source: Source,
+    days: int | None,
+    progress: Progress,
+    sizes: Sizes = SIZES,
+) -> Outcome:
     """Take all that the database knows into a state; one that was interrupted goes on.
 
     Args:
@@ -66,6 +81,7 @@ def fill(state: State, source: Source, days: int | None, progress: Progress) -> 
         source: the database.
         days: downloads are kept by the hour for so many days, older ones in the sum; None: all.
         progress: is told how far it is.
+        sizes: how much is done at once.
 
     Raises:
         PeerError: if the database does not answer; what was taken is kept.
@@ -76,7 +92,7 @@ def fill(state: State, source: Source, days: int | None, progress: Progress) -> 
     gc.set_threshold(200_000, 50, 100)
     broken = [feed.feed for feed in state.journal.reader.feeds() if feed.broken]
     record = Record(state.directory / RECORD, broken, source.at)
-    filler = _Filler(state, source, progress)
+    filler = _Filler(state, source, progress, sizes)
     filler.abis()
     if not record.packages_done:
         filler.packages(record)
@@ -90,7 +106,8 @@ def fill(state: State, source: Source, days: int | None, progress: Progress) -> 
 class _Filler:
     """Does it; `outcome` says what was done so far."""
 
-    def __init__(self, state: State, source: Source, progress: Progress) -> None:
+    def __init__(self, state: State, source: Source, progress: Progress, sizes: Sizes) -> None:
+        self._sizes = sizes
         self._state = state
         self._connection = state.connection
         self._source = source
@@ -124,10 +141,10 @@ class _Filler:
             "SELECT count(*) FROM packages WHERE package <= ?", (after,)
         ).fetchone()[0]
         batch = _Batch()
-        for page in _pages(self._source.packages(after), PAGE):
+        for page in _pages(self._source.packages(after), self._sizes.page):
             last = page[-1].package
             self._compare(page, after, last, batch)
-            if len(batch) >= BATCH:
+            if len(batch) >= self._sizes.batch:
                 self._take(batch)
                 batch = _Batch()
                 record.reached(last)
@@ -187,7 +204,7 @@ class _Filler:
         size = 0
         after = ""
         done = 0
-        for page in _pages(self._source.downloads(since), PAGE):
+        for page in _pages(self._source.downloads(since), self._sizes.page):
             last = page[-1].data.package
             here = self._counters_here(after, last)
             for message in page:
@@ -197,7 +214,7 @@ class _Filler:
                     size += len(message.data.hours)
             entries += [self._no_downloads(package) for package, known in here.items() if known[0]]
             after = last
-            if size >= COUNTS or len(entries) >= BATCH:
+            if size >= self._sizes.counts or len(entries) >= self._sizes.batch:
                 self._take_counters(entries)
                 entries, size = [], 0
             done += len(page)

@@ -21,7 +21,7 @@ from .asker import Asker, NoAnswer
 RECORD = "backfill.json"
 """Its name in the state directory: how far a backfill got that has not ended."""
 
-OLDEST = 7 * DAY
+MAX_AGE = 7 * DAY
 """Age of a record that is still gone on with."""
 
 BATCH = 50
@@ -157,7 +157,7 @@ class Record:
             noted = notes.read(path, _RECORD)
         except notes.NoteError:
             return
-        if noted is not None and 0 <= now - noted["began"] < OLDEST:
+        if noted is not None and 0 <= now - noted["began"] < MAX_AGE:
             self._began = noted["began"]
             self.broken = noted["broken"]
             self.after = noted["after"]
