@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import pytest
 
-from indexer.base import clock
+from indexer.base import clock, notes
 from indexer.base.errors import StateError
 from indexer.watch.status import gather
 
@@ -471,7 +471,8 @@ class Site:
 
     def gather(self) -> dict[str, Any]:
         """Likewise, without a process of its own: that takes longer than what a test waits for."""
-        return gather(self.state_dir, clock.now())
+        found: dict[str, Any] = notes.plain(gather(self.state_dir, clock.now()))
+        return found
 
     def wait(self, condition: Callable[[dict[str, Any]], bool], *running: Process) -> None:
         """Wait until what `status` shows meets a condition, while processes keep running."""

@@ -7,8 +7,6 @@ opened.
 
 from __future__ import annotations
 
-import configparser
-import difflib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -613,6 +611,8 @@ def section(path: Path) -> dict[str, str | None]:
     Raises:
         UsageError: if the file cannot be read.
     """
+    import configparser  # most machines where only `status` runs have no file
+
     operation = f"read the configuration {path}"
     # A [DEFAULT] is a section like others: its keys are not ours.
     # piwheels writes switches without a value.
@@ -644,6 +644,8 @@ def _option(operation: str, written: str, text: str | None) -> tuple[str, Any]:
     """A line of the section: the parameter's name, and its value."""
     name = written.replace("_", "-")
     if name not in OPTIONS and name not in FLAGS:
+        import difflib
+
         close = difflib.get_close_matches(name, [*OPTIONS, *FLAGS], 1)
         raise UsageError(
             operation,

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from ..base import clock, notes, options, printable, times
+from ..base import clock, notes, options, printable
 from ..base.directories import BACKUP, JOURNAL, SPOOL
 from ..base.privileges import as_owner
 from ..base.progress import bar
 from ..state import backup as backups
+from ..watch.notes import Backup as BackupNote
 
 
 @click.command()
@@ -28,14 +29,8 @@ def backup(directory: Path, state_dir: Path) -> None:
     with bar("copying") as progress:
         done = backups.backup(state_dir, JOURNAL, SPOOL, directory, progress)
     if done.journal is not None:
-        notes.leave(
-            state_dir / BACKUP,
-            {
-                "at": times.to_rfc3339(clock.now()),
-                "directory": str(directory.resolve()),
-                "serial": done.journal.last,
-            },
-        )
+        note = BackupNote(clock.now(), str(directory.resolve()), done.journal.last)
+        notes.leave(state_dir / BACKUP, note)
         kept = done.checkpoint
         also = f", and a checkpoint at serial {kept.serial}" if kept is not None else ""
         printable.echo(f"{options.as_typed(directory)}: {_said(done.journal)}{also}")

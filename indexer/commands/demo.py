@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -24,11 +25,10 @@ from ..base.errors import UsageError
 from ..base.interruption import Interruption
 from ..base.privileges import become_owner
 from ..base.progress import PrintableConsole
-from ..demo.demo import LOG, Demo, Options
+from ..demo.demo import LOG, Demo, Options, Seen
 from ..demo.simulation import Farm
 from ..index import queries
-from ..screens import demo as demo_screen
-from ..screens.demo import Picture
+from ..screens import top as screen
 
 DAYS = 35
 """Of the farm's life: more than the window of the counters."""
@@ -187,48 +187,49 @@ def _play(
     console: PrintableConsole,
     watched: bool,
     title: str,
-) -> Picture | None:
-    """Play the demo; how it stood at the end."""
-    seen: list[Picture] = []
-    with _view(console, watched, title) as view:
+) -> Seen | None:
+    """Play the demo; what was to be seen at its end."""
+    last: list[Seen] = []
+    with _view(console, watched) as view:
 
-        def watch(picture: Picture) -> None:
-            seen[:] = [picture]
-            view(picture)
+        def watch(seen: Seen) -> None:
+            last[:] = [seen]
+            view(seen)
 
-        with Demo(options, watch, lambda: bool(interruption.wished)) as played:
+        with Demo(options, title, watch, lambda: bool(interruption.wished)) as played:
             if not watched:
                 printable.echo(f"{title}; the daemon is: piw-indexer {shlex.join(played.command)}")
             played.play()
-    if watched and seen:
-        console.print(demo_screen.frame(seen[0], title, console.height))
-    return seen[0] if seen else None
+    if watched and last:
+        console.print(_frame(last[0], console))
+    return last[0] if last else None
+
+
+def _frame(seen: Seen, console: PrintableConsole) -> RenderableType:
+    status = printable.facts(seen.status)
+    return screen.frame(status, seen.rates, *console.size, story=seen.story)
 
 
 @contextmanager
-def _view(
-    console: PrintableConsole, watched: bool, title: str
-) -> Iterator[Callable[[Picture], None]]:
-    """What shows a picture: the live screen, or a line now and then."""
+def _view(console: PrintableConsole, watched: bool) -> Iterator[Callable[[Seen], None]]:
+    """What shows the demo: the live screen, or a line now and then."""
     if watched:
         with Live(console=console, auto_refresh=False, screen=True) as live:
-            yield lambda picture: live.update(
-                demo_screen.frame(picture, title, console.height), refresh=True
-            )
+            yield lambda seen: live.update(_frame(seen, console), refresh=True)
         return
     next_line = 0.0
 
-    def write(picture: Picture) -> None:
+    def write(seen: Seen) -> None:
         nonlocal next_line
-        if picture.elapsed >= next_line or picture.phase in ("done", "interrupted"):
-            printable.echo(demo_screen.line(picture))
+        if seen.story.elapsed >= next_line or seen.story.phase in ("done", "interrupted"):
+            printable.echo(seen.line())
             sys.stdout.flush()
-            next_line = picture.elapsed + LINE_INTERVAL
+            next_line = seen.story.elapsed + LINE_INTERVAL
 
     yield write
 
 
-def _report(options: Options, last: Picture | None, kept: Path | None) -> None:
+def _report(options: Options, last: Seen | None, kept: Path | None) -> None:
     """Where everything is, and what the index answers."""
     console = PrintableConsole(highlight=False, soft_wrap=True)
 
@@ -239,7 +240,8 @@ def _report(options: Options, last: Picture | None, kept: Path | None) -> None:
     if last is not None:
         console.print()
         console.print(
-            f"{last.applied:,} messages in {last.elapsed:.0f} s, {last.written:,} documents"
+            f"{last.status.applied_serial:,} messages in {last.story.elapsed:.0f} s,"
+            f" {last.written:,} documents"
             " written. The daemon has stopped in good order."
         )
     index_path = options.state_dir / queries.FILE

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import orjson
 
-from ..base import clock, options, printable
+from ..base import clock, notes, options, printable
 from ..base.errors import StateError, UsageError
 from ..base.privileges import become_owner
-from ..base.progress import console
-from ..screens import status as status_screen
 from ..watch import nagios
 from ..watch.status import gather
 
@@ -34,8 +31,14 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
     become_owner(state_dir, only_to_look=True)
     found = gather(state_dir, clock.now())
     if as_json:
-        printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        import orjson
+
+        printable.echo(orjson.dumps(notes.plain(found), option=orjson.OPT_INDENT_2))
         return 0
+    # What draws screens takes longer to import than everything else, and monitoring needs none.
+    from ..base.progress import console
+    from ..screens import status as status_screen
+
     screen = console()
     width = screen.width if screen.is_terminal else 100
     screen.print(status_screen.screen(printable.facts(found), width))

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import RenderableType
@@ -23,12 +22,12 @@ from ..base.interruption import Interruption
 from ..base.privileges import as_owner
 from ..base.progress import PrintableConsole, console
 from ..screens import top as top_screen
-from ..watch.status import gather, unreadable
+from ..watch.status import Status, gather, unreadable
 
-EVERY = 1.0
-"""Seconds between two looks: the daemon reports its state once a second."""
+INTERVAL = 1.0
+"""Seconds between two looks: the daemon reports its status once a second."""
 
-KEPT = 300
+MAX_RATES = 300
 """Rates that are remembered."""
 
 PLAIN = (100, 40)
@@ -45,31 +44,31 @@ def top(state_dir: Path) -> None:
     On a terminal it updates itself until q or Ctrl-C; elsewhere it prints once. It works without
     the daemon, too.
     """
-    rates: deque[float] = deque(maxlen=KEPT)
-    found = _look(state_dir, rates)  # what cannot be read at first is an error
+    rates: deque[float] = deque(maxlen=MAX_RATES)
+    status = _look(state_dir, rates)  # what cannot be read at first is an error
     screen = console()
     if not screen.is_terminal:
         screen = PrintableConsole(highlight=False, width=PLAIN[0])
-        screen.print(top_screen.frame(found, rates, *PLAIN))
+        screen.print(top_screen.frame(status, rates, *PLAIN))
         return
     with (
         Interruption(signal.SIGINT) as interruption,
         _keys() as keys,
         Live(console=screen, screen=True, auto_refresh=False) as live,
     ):
-        live.update(top_screen.frame(found, rates, *screen.size), refresh=True)
+        live.update(top_screen.frame(status, rates, *screen.size), refresh=True)
         while not interruption.wished:
-            if interruption.wait(EVERY, *keys):
+            if interruption.wait(INTERVAL, *keys):
                 pressed = os.read(keys[0], 100)
                 if not pressed or b"q" in pressed.lower():
                     break
             live.update(_drawn(state_dir, rates, screen), refresh=True)
 
 
-def _look(state_dir: Path, rates: deque[float]) -> dict[str, Any]:
-    found: dict[str, Any] = printable.facts(gather(state_dir, clock.now(), counting=False))
-    rates.append(found["daemon"]["rate"] if found["daemon"] else 0.0)
-    return found
+def _look(state_dir: Path, rates: deque[float]) -> Status:
+    status: Status = printable.facts(gather(state_dir, clock.now(), counting=False))
+    rates.append(status.daemon.live.rate if status.daemon else 0.0)
+    return status
 
 
 def _drawn(state_dir: Path, rates: deque[float], screen: PrintableConsole) -> RenderableType:

@@ -5,7 +5,6 @@ No process outlives it, however it ends; what it made stays where it is, for a l
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import subprocess
@@ -16,19 +15,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import orjson
 
 from ..base import clock, database, filesystem, times
-from ..base.directories import LIVE, SPOOL
+from ..base.directories import SPOOL
 from ..base.errors import PeerError, StateError
 from ..feed.publisher import FeedPublisher
-from ..index import pending, queries
+from ..index import queries
 from ..messages import decode
 from ..messages.entries import Accepted
 from ..messages.types import Message
-from ..screens.demo import Details, Picture
+from ..screens.top import PHASES, Details, Story
+from ..screens.top import clock as farm_clock
+from ..watch.status import Status, gather
 from .simulation import Farm
 
 LOG = "daemon.log"
@@ -38,7 +39,6 @@ DAEMON_OPTIONS = ("--settle=0.5", "--max-delay=2", "--counters-interval=2")
 """A quicker rhythm than a server's: somebody is watching."""
 
 LOOK_INTERVAL = 0.25
-RATE_INTERVAL = 0.5
 BATCH = 500
 SLICE = 0.05
 """Seconds between batches at a rate."""
@@ -73,12 +73,48 @@ class Options:
     output_path: Path
 
 
+class Seen(NamedTuple):
+    """The demo at one moment.
+
+    Attributes:
+        status: of its state.
+        rates: messages a second that the daemon accepted, the oldest first; of this phase only.
+        story: where the farm is.
+        published: messages sent.
+    """
+
+    status: Status
+    rates: tuple[float, ...]
+    story: Story
+    published: int
+
+    @property
+    def written(self) -> int:
+        """Documents written so far."""
+        return self.status.daemon.live.written if self.status.daemon is not None else 0
+
+    def line(self) -> str:
+        """One line of progress, for a log."""
+        status, story = self.status, self.story
+        when = "" if story.farm_time is None else f"  farm at {farm_clock(story.farm_time)}"
+        rate = status.daemon.live.rate if status.daemon is not None else 0.0
+        trouble = status.daemon.live.trouble if status.daemon is not None else ""
+        return (
+            f"{story.elapsed:5.1f} s  {story.phase:8}"
+            f"  published {self.published:,}  accepted {status.applied_serial:,}"
+            f"  {rate:,.0f}/s  lag {max(0, self.published - status.applied_serial):,}"
+            f"  pending {status.pending:,}  documents {self.written:,}{when}"
+            + (f"  TROUBLE: {trouble}" if trouble else "")
+        )
+
+
 class Demo:
     """A farm's publisher in this process, and the daemon in another.
 
     Args:
         options: what to show.
-        watch: is called about every `LOOK_INTERVAL` seconds with the state.
+        title: which farm it is.
+        watch: is called about every `LOOK_INTERVAL` seconds with what is to be seen.
         interrupted: says whether it shall end before its time.
 
     Raises:
@@ -88,14 +124,15 @@ class Demo:
     def __init__(
         self,
         options: Options,
-        watch: Callable[[Picture], None],
+        title: str,
+        watch: Callable[[Seen], None],
         interrupted: Callable[[], bool],
     ) -> None:
         self._options = options
         self._watch = watch
         self._interrupted = interrupted
         self._began = clock.monotonic()
-        self._rate = 0.0
+        self._title = title
         self._enter("starting")
         self._progress = 0.0
         self._farm_time: times.Time | None = None
@@ -149,9 +186,10 @@ class Demo:
         self._look()
 
     def _enter(self, phase: str) -> None:
+        assert phase in PHASES
         self._phase = phase
         self._rates: deque[float] = deque(maxlen=120)
-        self._measured = clock.monotonic(), -1
+        self._rated_at = 0
 
     def _send_history(self, tail: deque[Message]) -> None:
         """Publish all but the last messages, as fast as the daemon takes them."""
@@ -196,15 +234,17 @@ class Demo:
         """Wait until the daemon says that everything that was sent is in the documents."""
         self._enter("settling")
         sent = self._publisher.spool.serial
-        before: tuple[object, object] | None = None
+        before: tuple[int, int] | None = None
         until = 0.0
         while not self._interrupted():
-            live = self._live()
-            stands = live.get("applied_serial"), live.get("pending")
-            if stands == (sent, 0):
+            status = self._status()
+            reached = None
+            if status is not None and status.daemon is not None:
+                reached = status.daemon.live.applied_serial, status.daemon.live.pending
+            if reached == (sent, 0):
                 return
-            if stands != before:  # it gets on, however slow the machine is
-                before, until = stands, clock.monotonic() + SETTLE_TIMEOUT
+            if reached != before:  # it makes progress, however slow the machine is
+                before, until = reached, clock.monotonic() + SETTLE_TIMEOUT
             elif clock.monotonic() > until:
                 return
             self._turn(SLICE)
@@ -241,9 +281,12 @@ class Demo:
     def _lag(self) -> int:
         return self._publisher.spool.serial - self._applied()
 
-    def _pending(self) -> int:
-        connection = self._index()
-        return 0 if connection is None else pending.count(connection)
+    def _status(self) -> Status | None:
+        """What `top` shows; None while the daemon has not made its state yet."""
+        try:
+            return gather(self._options.state_dir, clock.now(), counting=False)
+        except StateError:
+            return None
 
     def _look(self) -> None:
         """Show the state.
@@ -254,44 +297,18 @@ class Demo:
         assert self._daemon is not None
         if self._daemon.poll() is not None and not self._interrupted():
             raise self._ended()
-        live = self._live()
-        applied = self._applied()
-        self._measure(applied)
+        status = self._status()
+        if status is None:
+            return
+        if status.daemon is not None and status.daemon.live.at != self._rated_at:
+            self._rated_at = status.daemon.live.at
+            self._rates.append(status.daemon.live.rate)
         self._look_closer()
-        self._watch(
-            Picture(
-                self._phase,
-                clock.monotonic() - self._began,
-                self._progress,
-                self._farm_time,
-                self._publisher.spool.serial,
-                applied,
-                self._pending(),
-                live.get("written", 0),
-                self._rate,
-                tuple(self._rates),
-                tuple(reversed(live.get("recently_published", []))),
-                live.get("trouble", ""),
-                self._details,
-            )
+        elapsed = clock.monotonic() - self._began
+        story = Story(
+            self._title, self._phase, elapsed, self._progress, self._farm_time, self._details
         )
-
-    def _measure(self, applied: int) -> None:
-        now = clock.monotonic()
-        then, before = self._measured
-        if before < 0:
-            self._measured = now, applied
-        elif now - then >= RATE_INTERVAL:
-            self._rate = (applied - before) / (now - then)
-            self._rates.append(self._rate)
-            self._measured = now, applied
-
-    def _live(self) -> dict[str, Any]:
-        try:
-            live: dict[str, Any] = json.loads((self._options.state_dir / LIVE).read_bytes())
-        except (OSError, ValueError):
-            return {}  # it has not said anything yet
-        return live
+        self._watch(Seen(status, tuple(self._rates), story, self._publisher.spool.serial))
 
     def _look_closer(self) -> None:
         """Ask the index for the farm; of a large one seldom, or nothing else would be done."""

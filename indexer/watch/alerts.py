@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..base import printable
+from ..base.errors import Problem
 
 CRITICAL = "critical"
 """Documents do not follow what happens, or messages are lost."""
@@ -36,20 +37,12 @@ class Kind(NamedTuple):
 
 
 class Alert(NamedTuple):
-    """A problem that there is: of which kind, what exactly is wrong, and what to do."""
+    """A problem that there is: the id and severity of its kind, what is wrong, and what to do."""
 
-    kind: Kind
+    id: str
+    severity: str
     what: str
     remedy: str
-
-    def as_data(self) -> dict[str, str]:
-        """For programs."""
-        return {
-            "id": self.kind.id,
-            "severity": self.kind.severity,
-            "what": self.what,
-            "remedy": self.remedy,
-        }
 
 
 KINDS = {
@@ -238,7 +231,6 @@ KINDS = {
 """Every kind of problem, by its id."""
 
 _NOT_IN_SENTENCES = ("daemon-not-running", "daemon-starting", "state-disk-low", "output-disk-low")
-_REMEDY = "\n  what to do: "
 
 
 def alert(kind: str, what: str, remedy: str = "") -> Alert:
@@ -247,24 +239,20 @@ def alert(kind: str, what: str, remedy: str = "") -> Alert:
     Both texts become printable lines: they name feeds, paths and what peers say.
     """
     usual = KINDS[kind].remedy
-    return Alert(KINDS[kind], printable.sentence(what), printable.sentence(remedy) or usual)
+    return Alert(
+        kind, KINDS[kind].severity, printable.sentence(what), printable.sentence(remedy) or usual
+    )
 
 
-def explained(kind: str, error: str) -> Alert:
-    """What an `IndexerError` says, as a problem."""
-    what, _, remedy = error.partition(_REMEDY)
-    return alert(kind, what, remedy)
+def is_healthy(alerts: list[Alert]) -> bool:
+    """Whether nothing is wrong; notices do not count."""
+    return not worst(alerts)
 
 
-def is_well(alerts: list[Alert]) -> bool:
-    """Whether nothing is wrong."""
-    return all(one.kind.severity == NOTICE for one in alerts)
-
-
-def worst(alerts: list[dict[str, Any]]) -> str:
-    """The severity that counts; empty if all is well."""
-    found = {one["severity"] for one in alerts}
-    return next((severity for severity in (CRITICAL, WARNING) if severity in found), "")
+def worst(alerts: list[Alert]) -> str:
+    """The worst severity but a notice; empty if nothing is wrong."""
+    severities = {alert.severity for alert in alerts}
+    return next((severity for severity in (CRITICAL, WARNING) if severity in severities), "")
 
 
 def sentences(alerts: list[Alert]) -> list[str]:
@@ -273,7 +261,7 @@ def sentences(alerts: list[Alert]) -> list[str]:
     That no daemon runs, and that a disk becomes full, they see elsewhere.
     """
     return [
-        f"{one.what}{_REMEDY}{one.remedy}"
-        for one in alerts
-        if one.kind.severity != NOTICE and one.kind.id not in _NOT_IN_SENTENCES
+        str(Problem(alert.what, alert.remedy))
+        for alert in alerts
+        if alert.severity != NOTICE and alert.id not in _NOT_IN_SENTENCES
     ]

@@ -54,7 +54,7 @@ REMEDIES = {
 
 
 def problems(site: Site) -> list[str]:
-    found: list[str] = gather(site.state_dir, clock.now())["problems"]
+    found = gather(site.state_dir, clock.now()).problems
     return found
 
 

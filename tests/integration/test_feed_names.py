@@ -137,10 +137,10 @@ def test_name_of_another_address_is_not_taken(
     daemon.until(publishers, 4)
     assert daemon.accepted == packages(4)
     assert daemon.broken == []
-    conflict = daemon.subscribers[1].conflict
+    conflict = str(daemon.subscribers[1].conflict)
     assert f"take the feed {MASTER} from {feeds[1].changes}" in conflict
     assert f"belongs to {feeds[0].changes}" in conflict
-    assert daemon.subscribers[0].conflict == ""
+    assert daemon.subscribers[0].conflict is None
     daemon.close()
 
 

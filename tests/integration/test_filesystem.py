@@ -22,6 +22,7 @@ from indexer.piwheels.bridge.unsettled import FILE as MARKS
 from indexer.piwheels.bridge.unsettled import Marks
 from indexer.schema import index as schema
 from indexer.state.state import State
+from indexer.watch.notes import Check
 
 pytestmark = pytest.mark.integration
 
@@ -186,8 +187,8 @@ def test_only_a_socket_of_ours_is_opened_to_others(
 def test_nothing_of_a_state_is_open_to_others(tmp_path: Path, umask: int) -> None:
     state = State(tmp_path / "state", "test", lambda: 0)
     state.journal.begin()
-    notes.leave(tmp_path / "state" / CHECK, {})
-    LiveFile(tmp_path / "state").write({})
+    notes.leave(tmp_path / "state" / CHECK, Check(0, True, 0, 0))
+    LiveFile(tmp_path / "state").write(Check(0, True, 0, 0), {})  # type: ignore[arg-type]
     Run(tmp_path / "state", [], False).close()
     Marks(tmp_path / "state").close()
     files = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 from io import StringIO
-from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
-from indexer.piwheels.farm import view
-from indexer.piwheels.farm.picture import EMPTY
+from indexer.piwheels.farm.picture import EMPTY, Picture
 from indexer.screens import farm as farm_screen
 from indexer.screens import parts
 
@@ -46,8 +44,8 @@ def watched() -> Watched:
     return found
 
 
-def farm(watched: Watched) -> dict[str, Any]:
-    return view.as_data(watched.picture)
+def farm(watched: Watched) -> Picture:
+    return watched.picture
 
 
 def test_the_whole_screen(watched: Watched) -> None:
@@ -105,7 +103,7 @@ def test_what_is_not_known() -> None:
 
 
 def test_nothing_at_all() -> None:
-    data = view.as_data(EMPTY)
+    data = EMPTY
     for what in (farm_screen.frame(data, "", 80, 24), farm_screen.plain(data, 80)):
         assert "nothing has been heard of it yet" in printed(what)
     assert farm_screen.summary(data) == "0 slaves"
@@ -118,7 +116,7 @@ def test_labels_are_text(watched: Watched) -> None:
 
 
 def test_plain_tables() -> None:
-    data = view.as_data(life("14:15:48.1")[0])
+    data = life("14:15:48.1")[0]
     text = printed(farm_screen.plain(data, 1000), 1000)
     (row,) = [line for line in text.splitlines() if "building" in line]
     assert row.split()[:8] == "3 bookworm-1 cp311 building slowpoke 1.0 3 s".split()

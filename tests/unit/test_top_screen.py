@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from indexer.screens import top
-from indexer.watch import status
 
 from .test_farm_screen import farm, printed, watched
-from .test_problems import daemon, feed, found
+from .test_problems import daemon, feed, judged
 
 pytestmark = pytest.mark.unit
 
@@ -19,8 +18,7 @@ __all__ = ["watched"]  # a fixture
 
 def screen(width: int = 100, height: int = 40, **more: Any) -> str:
     live = daemon(recently_published=["numpy", "scipy"])
-    state = found(**{"daemon": live, **more})
-    shown = {**state, "alerts": [one.as_data() for one in status._alerts(state, {})]}
+    shown = judged(**{"daemon": live, **more})
     return printed(top.frame(shown, [1.0, 5.0, 2.0], width, height), width)
 
 

@@ -6,7 +6,6 @@ the journal says where an interrupted backfill stopped.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -132,12 +131,11 @@ def _take_counters(state: State, asker: Asker) -> int:
     return counted
 
 
-_RECORD = {
-    "began": notes.count,
-    "broken": [notes.text],
-    "after": notes.text,
-    "packages_done": notes.boolean,
-}
+class _Reached(NamedTuple):
+    began: int
+    broken: list[str]
+    after: str
+    packages_done: bool
 
 
 class Record:
@@ -154,24 +152,16 @@ class Record:
         self.after = ""
         self.packages_done = False
         try:
-            noted = notes.read(path, _RECORD)
+            reached = notes.read(path, _Reached)
         except notes.NoteError:
             return
-        if noted is not None and 0 <= now - noted["began"] < MAX_AGE:
-            self._began = noted["began"]
-            self.broken = noted["broken"]
-            self.after = noted["after"]
-            self.packages_done = noted["packages_done"]
+        if reached is not None and 0 <= now - reached.began < MAX_AGE:
+            self._began, self.broken, self.after, self.packages_done = reached
 
     def reached(self, package: str, *, packages_done: bool = False) -> None:
         self.after, self.packages_done = package, packages_done
-        noted = {
-            "began": self._began,
-            "broken": self.broken,
-            "after": package,
-            "packages_done": packages_done,
-        }
-        filesystem.write(self._path, json.dumps(noted).encode())
+        reached = _Reached(self._began, self.broken, package, packages_done)
+        filesystem.write(self._path, notes.dumps(reached))
 
     def ended(self) -> None:
         self._path.unlink(missing_ok=True)

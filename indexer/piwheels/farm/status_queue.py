@@ -16,16 +16,17 @@ import zmq
 
 from ...base import times
 from ...base.clock import Clock
-from ...base.errors import DecodeError, StateError
+from ...base.errors import DecodeError, Problem, StateError
 from ...base.log import event
 from ...base.once_per import OncePer, left_out
 from ...daemon.source import DaemonContext
+from ...daemon.status_file import LiveStatusQueue
 from ...feed.monitored import MonitoredSocket
 from ...feed.security import LOCAL_CONNECTING, Connecting
 from ...messages.entries import Entry, Row
 from .. import cbor
 from ..redact import refused
-from . import messages, store, view
+from . import messages, store
 from .farm import Farm
 from .picture import EMPTY, Finished
 
@@ -112,7 +113,7 @@ class StatusFeed:
         self._finished = finished
         self._farm = Farm()
         self._picture = EMPTY
-        self._store_trouble = ""
+        self._store_problem: Problem | None = None
         self._frames = 0
         self._refused = 0
         self._kept = float(MAX_KEPT)  # refused frames that may be kept now
@@ -150,31 +151,33 @@ class StatusFeed:
     # What the daemon wants of a source
 
     @property
-    def distrust(self) -> str:
-        """Why what is at one of its addresses is not believed; empty if it is."""
-        control = self._control.distrust if self._control is not None else ""
+    def distrust(self) -> Problem | None:
+        """Why the peer at one of its addresses is not believed; None if it is."""
+        control = self._control.distrust if self._control is not None else None
         return self._status.distrust or control
 
     @property
-    def trouble(self) -> str:
-        """What is not well with it, in one sentence; empty if nothing."""
-        if self._store_trouble:
-            return self._store_trouble
+    def trouble(self) -> Problem | None:
+        """What is wrong with it; None if nothing is."""
+        if self._store_problem is not None:
+            return self._store_problem
         now = self._monotonic()
         silent = now - max(self._since, self._heard or 0.0)
         if silent > PATIENCE:
             if self._connected:
-                return f"the master at {self.status_queue} has been silent for {silent:.0f} s"
-            return (
+                return Problem(
+                    f"the master at {self.status_queue} has been silent for {silent:.0f} s"
+                )
+            return Problem(
                 f"no master is at {self.status_queue}: does piw-master run, and is that the"
                 " address of its --status-queue?"
             )
         if now - self._last_drop < REMEMBERED:
-            return (
+            return Problem(
                 f"{self._dropped} messages of {self.status_queue} could not be read, and are too"
                 f" many for the quarantine; the last: {self._last_fault}"
             )
-        return ""
+        return None
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
         """What to poll for input."""
@@ -229,19 +232,19 @@ class StatusFeed:
         self._picture = self._farm.picture(self._now())
         self._store()
 
-    def live(self) -> dict[str, Any]:
-        """The farm and its feed, for `daemon.json`."""
+    def live(self) -> dict[str, tuple[Any, ...]]:
+        """The farm and its feed."""
         silent = None if self._heard is None else round(self._monotonic() - self._heard, 1)
         return {
-            "farm": view.as_data(self._picture),
-            "status_feed": {
-                "status_queue": self.status_queue,
-                "control_queue": self.control_queue,
-                "connected": self._connected,
-                "silent_seconds": silent,
-                "frames": self._frames,
-                "refused": self._refused,
-            },
+            "farm": self._picture,
+            "status_feed": LiveStatusQueue(
+                self.status_queue,
+                self.control_queue,
+                self._connected,
+                silent,
+                self._frames,
+                self._refused,
+            ),
         }
 
     def drain(self) -> None:
@@ -338,8 +341,8 @@ class StatusFeed:
         except StateError as error:
             if not error.passing:
                 raise
-            if not self._store_trouble:
+            if self._store_problem is None:
                 log.error("%s\n  it is tried again", error, extra=event("farm-not-stored"))
-            self._store_trouble = str(error)
+            self._store_problem = error.problem
         else:
-            self._stored, self._store_trouble = rows, ""
+            self._stored, self._store_problem = rows, None

@@ -203,7 +203,7 @@ class Oracle:
         until = self._monotonic() + connect_within
         while not self.ask(name, data, within):
             if self.peer.distrust:
-                raise PeerError(operation, *self.peer.distrust.split("\n  what to do: "))
+                raise PeerError(operation, *self.peer.distrust)
             if self._monotonic() >= until:
                 raise PeerError(
                     operation,
