@@ -20,11 +20,11 @@ from rich.text import Text
 
 from ..base import clock, database, printable, times
 from ..base import options as config
+from ..base.console import PrintableConsole
 from ..base.directories import JOURNAL
 from ..base.errors import UsageError
 from ..base.interruption import Interruption
 from ..base.privileges import become_owner
-from ..base.progress import PrintableConsole
 from ..demo.demo import LOG, Demo, Options, Seen
 from ..demo.simulation import Farm
 from ..index import queries

@@ -10,10 +10,10 @@ import orjson
 from rich.live import Live
 
 from ..base import clock, options, printable
+from ..base.console import console
 from ..base.errors import PeerError
 from ..base.interruption import Interruption
 from ..base.privileges import as_owner
-from ..base.progress import console
 from ..screens import farm as farm_screen
 from ..watch.status import live_farm
 

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..base import clock, options, printable, times
+from ..base.console import console
 from ..base.directories import JOURNAL, SPOOL, refuse_missing
 from ..base.errors import DecodeError, UsageError
 from ..base.privileges import as_owner
-from ..base.progress import console
 from ..journal import quarantine as entries
 from ..journal.quarantine import Quarantined
 from ..journal.reader import JournalReader

@@ -9,8 +9,8 @@ import orjson
 
 from ..ask import lookup
 from ..base import options, printable
+from ..base.console import console
 from ..base.privileges import as_owner
-from ..base.progress import console
 from ..index import queries
 from ..screens import package as project_screen
 

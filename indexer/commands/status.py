@@ -28,21 +28,33 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
         if as_json:
             raise UsageError("show the status", "--json and --monitor are given", "give one")
         return _monitor(state_dir)
-    become_owner(state_dir, only_to_look=True)
-    found = gather(state_dir, clock.now())
     if as_json:
-        import orjson
+        _print_json(state_dir)
+    else:
+        _print_screen(state_dir)
+    return 0
 
-        printable.echo(orjson.dumps(notes.plain(found), option=orjson.OPT_INDENT_2))
-        return 0
-    # What draws screens takes longer to import than everything else, and monitoring needs none.
-    from ..base.progress import console
+
+# What prints JSON or draws a screen takes long to import, and monitoring needs none of it. It is
+# imported before root becomes a user who may not read Python's files.
+
+
+def _print_json(state_dir: Path) -> None:
+    import orjson
+
+    become_owner(state_dir, only_to_look=True)
+    data = notes.plain(gather(state_dir, clock.now()))
+    printable.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2))
+
+
+def _print_screen(state_dir: Path) -> None:
+    from ..base.console import console
     from ..screens import status as status_screen
 
+    become_owner(state_dir, only_to_look=True)
+    found = printable.facts(gather(state_dir, clock.now()))
     screen = console()
-    width = screen.width if screen.is_terminal else 100
-    screen.print(status_screen.screen(printable.facts(found), width))
-    return 0
+    screen.print(status_screen.screen(found, screen.width if screen.is_terminal else 100))
 
 
 def _monitor(state_dir: Path) -> int:

@@ -17,10 +17,10 @@ from rich.console import RenderableType
 from rich.live import Live
 
 from ..base import clock, options, printable
+from ..base.console import PrintableConsole, console
 from ..base.errors import StateError
 from ..base.interruption import Interruption
 from ..base.privileges import as_owner
-from ..base.progress import PrintableConsole, console
 from ..screens import top as top_screen
 from ..watch.status import Status, gather, unreadable
 

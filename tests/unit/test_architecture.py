@@ -278,4 +278,4 @@ def test_one_console_prints() -> None:
         for node in nodes(path)
         if isinstance(node, ast.ClassDef) and "Console" in map(ast.unparse, node.bases)
     ]
-    assert bases == ["base.progress.PrintableConsole"]
+    assert bases == ["base.console.PrintableConsole"]
