@@ -1,4 +1,4 @@
-"""`piw-indexer farm`: the live farm, on a screen that goes on, or once."""
+"""`piw-indexer farm`: the live farm, on a screen that updates itself, or printed once."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ INTERVAL = 1.0
 @options.flag("json")
 @as_owner
 def farm(state_dir: Path, as_json: bool) -> None:
-    """The build slaves: what each is doing, its load and health, and the latest builds.
+    """Show what each build slave is doing, its load and health, and the latest builds.
 
-    A live screen on a terminal, until Ctrl-C; once elsewhere. A daemon has to run, with
-    --status-queue.
+    On a terminal the screen updates itself until Ctrl-C; elsewhere the farm is printed once. This
+    needs a running daemon with --status-queue.
     """
     shown = live_farm(state_dir, clock.now())
     if as_json:

@@ -37,9 +37,9 @@ def history(
     with_downloads: bool,
     as_json: bool,
 ) -> None:
-    """What happened to a package and when, from the journal, the oldest first.
+    """Tell what happened to a package and when, the oldest first.
 
-    Any spelling of its name will do. Times are UTC.
+    The journal is read for this. Any spelling of the package's name is accepted. Times are UTC.
     """
     refuse_missing(state_dir, JOURNAL)
     name, close, counted = names.canonical(package), [], []
@@ -64,7 +64,7 @@ def history(
         shown = printable.line(name)
         printable.echo(f"Nothing happened to {shown} since {times.to_sql(since)}.", err=True)
         return
-    # Of the same moment, in the order of the journal.
+    # Events of the same moment stay in the order of the journal.
     every = sorted([*found, *refused, *counted], key=lambda one: one.at)
     _tell(every if limit is None else every[-limit:], as_json=as_json)
 
@@ -76,7 +76,7 @@ def _tell(found: list[past.Event], *, as_json: bool) -> None:
             line = {**event._asdict(), "at": times.to_rfc3339(event.at)}
             printable.echo(orjson.dumps(line, default=_plain))
             continue
-        # A day of downloads has no hour.
+        # A day of downloads has no time of day.
         when = times.to_sql(event.at)
         shown = Text(when[:10].ljust(19) if event.what == "DOWNLOADED" else when, style="dim")
         shown.append(f"  {printable.line(event.words)}", style=_style(event))

@@ -1,4 +1,4 @@
-"""`piw-indexer quarantine`: what was refused, why, and another try."""
+"""`piw-indexer quarantine`: refused messages, the reasons, and another try."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def quarantine(
     as_json: bool,
     spool: bool,
 ) -> None:
-    """List refused messages, or show those with the given IDs, retry them, or put them aside."""
+    """List refused messages; or show, retry or dismiss those with the given IDs."""
     journal = SPOOL if spool else JOURNAL
     refuse_missing(state_dir, journal)
     reader = JournalReader(state_dir / journal)
-    # The bytes of all may be many megabytes: they are read one after the other, where needed.
+    # All of them may be many megabytes, so each is read when it is needed.
     found = list(entries.entries(reader, raw=False))
     let_go = entries.let_go(reader)
     unknown = set(ids).difference(one.quarantine_id for one in found)
@@ -65,7 +65,7 @@ def quarantine(
             "put aside", "--retry is given, too" if retry else "no ID is given", "give IDs only"
         )
     if retry and spool and not dismiss:
-        raise UsageError("retry", "what a publisher refused has to be mended in its file")
+        raise UsageError("retry", "correct the message in the publisher's file")
     wanted = {one.quarantine_id for one in found}
     waiting = [one.quarantine_id for one in found if one.retried is None]
     if dismiss:
@@ -108,7 +108,7 @@ def _list(found: list[Quarantined], let_go: int) -> None:
         printable.echo("The quarantine is empty.")
     if let_go:
         printable.echo(
-            f"{let_go} older messages were let go: their sources sent too many of the kind."
+            f"{let_go} older messages were deleted, because their sources sent too many."
         )
 
 
@@ -165,6 +165,6 @@ def _decode(one: Quarantined) -> Message:
         return decode.from_json(one.raw, one.received)
     if one.format == "cbor":
         if one.source != log_queue.SOURCE:
-            raise DecodeError("", "the master is asked again by itself")
+            raise DecodeError("", "nothing has to be done: the master is asked again")
         return log_queue.message(one.raw, one.received)
     return decode.from_msgpack(one.raw, one.received)

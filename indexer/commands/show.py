@@ -1,4 +1,4 @@
-"""`piw-indexer show`: how the versions of a package stand on every ABI."""
+"""`piw-indexer show`: the status of the versions of a package on every ABI."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def show(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """The build matrix of a package; with a VERSION its builds and files.
+    """Show the build matrix of a package; with VERSION, the builds and files of that version.
 
-    Any spelling of the name will do. A terminal shows the newest 20 versions, unless --all.
+    Any spelling of the package's name is accepted. A terminal shows the newest 20 versions, or all
+    of them with --all.
     """
     connection = queries.open_reader(state_dir / queries.FILE)
     try:

@@ -1,4 +1,4 @@
-"""`piw-indexer status`: is it well, and if not, what to do; on one screen, or for monitoring."""
+"""`piw-indexer status`: whether all is well, and what to do if not; for people and monitoring."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ..watch.status import gather
 @options.flag("json")
 @options.flag("monitor")
 def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
-    """Is it well, and if not, what to do? Then serials, feeds, what is pending and more.
+    """Say whether all is well, and what to do if not; then show serials, feeds, lag and more.
 
-    With --monitor one line for Nagios, Icinga and the like, and their exit status: 0 OK, 1
-    WARNING, 2 CRITICAL, 3 UNKNOWN.
+    --monitor prints one line for Nagios, Icinga and the like, and uses their exit status: 0 OK,
+    1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
     if monitor:
         if as_json:

@@ -28,7 +28,7 @@ INTERVAL = 1.0
 """Seconds between two looks: the daemon reports its status once a second."""
 
 MAX_RATES = 300
-"""Rates that are remembered."""
+"""Rates that the curve can show."""
 
 PLAIN = (100, 40)
 """Columns and lines of the one frame where there is no terminal."""
@@ -39,13 +39,13 @@ PLAIN = (100, 40)
 @options.option("state-dir")
 @as_owner
 def top(state_dir: Path) -> None:
-    """Show the state live: the verdict, feeds, throughput, what waits, what was published last.
+    """Show the status on a live screen: the verdict, throughput, feeds, the latest documents.
 
-    On a terminal it updates itself until q or Ctrl-C; elsewhere it prints once. It works without
-    the daemon, too.
+    On a terminal the screen updates itself until q or Ctrl-C; elsewhere it is printed once. It also
+    works without the daemon.
     """
     rates: deque[float] = deque(maxlen=MAX_RATES)
-    status = _look(state_dir, rates)  # what cannot be read at first is an error
+    status = _look(state_dir, rates)  # an unreadable state is an error only at the start
     screen = console()
     if not screen.is_terminal:
         screen = PrintableConsole(highlight=False, width=PLAIN[0])
@@ -74,14 +74,14 @@ def _look(state_dir: Path, rates: deque[float]) -> Status:
 def _drawn(state_dir: Path, rates: deque[float], screen: PrintableConsole) -> RenderableType:
     try:
         return top_screen.frame(_look(state_dir, rates), rates, *screen.size)
-    except StateError as error:  # it may be rebuilt at the moment
+    except StateError as error:  # the index may be rebuilt at this moment
         alert = unreadable(error)
         return top_screen.unreadable(alert.what, alert.remedy)
 
 
 @contextmanager
 def _keys() -> Iterator[list[int]]:
-    """Where pressed keys can be read at once: a descriptor, or none where nobody types."""
+    """The descriptor from which pressed keys can be read; empty if stdin is not a terminal."""
     if not sys.stdin.isatty():
         yield []
         return

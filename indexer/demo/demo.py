@@ -1,6 +1,6 @@
-"""The demo: a simulated farm's life, told over real sockets to the real daemon.
+"""The demo: a simulated farm sends its life over real sockets to the real daemon.
 
-No process outlives it, however it ends; what it made stays where it is, for a look.
+However it ends, no process of it stays. Its state and documents stay, for a look.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from ..watch.status import Status, gather
 from .simulation import Farm
 
 LOG = "daemon.log"
-"""What the daemon says, in the state directory."""
+"""The file in the state directory that has the daemon's log."""
 
 DAEMON_OPTIONS = ("--settle=0.5", "--max-delay=2", "--counters-interval=2")
-"""A quicker rhythm than a server's: somebody is watching."""
+"""Shorter delays than a server's, because somebody is watching."""
 
 LOOK_INTERVAL = 0.25
 BATCH = 500
 SLICE = 0.05
-"""Seconds between batches at a rate."""
+"""Seconds between two batches of the live part."""
 
 MAX_AHEAD = 20_000
-"""Messages of the history that are published before the daemon has them in its index."""
+"""Messages of the history that may be sent and not yet be in the index."""
 
 START_TIMEOUT = 60.0
 SETTLE_TIMEOUT = 15.0
@@ -61,8 +61,8 @@ class Options:
     Attributes:
         farm: the farm; its `now` is the present.
         rate: messages a second of the live part, on average.
-        live: number of messages in the live part; what comes before them is sent at once.
-        state_dir: the daemon's; must be empty.
+        live: number of messages in the live part; those before are sent as fast as possible.
+        state_dir: of the daemon; an empty directory.
         output_path: likewise.
     """
 
@@ -79,7 +79,7 @@ class Seen(NamedTuple):
     Attributes:
         status: of its state.
         rates: messages a second that the daemon accepted, the oldest first; of this phase only.
-        story: where the farm is.
+        story: how far the farm's life is told.
         published: messages sent.
     """
 
@@ -114,11 +114,11 @@ class Demo:
     Args:
         options: what to show.
         title: which farm it is.
-        watch: is called about every `LOOK_INTERVAL` seconds with what is to be seen.
-        interrupted: says whether it shall end before its time.
+        watch: called about every `LOOK_INTERVAL` seconds with what there is to see.
+        interrupted: returns whether the demo has to end early.
 
     Raises:
-        IndexerError: if either cannot start.
+        IndexerError: if one of them cannot start.
     """
 
     def __init__(
@@ -160,14 +160,14 @@ class Demo:
         ]
 
     def play(self) -> None:
-        """Tell the farm's story to its end, or until it is interrupted.
+        """Send the farm's life to its end, or until the demo is interrupted.
 
         Raises:
-            IndexerError: if the daemon ended, or does not follow.
+            IndexerError: if the daemon ended, or does not subscribe.
         """
         with open(filesystem.create(self._options.state_dir / LOG), "wb") as log:
             self._daemon = subprocess.Popen(
-                # -P: not the folder `indexer` that may be in the present directory.
+                # -P: do not import a folder `indexer` of the current directory.
                 [sys.executable, "-P", "-m", "indexer", *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -192,7 +192,7 @@ class Demo:
         self._rated_at = 0
 
     def _send_history(self, tail: deque[Message]) -> None:
-        """Publish all but the last messages, as fast as the daemon takes them."""
+        """Publish all but the last messages, as fast as the daemon accepts them."""
         self._enter("history")
         farm = self._options.farm
         end = times.from_datetime(farm.now)
@@ -206,7 +206,7 @@ class Demo:
                 self._turn(SLICE)
 
     def _held_back(self, tail: deque[Message]) -> Iterator[Message]:
-        """The farm's messages in order, but for the last ones: those remain in `tail`."""
+        """The farm's messages in order, except the last ones, which remain in `tail`."""
         for message in self._options.farm.messages():
             tail.append(decode.from_json(orjson.dumps(message), clock.now()))
             if len(tail) > self._options.live:
@@ -243,7 +243,7 @@ class Demo:
                 reached = status.daemon.live.applied_serial, status.daemon.live.pending
             if reached == (sent, 0):
                 return
-            if reached != before:  # it makes progress, however slow the machine is
+            if reached != before:  # the daemon makes progress, however slow the machine is
                 before, until = reached, clock.monotonic() + SETTLE_TIMEOUT
             elif clock.monotonic() > until:
                 return
@@ -255,7 +255,7 @@ class Demo:
             self._farm_time = rows[-1].message.at
 
     def _turn(self, seconds: float) -> None:
-        """Serve the daemon for about `seconds`, and look now and then."""
+        """Serve the daemon for about `seconds`, and look at it now and then."""
         until = clock.monotonic() + seconds
         while True:
             self._publisher.serve(max(0.0, until - clock.monotonic()))
@@ -269,7 +269,7 @@ class Demo:
 
     def _index(self) -> sqlite3.Connection | None:
         path = self._options.state_dir / queries.FILE
-        # The daemon makes it before it subscribes.
+        # The daemon creates the index before it subscribes.
         if self._reader is None and self._publisher.subscribers:
             self._reader = database.open_reader(path)
         return self._reader
@@ -282,7 +282,7 @@ class Demo:
         return self._publisher.spool.serial - self._applied()
 
     def _status(self) -> Status | None:
-        """What `top` shows; None while the daemon has not made its state yet."""
+        """What `top` shows; None while the daemon has not created its state yet."""
         try:
             return gather(self._options.state_dir, clock.now(), counting=False)
         except StateError:
@@ -311,7 +311,7 @@ class Demo:
         self._watch(Seen(status, tuple(self._rates), story, self._publisher.spool.serial))
 
     def _look_closer(self) -> None:
-        """Ask the index for the farm; of a large one seldom, or nothing else would be done."""
+        """Query the index for the farm; seldom if the farm is large, because that is slow."""
         began = clock.monotonic()
         connection = self._index()
         if connection is None or began < self._next_details:
@@ -341,14 +341,14 @@ class Demo:
         """Stop the daemon, which publishes what is pending, and the publisher.
 
         Raises:
-            StateError: if the daemon did not end well, and nothing else is wrong.
+            StateError: if the daemon failed, and nothing else is wrong.
         """
         try:
             if self._reader is not None:
                 self._reader.close()
             if self._daemon is not None:
                 self._stop(self._daemon)
-                # A signal to the whole group may have met a daemon that was not ready for it.
+                # A signal to the process group may have come before the daemon was ready for it.
                 if self._daemon.returncode and kind is None and not self._interrupted():
                     raise self._ended()
         finally:
@@ -363,7 +363,7 @@ class Demo:
             pass
         finally:
             if daemon.poll() is None:
-                daemon.kill()  # its writer ends when it is gone
+                daemon.kill()  # its writer ends with it
                 daemon.wait()
 
     def _ended(self) -> StateError:
@@ -382,6 +382,6 @@ class Demo:
 
     def _remove_sockets(self) -> None:
         for path in self._sockets:
-            path.unlink(missing_ok=True)  # ZeroMQ leaves them
+            path.unlink(missing_ok=True)  # ZeroMQ does not remove them
         if self._temporary is not None:
             self._temporary.rmdir()

@@ -1,6 +1,6 @@
 """The live farm: a screen that is drawn again and again, or plain tables.
 
-Pure: a `Picture` in, something that rich can print out.
+Pure functions from a `Picture` to something that rich can print.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DOING: dict[Doing, tuple[str, str]] = {
     "sending": ("sending", "blue"),
     "cleaning": ("cleaning up", "magenta"),
 }
-"""What a slave may do, and its style."""
+"""What a slave may be doing, in words, and its style."""
 
 _OUTCOMES: dict[Outcome, tuple[str, str]] = {
     "success": ("✓", "green"),
@@ -45,7 +45,7 @@ _GAP = 2  # between two columns
 
 
 def summary(farm: Picture) -> str:
-    """The farm in a line."""
+    """The farm in one line."""
     slaves = farm.slaves
     counts = Counter(DOING[slave.doing][0] for slave in slaves)
     text = f"{len(slaves)} slaves" if len(slaves) != 1 else "1 slave"
@@ -94,7 +94,7 @@ def slaves(farm: Picture, width: int) -> Table:
             justify="right" if column.right else "left",
             no_wrap=True,
             overflow="ellipsis",
-            # What it does is what is cut off.
+            # If the table is too wide, this column is cut.
             min_width=None if column.name == "does" else widths[column.name],
         )
     for number in range(len(rows)):
@@ -121,7 +121,7 @@ def frame(farm: Picture, note: str, width: int, height: int) -> RenderableType:
 
 
 def plain(farm: Picture, width: int) -> RenderableType:
-    """All of it, for what is not a terminal."""
+    """Everything, for an output that is not a terminal."""
     parts: list[RenderableType] = [_master(farm), Text(""), slaves(farm, width)]
     if farm.finished:
         parts += [Text(""), finished(farm, len(farm.finished))]
@@ -134,7 +134,7 @@ def finished(farm: Picture, rows: int, *, expand: bool = False) -> Table:
     Args:
         farm: what it shows.
         rows: how many at most.
-        expand: take the whole width, and cut names off if that is not enough.
+        expand: use the whole width, and cut names if it is not enough.
     """
     table = Table.grid(padding=(0, 2, 0, 0), expand=expand)
     table.add_column(no_wrap=True, ratio=1 if expand else None, overflow="ellipsis")

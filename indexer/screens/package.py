@@ -1,6 +1,6 @@
-"""How a package looks on a terminal: its build matrix, or a version in detail.
+"""A package on a terminal: its build matrix, or one version in detail.
 
-Pure: what `lookup.document` gives in, something that rich can print out.
+Pure functions from what `lookup.document` returns to something that rich can print.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SIGNS = {
     "pending": ("…", "yellow"),
     "skip": ("–", "dim"),
 }
-"""How a build may stand, its sign and style."""
+"""The status of a build, its sign and style."""
 
 FIRST = 20
-"""Versions that a terminal shows, without `--all`."""
+"""Versions that a terminal shows without `--all`."""
 
 
 def abi_order(abi_tags: Sequence[str]) -> list[str]:
@@ -39,9 +39,9 @@ def matrix(found: Document, limit: int | None, *, signs: bool) -> RenderableType
     """All versions on all ABIs, the newest first.
 
     Args:
-        found: of `lookup.document`.
-        limit: versions to show, at most; None: all.
-        signs: whether a status is a sign, with a legend, or a word.
+        found: what `lookup.document` returned.
+        limit: how many versions to show at most; None for all.
+        signs: show a status as a sign with a legend, not as a word.
     """
     releases = found["releases"]
     shown = list(releases)[:limit]
@@ -51,7 +51,7 @@ def matrix(found: Document, limit: int | None, *, signs: bool) -> RenderableType
         return Group(*parts)
     abis = abi_order(next(iter(releases.values()))["abis"])
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    # Never cut in the middle of a word that somebody may copy.
+    # A word that somebody may copy is never cut.
     table.add_column("version", overflow="fold")
     table.add_column("released", no_wrap=True)
     for abi in abis:
@@ -110,7 +110,7 @@ def _legend() -> Text:
 
 
 def _notes(release: dict[str, Any]) -> str:
-    """What else is to be said of a version."""
+    """Notes on a version."""
     notes = [kind for kind in ("yanked", "prerelease") if release[kind]]
     if release["skip_reason"]:
         notes.append(f"skipped: {release['skip_reason']}")
@@ -138,7 +138,7 @@ def details(found: Document, version: str, *, signs: bool) -> RenderableType:
 
 
 def _table(*columns: str) -> Table:
-    # So close that 80 columns hold them.
+    # So narrow that they fit into 80 columns.
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         right = column in ("build", "seconds", "by")
@@ -199,7 +199,7 @@ def _file(filename: str, file: dict[str, Any]) -> Text:
     row("tags", f"{file['file_abi_tag']} {file['platform']}, built on {file['builder_abi']}")
     requires = file["requires_python"]
     row("python", "not said" if requires is None else requires or '""')
-    row("apt", " ".join(file["apt_dependencies"]) or "nothing that is not installed already")
+    row("apt", " ".join(file["apt_dependencies"]) or "nothing that is not preinstalled")
     if file["pip_dependencies"]:
         row("pip", " ".join(file["pip_dependencies"]))
     row("url", file["file_url"])

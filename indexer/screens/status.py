@@ -1,6 +1,6 @@
 """The screen of `status`: the verdict first, then everything else.
 
-Pure: a `Status` in, something that rich can print out.
+Pure functions from a `Status` to something that rich can print.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SIGNS = {
 
 
 def verdict(status: Status) -> Text:
-    """Whether it is well, in a line."""
+    """Whether all is well, in one line."""
     count = Counter(alert.severity for alert in status.alerts)
     parts = [
         f"{count[severity]} {severity}"
@@ -81,7 +81,7 @@ def screen(status: Status, width: int) -> RenderableType:
 
 
 def pending(status: Status) -> str:
-    """What waits to be written."""
+    """The documents that wait to be written."""
     text = f"{status.pending:,} documents to write"
     if status.oldest_pending_seconds is not None and status.pending:
         text += f", the oldest for {span(status.oldest_pending_seconds)}"
@@ -89,7 +89,7 @@ def pending(status: Status) -> str:
 
 
 def disk(status: Status) -> str:
-    """The journal, and the room that there is."""
+    """The size of the journal, and the free space."""
     text = f"journal {size(status.journal_bytes)}"
     if status.journal_bytes_a_month is not None:
         text += f", growing {size(status.journal_bytes_a_month)} a month"
@@ -190,7 +190,7 @@ def _feed_state(feed: FeedStatus) -> Text:
     if feed.broken:
         return Text("broken", style="bold red")
     if feed.filling:
-        return Text("a hole is filled", style="yellow")
+        return Text("fetching", style="yellow")
     if feed.silent_seconds is None:
         return Text("not heard", style="yellow")
     return Text("ok", style="green")

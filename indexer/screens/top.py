@@ -1,6 +1,6 @@
 """The screen of `top` and of the demo: drawn again and again.
 
-Pure: a `Status` and what was seen before in, something that rich can print out.
+Pure functions from a `Status` and earlier rates to something that rich can print.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from . import status as status_screen
 from .parts import Bar, Spark, panel, span
 
 _FIXED = 19
-"""Lines of the screen of `top` that are always there."""
+"""Lines that the screen of `top` always has."""
 
 _DEMO_FIXED = 11
-"""Likewise of the demo."""
+"""Lines that the screen of the demo always has."""
 
 PHASES = {
     "starting": "the daemon starts",
-    "history": "its past, as fast as it goes",
+    "history": "history, as fast as possible",
     "live": "live",
-    "settling": "the last documents are written",
-    "done": "the story is told",
+    "settling": "writing the last documents",
+    "done": "the end",
     "interrupted": "interrupted",
 }
 
@@ -44,8 +44,8 @@ class Details(NamedTuple):
         slaves: (slave_id, builds, failures)
         builds: (status, package, version, abi_tag, duration), the latest first
         top: (package, downloads in the last 30 days)
-        packages: number
-        downloads: number, ever
+        packages: how many there are
+        downloads: how many there ever were
     """
 
     abis: list[tuple[str, int, int]]
@@ -150,7 +150,7 @@ def _head(status: Status, story: Story | None) -> Table:
 
 
 def _river(status: Status, rates: Iterable[float]) -> RenderableType:
-    """The stages that a message passes, with how many are there."""
+    """The stages that a message passes, each with a count."""
     live = status.daemon.live if status.daemon is not None else None
     stages = Table.grid(expand=True)
     for _ in range(4):

@@ -1,8 +1,8 @@
 """The state of the indexer, for a monitoring system: one line and an exit status.
 
-Both are those of the monitoring plugins of Nagios, Icinga and others, as their development
-guidelines have them (https://www.monitoring-plugins.org/doc/guidelines.html): 0 OK, 1 WARNING,
-2 CRITICAL, 3 UNKNOWN, and after a bar the performance data `label=value[UOM]`.
+They follow the guidelines for plugins of Nagios, Icinga and others
+(https://www.monitoring-plugins.org/doc/guidelines.html): exit status 0 OK, 1 WARNING, 2 CRITICAL,
+3 UNKNOWN; after a bar, the performance data `label=value[UOM]`.
 """
 
 from __future__ import annotations
@@ -49,5 +49,5 @@ def unknown(error: StateError) -> tuple[str, int]:
 
 
 def _plain(text: str) -> str:
-    """On one line; a bar would begin the performance data."""
+    """The text on one line, without bars: a bar would begin the performance data."""
     return " ".join(text.replace("|", "/").split())

@@ -1,8 +1,8 @@
-"""The state of the indexer, for Prometheus: every metric that there is, and its exposition.
+"""The state of the indexer, for Prometheus.
 
-`METRICS` is the one place: what is exposed, and what docs/watching.md lists. Names follow
-Prometheus' conventions (https://prometheus.io/docs/practices/naming/): base units, `_total` for
-counters only. Reading the state takes what `status` takes, and never holds up the daemon.
+`METRICS` lists every metric; docs/watching.md has the same list. Names follow Prometheus'
+conventions (https://prometheus.io/docs/practices/naming/): base units, `_total` for counters only.
+Reading the state costs as much as `status`, and never delays the daemon.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .alerts import KINDS, Alert
 from .status import MAX_SILENCE, FeedStatus, Status, gather, unreadable
 
 COUNT_INTERVAL = 600.0
-"""Seconds between two counts of the index's rows: that reads much of a large one."""
+"""Seconds between two counts of the index's rows, which read much of a large index."""
 
 MAX_LABEL = 200
 
@@ -39,9 +39,9 @@ class Metric(NamedTuple):
     Attributes:
         name: its name.
         help: what it is.
-        samples: what it is at present.
-        labels: their names.
-        counter: whether it only grows.
+        samples: returns its present values.
+        labels: the names of its labels.
+        counter: true if it only grows.
     """
 
     name: str
@@ -120,17 +120,17 @@ def _info(status: Status) -> Samples:
 
 READABLE = Metric(
     "piw_indexer_state_readable",
-    "1 if the state directory could be read; if not, all but this, up and problem is missing.",
+    "1 if the state directory could be read; if 0, there are only this, up and problem.",
     _one(lambda status: 1.0),
 )
 UP = Metric(
     "piw_indexer_up",
-    "1 if a daemon runs, and has reported its state in the last ten seconds.",
+    "1 if a daemon runs and has reported its state in the last ten seconds.",
     _one(_up),
 )
 PROBLEM = Metric(
     "piw_indexer_problem",
-    "1 if there is a problem of that kind; see the list in docs/watching.md.",
+    "1 if there is a problem of that kind; docs/watching.md lists them.",
     lambda status: _problems(status.alerts),
     ("id", "severity"),
 )
@@ -141,12 +141,12 @@ METRICS = (
     PROBLEM,
     Metric(
         "piw_indexer_well",
-        "1 if nothing is wrong: no problem but notices.",
+        "1 if nothing is wrong, apart from notices.",
         _one(lambda status: float(status.well)),
     ),
     Metric(
         "piw_indexer_build_info",
-        "1; the versions of piw-indexer and of its SQLite are the labels.",
+        "Always 1; the labels are the versions of piw-indexer and of its SQLite.",
         _info,
         ("version", "sqlite_version"),
     ),
@@ -200,35 +200,35 @@ METRICS = (
     ),
     Metric(
         "piw_indexer_oldest_pending_seconds",
-        "For how long the oldest of them has been waiting.",
+        "How long the oldest of them has been waiting.",
         _one(lambda status: status.oldest_pending_seconds),
     ),
     Metric(
         "piw_indexer_quarantined_messages",
-        "Refused messages that wait to be looked at.",
+        "Refused messages that nobody has looked at yet.",
         _one(lambda status: status.quarantined),
     ),
     Metric(
         "piw_indexer_feed_serial",
-        "The last message that was accepted of a feed.",
+        "The last message that was accepted from a feed.",
         _feeds(lambda feed: feed.serial),
         ("feed",),
     ),
     Metric(
         "piw_indexer_feed_lag_messages",
-        "Messages that a feed has published and that are not accepted.",
+        "Messages that a feed has sent and that are not accepted yet.",
         _feeds(lambda feed: feed.lag),
         ("feed",),
     ),
     Metric(
         "piw_indexer_feed_lag_seconds",
-        "For how long the oldest of them has been waiting.",
+        "How long the oldest of them has been waiting.",
         _feeds(lambda feed: feed.lag_seconds),
         ("feed",),
     ),
     Metric(
         "piw_indexer_feed_silent_seconds",
-        "Since a feed said anything, a heartbeat included.",
+        "Time since a feed sent anything, heartbeats included.",
         _feeds(lambda feed: feed.silent_seconds),
         ("feed",),
     ),
@@ -245,7 +245,7 @@ METRICS = (
     ),
     Metric(
         "piw_indexer_disk_free_bytes",
-        "Room on the file system of the state, and of the documents (output).",
+        "Free space on the file system of the state, and of the documents (output).",
         _disk_free,
         ("of",),
     ),
@@ -257,7 +257,7 @@ METRICS = (
     ),
     Metric(
         "piw_indexer_rows",
-        "Rows of the index, counted every ten minutes at most.",
+        "Rows of the index, counted at most every ten minutes.",
         _rows,
         ("table",),
     ),
@@ -269,22 +269,22 @@ METRICS = (
     ),
     Metric(
         "piw_indexer_last_check_timestamp_seconds",
-        "When `check` was run last, since 1970.",
+        "When `check` ran last, since 1970.",
         _one(lambda status: status.last_check and _seconds(status.last_check.at)),
     ),
     Metric(
         "piw_indexer_last_check_differences",
-        "How many differences it found.",
+        "How many differences that check found.",
         _one(lambda status: status.last_check and status.last_check.differences),
     ),
     Metric(
         "piw_indexer_last_backup_timestamp_seconds",
-        "When `backup` was run last, since 1970.",
+        "When `backup` ran last, since 1970.",
         _one(lambda status: status.last_backup and _seconds(status.last_backup.at)),
     ),
     Metric(
         "piw_indexer_slaves",
-        "Build slaves, by what they do; with --status-queue.",
+        "Build slaves by what they are doing; with --status-queue.",
         _slaves,
         ("doing",),
     ),
@@ -343,7 +343,7 @@ def _family(
 
 
 def registry(directory: Path) -> CollectorRegistry:
-    """What knows all metrics of a state directory, and no other."""
+    """A registry with the metrics of a state directory only."""
     found = CollectorRegistry()
     found.register(StateCollector(directory))
     return found
@@ -355,7 +355,7 @@ def exposition(directory: Path) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put an exposition in its place, whole: node_exporter may read it at any moment.
+    """Write a textfile atomically, because node_exporter may read it at any moment.
 
     Raises:
         UsageError: if it cannot be written.

@@ -123,9 +123,9 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
     """Everything that `status` shows.
 
     Args:
-        directory: of the state.
-        now: for ages, microseconds since 1970.
-        counting: whether to count the rows of the index, which reads much of a large one.
+        directory: the state directory.
+        now: the present, for ages.
+        counting: count the rows of the index, which reads much of a large index.
 
     Raises:
         StateError: if there is no state there, or it cannot be read.
@@ -147,7 +147,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
         index = _read_index(directory / queries.FILE, counting)
     feeds = [feed for feed in every_feed if not feed.feed.startswith(FILE_FEED)]
     to_apply = max(0, serial - index.applied_serial)
-    # Publishers say how far they are, and JSON has no larger numbers.
+    # Publishers may claim any serial; readers of JSON cannot hold larger numbers.
     to_accept = min(sum(feed.lag or 0 for feed in feeds), notes.MAX_COUNT)
     output_path = daemon.live.output_path if daemon is not None else ""
     free, size = disk.sizes(directory)
@@ -177,7 +177,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
         not_a_wheel=index.not_a_wheel,
         journal_bytes=sum(month.bytes for month in months),
         journal_months=months,
-        # Of a month that is over; the present one is not.
+        # The last complete month; the present one still grows.
         journal_bytes_a_month=months[-2].bytes if len(months) > 1 else None,
         sqlite_version=sqlite3.sqlite_version,
         sqlite_wal_reset_bug=sqlite_bug.has_wal_reset_bug(sqlite3.sqlite_version_info),
@@ -197,7 +197,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
 
 
 def unreadable(error: StateError) -> Alert:
-    """What it means that `gather` raised this."""
+    """The alert for an error of `gather`."""
     kind = "database-newer" if isinstance(error, NewerDatabaseError) else "state-unreadable"
     return alert(kind, *error.problem)
 
@@ -206,8 +206,8 @@ def live_farm(directory: Path, now: times.Time) -> FarmStatus:
     """The farm as the daemon sees it at this moment.
 
     Args:
-        directory: of the state.
-        now: microseconds since 1970.
+        directory: the state directory.
+        now: the present, for ages.
 
     Raises:
         StateError: if there is no state there.
@@ -232,7 +232,7 @@ def live_farm(directory: Path, now: times.Time) -> FarmStatus:
 
 
 class _Index(NamedTuple):
-    """What the index says; without one, nothing."""
+    """What the index says; the defaults stand for an index that does not exist."""
 
     applied_serial: int = 0
     pending: int = 0
@@ -246,7 +246,7 @@ def _read_index(path: Path, counting: bool) -> _Index:
     connection = queries.open_reader(path)
     try:
         if not database.has_tables(connection):
-            return _Index()  # whoever began it was killed; the next one goes on
+            return _Index()  # the process that began it was killed; the next start continues
         with database.wrap_errors(f"read {path}"), database.snapshot(connection):
             index = _Index(
                 queries.applied_serial(connection),
@@ -260,7 +260,7 @@ def _read_index(path: Path, counting: bool) -> _Index:
 
 
 def _counted(connection: sqlite3.Connection, index: _Index) -> _Index:
-    """With its rows counted; 0.3 s for ten million versions in memory, more from a disk."""
+    """The same with the rows counted; takes 0.3 s for ten million versions in memory."""
     return index._replace(
         counts={
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
@@ -276,7 +276,7 @@ class _Noted:
     """The notes of a state directory; a note that cannot be read counts as missing.
 
     Attributes:
-        unreadable: what to say of those, by name.
+        unreadable: the alerts for unreadable notes, by their name.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -284,7 +284,7 @@ class _Noted:
         self.unreadable: dict[str, Alert] = {}
 
     def read(self, name: str, kind: type[_Note]) -> _Note | None:
-        """What a note says; None if there is none."""
+        """A note; None if there is none."""
         try:
             return notes.read(self._directory / name, kind)
         except notes.NoteError as error:
@@ -298,7 +298,7 @@ class _Noted:
             return None
         hint: Any = DaemonNote
         daemon: Daemon | None = self.read(LIVE, hint)
-        # One that was killed leaves its last words behind.
+        # A daemon that was killed leaves its note behind.
         if daemon is None or f"(pid {daemon.live.pid})" not in held_by:
             return None
         return daemon._replace(age_seconds=round((now - daemon.live.at) / times.SECOND, 1))
@@ -309,7 +309,7 @@ def _feeds(reader: JournalReader, daemon: Daemon | None, now: times.Time) -> lis
     newest: dict[str, FeedStatus] = {}
     for feed, epoch, serial, broken in reader.feeds():
         before = newest.get(feed)
-        # A feed stays broken in its next epochs, until it is repaired.
+        # A feed stays broken in later epochs until it is repaired.
         broken = broken or (before.broken if before else None)
         newest[feed] = FeedStatus(feed, epoch, serial, broken, None, None, None, False, None)
     for live in daemon.live.feeds if daemon else ():
@@ -388,7 +388,7 @@ def _disk_alerts(status: Status) -> list[Alert]:
             found.append(
                 alert(
                     "disk-full",
-                    f"{where} has only {free // 1024} KiB left: nothing is taken any more",
+                    f"{where} has only {free // 1024} KiB left: no messages are accepted",
                 )
             )
         elif free < enough:
@@ -418,7 +418,7 @@ def _daemon_alerts(daemon: Daemon) -> list[Alert]:
         found.append(
             alert(
                 "clock-jump",
-                f"what the daemon said last is {-age:.0f} s in the future: the clock was set back",
+                f"the daemon's last note is {-age:.0f} s in the future: the clock was set back",
             )
         )
     if live.at - live.started > MAX_SILENCE * times.SECOND:
@@ -426,7 +426,7 @@ def _daemon_alerts(daemon: Daemon) -> list[Alert]:
         reasons = {"feed-refused", "feed-name-taken", "peer-not-believed"}
         refused = any(trouble.id in reasons for trouble in live.troubles)
         found += [
-            alert("feed-never-heard", f"nobody has been heard at {changes} yet")
+            alert("feed-never-heard", f"nothing has come from {changes} yet")
             for changes, _ in live.queues
             if changes not in heard and not refused
         ]
@@ -444,7 +444,10 @@ def _feed_alerts(feed: FeedStatus) -> list[Alert]:
     late = feed.lag_seconds or 0.0
     if feed.filling and late > MAX_SILENCE:
         found.append(
-            alert("feed-filling", f"a hole in feed {name} is being filled for {late:.0f} s")
+            alert(
+                "feed-filling",
+                f"missing messages of feed {name} have been fetched for {late:.0f} s",
+            )
         )
     elif late > MAX_LAG:
         found.append(
@@ -462,7 +465,7 @@ def _index_alerts(status: Status) -> list[Alert]:
         found.append(
             alert(
                 "index-behind",
-                f"{status.to_apply:,} messages of the journal are not in the index",
+                f"the index lacks {status.to_apply:,} messages of the journal",
             )
         )
     waiting = status.oldest_pending_seconds or 0.0

@@ -114,7 +114,7 @@ def test_its_queries_and_answers_are_true(tmp_path: Path) -> None:
         cut = [line.split() for line in shown if not line.startswith("  ... and ")]
         assert cut == said[: len(cut)]
         assert len(cut) == len(said) or len(cut) == 2 + 5, "the first five rows"
-    _, numpy = answers["How numpy 2.2.6 stands on every ABI"]
+    _, numpy = answers["The status of numpy 2.2.6 on every ABI"]
     assert [line.split()[0] for line in numpy[2:]] == ["cp311", "cp313", "cp39"]
 
 

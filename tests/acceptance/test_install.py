@@ -205,7 +205,7 @@ def test_the_unit_follows_the_configuration(root: Path) -> None:
     install(root)
     path = root / "etc" / "piw-indexer.conf"
     path.write_text(path.read_text().replace("/srv/piw-indexer", "/srv/elsewhere"))
-    assert "/etc/piw-indexer.conf: kept, it was edited" in install(root)
+    assert "/etc/piw-indexer.conf: kept, because it was edited" in install(root)
     assert "\nReadWritePaths=-/srv/elsewhere\n" in unit(root)
 
 
@@ -314,7 +314,7 @@ def test_what_the_services_user_may_write_is_no_word_of_roots(master: Path, whos
         path.symlink_to(master / "home" / "theirs")
         os.chown(path, 999, 999, follow_symlinks=False)
     result = piw("install", "--root", master, home=master.parent)
-    assert f"the output-path in {path} is not taken" in result.stderr
+    assert f"the output-path in {path} is ignored" in result.stderr
     assert "\nReadWritePaths=-/srv/piw-indexer\n" in unit(master)
     assert "\x1b" not in text(master, installation.CONFIGURATION)
     path.write_text("nonsense\n[indexer\n")
@@ -372,7 +372,7 @@ def test_again_changes_nothing(root: Path) -> None:
     install(root)
     before = contents(root)
     said = install(root)
-    assert said.count(": as it should be\n") == len(before) - 1
+    assert said.count(": unchanged\n") == len(before) - 1
     assert contents(root) == before
 
 
@@ -381,7 +381,7 @@ def test_what_was_edited_is_kept(root: Path) -> None:
     path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
     path.write_text(path.read_text().replace("MemoryMax=1G", "MemoryMax=2G"))
     edited = path.read_text()
-    assert ": kept, it was edited" in install(root)
+    assert ": kept, because it was edited" in install(root)
     assert path.read_text() == edited
     assert "\nMemoryMax=1G\n" in path.with_name("piw-indexer.service.new").read_text()
 
@@ -413,7 +413,7 @@ def test_the_way_back(root: Path) -> None:
     path = root / "etc" / "piw-indexer.conf"
     path.write_text(path.read_text() + "settle = 2\n")
     said = install(root, "--remove")
-    assert "/etc/piw-indexer.conf: kept, it was edited" in said
+    assert "/etc/piw-indexer.conf: kept, because it was edited" in said
     assert state.is_dir()
     left = contents(root)
     assert left.keys() - before.keys() == {"etc/piw-indexer.conf"}

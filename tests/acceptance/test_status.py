@@ -113,14 +113,14 @@ def test_a_daemon_that_is_well_and_then_is_not(ipc: Feed, site: Site) -> None:
             screen = site.piw("status").stdout.splitlines()
             assert screen[0].strip() == "✗ Not well: 1 critical."
             assert screen[1].startswith("✗ feed-broken  ")
-            assert screen[2].startswith("  what to do: take it from the master again")
+            assert screen[2].startswith("  what to do: fetch it from the master again")
         daemon.terminate()
 
 
 def test_a_publisher_that_never_was_there(ipc: Feed, site: Site) -> None:
     with site.daemon(ipc) as daemon:
         site.wait(lambda found: ids(found) == {"feed-never-heard"}, daemon)
-        assert f"nobody has been heard at {ipc.changes} yet" in monitored(site, 1)
+        assert f"nothing has come from {ipc.changes} yet" in monitored(site, 1)
         daemon.terminate()
 
 
@@ -183,9 +183,10 @@ def test_who_may_not_look_is_told_so(site: Site) -> None:
     """By a line for monitoring, too, which runs as a user of its own."""
     site.take(samples.new_package("numpy"))
     site.state_dir.chmod(0o700)
-    # The command is imported first: orjson crashes for a user who may not read Python's files.
+    # Everything is imported first: this user may not be allowed to read Python's files.
     as_nobody = (
         "import os, sys; from indexer.cli import main; import indexer.commands.status;"
+        " import indexer.base.console, indexer.screens.status;"
         " os.setgroups([]); os.setgid(65534); os.setuid(65534); main(sys.argv[1:])"
     )
     for options, status in (([], 3), (["--monitor"], 3)):

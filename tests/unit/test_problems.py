@@ -246,7 +246,7 @@ def test_the_verdict_comes_first() -> None:
     lines = screen(quarantined=2, feeds=[feed(broken="lost")]).splitlines()
     assert lines[0].strip() == "✗ Not well: 1 critical, 1 warning."
     assert lines[1].startswith("✗ feed-broken  feed master is broken: lost")
-    assert lines[2].startswith("  what to do: take it from the master again")
+    assert lines[2].startswith("  what to do: fetch it from the master again")
     assert any(line.startswith("! quarantine  2 messages") for line in lines)
 
 
