@@ -168,7 +168,7 @@ def test_what_there_is_not(arguments: list[str], says: list[str], asked: Site) -
         assert part in result.stderr
 
 
-def test_no_state(tmp_path: Path) -> None:
+def test_a_state_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     assert "does not exist" in Site(tmp_path).piw("show", "numpy", status=3).stderr
 
 

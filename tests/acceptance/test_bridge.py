@@ -173,13 +173,13 @@ def refusal(master: Master, status: int = 2) -> str:
     return result.stderr
 
 
-def test_one_feed(master: Master) -> None:
+def test_a_second_feed_is_refused(master: Master) -> None:
     options = ["--changes-queue", "ipc:///nowhere/other", *master.options()]
     result = piw("bridge", *options, home=master.home, status=2, settings=master.settings)
     assert "one --changes-queue" in result.stderr
 
 
-def test_without_piwheels(site: Site, ipc: Feed, tmp_path: Path) -> None:
+def test_without_piwheels_installed_it_says_so(site: Site, ipc: Feed, tmp_path: Path) -> None:
     package = tmp_path / "none" / "piwheels"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ModuleNotFoundError(\"No module 'piwheels'\")\n")

@@ -210,7 +210,7 @@ SPOILS: dict[str, Callable[[Site], str]] = {
 }
 
 
-def test_no_differences(checked: Site) -> None:
+def test_a_sound_state_has_no_differences(checked: Site) -> None:
     before = contents(checked.output_path)
     assert checked.piw("check").stdout == "No differences.\n"
     assert checked.piw("check", "--fix").stdout.endswith("No differences.\n")
@@ -218,7 +218,9 @@ def test_no_differences(checked: Site) -> None:
 
 
 @pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS.keys())
-def test_differences(spoil: Callable[[Site], str], checked: Site, pristine: Site) -> None:
+def test_check_reports_and_fix_repairs(
+    spoil: Callable[[Site], str], checked: Site, pristine: Site
+) -> None:
     says = spoil(checked)
     spoiled = published(checked)
     result = checked.piw("check", status=1)

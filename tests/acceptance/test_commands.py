@@ -280,7 +280,7 @@ def held(site: Site) -> Iterator[Site]:
     ],
     ids=" ".join,
 )
-def test_locked_state(command: list[str], held: Site) -> None:
+def test_a_locked_state_is_refused_and_the_holder_named(command: list[str], held: Site) -> None:
     output = [] if command[0] == "quarantine" else held.output
     result = piw(*command, *held.state, *output, home=held.home, status=3)
     assert_explained(result.stderr, held.state_dir, f"piw-indexer run (pid {os.getpid()})")

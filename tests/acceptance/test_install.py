@@ -260,7 +260,7 @@ def test_hostile_output_paths_from_a_file(root: Path, file: str, value: str) -> 
 
 
 @pytest.mark.parametrize("user", ["root\nExecStartPre=+/x", "a b", "0", "-x", "%u", ""])
-def test_hostile_users(root: Path, user: str) -> None:
+def test_a_user_name_that_systemd_misreads_is_refused(root: Path, user: str) -> None:
     (root / "etc" / "passwd").write_text(f"{PASSWD}{user}:x:999:999::/home/x:/bin/bash\n")
     install(root, "--user", user, status=None if not user else 2)
     if user:

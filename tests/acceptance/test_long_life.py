@@ -78,7 +78,9 @@ def test_an_older_backup_catches_up_from_the_feed(site: Site, ipc: Feed, tmp_pat
     assert "No differences." in site.piw("check").stdout
 
 
-def test_archived_months(site: Site, ipc: Feed) -> None:
+def test_a_rebuild_starts_from_the_checkpoint_when_months_are_archived(
+    site: Site, ipc: Feed
+) -> None:
     fill(site.state_dir, CASE)
     said = site.piw("checkpoint").stdout
     for name in MONTHS:

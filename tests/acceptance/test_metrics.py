@@ -92,7 +92,7 @@ def test_what_cannot_be_read(site: Site) -> None:
     assert value(found, "piw_indexer_journal_serial") is None
 
 
-def test_a_textfile(site: Site) -> None:
+def test_a_textfile_is_replaced_as_a_whole(site: Site) -> None:
     site.take(samples.new_package("numpy"))
     collected = site.home / "textfile"
     collected.mkdir()
@@ -125,7 +125,7 @@ def reachable(port: int) -> Callable[[], bool]:
     return reached
 
 
-def test_a_port(site: Site) -> None:
+def test_a_port_serves_the_present_state(site: Site) -> None:
     [port] = free_ports(1)
     with Process(site.home, "metrics", *site.state, "--listen", port) as server:
         eventually(reachable(port), lambda: server.output)

@@ -146,7 +146,7 @@ def has(output: str, shown: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("title", DRILLS, ids=lambda title: title.replace(" ", "-"))
-def test_drill(title: str, site: Site, ipc: Feed) -> None:
+def test_each_drill_works_as_described(title: str, site: Site, ipc: Feed) -> None:
     machine = Machine(site, ipc)
     with site.publisher(ipc, CASE.messages):
         machine.start()

@@ -52,7 +52,7 @@ def test_what_an_administrator_does_is_a_dozen_commands() -> None:
     assert len(shown & COMMANDS.keys()) >= 12
 
 
-def test_make_targets() -> None:
+def test_make_targets_of_the_readme_exist() -> None:
     assert re.findall(r"^    make (\w+)", PROSE, re.M) == ["run", "test"]
     shown = re.findall(r'make run ARGS="([^"]*)"', PROSE)
     assert shown

@@ -168,7 +168,9 @@ class Life:
         return standing == (self.sent, wrong, 0)
 
 
-def test_flat(stream: Stream, site: Site, sockets: Path, tmp_path: Path) -> None:
+def test_nothing_grows_over_a_long_time(
+    stream: Stream, site: Site, sockets: Path, tmp_path: Path
+) -> None:
     wrong = WrongClock(tmp_path / "clock", SEAMS)
     feeds = [ipc_feed(sockets, str(number)) for number in range(3)]
     options = [*site.state, *site.output, *(one for feed in feeds for one in feed.options)]

@@ -102,7 +102,7 @@ def test_another_end_at_the_same_message_is_no_proof(site: Site, ipc: Feed) -> N
             victim.terminate()
 
 
-def test_the_note(tmp_path: Path) -> None:
+def test_the_note_names_the_message_that_ended_processes(tmp_path: Path) -> None:
     def opened(serial: int) -> Note:
         return Note(tmp_path, serial)
 

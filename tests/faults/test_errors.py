@@ -69,7 +69,9 @@ def switch(tmp_path: Path) -> Switch:
     return Switch(tmp_path / "fault")
 
 
-def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switch) -> None:
+def test_a_daemon_recovers_from_each_error_of_the_disk(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switch
+) -> None:
     chance = random.Random(seed())
     every = [("EDQUOT", ("write", "/journal/")), READ]
     if SCALE:
@@ -110,7 +112,9 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switc
 
 @pytest.mark.parametrize("where", ["/journal/", "/state/", "/output/"])
 @pytest.mark.parametrize("error", ERRORS)
-def test_remedy(stream: Stream, site: Site, shim: Shim, error: str, where: str) -> None:
+def test_an_error_of_the_disk_brings_its_remedy(
+    stream: Stream, site: Site, shim: Shim, error: str, where: str
+) -> None:
     """SQLite knows a full disk only, and calls all else an I/O error."""
     plan = f"{error}+:write:1:{where}"
     said = site.ingest(stream.file, settings=shim.settings(plan), status=3).stderr
@@ -120,7 +124,9 @@ def test_remedy(stream: Stream, site: Site, shim: Shim, error: str, where: str) 
 
 
 @pytest.mark.parametrize("command", ["ingest", "write", "rebuild"])
-def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
+def test_a_command_recovers_from_each_error_of_the_disk(
+    stream: Stream, site: Site, shim: Shim, command: str
+) -> None:
     options: list[object] = ["--as-of", AS_OF]
     if command == "ingest":
         options += ["--write", *stream.parts]
@@ -170,7 +176,9 @@ def faults(calls: dict[str, int], chance: random.Random) -> Iterator[str]:
             yield f"{error}{for_good}:{kind}:{chance.randint(1, calls[kind])}"
 
 
-def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
+def test_a_publisher_sends_only_what_it_has_spooled(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed
+) -> None:
     """What cannot be spooled is not sent; run again, it goes on where it stopped."""
     chance = random.Random(seed())
     with daemon(site, ipc) as survivor:
@@ -196,7 +204,9 @@ def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
     stream.check(site, spool=True)
 
 
-def test_unreadable(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
+def test_a_daemon_recovers_when_the_disk_is_readable_again(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed
+) -> None:
     """A disk that does not give back what it holds: SQLite takes that for damage.
 
     The daemon may end, with a remedy; what it does when it starts again is right, whether it can
@@ -274,7 +284,9 @@ def fill(path: Path) -> None:
                 continue
 
 
-def test_small_disk(stream: Stream, site: Site, ipc: Feed, small_disk: Path) -> None:
+def test_a_daemon_continues_whenever_there_is_space(
+    stream: Stream, site: Site, ipc: Feed, small_disk: Path
+) -> None:
     """Full, a little freed, full again: it stops in time, and goes on whenever it can."""
     site.state_dir, site.output_path = small_disk / "state", small_disk / "output"
     filler = small_disk / "filler"

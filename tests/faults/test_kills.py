@@ -73,7 +73,9 @@ def assert_clean(site: Site) -> None:
 
 
 @pytest.mark.parametrize("command", ["ingest", "write", "rebuild"])
-def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
+def test_a_command_killed_at_any_call_converges(
+    stream: Stream, site: Site, shim: Shim, command: str
+) -> None:
     options = [*site.state, *site.output, "--as-of", AS_OF]
     line: list[object] = [command, *options]
     if command == "ingest":
@@ -112,7 +114,9 @@ def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["checkpoint", "backup", "check"])
-def test_copy(stream: Stream, site: Site, shim: Shim, command: str) -> None:
+def test_a_killed_copy_or_comparison_leaves_the_state_as_it_is(
+    stream: Stream, site: Site, shim: Shim, command: str
+) -> None:
     """What copies or compares a state leaves it as it is, wherever it is killed."""
     line: list[object] = [command, *site.state]
     if command == "check":
@@ -156,7 +160,9 @@ def test_copy(stream: Stream, site: Site, shim: Shim, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["backfill", "import-site"])
-def test_taking_over(site: Site, shim: Shim, sockets: Path, command: str) -> None:
+def test_a_killed_backfill_continues_where_it_was(
+    site: Site, shim: Shim, sockets: Path, command: str
+) -> None:
     """What asks somebody else goes on where it was killed; what is known is not taken twice."""
     address = f"ipc://{sockets}/db"
     rest = ["--db-queue", address, "--pause", 0] if command == "backfill" else [master.SITE]

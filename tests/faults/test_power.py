@@ -132,7 +132,9 @@ def assert_kept(stream: Stream, left: Site, before: Site) -> int:
     return len(kept)
 
 
-def test_ingest(stream: Stream, site: Site, shim: Shim, tmp_path: Path) -> None:
+def test_ingest_converges_after_a_power_cut(
+    stream: Stream, site: Site, shim: Shim, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     log.mkdir()
     disk = Disk(shim.root)
@@ -165,7 +167,9 @@ def take_rest(site: Site, stream: Stream, feed: str) -> None:
         state.close()
 
 
-def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path) -> None:
+def test_a_daemon_converges_after_a_power_cut(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path
+) -> None:
     """Killed and started again on the way, too: what a killed one had not synced is nobody's."""
     # A slow daemon gets all messages at once and writes each document once. The two that are killed
     # must leave enough of them for the next one to get to its call.
@@ -194,7 +198,9 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Pat
     Cutter(disk, log, tmp_path / "cut").cut("daemon", CUTS, look)
 
 
-def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path) -> None:
+def test_a_publisher_keeps_what_was_received_in_a_power_cut(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path
+) -> None:
     """Whatever somebody has received is in the spool."""
     log = tmp_path / "log"
     log.mkdir()
@@ -227,7 +233,9 @@ def applied_in(state_dir: Path) -> int:
 
 
 @pytest.mark.parametrize("command", ["write", "rebuild"])
-def test_command(stream: Stream, site: Site, shim: Shim, tmp_path: Path, command: str) -> None:
+def test_a_command_converges_after_a_power_cut(
+    stream: Stream, site: Site, shim: Shim, tmp_path: Path, command: str
+) -> None:
     """Killed on the way, and run again."""
     log = tmp_path / "log"
     log.mkdir()

@@ -60,7 +60,9 @@ def intake_waits(found: dict[str, Any]) -> bool:
     return "intake-waiting" in {one["id"] for one in found["alerts"]}
 
 
-def test_killed(stream: Stream, site: Site, shim: Shim, wrong: WrongClock) -> None:
+def test_a_process_killed_at_a_new_month_converges(
+    stream: Stream, site: Site, shim: Shim, wrong: WrongClock
+) -> None:
     """At every call that makes a month, or opens it for the first time."""
     half = len(stream.parts) // 2
     first = wrong.settings()
@@ -95,7 +97,7 @@ def test_killed(stream: Stream, site: Site, shim: Shim, wrong: WrongClock) -> No
     assert "No differences" in site.piw("check").stdout
 
 
-def test_daemon(
+def test_a_daemon_waits_until_it_can_make_a_new_month(
     stream: Stream, site: Site, shim: Shim, ipc: Feed, wrong: WrongClock, tmp_path: Path
 ) -> None:
     """It waits, says why, and goes on by itself, with a month that can be written."""

@@ -55,7 +55,7 @@ def dependencies(index: Index) -> list[tuple[Any, ...]]:
 # Packages
 
 
-def test_newpkg(index: Index) -> None:
+def test_newpkg_adds_a_package_once(index: Index) -> None:
     assert index.apply(new_package("numpy", skip="no", description="Arrays")) == {"numpy": 1}
     assert index.table("packages") == [("numpy", "no", "Arrays")]
     # Nothing if it exists.
@@ -136,7 +136,7 @@ def test_delpkg_takes_all_below_it(index: Index) -> None:
     assert index.apply(message("DELPKG", package="numpy")) == {}
 
 
-def test_rebirth(index: Index) -> None:
+def test_a_deleted_package_that_appears_again_has_only_its_downloads(index: Index) -> None:
     """Nothing comes back with a package that was deleted but its downloads."""
     index.apply(
         new_package("numpy", skip="no", description="old"),
@@ -155,7 +155,7 @@ def test_rebirth(index: Index) -> None:
 # Versions
 
 
-def test_newver(index: Index) -> None:
+def test_newver_adds_a_version_and_its_package_once(index: Index) -> None:
     released = "2026-11-19T13:00:00.999999+01:00"
     assert index.apply(new_version("numpy", "1.0", released, skip="no")) == {"numpy": 1}
     assert index.table("packages") == [("numpy", "", "")]
@@ -360,7 +360,7 @@ def test_dependency_that_is_named_twice(index: Index) -> None:
     assert dependencies(index) == [(WHEEL, "apt", ""), (WHEEL, "apt", "a")]
 
 
-def test_delbuild(index: Index) -> None:
+def test_delbuild_deletes_all_builds_of_a_version(index: Index) -> None:
     index.apply(
         log_build(1, "numpy", "1.0", WHEEL),
         log_build(2, "numpy", "1.0", status=False, abi_tag="cp39"),
@@ -439,7 +439,7 @@ def numpy_snapshot(**changes: object) -> samples.Envelope:
     return snapshot("numpy", LATER, **data | changes)
 
 
-def test_snapshot(index: Index) -> None:
+def test_a_snapshot_replaces_a_package(index: Index) -> None:
     assert "numpy" in index.apply(numpy_snapshot())
     assert index.table("packages") == [("numpy", "", "Arrays")]
     assert {row[0] for row in index.table("package_names")} >= {"NumPy", "numPy", "NUMPY"}

@@ -281,7 +281,7 @@ def test_a_month_of_it_that_somebody_wrote(state_dir: Path, target: Path) -> Non
         back_up(state_dir, target)
 
 
-def test_no_journal(state_dir: Path, target: Path) -> None:
+def test_without_a_journal_a_backup_is_refused(state_dir: Path, target: Path) -> None:
     refused(state_dir, target, "there is no journal")
     assert not target.exists()
 

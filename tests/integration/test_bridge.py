@@ -206,7 +206,7 @@ def test_what_the_database_makes_of_odd_values(bridged: Bridged) -> None:
     assert download.accessed_at == AT
 
 
-def test_without_downloads(start: Callable[..., Bridged]) -> None:
+def test_no_downloads_leaves_downloads_to_the_master(start: Callable[..., Bridged]) -> None:
     bridged = start(downloads=False)
     bridged.download(WHEEL)
     bridged.database.add_new_package("numpy")
@@ -605,7 +605,7 @@ def marks_of(directory: Path, change: Callable[[bytearray], object] = lambda con
     return lost
 
 
-def test_marks(tmp_path: Path) -> None:
+def test_marks_show_what_a_kill_left_unpublished(tmp_path: Path) -> None:
     marks = Marks(tmp_path)
     assert not marks.lost
     marks.begin()

@@ -552,5 +552,5 @@ def test_an_index_that_is_damaged_is_not_kept(state_dir: Path) -> None:
     assert differences(state_dir) == []
 
 
-def test_spans() -> None:
+def test_spans_of_serials_in_words() -> None:
     assert spans([(1, 5), (7, 7), (9, 12)]) == "1 to 5, 7, 9 to 12"

@@ -228,7 +228,7 @@ def follow(follower: Follower, publisher: FakePublisher, expected: list[str]) ->
 # What a publisher may do
 
 
-def test_in_order(follower: Follower, publisher: FakePublisher) -> None:
+def test_messages_in_order_need_no_replay(follower: Follower, publisher: FakePublisher) -> None:
     publisher.send(*range(1, 101))
     follow(follower, publisher, packages(100))
     assert publisher.requests == []
@@ -472,7 +472,7 @@ def test_early_messages_that_are_given_up_make_room(
     assert follower.subscriber.feeds[MASTER].early == {}
 
 
-def test_new_spool(follower: Follower, publisher: FakePublisher) -> None:
+def test_a_new_spool_breaks_the_feed(follower: Follower, publisher: FakePublisher) -> None:
     publisher.send(1, 2, 3)
     follow(follower, publisher, packages(3))
     publisher.epoch, publisher.kept = 2, {}
@@ -894,7 +894,7 @@ def test_heartbeat_every_second(client: Client, real: FeedPublisher, clock: Cloc
     assert client.received()[1]["serial"] == 2
 
 
-def test_replay(client: Client, real: FeedPublisher) -> None:
+def test_a_replay_answers_from_a_serial_up_to_a_limit(client: Client, real: FeedPublisher) -> None:
     real.publish(entries(*range(1, 11)))
 
     def serials(after: int, limit: int) -> tuple[list[int], int]:

@@ -458,7 +458,7 @@ def test_a_source_keeps_so_many_messages(directory: Path, clock: Clock) -> None:
     journal.close()
 
 
-def test_retry(opened: Opener, clock: Clock) -> None:
+def test_a_retry_gives_a_refused_message_the_next_serial_once(opened: Opener, clock: Clock) -> None:
     journal = opened()
     journal.append([*accepted(1), refused(2), refused(3)])
     clock.now = DECEMBER

@@ -527,7 +527,9 @@ def test_broken_feeds_are_whole_after_it(filled: Database, filler: Filler) -> No
     reader.close()
 
 
-def test_without_psycopg(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_psycopg_it_says_what_to_install(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UsageError, match="extra `postgres`"):
         Source(database.dsn, lambda: NOW)

@@ -164,7 +164,7 @@ def test_index_ahead_of_the_journal_is_refused(directory: Path) -> None:
     assert lock.holder(directory) == ""
 
 
-def test_retry(directory: Path) -> None:
+def test_a_retry_is_applied_once(directory: Path) -> None:
     found = opened(directory)
     found.take([Refused(None, "x", "json", DecodeError("", "no"), b"")])
     message = decoded(new_package("scipy"))

@@ -61,7 +61,7 @@ def test_top_downloads_is_what_packages_json_says(case: Case, tmp_path: Path) ->
         assert top == sorted(map(tuple, published), key=lambda row: (-row[1], -row[2], row[0]))
 
 
-def test_statuses(index: Index) -> None:
+def test_build_status_has_every_status(index: Index) -> None:
     index.apply(
         set_abis("cp39", "cp311", cp37m="too old"),
         log_build(1, "numpy", "1.0", "numpy-1.0-cp311-cp311-x.whl"),
@@ -231,7 +231,7 @@ def test_log_url_is_the_documents(build_id: int, index: Index) -> None:
     assert document["releases"]["1.0"]["abis"]["cp311"]["log_url"] == url
 
 
-def test_top_downloads(index: Index) -> None:
+def test_top_downloads_are_sorted_by_recent_downloads(index: Index) -> None:
     index.apply(
         *(new_package(package) for package in ("a", "b", "c", "gone")),
         *[log_download("b-1-py3-none-any.whl")] * 2,

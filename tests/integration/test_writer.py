@@ -251,6 +251,6 @@ def test_packages_json_of_many_packages(output: Output, index: Index) -> None:
     assert document.decode() == f"[{','.join(rows)}]"
 
 
-def test_chunks() -> None:
+def test_chunks_have_at_most_the_given_size() -> None:
     assert list(writer.chunks([])) == []
     assert list(writer.chunks("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]

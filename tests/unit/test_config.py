@@ -32,12 +32,12 @@ def test_file_of_piwheels_alone(file: Path) -> None:
     assert options.read_file(file) == {}
 
 
-def test_empty_file(file: Path) -> None:
+def test_an_empty_file_sets_nothing(file: Path) -> None:
     file.write_text("")
     assert options.read_file(file) == {}
 
 
-def test_types(file: Path) -> None:
+def test_values_have_the_types_of_their_options(file: Path) -> None:
     file.write_text(
         "[indexer]\n"
         "state-dir = /srv/x\n"

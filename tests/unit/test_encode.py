@@ -25,7 +25,7 @@ AT = Position("master", 5, 7)
 
 
 @by_message
-def test_journal(envelope: Envelope) -> None:
+def test_a_message_comes_back_from_the_journal(envelope: Envelope) -> None:
     message = decoded(envelope)
     stored = encode.to_journal(message)
     assert encode.from_journal(message.name, message.at, stored) == message
@@ -34,7 +34,7 @@ def test_journal(envelope: Envelope) -> None:
 
 
 @by_message
-def test_wire(envelope: Envelope) -> None:
+def test_a_message_comes_back_from_the_wire(envelope: Envelope) -> None:
     message = decoded(envelope)
     topic, payload = encode.published(AT, message)
     position, again, error = decode.published(payload, NOW)

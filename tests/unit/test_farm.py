@@ -429,7 +429,7 @@ def _alerts(**changes: Any) -> tuple[str, ...]:
         ({"clock_skew": None}, []),
     ],
 )
-def test_alerts(changes: dict[str, Any], alerts: list[str]) -> None:
+def test_each_alert_of_a_slave(changes: dict[str, Any], alerts: list[str]) -> None:
     assert _alerts(**changes) == tuple(alerts)
 
 
@@ -448,7 +448,7 @@ def test_alerts(changes: dict[str, Any], alerts: list[str]) -> None:
         ("a02fff", "a02fff"),
     ],
 )
-def test_boards(revision: str, machine: str) -> None:
+def test_revision_codes_become_boards(revision: str, machine: str) -> None:
     assert view.board(revision) == machine
 
 

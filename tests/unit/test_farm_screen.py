@@ -74,7 +74,7 @@ def test_the_whole_screen(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 100, 140, 250])
-def test_it_fits(watched: Watched, width: int) -> None:
+def test_no_line_of_the_farm_is_wider_than_the_terminal(watched: Watched, width: int) -> None:
     lines = printed(farm_screen.frame(farm(watched), "", width, 24), width).splitlines()
     assert max(map(len, lines)) <= width
     if width >= 80:
@@ -115,7 +115,7 @@ def test_labels_are_text(watched: Watched) -> None:
     assert "[red]six[/] :pi:" in printed(farm_screen.slaves(farm(watched), 200), 200)
 
 
-def test_plain_tables() -> None:
+def test_without_a_terminal_there_are_plain_tables() -> None:
     data = life("14:15:48.1")[0]
     text = printed(farm_screen.plain(data, 1000), 1000)
     (row,) = [line for line in text.splitlines() if "building" in line]
@@ -140,7 +140,7 @@ def test_plain_tables() -> None:
         (1_795_356_858, "20,779 d 14 h"),
     ],
 )
-def test_spans(seconds: float, text: str) -> None:
+def test_a_span_has_at_most_two_units(seconds: float, text: str) -> None:
     assert parts.span(seconds) == text
 
 
@@ -148,5 +148,5 @@ def test_spans(seconds: float, text: str) -> None:
     ("size", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (10 * 2**20, "10 MiB"), (2**62, "4.0 EiB")],
 )
-def test_sizes(size: int, text: str) -> None:
+def test_a_size_has_a_readable_unit(size: int, text: str) -> None:
     assert parts.size(size) == text

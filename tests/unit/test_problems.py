@@ -282,7 +282,7 @@ def test_versions_of_sqlite(version: tuple[int, ...], has: bool) -> None:
     assert has_wal_reset_bug(version) == has
 
 
-def test_waiting() -> None:
+def test_a_waiting_time_begins_when_the_number_was_reached() -> None:
     waiting = Waiting()
     assert waiting.seconds(1, 0.0) == 0.0
     waiting.note(5, 10.0)

@@ -89,7 +89,7 @@ def statuses(rows: Project, known: Abis) -> dict[str, tuple[str, int | None, flo
     }
 
 
-def test_whole_document() -> None:
+def test_a_whole_document_byte_for_byte() -> None:
     name = "numpy-1.0-cp311-cp311-linux_armv7l.whl"
     rows = project(
         [version("1.0")],
@@ -121,7 +121,7 @@ def test_text_is_utf8() -> None:
     assert 'Größe \U0001f40d \\"'.encode() in document
 
 
-def test_urls() -> None:
+def test_urls_begin_with_the_site_and_the_location() -> None:
     one, other = "a-1.0-py3-none-any.whl", "b-1.0-py3-none-any.whl"
     rows = project([version("1.0")], [], [file(one), file(other, location="https://x.org/y")])
     found = rendered(rows, site_url="https://mine.example")
@@ -157,11 +157,11 @@ def test_order_of_releases() -> None:
         ("1.0-final-alpha", False),
     ],
 )
-def test_prerelease(text: str, prerelease: bool) -> None:
+def test_prereleases_are_those_of_pep_440(text: str, prerelease: bool) -> None:
     assert rendered(project([version(text)]))["releases"][text]["prerelease"] is prerelease
 
 
-def test_yanked() -> None:
+def test_yanked_versions_say_so() -> None:
     found = rendered(project([version("1.0", yanked=1), version("2.0")]))["releases"]
     assert (found["1.0"]["yanked"], found["2.0"]["yanked"]) == (True, False)
 
@@ -296,7 +296,7 @@ def test_dependencies_sort_by_code_point() -> None:
 
 
 @pytest.mark.parametrize("requires", [None, "", ">=3.9"])
-def test_requires_python(requires: str | None) -> None:
+def test_requires_python_is_published_as_it_is(requires: str | None) -> None:
     name = "a-1.0-py3-none-any.whl"
     rows = project([version("1.0")], [], [file(name, requires_python=requires)])
     assert rendered(rows)["releases"]["1.0"]["files"][name]["requires_python"] == requires

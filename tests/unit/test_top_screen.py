@@ -52,7 +52,7 @@ def test_with_a_farm(watched: Any) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
-def test_it_fits(width: int, watched: Any) -> None:
+def test_no_line_of_top_is_wider_than_the_terminal(width: int, watched: Any) -> None:
     for height in (24, 60):
         lines = screen(width, height, farm=farm(watched)).splitlines()
         assert max(map(len, lines)) <= width
