@@ -1,4 +1,4 @@
-"""Messages for tests, as a JSON-lines file has them; what a test does not say is plausible."""
+"""Messages for tests, as in a JSON-lines file; fields that a test does not give are plausible."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def new_version(package: str, version: str, released: str | None = AT, **data: A
 
 
 def file(filename: str, **changes: object) -> dict[str, Any]:
-    """A file of a build; its tags are those of its name."""
+    """A file of a build, with the tags of its name."""
     package, version, python, abi, platform = filename.removesuffix(".whl").split("-")
     return {
         "filename": filename,

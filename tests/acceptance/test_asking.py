@@ -1,4 +1,4 @@
-"""What an administrator asks about one package, and that it is what was published."""
+"""What an administrator asks about one package: the answers are what was published."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ HISTORY = [
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A site with two packages and one that was deleted; nobody changes it."""
+    """A site with two packages and a deleted one; no test changes it."""
     site = Site(tmp_path_factory.mktemp("asked"))
     site.take(*HISTORY)
     return site
@@ -65,7 +65,7 @@ def published(site: Site, package: str) -> Any:
 
 
 def on_a_terminal(site: Site, *arguments: object, columns: int = 80) -> str:
-    """What a command shows on a terminal, to its end."""
+    """Everything that a command shows on a terminal."""
     primary, secondary = pty.openpty()
     process = subprocess.Popen(
         [COMMAND, *map(str, arguments), *map(str, site.state)],

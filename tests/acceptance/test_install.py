@@ -1,4 +1,4 @@
-"""`piw-indexer install`: what it writes, what systemd says of it, and what it leaves alone."""
+"""`piw-indexer install`: what it writes, whether systemd accepts it, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def master(root: Path) -> Iterator[Path]:
-    """A machine with a master that runs."""
+    """A machine with a running master."""
     (root / "etc" / "passwd").write_text(PASSWD + PIWHEELS)
     (root / "tmp").mkdir()
     (root / "etc" / "piwheels.conf").write_text(
@@ -126,7 +126,7 @@ def test_units_are_clean_and_hardened_as_installed(root: Path) -> None:
 
 
 def test_verify_finds_what_it_should(root: Path) -> None:
-    """The test above can fail."""
+    """Proves that the test above can fail."""
     install(root)
     path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
     path.write_text(path.read_text().replace("ProtectClock=yes", "ProtectCloak=yes"))
@@ -134,7 +134,7 @@ def test_verify_finds_what_it_should(root: Path) -> None:
 
 
 def test_units_are_of_one_kind() -> None:
-    """What the check may not do the daemon may not, but for what its work needs."""
+    """The daemon has no more rights than the check, except those that its work needs."""
     daemon, check = ((UNITS / name).read_text().splitlines() for name in SERVICES)
     hardening = [
         line for line in check if re.match(r"(Protect|Restrict|Private|Capab|NoNew|Memory)", line)
@@ -273,7 +273,7 @@ def test_a_user_name_that_systemd_misreads_is_refused(root: Path, user: str) -> 
 def test_unusual_paths_are_written_as_systemd_reads_them(
     root: Path, tmp_path: Path, output: str
 ) -> None:
-    """The command, too: verify says of one that it cannot find."""
+    """systemd-analyze verify reports a command that it cannot find."""
     command = tmp_path / "50% of $HOME" / "piw-indexer"
     command.parent.mkdir()
     command.write_text("#!/bin/sh\n")
@@ -287,7 +287,7 @@ def test_unusual_paths_are_written_as_systemd_reads_them(
 
 
 def test_a_configuration_of_a_terabyte_is_not_read(master: Path) -> None:
-    """It has no block on the disk; the master's user may make one in no time."""
+    """The file has no block on the disk; the master's user can make one in a moment."""
     directory = master / "home" / "piwheels" / ".config" / "piwheels"
     directory.mkdir(parents=True)
     (directory / "piwheels.conf").touch()
@@ -325,7 +325,7 @@ def test_what_the_services_user_may_write_is_no_word_of_roots(master: Path, whos
     "path", ["etc/systemd", "etc/systemd/system", "etc/sysusers.d", "etc/tmpfiles.d"]
 )
 def test_links_in_an_image_lead_nowhere(root: Path, tmp_path: Path, path: str) -> None:
-    """Below --root: one that others have made may lead into this machine."""
+    """Below --root: a link made by others may lead out of the image."""
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (root / path).parent.mkdir(exist_ok=True)

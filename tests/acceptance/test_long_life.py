@@ -1,4 +1,4 @@
-"""Backups, checkpoints and damage, as an administrator meets them."""
+"""Backups, checkpoints and damage, from an administrator's point of view."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CASE = case_named("churn-1")
 
 
 def assert_restored(site: Site, backup: Path, home: Path, case: Case = CASE) -> Site:
-    """What a copy of a backup publishes is what the case expects."""
+    """A copy of a backup publishes what the case expects."""
     home.mkdir()
     restored = Site(home)
     shutil.copytree(backup, restored.state_dir)

@@ -51,7 +51,7 @@ def documents(root: Path) -> dict[str, Any]:
 
 
 def assert_agrees(theirs: Any, ours: Any, path: str = "") -> None:
-    """Whatever piwheels published is in ours, with the same value."""
+    """Every field that piwheels published is in ours, with the same value."""
     if isinstance(theirs, dict):
         for key, value in theirs.items():
             assert key in ours, f"{path} {key}"
@@ -148,7 +148,7 @@ def test_backfill_repairs_a_broken_feed(ipc: Feed, site: Site, master: Master) -
 
 
 def test_backfill_repairs_only_feeds_that_were_broken_when_it_began(tmp_path: Path) -> None:
-    """What broke later may have lost what was asked for before."""
+    """A feed that broke later may have lost what the backfill had asked for."""
     path = tmp_path / "backfill.json"
     record = Record(path, ["one"], 1000)
     record.reached("numpy")
@@ -266,7 +266,7 @@ def test_daemon_survives_its_master(ipc: Feed, site: Site, sockets: Path) -> Non
 
 
 class TheirLog:
-    """A master's own log queue; keeps what comes."""
+    """A master's own log queue; it keeps what comes."""
 
     def __init__(self, address: str) -> None:
         self.frames: list[list[bytes]] = []
@@ -365,7 +365,7 @@ def test_a_file_given_again_after_a_restart_counts_once(
 def test_master_that_is_away_neither_loses_nor_delays(
     ipc: Feed, site: Site, queues: tuple[str, str]
 ) -> None:
-    """More than sockets hold: piw-logger is not blocked, and the master gets all of it later."""
+    """More than sockets hold: piw-logger is not blocked, and the master gets everything later."""
     many = [
         cbor.dumps("LOGDOWNLOAD", [f"numpy-1.{number}-py3-none-any.whl", *cbor.loads(frame)[1][1:]])
         for number in range(200)
@@ -426,7 +426,7 @@ def test_what_waits_for_the_master_is_passed_on_when_we_stop(
 def test_a_master_that_hangs_does_not_hold_up_a_stop(
     ipc: Feed, site: Site, queues: tuple[str, str]
 ) -> None:
-    """What it was sent and has not read is told, too: nobody knows whether it will."""
+    """The log also says what was sent and not read, because nobody knows whether it will be."""
     with (
         site.daemon(ipc, "--log-queue", queues[0], "--log-forward", queues[1]) as daemon,
         Logger(queues[0]) as logger,
@@ -513,7 +513,7 @@ def test_site_with_a_document_that_is_none(site: Site) -> None:
 
 
 def test_a_site_with_documents_that_cannot_be_read(site: Site) -> None:
-    """Once the first one of them ended the command with a traceback."""
+    """The first of them once ended the command with a traceback."""
     shutil.copytree(SITE, site.home / "old")
     there = site.home / "old" / "project" / "numpy" / "json" / "index.json"
     there.unlink()

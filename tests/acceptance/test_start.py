@@ -1,4 +1,4 @@
-"""What a short command loads: monitoring starts `status` every minute, on a Raspberry Pi."""
+"""The modules that a short command loads: on a Raspberry Pi every import takes time."""
 
 from __future__ import annotations
 

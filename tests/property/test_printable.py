@@ -1,4 +1,4 @@
-"""Whatever text comes from outside, it is printable, bounded, and made so once."""
+"""Text from outside becomes printable and bounded, and is not changed again after that."""
 
 from __future__ import annotations
 

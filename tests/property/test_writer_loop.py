@@ -1,4 +1,4 @@
-"""The daemon's writer, with room for hardly anything, writes all that is touched in the end."""
+"""The daemon's writer finally writes everything that was touched, even with tiny bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be big: docs/security.md against the code, and all of it against the unit's memory."""
+"""The bounds in docs/security.md against the code, and their sum against the unit's memory."""
 
 from __future__ import annotations
 

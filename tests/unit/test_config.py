@@ -1,4 +1,4 @@
-"""The configuration file: what is ours in it, and errors that say field, value and reason."""
+"""The configuration file: which parts are ours, and errors that say field, value and reason."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_values_have_the_types_of_their_options(file: Path) -> None:
     ["output-path = /srv/x\n  ExecStartPre=+/evil", "site-url = https://x\x1b[2J", "user = a\x00b"],
 )
 def test_a_value_is_of_one_line(file: Path, text: str) -> None:
-    """What it is copied to would have another line, which somebody else chose."""
+    """Otherwise the file that the value is copied to would have a line chosen by somebody else."""
     file.write_text(f"[indexer]\n{text}\n")
     with pytest.raises(UsageError, match="line break or another control character") as error:
         options.read_file(file)
@@ -68,7 +68,7 @@ def test_a_value_is_of_one_line(file: Path, text: str) -> None:
 
 
 def test_paths_are_from_the_root(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands leave the directory that they are typed in."""
+    """Commands leave the directory in which they are typed."""
     monkeypatch.chdir(file.parent)
     file.write_text(
         "[indexer]\noutput-path = site\ncurve-key = my.key\ncurve-server-key = their.pub other\n"
@@ -137,7 +137,7 @@ def test_a_link_leads_to_a_file_and_to_nothing_else(file: Path) -> None:
 
 
 def test_one_file_with_a_master(file: Path) -> None:
-    """What the documentation shows: piwheels takes the last line of a name, of any section."""
+    """As in the documentation: piwheels takes the last line of a name, in any section."""
     document = Path(__file__).parents[2] / "docs" / "beside-a-master.md"
     _, _, sample = document.read_text().partition("```ini\n")
     sample, _, _ = sample.partition("```")

@@ -1,4 +1,4 @@
-"""Decoding: every rule of the messages, and one exception whatever the bytes."""
+"""Decoding: every rule for messages, and only one kind of exception, whatever the bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def on_the_wire(value: Any, name: str = "") -> Any:
 
 
 def refused(envelope: object) -> DecodeError:
-    """How a message is refused, in either encoding."""
+    """The error for a message, which must be the same in both encodings."""
     with pytest.raises(DecodeError) as json_error:
         decode.from_json(orjson.dumps(envelope), NOW)
     with pytest.raises(DecodeError) as msgpack_error:
@@ -590,7 +590,7 @@ def test_message_without_a_place(change: dict[str, object], path: str) -> None:
     ids=ascii,
 )
 def test_feed_names_are_short_and_printable(feed: str) -> None:
-    """They stand in logs, on screens and in metrics: a bad one never comes in."""
+    """Names of feeds appear in logs, on screens and in metrics, so a bad one is refused."""
     for decoder in (decode.published, decode.replayed):
         with pytest.raises(DecodeError) as error:
             decoder(published(feed=feed), NOW)

@@ -1,4 +1,4 @@
-"""Errors say operation, object, cause and remedy, and know how a command ends."""
+"""Errors say operation, object, cause and remedy, and have an exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The farm's model: what a captured life shows, and what the feed does not say in so many words."""
+"""The model of the farm: a captured life, and what the feed shows only indirectly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build(slave: SlavePicture) -> tuple[str | None, str | None]:
 
 
 class Watched:
-    """A farm that is told what a master says, on a clock that agrees with the master's."""
+    """A farm that hears a master, on a clock that agrees with the master's."""
 
     def __init__(self, master: Master) -> None:
         self.master = master
@@ -84,7 +84,7 @@ def at(text: str) -> int:
 
 
 def life(until: str) -> tuple[Picture, list[Finished]]:
-    """What was heard of a real farm up to a time."""
+    """The picture of a real farm at a time, and the builds that had ended."""
     farm, ended, now = Farm(), [], 0
     for one in captured.STATUS:
         assert one.at is not None
@@ -116,7 +116,7 @@ def test_a_real_farm_at_work() -> None:
 
 
 def test_every_build_of_a_real_farm() -> None:
-    """The sixteenth was told to stop, and is not in the master's database."""
+    """The sixteenth build was told to stop, and is not in the master's database."""
     picture, ended = life("14:17")
     assert [(one.slave_id, one.package, one.version, one.outcome) for one in ended] == [
         (3, "numpy", "1.19.5", "success"),
@@ -146,7 +146,7 @@ def test_every_build_of_a_real_farm() -> None:
 
 
 def test_a_real_farm_at_its_end() -> None:
-    """Both monitors that said hello have changed nothing; 3 was told to die, and said bye."""
+    """The hellos of two monitors have changed nothing; slave 3 was told to die, and left."""
     picture, _ = life("14:17")
     assert [(one.slave_id, one.doing) for one in picture.slaves] == [(4, "idle"), (5, "idle")]
     assert [one.since for one in picture.slaves] == [at("14:15:52.112484"), at("14:15:51.272673")]
@@ -187,7 +187,7 @@ def test_it_stays_while_it_is_heard(watched: Watched) -> None:
 
 
 def test_old_figures_keep_nobody() -> None:
-    """They bear the time when the slave was seen last."""
+    """A repeated reply bears the time when the slave was last seen."""
     master = Master()
     master.join()
     master.idle(1)
@@ -336,7 +336,7 @@ def test_a_hello_of_a_master_that_began_anew(watched: Watched) -> None:
 
 
 def test_clocks_that_disagree() -> None:
-    """The master's time is learned from it; ours only has to go on evenly."""
+    """The master's time is learned from its messages; our clock only has to run evenly."""
     master = Master(BEGINNING + timedelta(days=400))
     farm = Farm()
     for frame in frames([*master.hello(), *master.join(), *master.idle(1), *master.stats()]):

@@ -1,4 +1,4 @@
-"""What the screen of the live farm shows, on terminals of all widths and on none."""
+"""The screen of the live farm, on terminals of all widths and without one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def printed(what: RenderableType, width: int = 120) -> str:
 
 @pytest.fixture
 def watched() -> Watched:
-    """A farm in which something of everything happens."""
+    """A farm with an example of everything."""
     found = Watched(Master())
     master = found.master
     found.hear(master.hello())
@@ -110,7 +110,7 @@ def test_nothing_at_all() -> None:
 
 
 def test_labels_are_text(watched: Watched) -> None:
-    """And no instructions to the one who prints them."""
+    """They must not be taken for markup."""
     watched.hear(watched.master.join("[red]six[/] :pi:"))
     assert "[red]six[/] :pi:" in printed(farm_screen.slaves(farm(watched), 200), 200)
 

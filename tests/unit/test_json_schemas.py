@@ -1,4 +1,4 @@
-"""schema/*.json: true to what we take and publish, and no keyword in them is idle."""
+"""schema/*.json agree with what we accept and publish, and every keyword in them matters."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def without_words(schema: Any) -> Any:
 
 
 def check_value(node: Any, schema: dict[str, Any], path: str) -> None:
-    """A JSON schema says of a value what a voluptuous one says."""
+    """A JSON schema and a voluptuous one agree about a value."""
     while "$ref" in schema and not isinstance(node, messages.Nullable) and not callable(node):
         schema = DEFINED[schema["$ref"].removeprefix("#/$defs/")]
     if isinstance(node, dict):
@@ -88,7 +88,7 @@ def check_value(node: Any, schema: dict[str, Any], path: str) -> None:
 
 
 def check_record(node: dict[Any, Any], schema: dict[str, Any], path: str) -> None:
-    """Its fields are those, with the same that are required and the same defaults."""
+    """Both have the same fields, required fields and defaults."""
     assert schema["type"] == "object", path
     assert list(schema["properties"]) == [str(key) for key in node], path
     assert schema["required"] == [str(key) for key in node if isinstance(key, Required)], path
@@ -221,7 +221,7 @@ def assertions(schema: dict[str, Any]) -> Iterator[tuple[int, str]]:
 
 
 def violated(error: jsonschema.ValidationError) -> Iterator[tuple[int, str]]:
-    """What an error is about, with those that led to it."""
+    """An error and the errors that led to it."""
     keyword = str(error.validator)
     if keyword == "required":
         keyword += " " + error.message.split("'")[1]
@@ -234,7 +234,7 @@ POSITION = {"feed": "master", "epoch": 3, "serial": 5}
 
 
 def valid_values(name: str) -> list[Any]:
-    """Values that have every part that a schema knows."""
+    """Values with every part that a schema describes."""
     if name == "packages":
         return [[["numpy", 1, 2]]]
     if name == "project":

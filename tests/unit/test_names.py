@@ -1,4 +1,4 @@
-"""Names: canonical, safe, and what a wheel's filename or an ABI tag tells."""
+"""Names: canonical and safe ones, filenames of wheels, and ABI tags."""
 
 from __future__ import annotations
 

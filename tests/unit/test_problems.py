@@ -1,4 +1,4 @@
-"""What `status` may say: every kind of problem, how bad it is, and what monitoring hears of it."""
+"""What `status` can report: every kind of problem, its severity, and what monitoring gets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def daemon(age_seconds: float = 0.5, **more: Any) -> Daemon:
 
 
 def found(**more: Any) -> Status:
-    """What `gather` says of a state that is well."""
+    """What `gather` returns for a state without problems."""
     return Status(
         version="1", at=NOW, well=False, alerts=[], problems=[], state_dir="/state",
         held_by="piw-indexer run (pid 7)", serial=10, applied_serial=10, to_apply=0, to_accept=0,
@@ -60,7 +60,7 @@ def found(**more: Any) -> Status:
 
 
 def judged(**more: Any) -> Status:
-    """Likewise, with its alerts."""
+    """The same with its alerts."""
     status = found(**more)
     return status._replace(alerts=alerts_of(status, {}))
 

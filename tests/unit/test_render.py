@@ -132,7 +132,7 @@ def test_urls_begin_with_the_site_and_the_location() -> None:
 
 
 def test_order_of_releases() -> None:
-    """Newest first; equal ones by text, the greater first; what is not a version below all."""
+    """The newest first; equal versions by text, the greater first; invalid versions last."""
     expected = [
         *("2!0.1", "2024.1", "10.0", "2.0.post1", "2.0+local", "2.0", "2.0rc1", "2.0.dev1"),
         *("v1.0", "1.0.0", "1.0", "0.9", "zzz", "2004d", "1.0-final-final", " "),
@@ -270,7 +270,7 @@ def test_entries_of_active_abis_only_sorted_by_name() -> None:
 
 
 def test_apt_dependencies_leave_out_what_the_files_own_abi_has() -> None:
-    """The file's abi_tag, not its builder's; a list of an ABI that is not active counts, too."""
+    """The file's abi_tag counts, not its builder's; the list of an inactive ABI counts, too."""
     names = {
         "a-1.0-cp39-cp39-x.whl": ["libc6", "libz"],
         "b-1.0-cp311-cp311-x.whl": ["libz"],

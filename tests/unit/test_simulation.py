@@ -1,4 +1,4 @@
-"""The simulated farm: the same for the same seed, valid, of any size, and never made in advance."""
+"""The simulated farm: the same for the same seed, valid, of any size, made as it is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times: what is read, how it is shown, and the window of 30 days."""
+"""Times: how they are read and shown, and the 30-day window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the live screen of `top` shows, on terminals of all sizes."""
+"""The live screen of `top`, on terminals of all sizes."""
 
 from __future__ import annotations
 
