@@ -1,4 +1,4 @@
-"""Every message does to the index what the design's table says, and touches what it changed."""
+"""Every message changes the index as the design says, and touches what it changed."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_delpkg_takes_all_below_it(index: Index) -> None:
 
 
 def test_a_deleted_package_that_appears_again_has_only_its_downloads(index: Index) -> None:
-    """Nothing comes back with a package that was deleted but its downloads."""
+    """Only its downloads come back."""
     index.apply(
         new_package("numpy", skip="no", description="old"),
         new_name("numpy", "NumPy"),
@@ -293,7 +293,7 @@ def test_build_id_that_exists_is_replaced(index: Index) -> None:
 
 @pytest.mark.parametrize("together", [True, False])
 def test_build_that_is_replaced_by_the_next_message(index: Index, together: bool) -> None:
-    """Files of builds in a row are added together: not those of one that is gone by then."""
+    """Files of consecutive builds are added together, but not those of a deleted build."""
     first = log_build(1, "numpy", "1.0", file(WHEEL, dependencies={"pip": ["x"]}))
     second = log_build(1, "numpy", "1.0", OTHER)
     if together:
@@ -524,7 +524,7 @@ def test_snapshot_takes_over_files_and_builds(index: Index) -> None:
 
 
 def test_snapshot_of_a_file_whose_build_is_not_told(index: Index) -> None:
-    """Disabled ABIs are not told; what they built is."""
+    """Disabled ABIs are not listed, but what was built for them is."""
     releases = {"1.0": snapshot_release({WHEEL: snapshot_file(builder_abi="cp37m")})}
     index.apply(set_abis("cp311"), numpy_snapshot(releases=releases))
     [(build_id, abi_tag)] = index.rows("SELECT build_id, abi_tag FROM builds")
@@ -554,7 +554,7 @@ def test_snapshot_of_a_skipped_version_names_the_build_of_its_files(index: Index
 
 
 def test_snapshot_of_a_file_whose_builder_is_disabled(index: Index) -> None:
-    """An ABI that the file serves, and that has no file of its own, tells the build."""
+    """An ABI that the file fits and that has no file of its own names the build."""
     name = "numpy-1.0-py3-none-any.whl"
     releases = {
         "1.0": snapshot_release(
@@ -599,7 +599,7 @@ def test_batches_give_the_same_rows(size: int, tmp_path: Path) -> None:
 
 
 def test_what_was_applied_is_not_applied_again(index: Index) -> None:
-    """The journal may give a message twice; those after it are applied all the same."""
+    """The journal may give a message twice; later messages are applied nevertheless."""
     index.apply(new_package("numpy"), log_download(WHEEL))
     index.serial = 0
     index.apply(new_package("numpy"), log_download(WHEEL), new_package("scipy"))
@@ -644,7 +644,7 @@ def test_at_of_downloads_is_when_they_happened(index: Index) -> None:
 
 
 def test_success_of_a_snapshot_that_no_file_fits_is_another_abis(index: Index) -> None:
-    """A master compares ABIs as text, and calls cp39 well because of a file for cp311."""
+    """A master compares ABIs as text, and calls cp39 a success because of a file for cp311."""
     index.apply(
         set_abis("cp39", "cp311"),
         snapshot(
