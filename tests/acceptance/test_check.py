@@ -558,7 +558,7 @@ def test_a_torn_scratch_index_is_made_anew(checked: Site) -> None:
 
 
 def test_tables_are_compared_in_chunks(checked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever their size, and wherever a difference is."""
+    """Whatever the size of the documents, and wherever they differ."""
     monkeypatch.setattr(index, "_CHUNK", 3)
     for name in ("changed build", "deleted version", "changed counter", "row without a parent"):
         SPOILS[name](checked)

@@ -1,4 +1,4 @@
-"""Files that are opened to write: no link, no FIFO, no file of others, no mode of the umask."""
+"""Files that are opened to write are never links, FIFOs or files of others, whatever the umask."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OTHER = 4242
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Iterator[Path]:
-    """A file that nothing may touch."""
+    """A file that must never be touched."""
     victim = tmp_path / "victim"
     victim.write_text("theirs")
     victim.chmod(0o600)
@@ -220,7 +220,7 @@ def test_a_state_that_is_open_to_others_is_closed_to_them(tmp_path: Path) -> Non
 
 
 def test_a_directory_that_was_not_ours_keeps_its_mode(tmp_path: Path) -> None:
-    """Only what we make in it is ours: somebody may name /srv for a backup."""
+    """Only our files in it are restricted: somebody may name /srv for a backup."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").touch()
     tmp_path.chmod(0o755)

@@ -53,7 +53,7 @@ class Database:
             cursor.executemany(statement, rows)
 
     def copy(self, here: sqlite3.Connection) -> None:
-        """Take over the tables of an index."""
+        """Copy the tables of an index."""
         for table in TABLES:
             rows = here.execute(f"SELECT * FROM {table}").fetchall()
             if rows:
@@ -277,7 +277,7 @@ def test_all_is_of_one_moment(filled: Database, filler: Filler) -> None:
 
 
 def test_names_that_the_database_sorts_otherwise(filled: Database, filler: Filler) -> None:
-    """In the order of a language, a-b stands after ab."""
+    """In the collation of a language, a-b comes after ab."""
     try:
         filled.sql("CREATE COLLATION language (provider = icu, locale = 'und-u-ka-shifted')")
     except psycopg.errors.FeatureNotSupported:
@@ -294,7 +294,7 @@ def test_names_that_the_database_sorts_otherwise(filled: Database, filler: Fille
 
 
 def compare(database: Database, filler: Filler, tmp_path: Path) -> None:
-    """The index is what a new one would be."""
+    """The index is the same as a new one."""
     fresh = Filler(tmp_path / "fresh", database)
     fresh()
     assert filler.tables() == fresh.tables()
@@ -479,7 +479,7 @@ def test_rows_that_are_no_messages(filled: Database, filler: Filler, tmp_path: P
 def test_connection_that_breaks_off(
     filled: Database, filler: Filler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was taken is kept, and the next one goes on there."""
+    """What was accepted is kept, and the next run continues there."""
     filler.sizes = Sizes(page=1, batch=1)
     monkeypatch.setattr("indexer.piwheels.backfill.postgres.AT_ONCE", 1)
 

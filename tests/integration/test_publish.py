@@ -1,4 +1,4 @@
-"""Publishing: atomic, only what differs, and never beyond what is ours."""
+"""Publishing is atomic, writes only what differs, and never touches files of others."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def document_of(project: Path, package: str = "numpy") -> Path:
     return project / package / "json" / "index.json"
 
 
-def test_document(publisher: Tree, project: Path, output: Path) -> None:
+def test_a_document_is_published_for_everybody_to_read(
+    publisher: Tree, project: Path, output: Path
+) -> None:
     assert publisher.project("numpy", b"{}", []) is True
     assert document_of(project).read_bytes() == b"{}"
     assert sorted(contents(output)) == ["project/numpy/json/index.json"]
@@ -118,7 +120,7 @@ def test_reader_never_sees_half_a_document(publisher: Tree, project: Path) -> No
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is synced and renamed, in order."""
+    """The syncs and renames, in order."""
     done: list[str] = []
     sync, rename, whole = os.fsync, os.rename, directories.sync_file_system
 
@@ -255,7 +257,7 @@ def test_temporary_file_that_is_a_link(publisher: Tree, project: Path, tmp_path:
 def test_links_in_the_way(
     prepare: Callable[[Path, Path], object], publisher: Tree, project: Path, tmp_path: Path
 ) -> None:
-    """A link gives way; nothing is written through it."""
+    """A link is replaced; nothing is written through it."""
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "index.json").write_bytes(b"theirs")
@@ -294,7 +296,7 @@ def test_root_of_the_site_may_be_a_link(tmp_path: Path) -> None:
 def test_files_of_others_in_the_way(
     prepare: Callable[[Path], object], publisher: Tree, project: Path
 ) -> None:
-    """They stay; the error says where, and concerns this name alone."""
+    """They stay; the error says where, and concerns only this name."""
     prepare(project)
     with pytest.raises(PublishError) as error:
         publisher.project("numpy", b"ours", [])
@@ -322,7 +324,7 @@ def test_names_that_must_not_become_paths(publisher: Tree, tmp_path: Path) -> No
 # Aliases
 
 
-def test_aliases(publisher: Tree, project: Path) -> None:
+def test_aliases_are_links_that_follow_the_names(publisher: Tree, project: Path) -> None:
     assert publisher.project("rpi-gpio", b"{}", ["RPi.GPIO", "RPi_GPIO"]) is True
     for alias in ("RPi.GPIO", "RPi_GPIO"):
         assert os.readlink(project / alias) == "rpi-gpio"
@@ -453,7 +455,7 @@ def test_directory_of_others_under_an_alias_is_not_ours(publisher: Tree, project
 # packages.json
 
 
-def test_packages(publisher: Tree, output: Path) -> None:
+def test_packages_json_is_published_with_its_gzip_copy(publisher: Tree, output: Path) -> None:
     assert publisher.packages(b'[["a",1,2]]') is True
     assert (output / "packages.json").read_bytes() == b'[["a",1,2]]'
     assert gzip.decompress((output / "packages.json.gz").read_bytes()) == b'[["a",1,2]]'
@@ -484,7 +486,7 @@ def test_lost_half_comes_back(lost: str, publisher: Tree, output: Path) -> None:
 def test_crash_between_the_two(
     stops_at: int, publisher: Tree, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was replaced first, the next start finds the two equal again."""
+    """Whichever file was replaced first, after the next start both agree again."""
     publisher.packages(b"old")
     rename = os.rename
     count = 0
@@ -611,7 +613,7 @@ def test_links_that_come_while_it_runs_lead_nowhere(output: Path, tmp_path: Path
 
 
 def test_project_that_is_a_link(output: Path, tmp_path: Path) -> None:
-    """Of an administrator it is followed, of another user not."""
+    """A link of an administrator is followed, a link of another user is not."""
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     output.mkdir()

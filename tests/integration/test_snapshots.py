@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 
 class Beside:
-    """A state, and what asks a master for it; driven as the daemon does."""
+    """A state, and the source that asks a master; driven like in the daemon."""
 
     def __init__(self, directory: Path, address: str) -> None:
         self.state = State(directory, "test", clock.now)
@@ -36,7 +36,7 @@ class Beside:
         self.snapshots = Snapshots(tools, address, 0.0, clock.now, clock.monotonic, sure_delay=0.0)
 
     def step(self, *entries: Entry) -> None:
-        """One round of the daemon, in which other messages come."""
+        """One round of the daemon, with messages from elsewhere."""
         found = self.snapshots.receive(1000, clock.monotonic() + 0.05)
         rows = self.state.take([*found, *entries])
         self.snapshots.accepted(rows)
@@ -156,7 +156,7 @@ def test_a_package_that_the_master_cannot_tell_of_holds_up_no_other(
 
 
 def test_another_build_that_is_known_is_no_difference(beside: Beside) -> None:
-    """Of several that are as good a master tells any one; ours have what it does not tell."""
+    """Of equally good builds a master names any one; ours have more details."""
     envelopes = [
         samples.set_abis("cp39", "cp311"),
         samples.new_package("numpy"),

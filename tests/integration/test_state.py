@@ -63,7 +63,7 @@ def test_what_is_taken_is_journaled_and_applied(directory: Path) -> None:
 
 
 def test_index_catches_up(directory: Path) -> None:
-    """As after a crash between the commit of the journal and that of the index."""
+    """As after a crash between the commits of journal and index."""
     found = opened(directory)
     found.journal.append(entries(4, 5))
     found.close()
@@ -204,7 +204,7 @@ def test_nobody_holds_what_is_not_there(tmp_path: Path) -> None:
 
 
 def test_looking_who_holds_it_locks_nobody_out(tmp_path: Path) -> None:
-    """`status` looks at any moment, also when the daemon starts."""
+    """`status` may look at any moment, even while the daemon starts."""
     stop = threading.Event()
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""The status feed over real sockets: masters that come, go, come back, and speak nonsense."""
+"""The status feed over real sockets: masters that come, go, come back, and send nonsense."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CAPTURED = [one.frame for one in captured.STATUS]
 
 
 class Ours:
-    """A daemon's side: the feed, its index, and clocks that a test turns."""
+    """The daemon's side: the feed, its index, and clocks that a test sets."""
 
     def __init__(self, directory: Path, status: str, control: str | None = None) -> None:
         self.seconds = 1000.0
@@ -65,7 +65,7 @@ class Ours:
         self._journal.close()
 
     def step(self) -> None:
-        """What the daemon does again and again."""
+        """One round of the daemon."""
         for entry in self.feed.receive(10_000, self.seconds + 1):
             assert isinstance(entry, Refused)
             self.refused.append(entry)
@@ -79,13 +79,13 @@ class Ours:
         eventually(holds, lambda: (why, self.live))
 
     def hear(self, count: int) -> None:
-        """Wait until so many frames more have come."""
+        """Wait until this many more frames have come."""
         until = self.live["status_feed"]["frames"] + count
         self.wait(lambda: self.live["status_feed"]["frames"] >= until)
         assert self.live["status_feed"]["frames"] == until
 
     def told(self, queue: StatusQueue, said: list[Message]) -> None:
-        """What the master says, heard to its end."""
+        """Let the master send messages, and hear all of them."""
         queue.say(*frames(said))
         self.hear(len(said))
 
@@ -122,14 +122,14 @@ def ours(address: str, tmp_path: Path) -> Iterator[Ours]:
 
 @pytest.fixture
 def asking(sockets: Path, tmp_path: Path) -> Iterator[Ours]:
-    """One that may ask the master."""
+    """A side that may ask the master."""
     found = Ours(tmp_path, f"ipc://{sockets}/status", f"ipc://{sockets}/control")
     yield found
     found.close()
 
 
 def test_the_captured_life(address: str, ours: Ours) -> None:
-    """A minute of a real farm, as fast as it goes."""
+    """A minute of a real farm, as fast as possible."""
     with StatusQueue(address) as master:
         master.wait_for_subscriber(ours.step)
         master.say(*CAPTURED)
@@ -282,7 +282,7 @@ def test_nonsense_without_end_is_counted(address: str, ours: Ours) -> None:
 
 
 def test_a_frame_of_any_size(address: str, ours: Ours) -> None:
-    """Who sends too much is disconnected, and ZeroMQ would not come back."""
+    """A peer that sends too much is disconnected, and ZeroMQ would not connect again."""
     master = Master()
     with StatusQueue(address) as queue:
         queue.wait_for_subscriber(ours.step)
@@ -358,7 +358,7 @@ def test_hello_is_said_to_a_master_that_comes_back(asking: Ours) -> None:
 
 
 def test_no_hello_without_a_control_queue(asking: Ours) -> None:
-    """It is not there: nothing waits for it, nothing is kept for it."""
+    """The control queue is away: nothing waits for it, and nothing is queued."""
     assert asking.control is not None
     with StatusQueue(asking.status) as queue:
         queue.wait_for_subscriber(asking.step)
@@ -410,7 +410,7 @@ def test_another_feed_begins_with_nothing(address: str, ours: Ours) -> None:
 
 
 def test_a_full_disk(address: str, ours: Ours) -> None:
-    """The farm goes on without the index, and the index comes after."""
+    """The farm continues without the index, which catches up later."""
     master = Master()
     pages = ours.rows("PRAGMA page_count")[0][0]
     with StatusQueue(address) as queue:

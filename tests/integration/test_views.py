@@ -1,4 +1,4 @@
-"""The views that answer what admins ask, and that they agree with what is published."""
+"""The views for administrators, which must agree with the documents."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_builds_failures_and_farm(index: Index) -> None:
 
 
 def slave(number: int, first_seen: str | None, **changes: Any) -> SlavePicture:
-    """A slave that is there since a time."""
+    """A slave that connected at a time."""
     since = None if first_seen is None else times.parse_rfc3339(first_seen)
     found = unknown_slave(number, samples.NOW)._replace(
         label=f"pi{number}",
@@ -142,13 +142,13 @@ UNKNOWN = unknown_slave(2, samples.NOW)
 
 
 def show(index: Index, *slaves: SlavePicture) -> None:
-    """Keep a farm in the index."""
+    """Write a farm to the index."""
     picture = Picture(samples.NOW, UNKNOWN_MASTER._replace(last_seen=samples.NOW), slaves, ())
     store.write(index.connection, store.read(index.connection), rows("ipc:///q", picture))
 
 
 def test_farm_of_slaves_that_are_there(index: Index) -> None:
-    """A number that a former slave had, too, counts what each of them has built."""
+    """If a former slave had the same number, the builds of both are kept apart."""
     index.apply(
         log_build(1, "numpy", "1.0", slave_id=1, at="2026-11-19T00:00:00Z"),
         log_build(2, "numpy", "1.1", slave_id=1, at="2026-11-20T10:00:00Z", status=False),

@@ -1,4 +1,4 @@
-"""Whose an ipc socket is, before it counts; and what stays as it is where we listen."""
+"""Who owns an ipc socket, before it is trusted; and which files we leave alone where we listen."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def context() -> Iterator[zmq.Context[Any]]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried again and again is tried at once."""
+    """Retries happen at once."""
     monkeypatch.setattr(monitored, "MAX_RETRY_DELAY", 0.05)
     monkeypatch.setattr(monitored, "MAX_DISTRUST_DELAY", 0.05)
 
@@ -52,7 +52,7 @@ def address(everybodys: Path) -> str:
 
 
 def watch(one: MonitoredSocket, until: str) -> None:
-    """Look at a socket until one of its attributes is something, or until it is `apart`."""
+    """Look at a socket until one of its attributes is true, or until it is `apart`."""
 
     def looked() -> bool:
         one.look()
@@ -92,7 +92,7 @@ def test_stranger_who_is_named_is_believed(address: str, context: zmq.Context[An
 
 @as_root
 def test_stranger_behind_a_file_of_ours(address: str, context: zmq.Context[Any]) -> None:
-    """Who listens counts, whoever the file belongs to."""
+    """The process that listens counts, whoever owns the file."""
     with taken(address):
         path = Path(address.removeprefix("ipc://"))
         os.chown(path, 0, 0)

@@ -1,4 +1,4 @@
-"""The writer: what a name stands for, marks, counters, and many names at once."""
+"""The writer: names, marks, counters, and many names at once."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_names_that_fail_keep_their_marks(output: Output, index: Index) -> None:
 
 
 def test_deleted_package_that_is_the_alias_of_another(output: Output, index: Index) -> None:
-    """Its document goes; then its name is a link again."""
+    """Its document is removed; then its name is a link again."""
     index.apply(new_name("bar", "foo"))
     output.write_pending()
     assert output.names() == ["bar", "foo -> bar"]

@@ -343,5 +343,7 @@ def test_same_rows_same_bytes() -> None:
         ([[], [("a", 0, 0)], [], [("b", 0, 0)], []], '[["a",0,0],["b",0,0]]'),
     ],
 )
-def test_packages(rows: list[list[tuple[str, int, int]]], document: str) -> None:
+def test_packages_json_is_compact_and_complete(
+    rows: list[list[tuple[str, int, int]]], document: str
+) -> None:
     assert b"".join(counters.render(rows)).decode() == document
