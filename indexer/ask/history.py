@@ -120,23 +120,23 @@ def refused(directory: Path, package: str) -> Iterator[Event]:
     reader = JournalReader(directory)
     try:
         # One at a time: all of them may be many megabytes.
-        found = [
-            one._replace(raw=b"")
-            for one in quarantine.entries(reader)
-            if one.retried is None and name.search(one.raw)
+        entries = [
+            entry._replace(raw=b"")
+            for entry in quarantine.entries(reader)
+            if entry.retried is None and name.search(entry.raw)
         ]
     finally:
         reader.close()
-    for one in found:
-        reason = f"{one.path}: {one.reason}" if one.path else one.reason
+    for entry in entries:
+        reason = f"{entry.path}: {entry.reason}" if entry.path else entry.reason
         yield Event(
-            one.received,
+            entry.received,
             None,
-            one.feed or one.source,
-            one.feed_serial,
+            entry.feed or entry.source,
+            entry.feed_serial,
             "REFUSED",
-            f"refused, number {one.quarantine_id} in the quarantine: {reason}",
-            {"quarantine_id": one.quarantine_id, "reason": reason},
+            f"refused, number {entry.quarantine_id} in the quarantine: {reason}",
+            {"quarantine_id": entry.quarantine_id, "reason": reason},
         )
 
 

@@ -36,12 +36,12 @@ def close_to(connection: sqlite3.Connection, given: str) -> list[str]:
     if not name:
         return []
     # Comparing is slow, so only names of similar length with the same beginning or end are tried.
-    found = connection.execute(
+    similar = connection.execute(
         "SELECT package FROM packages WHERE length(package) BETWEEN ? AND ?"
         " AND (substr(package, 1, 1) = ? OR substr(package, -2) = ?)",
         (len(name) - 2, len(name) + 2, name[0], name[-2:]),
     )
-    return difflib.get_close_matches(name, [row[0] for row in found], _MATCHES, 0.7)
+    return difflib.get_close_matches(name, [row[0] for row in similar], _MATCHES, 0.7)
 
 
 def unknown(operation: str, given: str, close: list[str]) -> UsageError:
@@ -84,7 +84,7 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
         rows = queries.load_project(connection, package)
         if rows is None:
             return None
-        found: dict[str, Any] = orjson.loads(
+        document: dict[str, Any] = orjson.loads(
             project.render(rows, queries.load_abis(connection), site_url)
         )
         recent, ever = queries.downloads(connection, package)
@@ -93,7 +93,7 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
             " WHERE package = ? ORDER BY build_id DESC",
             (package,),
         ).fetchall()
-    builds: dict[str, list[dict[str, Any]]] = {version: [] for version in found["releases"]}
+    builds: dict[str, list[dict[str, Any]]] = {version: [] for version in document["releases"]}
     for build_id, version, abi_tag, status, slave_id, built_at, duration in attempts:
         builds[version].append(
             {
@@ -107,7 +107,7 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
             }
         )
     return {
-        **found,
+        **document,
         "skip": rows.skip,
         "aliases": rows.aliases,
         "downloads_recent": recent,

@@ -90,13 +90,13 @@ def _require_empty(directory: Path, option: str) -> None:
     operation = f"run the demo in {directory}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        found = next(directory.iterdir(), None)
+        entry = next(directory.iterdir(), None)
     except OSError as error:
         raise UsageError(operation, error.strerror or error, f"name another {option}") from error
-    if found is not None:
+    if entry is not None:
         raise UsageError(
             operation,
-            f"it is not empty: there is {found.name} in it",
+            f"it is not empty: there is {entry.name} in it",
             f"name an empty {option}, or leave it out",
         )
 
@@ -301,13 +301,13 @@ def _python_answer(path: Path, sql: str) -> list[str]:
     try:
         with database.wrap_errors(f"ask {path}"):
             cursor = connection.execute(sql)
-            found = [["" if value is None else str(value) for value in row] for row in cursor]
+            values = [["" if value is None else str(value) for value in row] for row in cursor]
             names = [column[0] for column in cursor.description]
     finally:
         connection.close()
-    widths = [max(map(len, column)) for column in zip(names, *found, strict=True)]
+    widths = [max(map(len, column)) for column in zip(names, *values, strict=True)]
     rule = ["-" * width for width in widths]
-    table = [names, rule, *found] if found else []
+    table = [names, rule, *values] if values else []
     return _headed(["  ".join(map(str.ljust, row, widths)) for row in table])
 
 

@@ -53,10 +53,12 @@ def history(
         finally:
             connection.close()
     with bar("reading the journal") as progress:
-        found = list(past.events(state_dir / JOURNAL, name, since, progress))
-    named = any(event.what != "SETABIS" for event in found)
+        events = list(past.events(state_dir / JOURNAL, name, since, progress))
+    named = any(event.what != "SETABIS" for event in events)
     refused = [
-        one for one in past.refused(state_dir / JOURNAL, name) if since is None or one.at >= since
+        event
+        for event in past.refused(state_dir / JOURNAL, name)
+        if since is None or event.at >= since
     ]
     if not (named or counted or refused):
         if since is None:
@@ -65,13 +67,13 @@ def history(
         printable.echo(f"Nothing happened to {shown} since {times.to_sql(since)}.", err=True)
         return
     # Events of the same moment stay in the order of the journal.
-    every = sorted([*found, *refused, *counted], key=lambda one: one.at)
-    _tell(every if limit is None else every[-limit:], as_json=as_json)
+    every = sorted([*events, *refused, *counted], key=lambda event: event.at)
+    _print(every if limit is None else every[-limit:], as_json=as_json)
 
 
-def _tell(found: list[past.Event], *, as_json: bool) -> None:
+def _print(events: list[past.Event], *, as_json: bool) -> None:
     screen = console()
-    for event in found:
+    for event in events:
         if as_json:
             line = {**event._asdict(), "at": times.to_rfc3339(event.at)}
             printable.echo(orjson.dumps(line, default=_plain))

@@ -148,12 +148,12 @@ def _configured(path: Path, base: Path) -> Path | None:
     writable = writable or installation.others_may_write(path, base)
     try:
         options.read_file(path)
-        found = {key.replace("_", "-"): text for key, text in options.section(path).items()}
+        settings = {key.replace("_", "-"): text for key, text in options.section(path).items()}
     except UsageError:
         if writable is None:
             raise
         return None
-    text = (found.get("output-path") or "").strip()
+    text = (settings.get("output-path") or "").strip()
     if not text or writable is None:
         return Path(text) if text else None
     printable.echo(
@@ -167,7 +167,7 @@ def _configured(path: Path, base: Path) -> Path | None:
 def _homes(base: Path) -> dict[str, str]:
     """The users and their homes; below another root, those in its passwd."""
     if base == Path("/"):
-        return {one.pw_name: one.pw_dir for one in pwd.getpwall()}
+        return {user.pw_name: user.pw_dir for user in pwd.getpwall()}
     text = installation.read(base, "/etc/passwd") or ""
     return {
         fields[0]: fields[5] for line in text.splitlines() if len(fields := line.split(":")) == 7

@@ -63,10 +63,10 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        found = socket.getaddrinfo(
+        addresses = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        self.address_family = found[0][0]
+        self.address_family = addresses[0][0]
         self.registry = registry
         self.collecting = threading.Lock()
         self._open: dict[socket.socket, None] = {}

@@ -40,29 +40,29 @@ def show(
     connection = queries.open_reader(state_dir / queries.FILE)
     try:
         known = lookup.package_of(connection, package)
-        found = known and lookup.document(connection, known, site_url.rstrip("/"))
-        if not found:
+        document = known and lookup.document(connection, known, site_url.rstrip("/"))
+        if not document:
             close = lookup.close_to(connection, package)
             raise lookup.unknown(f"show {package}", package, close)
     finally:
         connection.close()
-    versions = list(found["releases"])
-    one = None
+    versions = list(document["releases"])
+    chosen = None
     if version is not None:
-        one = lookup.version_of(versions, version)
-        if one is None:
-            raise lookup.unknown_version(found["package"], version, versions)
-    if one is not None:
+        chosen = lookup.version_of(versions, version)
+        if chosen is None:
+            raise lookup.unknown_version(document["package"], version, versions)
+    if chosen is not None:
         for part in ("releases", "builds"):
-            found[part] = {one: found[part][one]}
+            document[part] = {chosen: document[part][chosen]}
     if as_json:
-        printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        printable.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
         return
     screen = console()
-    found = printable.facts(found)
-    if one is not None:
-        [one] = found["releases"]
-        screen.print(project_screen.details(found, one, signs=screen.is_terminal))
+    document = printable.facts(document)
+    if chosen is not None:
+        [chosen] = document["releases"]
+        screen.print(project_screen.details(document, chosen, signs=screen.is_terminal))
         return
     limit = None if everything or not screen.is_terminal else project_screen.FIRST
-    screen.print(project_screen.matrix(found, limit, signs=screen.is_terminal))
+    screen.print(project_screen.matrix(document, limit, signs=screen.is_terminal))

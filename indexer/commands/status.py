@@ -52,9 +52,9 @@ def _print_screen(state_dir: Path) -> None:
     from ..screens import status as status_screen
 
     become_owner(state_dir, only_to_look=True)
-    found = printable.facts(gather(state_dir, clock.now()))
+    status = printable.facts(gather(state_dir, clock.now()))
     screen = console()
-    screen.print(status_screen.screen(found, screen.width if screen.is_terminal else 100))
+    screen.print(status_screen.screen(status, screen.width if screen.is_terminal else 100))
 
 
 def _monitor(state_dir: Path) -> int:

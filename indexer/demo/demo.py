@@ -221,13 +221,13 @@ class Demo:
         seconds = len(tail) / self._options.rate
         began = clock.monotonic()
         while tail and not self._interrupted():
-            told = (clock.monotonic() - began) / seconds
-            until = first + int((last - first) * told)
+            progress = (clock.monotonic() - began) / seconds
+            until = first + int((last - first) * progress)
             batch: list[Message] = []
             while tail and len(batch) < BATCH and tail[0].at <= until:
                 batch.append(tail.popleft())
             self._publish(batch)
-            self._progress = min(1.0, told)
+            self._progress = min(1.0, progress)
             self._turn(0.0 if len(batch) == BATCH else SLICE)
 
     def _settle(self) -> None:

@@ -85,7 +85,7 @@ def piwheels_settings(files: list[Path], root: Path) -> dict[str, Setting]:
     Raises:
         UsageError: if a file cannot be read.
     """
-    found = {}
+    settings = {}
     for path in files:
         shown = "/" + str(path.relative_to(root)).lstrip("/")
         try:
@@ -98,8 +98,8 @@ def piwheels_settings(files: list[Path], root: Path) -> dict[str, Setting]:
             match = re.match(r"\s*([^:=;#\s\[]+)\s*[:=\s]\s*(.+?)\s*(?:\s[;#].*)?$", line)
             # They become lines of our configuration, or at least comments in it.
             if match is not None and match[2].isprintable() and shown.isprintable():
-                found[match[1]] = Setting(match[2], f"{shown}, line {number}")
-    return found
+                settings[match[1]] = Setting(match[2], f"{shown}, line {number}")
+    return settings
 
 
 # Values that become a line of a file that root or systemd reads
@@ -176,18 +176,18 @@ def _word(text: str) -> str:
 
 def files(machine: Machine) -> dict[str, str]:
     """The files to write: their contents by path."""
-    found = {f"{UNIT_DIRECTORY}/{name}": _unit(name, machine) for name in UNITS}
-    found[CONFIGURATION] = _configuration(machine)
+    texts = {f"{UNIT_DIRECTORY}/{name}": _unit(name, machine) for name in UNITS}
+    texts[CONFIGURATION] = _configuration(machine)
     if machine.user == USER:
-        found[SYSUSERS] = (
+        texts[SYSUSERS] = (
             "# The user of the daemon; see sysusers.d(5).\n"
             f'u {USER} - "Index and JSON API of piwheels" /var/lib/piw-indexer\n'
         )
     if machine.output_path == OUTPUT_PATH:
-        found[TMPFILES] = (
+        texts[TMPFILES] = (
             f"# The documents; see tmpfiles.d(5).\nd {OUTPUT_PATH} 0755 {machine.user} - - -\n"
         )
-    return {path: marked(text) for path, text in found.items()}
+    return {path: marked(text) for path, text in texts.items()}
 
 
 def _unit(name: str, machine: Machine) -> str:
@@ -329,9 +329,9 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def same(one: str, other: str) -> bool:
+def same(first: str, second: str) -> bool:
     """Whether two texts are the same, apart from the version that wrote them."""
-    return _MARK.sub("", one, 1) == _MARK.sub("", other, 1)
+    return _MARK.sub("", first, 1) == _MARK.sub("", second, 1)
 
 
 @contextmanager

@@ -70,8 +70,8 @@ def span(seconds: float) -> str:
     return _two(left // 86400, "d", left % 86400 // 3600, "h")
 
 
-def _two(one: int, name: str, other: int, part: str) -> str:
-    return f"{one:,} {name} {other} {part}" if other else f"{one:,} {name}"
+def _two(large: int, name: str, small: int, part: str) -> str:
+    return f"{large:,} {name} {small} {part}" if small else f"{large:,} {name}"
 
 
 def size(bytes_: float) -> str:

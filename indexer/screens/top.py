@@ -229,13 +229,13 @@ def _farm(story: Story, rows: int) -> Panel:
     abis = [(abi_tag, builds, failed, "cyan") for abi_tag, builds, failed in details.abis]
     slaves = [(f"slave {number}", builds, failed, "") for number, builds, failed in details.slaves]
     for builders in (sorted(abis, key=lambda row: (len(row[0]), row[0])), slaves):
-        most = max((row[1] for row in builders), default=1)
+        highest = max((row[1] for row in builders), default=1)
         for name, builds, failed, style in builders:
             table.add_row(
                 Text(name, style),
                 f"{builds:,}",
                 Text(f"{failed:,}", "red"),
-                Bar(most, (builds - failed, "green"), (failed, "red")),
+                Bar(highest, (builds - failed, "green"), (failed, "red")),
             )
     counts = Text.assemble(
         (f"{details.packages:,}", "bold"), (" packages   ", "dim"),
@@ -250,9 +250,9 @@ def _downloads(story: Story, rows: int) -> Panel:
     table.add_column(no_wrap=True, justify="right")
     table.add_column(ratio=1)
     top = story.details.top[:rows]
-    most = max((count for _, count in top), default=1) or 1
+    highest = max((count for _, count in top), default=1) or 1
     for package, count in top:
-        table.add_row(Text(package), Text(f"{count:,}", "bold"), Bar(most, (count, "cyan")))
+        table.add_row(Text(package), Text(f"{count:,}", "bold"), Bar(highest, (count, "cyan")))
     return panel("downloads, last 30 days", table, rows)
 
 

@@ -44,9 +44,9 @@ def _daemon(value: Any) -> Daemon:
     return Daemon(live, checked(value, Sources))
 
 
-def _daemon_data(found: Daemon) -> dict[str, Any]:
-    sources = found.sources._replace(farm=None)  # `status` shows the farm beside the daemon
-    return {**plain(found.live), **plain(sources), "age_seconds": found.age_seconds}
+def _daemon_data(daemon: Daemon) -> dict[str, Any]:
+    sources = daemon.sources._replace(farm=None)  # `status` shows the farm beside the daemon
+    return {**plain(daemon.live), **plain(sources), "age_seconds": daemon.age_seconds}
 
 
 DaemonNote = Annotated[Daemon, Field(_daemon, _daemon_data)]

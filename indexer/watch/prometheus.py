@@ -344,9 +344,9 @@ def _family(
 
 def registry(directory: Path) -> CollectorRegistry:
     """A registry with the metrics of a state directory only."""
-    found = CollectorRegistry()
-    found.register(StateCollector(directory))
-    return found
+    registry = CollectorRegistry()
+    registry.register(StateCollector(directory))
+    return registry
 
 
 def exposition(directory: Path) -> bytes:

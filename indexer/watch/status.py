@@ -331,19 +331,19 @@ def _feeds(reader: JournalReader, daemon: Daemon | None, now: times.Time) -> lis
 
 def alerts_of(status: Status, unreadable_notes: dict[str, Alert]) -> list[Alert]:
     """Everything that is wrong, the worst first."""
-    found = [*unreadable_notes.values(), *_disk_alerts(status)]
+    alerts = [*unreadable_notes.values(), *_disk_alerts(status)]
     if LIVE not in unreadable_notes:
-        found += _holder_alerts(status)
+        alerts += _holder_alerts(status)
     if status.daemon is not None:
-        found += _daemon_alerts(status.daemon)
+        alerts += _daemon_alerts(status.daemon)
     for feed in status.feeds:
-        found += _feed_alerts(feed)
-    found += _index_alerts(status)
+        alerts += _feed_alerts(feed)
+    alerts += _index_alerts(status)
     if status.quarantined:
-        found.append(alert("quarantine", f"{status.quarantined} messages are in the quarantine"))
+        alerts.append(alert("quarantine", f"{status.quarantined} messages are in the quarantine"))
     checked = status.last_check
     if checked is not None and checked.finished and checked.differences:
-        found.append(
+        alerts.append(
             alert(
                 "check-differences",
                 f"the check of {times.to_rfc3339(checked.at)} found"
@@ -351,7 +351,7 @@ def alerts_of(status: Status, unreadable_notes: dict[str, Alert]) -> list[Alert]
             )
         )
     if status.sqlite_wal_reset_bug:
-        found.append(
+        alerts.append(
             alert(
                 "sqlite-wal-reset",
                 f"SQLite {status.sqlite_version} can corrupt a database that two connections"
@@ -359,7 +359,7 @@ def alerts_of(status: Status, unreadable_notes: dict[str, Alert]) -> list[Alert]
             )
         )
     rank = {"critical": 0, "warning": 1, "notice": 2}
-    return sorted(found, key=lambda shown: rank[shown.severity])
+    return sorted(alerts, key=lambda shown: rank[shown.severity])
 
 
 def _holder_alerts(status: Status) -> list[Alert]:
@@ -379,43 +379,43 @@ def _holder_alerts(status: Status) -> list[Alert]:
 
 
 def _disk_alerts(status: Status) -> list[Alert]:
-    found = []
+    alerts = []
     free = status.disk_free_bytes
     if free is not None:
         enough = max(LOW_SPACE, 2 * (status.journal_bytes_a_month or 0))
         where = f"the file system of {status.state_dir}"
         if free < disk.MIN_SPACE:
-            found.append(
+            alerts.append(
                 alert(
                     "disk-full",
                     f"{where} has only {free // 1024} KiB left: no messages are accepted",
                 )
             )
         elif free < enough:
-            found.append(alert("state-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left"))
+            alerts.append(alert("state-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left"))
     free = status.output_disk_free_bytes
     if free is not None and free < LOW_SPACE:
-        found.append(
+        alerts.append(
             alert(
                 "output-disk-low",
                 f"the file system of {status.output_path} has only {free / 2**20:,.0f} MiB left",
             )
         )
-    return found
+    return alerts
 
 
 def _daemon_alerts(daemon: Daemon) -> list[Alert]:
     """What the daemon says is wrong."""
     live, age = daemon.live, daemon.age_seconds
-    found = [
+    alerts = [
         alert(trouble.id, trouble.what or trouble.text, trouble.remedy) for trouble in live.troubles
     ]
     if age > MAX_SILENCE:
-        found.append(
+        alerts.append(
             alert("daemon-silent", f"the daemon has not reported its state for {age:.0f} s")
         )
     elif age < -MAX_SILENCE:
-        found.append(
+        alerts.append(
             alert(
                 "clock-jump",
                 f"the daemon's last note is {-age:.0f} s in the future: the clock was set back",
@@ -425,44 +425,44 @@ def _daemon_alerts(daemon: Daemon) -> list[Alert]:
         heard = {feed.changes_queue for feed in live.feeds}
         reasons = {"feed-refused", "feed-name-taken", "peer-not-believed"}
         refused = any(trouble.id in reasons for trouble in live.troubles)
-        found += [
+        alerts += [
             alert("feed-never-heard", f"nothing has come from {changes} yet")
             for changes, _ in live.queues
             if changes not in heard and not refused
         ]
-    return found
+    return alerts
 
 
 def _feed_alerts(feed: FeedStatus) -> list[Alert]:
-    found = []
+    alerts = []
     name = feed.feed
     if feed.broken:
-        found.append(alert("feed-broken", f"feed {name} is broken: {feed.broken}"))
+        alerts.append(alert("feed-broken", f"feed {name} is broken: {feed.broken}"))
     silent = feed.silent_seconds
     if silent is not None and silent > MAX_SILENCE:
-        found.append(alert("feed-silent", f"feed {name} has been silent for {silent:.0f} s"))
+        alerts.append(alert("feed-silent", f"feed {name} has been silent for {silent:.0f} s"))
     late = feed.lag_seconds or 0.0
     if feed.filling and late > MAX_SILENCE:
-        found.append(
+        alerts.append(
             alert(
                 "feed-filling",
                 f"missing messages of feed {name} have been fetched for {late:.0f} s",
             )
         )
     elif late > MAX_LAG:
-        found.append(
+        alerts.append(
             alert(
                 "feed-behind",
                 f"feed {name} is {feed.lag:,} messages behind, for {late:.0f} s",
             )
         )
-    return found
+    return alerts
 
 
 def _index_alerts(status: Status) -> list[Alert]:
-    found = []
+    alerts = []
     if status.to_apply and not status.held_by:
-        found.append(
+        alerts.append(
             alert(
                 "index-behind",
                 f"the index lacks {status.to_apply:,} messages of the journal",
@@ -470,11 +470,11 @@ def _index_alerts(status: Status) -> list[Alert]:
         )
     waiting = status.oldest_pending_seconds or 0.0
     if waiting > MAX_PENDING:
-        found.append(
+        alerts.append(
             alert(
                 "writer-stuck",
                 f"{status.pending:,} documents are waiting to be written, the oldest for"
                 f" {waiting:.0f} s",
             )
         )
-    return found
+    return alerts

@@ -373,12 +373,12 @@ class Farm:
 # Times are compared by the second: those that were known before a restart have no fraction.
 
 
-def _same(one: Time | None, other: Time) -> bool:
-    return one is not None and one // SECOND == other // SECOND
+def _same(first: Time | None, second: Time) -> bool:
+    return first is not None and first // SECOND == second // SECOND
 
 
-def _before(one: Time, other: Time) -> bool:
-    return one // SECOND < other // SECOND
+def _before(first: Time, second: Time) -> bool:
+    return first // SECOND < second // SECOND
 
 
 def _build_of(filename: str) -> Build | None:

@@ -183,11 +183,11 @@ class StatusFeed:
         """The sockets to poll for input."""
         return (self._status.socket,)
 
-    def receive(self, most: int, until: float) -> list[Entry]:
+    def receive(self, limit: int, until: float) -> list[Entry]:
         """Take in what has arrived; returns as soon as nothing waits.
 
         Args:
-            most: messages to take off the socket.
+            limit: messages to take off the socket.
             until: when to return at the latest, on the monotonic clock.
 
         Returns:
@@ -197,7 +197,7 @@ class StatusFeed:
         status = self._status
         if not status.open:
             status.look()  # the peer may have connected, and be trusted
-        for count in range(most if status.open else 0):
+        for count in range(limit if status.open else 0):
             if not count % 64 and count and self._monotonic() >= until:
                 break
             try:

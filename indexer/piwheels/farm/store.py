@@ -73,7 +73,9 @@ def write(connection: sqlite3.Connection, before: Rows, after: Rows) -> None:
         database.wrap_errors("write the live farm to the index"),
         database.transaction(connection),
     ):
-        connection.executemany("DELETE FROM slaves WHERE slave_id = ?", [(one,) for one in gone])
+        connection.executemany(
+            "DELETE FROM slaves WHERE slave_id = ?", [(number,) for number in gone]
+        )
         for number, row in after.slaves.items():
             if before.slaves.get(number) != row:
                 _insert(connection, "slaves", row)
@@ -114,19 +116,19 @@ def _select(
     connection: sqlite3.Connection, table: str, columns: list[str], measured: tuple[str, ...]
 ) -> list[Row]:
     names = [*columns, "stats_at", *measured[1:]]
-    found = connection.execute(f"SELECT {', '.join(names)} FROM {table}")
-    return [dict(zip(names, row, strict=True)) for row in found]
+    selected = connection.execute(f"SELECT {', '.join(names)} FROM {table}")
+    return [dict(zip(names, row, strict=True)) for row in selected]
 
 
 def pictures(
-    found: Rows, status_queue: str
+    rows: Rows, status_queue: str
 ) -> tuple[MasterPicture | None, tuple[SlavePicture, ...]]:
     """What rows say of the feed at `status_queue`; nothing if they are another feed's."""
-    if found.master is None or found.master["status_queue"] != status_queue:
+    if rows.master is None or rows.master["status_queue"] != status_queue:
         return None, ()
     return (
-        MasterPicture(**_fields(found.master, _MASTER, MasterStats)),
-        tuple(SlavePicture(**_fields(row, _SLAVE, SlaveStats)) for row in found.slaves.values()),
+        MasterPicture(**_fields(rows.master, _MASTER, MasterStats)),
+        tuple(SlavePicture(**_fields(row, _SLAVE, SlaveStats)) for row in rows.slaves.values()),
     )
 
 
