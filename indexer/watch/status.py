@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +18,7 @@ from ..index import pending, queries
 from ..journal import quarantine
 from ..journal.reader import JournalReader
 from ..piwheels.farm.picture import Picture
-from .alerts import Alert, alert, is_healthy, sentences
+from .alerts import CRITICAL, NOTICE, WARNING, Alert, alert, is_healthy, sentences
 from .notes import Backup, Check, Daemon, DaemonNote
 
 MAX_SILENCE = 10.0
@@ -227,7 +228,7 @@ def live_farm(directory: Path, now: times.Time) -> FarmStatus:
             "its daemon follows no master",
             "give it --status-queue, the address of piw-master's status queue",
         )
-    alerts = sentences(_daemon_alerts(daemon))
+    alerts = sentences(list(_daemon_alerts(daemon)))
     return FarmStatus(daemon.sources.farm, daemon.sources.status_feed, alerts)
 
 
@@ -339,142 +340,83 @@ def alerts_of(status: Status, unreadable_notes: dict[str, Alert]) -> list[Alert]
     for feed in status.feeds:
         alerts += _feed_alerts(feed)
     alerts += _index_alerts(status)
-    if status.quarantined:
-        alerts.append(alert("quarantine", f"{status.quarantined} messages are in the quarantine"))
-    checked = status.last_check
-    if checked is not None and checked.finished and checked.differences:
-        alerts.append(
-            alert(
-                "check-differences",
-                f"the check of {times.to_rfc3339(checked.at)} found"
-                f" {checked.differences} differences",
-            )
-        )
-    if status.sqlite_wal_reset_bug:
-        alerts.append(
-            alert(
-                "sqlite-wal-reset",
-                f"SQLite {status.sqlite_version} can corrupt a database that two connections"
-                " write or checkpoint at once",
-            )
-        )
-    rank = {"critical": 0, "warning": 1, "notice": 2}
+    rank = {CRITICAL: 0, WARNING: 1, NOTICE: 2}
     return sorted(alerts, key=lambda shown: rank[shown.severity])
 
 
-def _holder_alerts(status: Status) -> list[Alert]:
-    held_by = status.held_by
+def _holder_alerts(status: Status) -> Iterator[Alert]:
     if status.daemon is not None:
-        return []
-    if held_by.startswith(_DAEMON):
-        return [
-            alert(
-                "daemon-starting",
-                f"the daemon is starting: {status.serial - status.applied_serial:,}"
-                " messages of the journal are still to be applied",
-            )
-        ]
-    beside = f"; {held_by} holds the state" if held_by else ""
-    return [alert("daemon-not-running", f"no daemon runs{beside}")]
+        return
+    if status.held_by.startswith(_DAEMON):
+        left = status.serial - status.applied_serial
+        what = f"the daemon is starting: {left:,} messages of the journal are still to be applied"
+        yield alert("daemon-starting", what)
+    else:
+        beside = f"; {status.held_by} holds the state" if status.held_by else ""
+        yield alert("daemon-not-running", f"no daemon runs{beside}")
 
 
-def _disk_alerts(status: Status) -> list[Alert]:
-    alerts = []
+def _disk_alerts(status: Status) -> Iterator[Alert]:
     free = status.disk_free_bytes
-    if free is not None:
-        enough = max(LOW_SPACE, 2 * (status.journal_bytes_a_month or 0))
-        where = f"the file system of {status.state_dir}"
-        if free < disk.MIN_SPACE:
-            alerts.append(
-                alert(
-                    "disk-full",
-                    f"{where} has only {free // 1024} KiB left: no messages are accepted",
-                )
-            )
-        elif free < enough:
-            alerts.append(alert("state-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left"))
+    where = f"the file system of {status.state_dir}"
+    if free is not None and free < disk.MIN_SPACE:
+        what = f"{where} has only {free // 1024} KiB left: no messages are accepted"
+        yield alert("disk-full", what)
+    elif free is not None and free < max(LOW_SPACE, 2 * (status.journal_bytes_a_month or 0)):
+        yield alert("state-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left")
     free = status.output_disk_free_bytes
+    where = f"the file system of {status.output_path}"
     if free is not None and free < LOW_SPACE:
-        alerts.append(
-            alert(
-                "output-disk-low",
-                f"the file system of {status.output_path} has only {free / 2**20:,.0f} MiB left",
-            )
-        )
-    return alerts
+        yield alert("output-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left")
 
 
-def _daemon_alerts(daemon: Daemon) -> list[Alert]:
-    """What the daemon says is wrong."""
+def _daemon_alerts(daemon: Daemon) -> Iterator[Alert]:
     live, age = daemon.live, daemon.age_seconds
-    alerts = [
-        alert(trouble.id, trouble.what or trouble.text, trouble.remedy) for trouble in live.troubles
-    ]
+    for trouble in live.troubles:
+        yield alert(trouble.id, trouble.what or trouble.text, trouble.remedy)
     if age > MAX_SILENCE:
-        alerts.append(
-            alert("daemon-silent", f"the daemon has not reported its state for {age:.0f} s")
-        )
+        yield alert("daemon-silent", f"the daemon has not reported its state for {age:.0f} s")
     elif age < -MAX_SILENCE:
-        alerts.append(
-            alert(
-                "clock-jump",
-                f"the daemon's last note is {-age:.0f} s in the future: the clock was set back",
-            )
-        )
-    if live.at - live.started > MAX_SILENCE * times.SECOND:
+        what = f"the daemon's last note is {-age:.0f} s in the future: the clock was set back"
+        yield alert("clock-jump", what)
+    reasons = {"feed-refused", "feed-name-taken", "peer-not-believed"}
+    refused = any(trouble.id in reasons for trouble in live.troubles)
+    if not refused and live.at - live.started > MAX_SILENCE * times.SECOND:
         heard = {feed.changes_queue for feed in live.feeds}
-        reasons = {"feed-refused", "feed-name-taken", "peer-not-believed"}
-        refused = any(trouble.id in reasons for trouble in live.troubles)
-        alerts += [
-            alert("feed-never-heard", f"nothing has come from {changes} yet")
-            for changes, _ in live.queues
-            if changes not in heard and not refused
-        ]
-    return alerts
+        for changes, _ in live.queues:
+            if changes not in heard:
+                yield alert("feed-never-heard", f"nothing has come from {changes} yet")
 
 
-def _feed_alerts(feed: FeedStatus) -> list[Alert]:
-    alerts = []
-    name = feed.feed
+def _feed_alerts(feed: FeedStatus) -> Iterator[Alert]:
+    name, silent, late = feed.feed, feed.silent_seconds, feed.lag_seconds or 0.0
     if feed.broken:
-        alerts.append(alert("feed-broken", f"feed {name} is broken: {feed.broken}"))
-    silent = feed.silent_seconds
+        yield alert("feed-broken", f"feed {name} is broken: {feed.broken}")
     if silent is not None and silent > MAX_SILENCE:
-        alerts.append(alert("feed-silent", f"feed {name} has been silent for {silent:.0f} s"))
-    late = feed.lag_seconds or 0.0
+        yield alert("feed-silent", f"feed {name} has been silent for {silent:.0f} s")
     if feed.filling and late > MAX_SILENCE:
-        alerts.append(
-            alert(
-                "feed-filling",
-                f"missing messages of feed {name} have been fetched for {late:.0f} s",
-            )
-        )
+        what = f"missing messages of feed {name} have been fetched for {late:.0f} s"
+        yield alert("feed-filling", what)
     elif late > MAX_LAG:
-        alerts.append(
-            alert(
-                "feed-behind",
-                f"feed {name} is {feed.lag:,} messages behind, for {late:.0f} s",
-            )
-        )
-    return alerts
+        what = f"feed {name} is {feed.lag:,} messages behind, for {late:.0f} s"
+        yield alert("feed-behind", what)
 
 
-def _index_alerts(status: Status) -> list[Alert]:
-    alerts = []
+def _index_alerts(status: Status) -> Iterator[Alert]:
     if status.to_apply and not status.held_by:
-        alerts.append(
-            alert(
-                "index-behind",
-                f"the index lacks {status.to_apply:,} messages of the journal",
-            )
-        )
+        what = f"the index lacks {status.to_apply:,} messages of the journal"
+        yield alert("index-behind", what)
     waiting = status.oldest_pending_seconds or 0.0
     if waiting > MAX_PENDING:
-        alerts.append(
-            alert(
-                "writer-stuck",
-                f"{status.pending:,} documents are waiting to be written, the oldest for"
-                f" {waiting:.0f} s",
-            )
-        )
-    return alerts
+        what = f"{status.pending:,} documents are waiting to be written, the oldest for"
+        yield alert("writer-stuck", f"{what} {waiting:.0f} s")
+    if status.quarantined:
+        yield alert("quarantine", f"{status.quarantined} messages are in the quarantine")
+    check = status.last_check
+    if check is not None and check.finished and check.differences:
+        when = times.to_rfc3339(check.at)
+        what = f"the check of {when} found {check.differences} differences"
+        yield alert("check-differences", what)
+    if status.sqlite_wal_reset_bug:
+        what = f"SQLite {status.sqlite_version} can corrupt a database that two connections"
+        yield alert("sqlite-wal-reset", f"{what} write or checkpoint at once")
