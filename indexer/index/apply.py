@@ -1,6 +1,6 @@
 """Apply messages to the index: one handler a message, a pure function of the journal.
 
-No clock, no randomness: the same messages give the same rows, however they were batched.
+It uses no clock and no randomness: the same messages give the same rows in any batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Applier:
     """Applies messages to an index.
 
     Args:
-        connection: of the index; nobody else writes it.
+        connection: the one that writes the index.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -35,13 +35,13 @@ class Applier:
         self._files = BuiltFiles(connection, self._touched)
 
     def apply(self, rows: Sequence[Row]) -> int:
-        """Apply messages, store how far it got and what they touched: one transaction.
+        """Apply messages and store the last serial and the touched names, in one transaction.
 
         Args:
-            rows: messages of the journal, in order; those applied before are passed over.
+            rows: messages of the journal, in order; those already applied are skipped.
 
         Returns:
-            How many names were touched.
+            The number of touched names.
         """
         with database.transaction(self._connection):
             self._begin()
@@ -53,7 +53,7 @@ class Applier:
                 for serial, (name, at, data) in rows:
                     if serial <= applied:
                         continue
-                    if name == "LOGDOWNLOAD":  # most messages by far
+                    if name == "LOGDOWNLOAD":  # by far the most frequent message
                         download(data.filename, data.accessed_at // hour * 3600)
                     else:
                         if name != "LOGBUILD":
@@ -184,7 +184,7 @@ class Applier:
 
     def _log_build(self, serial: int, at: times.Time, data: messages.LogBuild) -> None:
         if self._counters.waiting:
-            self._files.flush()  # what was downloaded may be among them
+            self._files.flush()  # they may be files that were just downloaded
             self._counters.flush()
         build = (
             data.build_id,
@@ -197,7 +197,7 @@ class Applier:
             data.duration,
         )
         try:
-            # Nearly always the version is known and the build is not.
+            # Usually the version exists and the build does not.
             self._execute(_INSERT_BUILD, build)
             self._touched[data.package] = serial
         except sqlite3.IntegrityError:
@@ -207,7 +207,7 @@ class Applier:
             self._files.add(serial, data.build_id, data.files)
 
     def _add_build(self, serial: int, build: tuple[Any, ...]) -> None:
-        """Add a build; one with its build_id is replaced."""
+        """Add a build, replacing a build with the same build_id."""
         try:
             self._execute(_INSERT_BUILD, build)
         except sqlite3.IntegrityError:
@@ -226,14 +226,14 @@ class Applier:
         ).rowcount:
             self._touched[data.package] = serial
 
-    # What concerns everything
+    # All packages
 
     def _set_abis(self, serial: int, at: times.Time, data: messages.SetAbis) -> None:
         build_abis = sorted(dict(data.build_abis).items())
         preinstalled = sorted(
             {(abi, name) for abi, names in data.preinstalled_apt_packages for name in names}
         )
-        # A master says this whenever it starts: do not write 600,000 documents for nothing.
+        # A master sends this at every start: do not rewrite 600,000 documents without a change.
         if (
             self._execute("SELECT * FROM build_abis ORDER BY 1").fetchall() == build_abis
             and self._execute("SELECT * FROM preinstalled_apt_packages ORDER BY 1, 2").fetchall()
@@ -279,10 +279,10 @@ class Applier:
     def _snapshot_builds(
         self, serial: int, package: str, release: messages.SnapshotRelease
     ) -> None:
-        """Make the builds of a release from what a master tells of it.
+        """Make the builds of a release from a master's answer.
 
-        It tells one build an ABI, and the ABI of a file's builder, but not which build made a
-        file. What it does not tell stays null.
+        The answer has one build for each ABI, and the ABI of each file's builder, but not the build
+        that made a file. What the answer does not have stays null.
         """
         by_builder: dict[str, list[messages.File]] = {}
         for file in release.files:
@@ -292,7 +292,7 @@ class Applier:
         for builder_abi, files in sorted(by_builder.items()):
             build_id = _snapshot_build_id(release, builder_abi, files, by_builder.keys())
             if build_id is None or build_id in seen:
-                # No number was told: one below 0 stands for it.
+                # The answer has no number: one below 0 is used.
                 least = self._execute("SELECT min(build_id) FROM builds").fetchone()[0]
                 build_id = min(least or 0, 0) - 1
             seen.add(build_id)
@@ -300,10 +300,10 @@ class Applier:
             self._add_build(serial, (build_id, *known, None, None, None))
             self._files.add(serial, build_id, files)
         for abi in release.abis:
-            # Attempts without a file; of one for a skipped version it is not told how it ended.
+            # Attempts without a file; for a skipped version the result is not known.
             if abi.build_id is not None and abi.build_id not in seen:
                 if abi.abi_tag in untold:
-                    continue  # this build was another's
+                    continue  # this build was another package's
                 seen.add(abi.build_id)
                 succeeded = int(abi.status in ("success", "error"))
                 known = package, release.version, abi.abi_tag, succeeded
@@ -315,14 +315,14 @@ class Applier:
 
 
 def untold(snapshot: messages.Snapshot) -> Iterator[tuple[str, str]]:
-    """The versions and ABIs of which a snapshot says nothing, though it seems to."""
+    """The versions and ABIs about which a snapshot only seems to say something."""
     for release in snapshot.releases:
         for abi_tag in _untold(release.abis, [_file(file) for file in release.files]):
             yield release.version, abi_tag
 
 
 def _untold(abis: Iterable[messages.SnapshotBuild], files: Sequence[messages.File]) -> set[str]:
-    """ABIs that are called well without a file that fits: a master compares them as text."""
+    """ABIs called a success without a file that fits, because a master compares ABIs as text."""
     return {
         abi.abi_tag for abi in abis if abi.status == "success" and not _fits(files, abi.abi_tag)
     }
@@ -334,10 +334,10 @@ def _snapshot_build_id(
     files: Sequence[messages.File],
     builders: Collection[str],
 ) -> int | None:
-    """The build that made a builder's files, as far as a master tells; None if it does not.
+    """The build that made a builder's files; None if the answer does not show it.
 
-    It is the one of the builder's own ABI; if that is not built for any more, the one of an ABI
-    that these files serve, and that has none of its own.
+    It is the build of the builder's own ABI. If that ABI is no longer built for, it is the build of
+    an ABI that these files fit and that has no file of its own.
     """
     for abi in release.abis:
         if abi.abi_tag == builder_abi:
@@ -355,7 +355,7 @@ def _fits(files: Iterable[messages.File], abi_tag: str) -> bool:
 
 
 def _file(file: messages.SnapshotFile) -> messages.File:
-    """A snapshot's file with the tags that its name tells (PEP 427)."""
+    """A snapshot's file with the tags in its name (PEP 427)."""
     stem = file.filename.removesuffix(".whl")
     parts = stem.rsplit("-", 3)
     named = stem.split("-", 2)

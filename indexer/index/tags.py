@@ -10,7 +10,7 @@ import re
 from ..base import names
 
 OWN, ABI3, NONE = 0, 1, 2
-"""How well a file fits an ABI: its own tag before abi3 before none."""
+"""How well a file fits an ABI; its own tag is best, then abi3, then none."""
 
 _PYTHON_TAG = re.compile(r"(cp|py)([1-9])([0-9]{0,3})", re.ASCII)
 
@@ -32,7 +32,7 @@ def fit(py_version_tag: str, abi_tag: str, build_abi: str) -> int | None:
         match = _PYTHON_TAG.fullmatch(tag)
         if match is not None and int(match[2]) == major:
             pythons.append((match[1], int(match[3]) if match[3] else None))
-    # A free-threaded interpreter has no stable ABI to offer (PEP 703).
+    # A free-threaded interpreter has no stable ABI (PEP 703).
     if "abi3" in abi_tags and "t" not in flags:
         for kind, at_least in pythons:
             if kind == "cp" and at_least is not None and at_least <= minor:
