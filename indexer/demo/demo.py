@@ -78,7 +78,7 @@ class Seen(NamedTuple):
 
     Attributes:
         status: of its state.
-        rates: messages a second that the daemon accepted, the oldest first; of this phase only.
+        rates: messages a second that the daemon accepted, the oldest first.
         story: how far the farm's life is told.
         published: messages sent.
     """
@@ -133,6 +133,8 @@ class Demo:
         self._interrupted = interrupted
         self._began = clock.monotonic()
         self._title = title
+        self._rates: deque[float] = deque(maxlen=120)
+        self._rated_at = 0
         self._enter("starting")
         self._progress = 0.0
         self._farm_time: times.Time | None = None
@@ -188,8 +190,8 @@ class Demo:
     def _enter(self, phase: str) -> None:
         assert phase in PHASES
         self._phase = phase
-        self._rates: deque[float] = deque(maxlen=120)
-        self._rated_at = 0
+        if phase == "live":  # the rates of the history would dwarf them
+            self._rates.clear()
 
     def _send_history(self, tail: deque[Message]) -> None:
         """Publish all but the last messages, as fast as the daemon accepts them."""

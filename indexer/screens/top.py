@@ -103,17 +103,17 @@ def frame(
         upper = max(5, min(15, room - room // 3))
         lower = max(2, min(10, room - upper))
         parts.append(_beside(_farm(story, upper), _downloads(story, upper)))
-        parts.append(_beside(_builds(story, lower), _published(status, lower)))
+        parts.append(_beside(_builds(story, lower), _published(status, lower, lower)))
         return Group(*parts)
     if status.feeds:
         parts.append(panel("feeds", status_screen.feeds(status.feeds)))
     parts.append(panel("the rest", _rest(status)))
     rows = max(2, height - _FIXED - len(status.feeds))
     if status.farm is None:
-        parts.append(_published(status, min(rows, 10)))
+        parts.append(_published(status, rows, None))
     else:
         builds = panel("latest builds", farm_screen.finished(status.farm, rows), rows)
-        parts.append(_beside(builds, _published(status, rows)))
+        parts.append(_beside(builds, _published(status, rows, rows)))
     return Group(*parts)
 
 
@@ -201,14 +201,14 @@ def _rest(status: Status) -> Table:
     return table
 
 
-def _published(status: Status, rows: int) -> Panel:
+def _published(status: Status, rows: int, height: int | None) -> Panel:
     """The documents that were published last, the latest first."""
     table = Table.grid(expand=True)
     table.add_column(no_wrap=True, overflow="ellipsis")
     recent = status.daemon.live.recently_published if status.daemon is not None else []
     for name in recent[::-1][:rows]:
         table.add_row(Text.assemble(("project/", "dim"), name, ("/json/index.json", "dim")))
-    return panel("just published", table, rows)
+    return panel("just published", table, height)
 
 
 def _farm(story: Story, rows: int) -> Panel:
