@@ -20,10 +20,10 @@ from ..watch.notes import Backup as BackupNote
 @options.option("state-dir")
 @as_owner
 def backup(directory: Path, state_dir: Path) -> None:
-    """Copy the journal, the newest checkpoint and a publisher's spool to a directory, verified.
+    """Copy the journal, the newest checkpoint and a publisher's spool, and verify the copies.
 
-    A daemon and a publisher may run meanwhile. The next backup to the same directory copies what
-    has changed. To restore, use (a copy of) the directory as --state-dir; the index is made anew
+    A daemon and a publisher may run meanwhile. The next backup to the same directory copies only
+    what has changed. To restore, use a copy of the directory as --state-dir; the index is rebuilt
     then.
     """
     with bar("copying") as progress:
