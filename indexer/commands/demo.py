@@ -207,7 +207,7 @@ def _play(
 
 def _frame(seen: Seen, console: PrintableConsole) -> RenderableType:
     status = printable.facts(seen.status)
-    return screen.frame(status, seen.rates, *console.size, story=seen.story)
+    return screen.frame(status, seen.rates, console.height, seen.story)
 
 
 @contextmanager

@@ -49,14 +49,14 @@ def top(state_dir: Path) -> None:
     screen = console()
     if not screen.is_terminal:
         screen = PrintableConsole(highlight=False, width=PLAIN[0])
-        screen.print(top_screen.frame(status, rates, *PLAIN))
+        screen.print(top_screen.frame(status, rates, PLAIN[1]))
         return
     with (
         Interruption(signal.SIGINT) as interruption,
         _keys() as keys,
         Live(console=screen, screen=True, auto_refresh=False) as live,
     ):
-        live.update(top_screen.frame(status, rates, *screen.size), refresh=True)
+        live.update(top_screen.frame(status, rates, screen.height), refresh=True)
         while not interruption.wished:
             if interruption.wait(INTERVAL, *keys):
                 pressed = os.read(keys[0], 100)
@@ -73,7 +73,7 @@ def _look(state_dir: Path, rates: deque[float]) -> Status:
 
 def _drawn(state_dir: Path, rates: deque[float], screen: PrintableConsole) -> RenderableType:
     try:
-        return top_screen.frame(_look(state_dir, rates), rates, *screen.size)
+        return top_screen.frame(_look(state_dir, rates), rates, screen.height)
     except StateError as error:  # the index may be rebuilt at this moment
         alert = unreadable(error)
         return top_screen.unreadable(alert.what, alert.remedy)

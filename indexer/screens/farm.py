@@ -67,12 +67,7 @@ class _Column(NamedTuple):
 
 
 def slaves(farm: Picture, width: int) -> Table:
-    """The slaves, one a row; as many columns as there is room for.
-
-    Args:
-        farm: what it shows.
-        width: columns of the terminal.
-    """
+    """The slaves, one a row, with as many columns as fit into `width`."""
     rows = farm.slaves
     now = farm.at or 0
     cells = {column.name: [column.cell(row, now) for row in rows] for column in _COLUMNS}
@@ -103,14 +98,7 @@ def slaves(farm: Picture, width: int) -> Table:
 
 
 def frame(farm: Picture, note: str, width: int, height: int) -> RenderableType:
-    """The whole screen.
-
-    Args:
-        farm: what it shows.
-        note: what is wrong, in a line; empty if nothing is.
-        width: columns that there are.
-        height: lines that there are.
-    """
+    """The whole screen; `note` says in a line what is wrong, if anything is."""
     rows = max(3, height - 9 - len(farm.slaves) - 3)
     return Group(
         _head(farm, note),
@@ -131,10 +119,7 @@ def plain(farm: Picture, width: int) -> RenderableType:
 def finished(farm: Picture, rows: int, *, expand: bool = False) -> Table:
     """The builds that ended last, the latest first.
 
-    Args:
-        farm: what it shows.
-        rows: how many at most.
-        expand: use the whole width, and cut names if it is not enough.
+    With `expand`, they use the whole width, and names are cut if it is not enough.
     """
     table = Table.grid(padding=(0, 2, 0, 0), expand=expand)
     table.add_column(no_wrap=True, ratio=1 if expand else None, overflow="ellipsis")

@@ -63,12 +63,7 @@ def _rows(shown: Iterable[Alert]) -> Table:
 
 
 def screen(status: Status, width: int) -> RenderableType:
-    """The whole screen.
-
-    Args:
-        status: what it shows.
-        width: columns that there are.
-    """
+    """The whole screen."""
     parts: list[RenderableType] = [verdict(status), alerts(status), Text(""), _summary(status)]
     if status.feeds:
         parts += [Text(""), feeds(status.feeds)]

@@ -79,18 +79,12 @@ class Story(NamedTuple):
 def frame(
     status: Status,
     rates: Iterable[float],
-    width: int,
     height: int,
     story: Story | None = None,
 ) -> RenderableType:
-    """The whole screen.
+    """The whole screen: of the demo with `story`, and of `top` without.
 
-    Args:
-        status: what it shows.
-        rates: messages a second, the oldest first.
-        width: columns that there are.
-        height: lines that there are.
-        story: of the demo; None if the farm is a real one.
+    The `rates` are messages a second, the oldest first.
     """
     alerts = status_screen.alerts(status)
     parts: list[RenderableType] = [_head(status, story)]

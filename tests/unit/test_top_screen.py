@@ -19,7 +19,7 @@ __all__ = ["watched"]  # a fixture
 def screen(width: int = 100, height: int = 40, **more: Any) -> str:
     live = daemon(recently_published=["numpy", "scipy"])
     shown = judged(**{"daemon": live, **more})
-    return printed(top.frame(shown, [1.0, 5.0, 2.0], width, height), width)
+    return printed(top.frame(shown, [1.0, 5.0, 2.0], height), width)
 
 
 def test_all_is_well() -> None:
