@@ -153,23 +153,32 @@ def plain(value: Any, hint: Any = None) -> Any:
         value: a NamedTuple, or with `hint` anything that a note may hold.
         hint: its type.
     """
+    kind: Any = type(value) if hint is None else hint
+    return _writer(kind)(value)
+
+
+@cache  # the daemon writes some thousand values every second
+def _writer(hint: Any) -> Callable[[Any], Any]:
     arguments = get_args(hint)
     origin = get_origin(hint)
     if origin in (Union, UnionType):
-        return None if value is None else plain(value, _not_none(arguments))
+        inner = _writer(_not_none(arguments))
+        return lambda value: None if value is None else inner(value)
     if origin in (tuple, list):
-        return [plain(item, arguments[0]) for item in value]
+        inner = _writer(arguments[0])
+        return lambda value: [inner(item) for item in value]
     if origin is dict:
-        return {key: plain(one, arguments[1]) for key, one in value.items()}
-    if origin is not Annotated and hasattr(value, "_fields"):
-        defaults = value._field_defaults
-        kind: Any = type(value)
-        return {
-            name: plain(getattr(value, name), inner)
-            for name, inner in _hints(kind).items()
-            if name not in defaults or getattr(value, name) != defaults[name]
-        }
-    return _field(hint).write(value)
+        inner = _writer(arguments[1])
+        return lambda value: {key: inner(item) for key, item in value.items()}
+    if origin is Annotated or not hasattr(hint, "_fields"):
+        return _field(hint).write
+    defaults = hint._field_defaults
+    fields = [(name, _writer(inner)) for name, inner in _hints(hint).items()]
+    return lambda value: {
+        name: write(getattr(value, name))
+        for name, write in fields
+        if name not in defaults or getattr(value, name) != defaults[name]
+    }
 
 
 @cache

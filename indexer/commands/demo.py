@@ -196,10 +196,15 @@ def _play(
             last[:] = [seen]
             view(seen)
 
-        with Demo(options, title, watch, lambda: bool(interruption.wished)) as played:
-            if not watched:
-                printable.echo(f"{title}; the daemon is: piw-indexer {shlex.join(played.command)}")
-            played.play()
+        demo = Demo(options, title, watch, lambda: bool(interruption.wished))
+        try:
+            with demo:
+                if not watched:
+                    command = shlex.join(demo.command)
+                    printable.echo(f"{title}; the daemon is: piw-indexer {command}")
+                demo.play()
+        finally:
+            demo.kill()  # a second Ctrl-C may have come before the block could do it
     if watched and last:
         console.print(_frame(last[0], console))
     return last[0] if last else None

@@ -364,9 +364,13 @@ class Demo:
         except subprocess.TimeoutExpired:
             pass
         finally:
-            if daemon.poll() is None:
-                daemon.kill()  # its writer ends with it
-                daemon.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the daemon if it still runs; its writer ends with it."""
+        if self._daemon is not None and self._daemon.poll() is None:
+            self._daemon.kill()
+            self._daemon.wait()
 
     def _ended(self) -> StateError:
         assert self._daemon is not None
