@@ -252,14 +252,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": QueueType(),
         "multiple": True,
         "default": None,
-        "help": "Where that publisher answers requests for missed messages. Give it as often as"
+        "help": "Where that publisher answers requests for missed messages; one for each"
         " --changes-queue.",
     },
     "curve-key": {
         "type": PathType(dir_okay=False),
         "metavar": "FILE",
         "default": None,
-        "help": "The private key for CURVE over tcp, made by `piw-indexer keys`.",
+        "help": "Our private key for CURVE over tcp, from `piw-indexer keys`.",
     },
     "curve-server-key": {
         "type": KeyType(),
