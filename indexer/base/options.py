@@ -259,7 +259,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": PathType(dir_okay=False),
         "metavar": "FILE",
         "default": None,
-        "help": "Our private key for CURVE over tcp, from `piw-indexer keys`.",
+        "help": "Our own private key for CURVE on tcp, made by `piw-indexer keys`.",
     },
     "curve-server-key": {
         "type": KeyType(),
