@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
@@ -22,7 +23,13 @@ Advance = Callable[[int, int], None]
 
 
 class PrintableConsole(Console):
-    """A console that makes all texts printable, but keeps rich's own codes."""
+    """A console that makes all texts printable, but keeps rich's own codes.
+
+    It takes no text for markup: a file may be called `[/]`, which would end the command.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -38,8 +45,8 @@ class PrintableConsole(Console):
 
 def console() -> PrintableConsole:
     """The console for results; without a terminal, lines are not wrapped."""
-    screen = PrintableConsole(highlight=False)
-    return screen if screen.is_terminal else PrintableConsole(highlight=False, width=1000)
+    screen = PrintableConsole()
+    return screen if screen.is_terminal else PrintableConsole(width=1000)
 
 
 @contextmanager
@@ -50,7 +57,7 @@ def bar(description: str) -> Iterator[Advance]:
         yield lambda done, total: None
         return
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -148,7 +148,7 @@ def demo(
     Ctrl-C. What was made is kept, in a temporary directory unless told otherwise. Configuration
     files are not read.
     """
-    console = PrintableConsole(highlight=False)
+    console = PrintableConsole()
     watched = (
         sys.stdout.isatty()
         and not console.is_dumb_terminal
@@ -230,7 +230,7 @@ def _view(
 
 def _report(options: Options, last: Picture | None, kept: Path | None) -> None:
     """Where everything is, and what the index answers."""
-    console = PrintableConsole(highlight=False, soft_wrap=True)
+    console = PrintableConsole(soft_wrap=True)
 
     def heading(text: str) -> None:
         console.print()

@@ -49,7 +49,7 @@ def top(state_dir: Path) -> None:
     found = _look(state_dir, rates)  # what cannot be read at first is an error
     screen = console()
     if not screen.is_terminal:
-        screen = PrintableConsole(highlight=False, width=PLAIN[0])
+        screen = PrintableConsole(width=PLAIN[0])
         screen.print(top_screen.frame(found, rates, *PLAIN))
         return
     with (
