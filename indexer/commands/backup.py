@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -32,7 +33,7 @@ def backup(directory: Path, state_dir: Path) -> None:
             state_dir / BACKUP,
             {
                 "at": times.to_rfc3339(clock.now()),
-                "directory": str(directory.resolve()),
+                "directory": os.path.realpath(directory),
                 "serial": done.journal.last,
             },
         )

@@ -52,7 +52,7 @@ def check(
     refuse_missing(state_dir, JOURNAL)
     publisher = Publisher(output_path)
     site_url = site_url.rstrip("/")
-    against = [_journal_id(state_dir), str(output_path.resolve()), site_url]
+    against = [_journal_id(state_dir), os.path.realpath(output_path), site_url]
     run = Run(state_dir, against, fresh)
     report = _Report(run, as_json)
     with Interruption(signal.SIGINT, signal.SIGTERM) as interruption:
