@@ -116,6 +116,12 @@ def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> boo
         os.close(descriptor)
 
 
+def is_ours_alone(descriptor: int) -> bool:
+    """Whether an open file belongs to us, and has no other name, maybe somewhere else."""
+    status = os.fstat(descriptor)
+    return status.st_uid == os.geteuid() and status.st_nlink == 1
+
+
 def create(
     path: str | Path, mode: int = STATE_FILE, *, dir_fd: int | None = None, over: bool = True
 ) -> int:

@@ -160,13 +160,13 @@ def _repair(
     Returns:
         What differs still.
     """
+    mark_to_write(state.connection, wrong)
     for difference in wrong:
         if difference.sort is Sort.MODE:
             try:
                 publisher.set_mode(difference.path)
             except PublishError as error:
                 report.say(f"not repaired: {error}")
-    mark_to_write(state.connection, wrong)
     changed = publish(state, publisher, site_url, None)
     if not report.as_json:
         printable.echo(written(publisher, changed))
