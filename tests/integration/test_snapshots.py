@@ -15,7 +15,7 @@ from indexer.daemon.source import DaemonContext
 from indexer.journal import quarantine
 from indexer.messages.entries import Accepted, Entry, Row
 from indexer.piwheels import cbor, compare
-from indexer.piwheels.backfill import from_master
+from indexer.piwheels.backfill import asker, from_master
 from indexer.piwheels.compare import Comparer
 from indexer.piwheels.queues import oracle
 from indexer.piwheels.queues.snapshots import Snapshots
@@ -230,8 +230,8 @@ def test_large_answers_are_not_gathered(
 
     monkeypatch.setattr(beside.state, "take", noted)
     with oracle.connected(master.address, clock.monotonic) as asked:
-        asker = from_master.Asker(asked, 0.0, clock.now, clock.sleep)
-        outcome = from_master.backfill(beside.state, asker, lambda done, total: None)
+        asking = asker.Asker(asked, 0.0, clock.now, clock.sleep)
+        outcome = from_master.backfill(beside.state, asking, lambda done, total: None)
     assert outcome.taken == 7
     assert [names for names in gathered if "SNAPSHOT" in names] == [["SNAPSHOT"]] * 7
 
