@@ -342,7 +342,7 @@ class Farm:
 
     def _enter(self, slave: _Slave) -> _Slave:
         if len(self._slaves) >= MAX_SLAVES:
-            self._leave(min(self._slaves.values(), key=lambda one: one.deadline))
+            self._leave(min(self._slaves.values(), key=lambda slave: slave.last_seen))
         self._slaves[slave.slave_id] = slave
         return slave
 
