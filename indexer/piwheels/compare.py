@@ -43,10 +43,12 @@ class Comparer:
 
     Args:
         connection: reads the index.
+        max_scratch: bytes of the index in memory that are kept for the next comparison.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, max_scratch: int = MAX_SCRATCH) -> None:
         self._connection = connection
+        self._max_scratch = max_scratch
         self._memory: sqlite3.Connection | None = None
         self._abis: SetAbis | None = None
         self._serial = 0
@@ -87,7 +89,7 @@ class Comparer:
             release = here["releases"].get(version)
             if release is not None and abi in release["abis"]:
                 there["releases"][version]["abis"][abi] = release["abis"][abi]
-        if _size(memory) > MAX_SCRATCH:
+        if _size(memory) > self._max_scratch:
             self.close()
         return list(_differences("", here, there, known))
 

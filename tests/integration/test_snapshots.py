@@ -202,10 +202,9 @@ def test_versions_and_files_may_be_called_as_our_fields(beside: Beside, name: st
 
 
 def test_large_packages_do_not_add_up_in_what_they_are_compared_with(
-    beside: Beside, monkeypatch: pytest.MonkeyPatch
+    beside: Beside,
 ) -> None:
-    monkeypatch.setattr(compare, "MAX_SCRATCH", 1024 * 1024)
-    comparer = Comparer(beside.state.connection)
+    comparer = Comparer(beside.state.connection, max_scratch=1024 * 1024)
     sizes = []
     for number in range(20):
         project = samples.snapshot(f"p{number}", description="x" * 200_000)
@@ -220,7 +219,6 @@ def test_large_answers_are_not_gathered(
     beside: Beside, master: Master, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fifty of them went into one commit, however large they were."""
-    monkeypatch.setattr(from_master, "MAX_BATCH_BYTES", 1)
     gathered: list[list[str]] = []
     take = beside.state.take
 
@@ -231,7 +229,7 @@ def test_large_answers_are_not_gathered(
     monkeypatch.setattr(beside.state, "take", noted)
     with oracle.connected(master.address, clock.monotonic) as asked:
         asking = asker.Asker(asked, 0.0, clock.now, clock.sleep)
-        outcome = from_master.backfill(beside.state, asking, lambda done, total: None)
+        outcome = from_master.backfill(beside.state, asking, lambda done, total: None, 1)
     assert outcome.taken == 7
     assert [names for names in gathered if "SNAPSHOT" in names] == [["SNAPSHOT"]] * 7
 

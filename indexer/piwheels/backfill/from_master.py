@@ -60,8 +60,16 @@ class Outcome(NamedTuple):
     still_broken: list[str]
 
 
-def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
+def backfill(
+    state: State, asker: Asker, progress: Progress, max_batch_bytes: int = MAX_BATCH_BYTES
+) -> Outcome:
     """Take everything that a master knows; an interrupted backfill continues.
+
+    Args:
+        state: where to.
+        asker: asks the master.
+        progress: is called with how far it is.
+        max_batch_bytes: of answers for one commit, and one more.
 
     Raises:
         PeerError: if the master does not answer; what was taken is kept.
@@ -99,7 +107,7 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
             elif answer is not None and comparer.differences(answer):
                 batch.append(Accepted(None, answer))
                 taken += 1
-            if asked % BATCH == 0 or asker.received - taken_at >= MAX_BATCH_BYTES:
+            if asked % BATCH == 0 or asker.received - taken_at >= max_batch_bytes:
                 state.take(batch)
                 batch.clear()
                 taken_at = asker.received
