@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -11,7 +12,13 @@ from . import printable
 
 
 class PrintableConsole(Console):
-    """A console that makes all texts printable, but keeps rich's own codes."""
+    """A console that makes all texts printable, but keeps rich's own codes.
+
+    It takes no text for markup: a file may be called `[/]`, which would end the command.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -27,5 +34,5 @@ class PrintableConsole(Console):
 
 def console() -> PrintableConsole:
     """The console for results; without a terminal, lines are not wrapped."""
-    screen = PrintableConsole(highlight=False)
-    return screen if screen.is_terminal else PrintableConsole(highlight=False, width=1000)
+    screen = PrintableConsole()
+    return screen if screen.is_terminal else PrintableConsole(width=1000)

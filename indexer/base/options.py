@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -32,6 +33,11 @@ OURS = "/etc/piw-indexer.conf"
 
 FILES = (*PIWHEELS_FILES, OURS)
 """Configuration files; a later one takes precedence."""
+
+MAX_SPACES = 200
+"""In a row, in a line of a configuration file: a parser takes the square of their number."""
+
+_SPACES = re.compile(rf"[^\S\n]{{{MAX_SPACES + 1}}}")
 
 MAX_SETTINGS = 1024 * 1024
 """Bytes of a configuration file; a master's has a few thousand."""
@@ -609,6 +615,21 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
     return settings
 
 
+def read_text(path: Path) -> str:
+    """What a configuration file says; nothing in it holds up a parser, whoever wrote it.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is not text, or has too many spaces in a row.
+    """
+    text = filesystem.read_linked(path, MAX_SETTINGS).decode()
+    spaces = _SPACES.search(text)
+    if spaces is not None:
+        number = text.count("\n", 0, spaces.start()) + 1
+        raise ValueError(f"line {number} has more than {MAX_SPACES} spaces in a row")
+    return text
+
+
 def section(path: Path) -> dict[str, str | None]:
     """The section `[indexer]` of a file, as text.
 
@@ -624,8 +645,7 @@ def section(path: Path) -> dict[str, str | None]:
         interpolation=None, strict=False, default_section="", allow_no_value=True
     )
     try:
-        # Where a link leads is the word of whoever made it; that must be a file, and a small one.
-        text = filesystem.read(path.resolve(), MAX_SETTINGS).decode()
+        text = read_text(path)
         try:
             parser.read_string(text, str(path))
         except configparser.MissingSectionHeaderError:

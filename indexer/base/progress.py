@@ -27,7 +27,7 @@ def bar(description: str) -> Iterator[Advance]:
         yield lambda done, total: None
         return
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -60,7 +60,7 @@ def backfill(
             outcome = backfills.backfill(state, asker, progress)
     finally:
         state.close()
-    after = f" (it went on after {outcome.after})" if outcome.after else ""
+    after = f" (it went on after {printable.line(outcome.after)})" if outcome.after else ""
     printable.echo(
         f"{asking.db_queue}: {outcome.packages:,} packages asked for{after}, {outcome.taken:,} were"
         f" different, {outcome.deleted:,} are gone, {outcome.counters:,} counters taken"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def backup(directory: Path, state_dir: Path) -> None:
     with bar("copying") as progress:
         done = backups.backup(state_dir, JOURNAL, SPOOL, directory, progress)
     if done.journal is not None:
-        note = BackupNote(clock.now(), str(directory.resolve()), done.journal.last)
+        note = BackupNote(clock.now(), os.path.realpath(directory), done.journal.last)
         notes.leave(state_dir / BACKUP, note)
         kept = done.checkpoint
         also = f", and a checkpoint at serial {kept.serial}" if kept is not None else ""

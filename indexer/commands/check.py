@@ -52,7 +52,7 @@ def check(
     refuse_missing(state_dir, JOURNAL)
     publisher = Publisher(output_path)
     site_url = site_url.rstrip("/")
-    against = [_journal_id(state_dir), str(output_path.resolve()), site_url]
+    against = [_journal_id(state_dir), os.path.realpath(output_path), site_url]
     run = Run(state_dir, against, fresh)
     report = _Report(run, as_json)
     with Interruption(signal.SIGINT, signal.SIGTERM) as interruption:
@@ -160,13 +160,13 @@ def _repair(
     Returns:
         What differs still.
     """
+    mark_to_write(state.connection, wrong)
     for difference in wrong:
         if difference.sort is Sort.MODE:
             try:
                 publisher.set_mode(difference.path)
             except PublishError as error:
                 report.say(f"not repaired: {error}")
-    mark_to_write(state.connection, wrong)
     changed = publish(state, publisher, site_url, None)
     if not report.as_json:
         printable.echo(written(publisher, changed))

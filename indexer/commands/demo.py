@@ -148,7 +148,7 @@ def demo(
     itself, or at Ctrl-C. It keeps its state and documents, by default in a temporary directory. It
     does not read configuration files.
     """
-    console = PrintableConsole(highlight=False)
+    console = PrintableConsole()
     watched = (
         sys.stdout.isatty()
         and not console.is_dumb_terminal
@@ -236,7 +236,7 @@ def _view(console: PrintableConsole, watched: bool) -> Iterator[Callable[[Seen],
 
 def _report(options: Options, last: Seen | None, kept: Path | None) -> None:
     """Print where everything is, and what the index answers."""
-    console = PrintableConsole(highlight=False, soft_wrap=True)
+    console = PrintableConsole(soft_wrap=True)
 
     def heading(text: str) -> None:
         console.print()

@@ -107,6 +107,6 @@ def _read(path: Path) -> bytes:
         DecodeError: if it cannot be read.
     """
     try:
-        return filesystem.read(path.resolve(), filesystem.MAX_DOCUMENT)
+        return filesystem.read_linked(path, filesystem.MAX_DOCUMENT)
     except OSError as error:
         raise DecodeError("", f"cannot be read: {error.strerror or error}") from error

@@ -115,11 +115,13 @@ def _machine(base: Path, output_path: Path | None, user: str | None) -> Machine:
             theirs.append(installation.below(base, file))
         elif name in homes:
             theirs.append(installation.below(base, homes[name] + file[1:]))
+    theirs = [path for path in theirs if _is_inside(path, base)]
     piwheels = installation.piwheels_settings(theirs, base)
+    ours = installation.below(base, installation.CONFIGURATION)
     chosen = output_path
     if chosen is None:
-        for path in (*theirs, installation.below(base, installation.CONFIGURATION)):
-            if path.is_file():
+        for path in (*theirs, ours):
+            if path.is_file() and _is_inside(path, base):
                 chosen = _configured(path, base) or chosen
     command = Path(sys.prefix) / "bin" / "piw-indexer"
     if not command.is_file():
@@ -137,6 +139,11 @@ def _machine(base: Path, output_path: Path | None, user: str | None) -> Machine:
         sockets=frozenset(sockets),
         systemd=_systemd() if base == Path("/") else 0,
     )
+
+
+def _is_inside(path: Path, base: Path) -> bool:
+    """Whether a file is below a root: a link in an image, or a home, may lead out of it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(base))
 
 
 def _configured(path: Path, base: Path) -> Path | None:

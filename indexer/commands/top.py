@@ -48,7 +48,7 @@ def top(state_dir: Path) -> None:
     status = _look(state_dir, rates)  # an unreadable state is an error only at the start
     screen = console()
     if not screen.is_terminal:
-        screen = PrintableConsole(highlight=False, width=PLAIN[0])
+        screen = PrintableConsole(width=PLAIN[0])
         screen.print(top_screen.frame(status, rates, PLAIN[1]))
         return
     with (

@@ -713,19 +713,21 @@ class Subscriber:
                 continue
             state.silent = silent
             if silent:
-                log.warning(
+                self._log.warning(
                     "feed %s is silent: nothing came from %s since %s",
                     state.feed,
                     self.changes_queue,
                     times.to_rfc3339(state.heard),
                     extra=event("feed-silent", feed=state.feed, address=self.changes_queue),
+                    of=state.feed,
                 )
             else:
-                log.log(
+                self._log.log(
                     NOTICE,
                     "feed %s is back",
                     state.feed,
                     extra=event("feed-back", feed=state.feed, serial=state.serial),
+                    of=state.feed,
                 )
 
     def _note_break(self, state: FeedState) -> None:

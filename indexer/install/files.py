@@ -89,7 +89,7 @@ def piwheels_settings(files: list[Path], root: Path) -> dict[str, Setting]:
     for path in files:
         shown = "/" + str(path.relative_to(root)).lstrip("/")
         try:
-            text = filesystem.read(path.resolve(), options.MAX_SETTINGS).decode()
+            text = options.read_text(path)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -366,7 +366,8 @@ def read(base: Path, path: str) -> str | None:
     """
     try:
         with within(base, path) as (directory, name):
-            return filesystem.read(name, dir_fd=directory).decode(errors="surrogateescape")
+            content = filesystem.read(name, filesystem.MAX_DOCUMENT, dir_fd=directory)
+            return content.decode(errors="surrogateescape")
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -7,6 +7,7 @@ again. Nothing in the backup is ever replaced by less.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,7 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
             "there is no journal in it",
             "check --state-dir; the daemon or `piw-indexer ingest` makes it",
         )
-    source, directory = state_dir.resolve(), target.resolve()
+    source, directory = (Path(os.path.realpath(path)) for path in (state_dir, target))
     if directory == source or source in directory.parents:
         raise StateError(
             operation,

@@ -296,6 +296,39 @@ def test_a_configuration_of_a_terabyte_is_not_read(master: Path) -> None:
     assert "it has more than 1 MiB" in result.stderr
 
 
+@pytest.mark.parametrize("trap", ["loop", "spaces"])
+def test_a_configuration_that_holds_up_root(master: Path, trap: str) -> None:
+    directory = master / "home" / "piwheels" / ".config" / "piwheels"
+    directory.mkdir(parents=True)
+    if trap == "loop":
+        (directory / "piwheels.conf").symlink_to("piwheels.conf")
+    else:
+        (directory / "piwheels.conf").write_text(f"a=b{' ' * 1000}c")
+    assert "what to do: mend" in install(master, status=2)
+
+
+@pytest.mark.parametrize("way", ["link", "directory", "home"])
+def test_configurations_outside_of_an_image_are_not_read(
+    root: Path, tmp_path: Path, way: str
+) -> None:
+    """A link in it, or the home of a user of it, may lead to files of this machine."""
+    outside = tmp_path / "outside" / ".config" / "piwheels"
+    outside.mkdir(parents=True)
+    (outside / "piwheels.conf").write_text(
+        "[indexer]\noutput-path = /srv/stolen\n[master]\nstatus-queue = ipc:///tmp/stolen\n"
+    )
+    home = "/../outside" if way == "home" else "/home/piwheels"
+    (root / "etc" / "passwd").write_text(f"{PASSWD}piwheels:x:999:999::{home}:/bin/sh\n")
+    if way == "link":
+        (root / "etc" / "piwheels.conf").symlink_to(outside / "piwheels.conf")
+    elif way == "directory":
+        (root / "home").mkdir()
+        (root / "home" / "piwheels").symlink_to(tmp_path / "outside")
+    install(root)
+    assert "stolen" not in unit(root)
+    assert "stolen" not in text(root, installation.CONFIGURATION)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
 @pytest.mark.parametrize("whose", ["file", "directory", "mode", "link"])
 def test_what_the_services_user_may_write_is_no_word_of_roots(master: Path, whose: str) -> None:

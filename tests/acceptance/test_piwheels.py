@@ -201,6 +201,33 @@ def test_answer_that_is_none_is_quarantined(site: Site, master: Master) -> None:
     assert "'../x'" in site.piw("quarantine").stdout
 
 
+def test_counters_that_are_none_are_quarantined(site: Site, master: Master) -> None:
+    """Once one such counter ended every backfill with a traceback, at its very end."""
+    counters = {**master.get("GETSEARCH"), "../x": [1, 2], "huge": [1, 2**63 - 1]}
+    master.answers[cbor.dumps("GETSEARCH")] = cbor.dumps("OK", counters)
+    result = site.piw("backfill", "--db-queue", master.address)
+    assert "2 answers were unusable" in result.stderr
+    assert ", 2 counters taken" in result.stdout
+    listed = site.piw("quarantine").stdout
+    assert """'../x' has a "/\"""" in listed
+    assert "is not between 0 and 1099511627776" in listed
+    site.piw("write")
+    assert_site(site.output_path)
+
+
+def test_a_name_begins_no_line_of_its_own(site: Site, master: Master) -> None:
+    name = "zzz\n0 packages asked for, all is well"
+    master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", [name])
+    master.put("PROJDATA", name, {"name": name, "description": "", "releases": {}})
+    master.put("GETPKGNAMES", name, [])
+    good = master.answers.pop(cbor.dumps("GETSEARCH"))
+    site.piw("backfill", "--db-queue", master.address, status=4)  # it stops before the counters
+    master.answers[cbor.dumps("GETSEARCH")] = good
+    told = site.piw("backfill", "--db-queue", master.address).stdout
+    assert told.count("\n") == 1
+    assert "(it went on after zzz\\n0 packages asked for, all is well)" in told
+
+
 # reconcile
 
 

@@ -753,6 +753,28 @@ def test_early_message_that_is_put_aside_keeps_its_place(
     assert [feed.feed for feed in follower.journal.reader.feeds()] == [MASTER]
 
 
+def test_publisher_that_is_silent_again_and_again_fills_no_log(
+    follower: Follower, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    publisher.send(1)
+    follow(follower, publisher, packages(1))
+    state = follower.subscriber.feeds[MASTER]
+    now = NOW
+    follower.subscriber._clock = lambda: now
+    for _ in range(10):
+        now += feed_subscriber.SILENCE_TIMEOUT
+        follower.step()
+        publisher.heartbeat(1)
+        pump(follower, publisher, lambda: not state.silent)
+    told = [vars(record)["piw_event"] for record in caplog.records]
+    assert [told.count(event) for event in ("feed-silent", "feed-back")] == [1, 1]
+    follower.now += 60
+    now += feed_subscriber.SILENCE_TIMEOUT
+    follower.step()
+    assert "(9 more were left out of the log before)" in caplog.text
+
+
 # The real publisher
 
 

@@ -165,6 +165,21 @@ def test_a_file_of_somebody_else_is_not_locked(tmp_path: Path) -> None:
         filesystem.open_own(tmp_path / "lock")
 
 
+def test_a_file_with_another_name_is_not_written_in_place(tmp_path: Path) -> None:
+    """Once a lock was cut to nothing, and what else had that name with it."""
+    other = tmp_path / "other"
+    other.write_bytes(b"theirs")
+    other.chmod(0o640)
+    os.link(other, tmp_path / "lock")
+    with pytest.raises(OSError, match="another name"):
+        filesystem.open_own(tmp_path / "lock")
+    with pytest.raises(OSError, match="another name"):
+        filesystem.overwrite(tmp_path / "lock", b"ours")
+    with pytest.raises(StateError, match="another name"):
+        Lock(tmp_path, "test")
+    assert (other.read_bytes(), mode(other)) == (b"theirs", 0o640)
+
+
 @pytest.mark.parametrize("plant", [*PLANTED.values(), lambda path, _: path.mkdir()])
 def test_only_a_socket_of_ours_is_opened_to_others(
     tmp_path: Path, victim: Path, plant: Callable[[Path, Path], None]

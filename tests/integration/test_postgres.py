@@ -448,21 +448,21 @@ def test_only_the_hours_of_some_days(filled: Database, filler: Filler) -> None:
 def test_rows_that_are_no_messages(filled: Database, filler: Filler, tmp_path: Path) -> None:
     filled.package("Not_Canonical", "1.0")
     filled.build("Not_Canonical", "1.0")
-    filled.package("good", "1/0", "1.0", "9.0", "9.1")
+    filled.package("good", "1/0", "1.0", "9.0", "9.1", "9.2")
     filled.sql("INSERT INTO package_names VALUES ('good', '.good')")
     filled.build("good", "1.0", "good-1.0-py3-none-any.whl", filehash="X" * 64)
     filled.build("good", "1.0", "good-2.0-py3-none-any.whl")
     filled.sql("UPDATE versions SET released = '0044-03-15 BC' WHERE version = '9.0'")
     filled.sql("UPDATE versions SET released = 'infinity' WHERE version = '9.1'")
+    filled.sql("UPDATE versions SET released = '294276-12-31' WHERE version = '9.2'")
     for _ in range(2):
-        assert filler().refused == 6
+        assert filler().refused == 7
         assert sorted(reason for reason, _ in filler.quarantine()) == [
             f"data.files[0].filehash: '{'X' * 56}... is not a SHA-256 in 64 lower-case"
             " hexadecimal digits",
             "data.name: '.good' begins with a dot",
             "data.package: 'Not_Canonical' is not a canonical package name (PEP 503)",
-            "data.released: lies outside the years 1 to 9999 UTC",
-            "data.released: lies outside the years 1 to 9999 UTC",
+            *["data.released: lies outside the years 1 to 9999 UTC"] * 3,
             "data.version: '1/0' has a \"/\"",
         ]
     assert filler.rows("SELECT version FROM versions WHERE package = 'good'") == [("1.0",)]
@@ -474,6 +474,15 @@ def test_rows_that_are_no_messages(filled: Database, filler: Filler, tmp_path: P
         with pytest.raises(DecodeError):
             decode.from_json(one.raw, NOW)
     compare(filled, filler, tmp_path)
+
+
+@pytest.mark.parametrize("when", ["infinity", "-infinity", "294276-12-31", "0044-03-15 BC"])
+def test_downloads_that_never_were(filled: Database, filler: Filler, when: str) -> None:
+    """Once one of them ended every backfill."""
+    filled.download("zope-1.0-py3-none-any.whl", count=2)
+    filled.sql(f"UPDATE downloads SET accessed_at = '{when}' WHERE filename LIKE 'zope%'")
+    assert filler().counters == 1
+    assert counts(filler).keys() == {"numpy"}
 
 
 def test_connection_that_breaks_off(

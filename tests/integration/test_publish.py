@@ -589,6 +589,21 @@ def test_what_is_not_ours_gives_way_and_stays_as_it_is(
     assert not [path for path in output.rglob("*.piw-indexer") if path.is_file()]
 
 
+def test_what_came_since_it_was_looked_at_is_not_published(output: Path, tmp_path: Path) -> None:
+    """Once `check --fix` copied whatever was in the place of a document, for everybody to read."""
+    publisher = Tree(output)
+    publisher.project("numpy", b"1", [])
+    secret = tmp_path / "private.key"
+    secret.write_bytes(b"secret")
+    secret.chmod(0o600)
+    document_of(output / "project").unlink()
+    os.link(secret, document_of(output / "project"))
+    publisher.set_mode(path_of("numpy"))
+    published = [path for path in output.rglob("*") if path.is_file() and path.stat().st_mode & 4]
+    assert not [path for path in published if path.read_bytes() == b"secret"]
+    assert secret.read_bytes() == b"secret"
+
+
 def test_links_that_come_while_it_runs_lead_nowhere(output: Path, tmp_path: Path) -> None:
     publisher = Tree(output)
     publisher.project("numpy", b"1", [])
@@ -626,6 +641,26 @@ def test_project_that_is_a_link(output: Path, tmp_path: Path) -> None:
             Publisher(output)
 
 
+def test_project_that_is_another_link_by_the_time_it_is_followed(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for one in (ours, theirs, output):
+        one.mkdir()
+    (output / "project").symlink_to(ours)
+    follow = os.path.realpath
+
+    def after_another_came(path: str) -> str:
+        (output / "project").unlink()
+        (output / "project").symlink_to(theirs)
+        return follow(path)
+
+    monkeypatch.setattr(os.path, "realpath", after_another_came)
+    Tree(output).project("numpy", b"1", [])
+    assert document_of(ours).read_bytes() == b"1"
+    assert list(theirs.iterdir()) == []
+
+
 def test_nobody_else_can_take_the_lock(output: Path) -> None:
     """Whoever may open what is published may lock it, too; that keeps nobody from publishing."""
     publisher = Tree(output)
@@ -658,7 +693,7 @@ def test_a_lock_that_is_not_ours(output: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["numpy", ""])
 @pytest.mark.parametrize("kind", ["ours", "hard link", "another user's", "link", "FIFO"])
 def test_mode_of_a_document(output: Path, tmp_path: Path, package: str, kind: str) -> None:
-    """What is ours alone keeps its time; what is not is replaced, or left alone."""
+    """What is ours alone keeps its time; what is not is removed, or left alone."""
     publisher = Tree(output)
     publisher.project("numpy", b"1", [])
     publisher.packages(b"1")
@@ -687,6 +722,9 @@ def test_mode_of_a_document(output: Path, tmp_path: Path, package: str, kind: st
         assert path.lstat().st_mode == before.st_mode
     else:
         publisher.set_mode(path_of(package) if package else "packages.json")
+        assert path.exists() == (kind == "ours")
+        publisher.project("numpy", b"1", [])
+        publisher.packages(b"1")
         after = path.lstat()
         assert (after.st_mode & 0o777, after.st_uid) == (0o644, os.geteuid())
         assert (after.st_ino == before.st_ino) == (kind == "ours")

@@ -32,6 +32,22 @@ def test_file_of_piwheels_alone(file: Path) -> None:
     assert options.read_file(file) == {}
 
 
+def test_links_that_lead_to_themselves_are_refused(file: Path) -> None:
+    """Once a master's user could end root's `install` with a traceback."""
+    file.symlink_to(file)
+    with pytest.raises(UsageError, match="not a regular file"):
+        options.read_file(file)
+
+
+def test_lines_of_spaces_are_refused(file: Path) -> None:
+    """A parser takes the square of their number: one mebibyte of them took more than a day."""
+    file.write_text(f"[indexer]\nsettle ={' ' * 200}1\n")
+    assert options.read_file(file) == {"settle": 1.0}
+    file.write_text(f"[indexer]\nsettle ={' ' * 1000}1\n")
+    with pytest.raises(UsageError, match="line 2 has more than 200 spaces in a row"):
+        options.read_file(file)
+
+
 def test_an_empty_file_sets_nothing(file: Path) -> None:
     file.write_text("")
     assert options.read_file(file) == {}

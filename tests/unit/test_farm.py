@@ -11,7 +11,7 @@ from indexer.base import times
 from indexer.base.notes import plain
 from indexer.base.times import SECOND
 from indexer.piwheels.farm import messages, view
-from indexer.piwheels.farm.farm import BUSY_TIMEOUT, GRACE, Farm
+from indexer.piwheels.farm.farm import BUSY_TIMEOUT, GRACE, MAX_SLAVES, Farm
 from indexer.piwheels.farm.picture import (
     EMPTY,
     Finished,
@@ -174,6 +174,18 @@ def test_a_slave_that_is_silent_for_too_long_leaves(watched: Watched) -> None:
     watched.wait(2)
     assert watched.numbers == []
     assert watched.outcomes == [("a", "unknown")]
+
+
+def test_of_too_many_the_one_that_was_seen_last_stays(watched: Watched) -> None:
+    """A slave says itself how long it may be silent, and could so push out all the others."""
+    watched.hear(watched.master.join())
+    for _ in range(MAX_SLAVES - 1):
+        watched.hear(watched.master.join(busy_timeout=timedelta(days=1000)))
+    watched.wait(60)
+    watched.hear(watched.master.idle(1))
+    watched.hear(watched.master.join(busy_timeout=timedelta(days=1000)))
+    assert len(watched.numbers) == MAX_SLAVES
+    assert watched.numbers[0] == 1
 
 
 def test_it_stays_while_it_is_heard(watched: Watched) -> None:

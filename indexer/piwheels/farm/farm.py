@@ -360,7 +360,7 @@ class Farm:
 
     def _enter(self, picture: SlavePicture) -> _Slave:
         if len(self._slaves) >= MAX_SLAVES:
-            self._leave(min(self._slaves.values(), key=lambda slave: slave.deadline))
+            self._leave(min(self._slaves.values(), key=lambda slave: slave.picture.last_seen))
         slave = self._slaves[picture.slave_id] = _Slave(picture)
         return slave
 

@@ -296,7 +296,7 @@ class Snapshots:
         self._next_list, self._listed = now + every, now
 
     def _take_package(self, entries: list[Entry]) -> None:
-        project, spellings = self._answers
+        (project, spellings), self._answers = self._answers, []
         package, again = self._package, self._again
         self._package = ""
         self.asked += 1
@@ -311,6 +311,7 @@ class Snapshots:
             return
         self._untold.discard(package)
         message = translate.snapshot(package, project.data, spellings.data, self._clock())
+        del project  # of a large package, comparing takes as much memory once more
         if not self._news(message):
             self._doubtful.pop(package, None)
         elif self._sure(package):
