@@ -68,7 +68,7 @@ class Hourly(PeriodicPackageDocument):
         return [row[0] for row in moment.connection.execute("SELECT package FROM packages")]
 
     def render(self, package: Package) -> bytes:
-        return json.dumps({"package": package.rows.package}).encode()
+        return json.dumps({"package": package.name}).encode()
 
 
 class Pages(TreeDocument):
