@@ -212,7 +212,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("path", SPOILS)
-def test_check_finds_and_mends_what_is_wrong_with_them(site: Site, path: str) -> None:
+def test_check_finds_and_fixes_what_is_wrong_with_them(site: Site, path: str) -> None:
     assert run(site, "check") == "No differences.\n"
     right = (site.output_path / path).read_bytes()
     (site.output_path / path).write_bytes(b"{wrong")
@@ -223,7 +223,7 @@ def test_check_finds_and_mends_what_is_wrong_with_them(site: Site, path: str) ->
         assert (site.output_path / path).read_bytes() == right
 
 
-def test_check_finds_and_mends_modes_links_and_strays_of_them(site: Site) -> None:
+def test_check_finds_and_fixes_modes_links_and_strays_of_them(site: Site) -> None:
     (site.output_path / "pages/1.json").chmod(0o600)
     (site.output_path / "versions/NumPy").unlink()
     stray = site.output_path / "versions/stranger/list/all.json"
