@@ -29,7 +29,7 @@ from indexer.documents.publish import Publisher
 from indexer.index import pending, queries
 from indexer.watch.prometheus import METRICS
 
-from ..property.test_writer_loop import Context
+from ..property.test_writer_loop import Thread
 from ..samples import log_build, message, new_name, new_package
 from ..support import DEADLINE, Site
 from ..unit.test_problems import daemon
@@ -282,7 +282,7 @@ def test_a_file_in_the_way_of_one_package_holds_up_no_other(site: Site) -> None:
 
 def test_the_daemons_writer_writes_them(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in its time, and none for ever while it stops; metrics show them by their names."""
-    monkeypatch.setattr(writer_handle, "get_context", lambda _: Context)
+    monkeypatch.setattr(writer_handle, "start_process", Thread)
     monkeypatch.setattr(writer_loop, "FLUSH_TIMEOUT", DEADLINE)
     monkeypatch.setattr(Now, "interval", 3600.0)
     written = []
