@@ -412,11 +412,11 @@ def test_again_changes_nothing(root: Path) -> None:
 def test_what_was_edited_is_kept(root: Path) -> None:
     install(root)
     path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
-    path.write_text(path.read_text().replace("MemoryMax=1G", "MemoryMax=2G"))
+    path.write_text(path.read_text().replace("MemoryMax=1200M", "MemoryMax=2G"))
     edited = path.read_text()
     assert ": kept, because it was edited" in install(root)
     assert path.read_text() == edited
-    assert "\nMemoryMax=1G\n" in path.with_name("piw-indexer.service.new").read_text()
+    assert "\nMemoryMax=1200M\n" in path.with_name("piw-indexer.service.new").read_text()
 
 
 def test_an_older_version_is_replaced_unless_it_was_edited(root: Path) -> None:
