@@ -6,7 +6,9 @@ A directory entry is durable once the directory that contains it is synced.
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from .errors import StateError
 
@@ -47,9 +49,16 @@ def sync_file_system(descriptor: int) -> None:
     """
     import ctypes  # only writers need it
 
-    if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+    if _libc().syncfs(descriptor):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+@cache
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def syncs_whole(path: Path) -> bool:

@@ -31,6 +31,9 @@ STUCK_TIMEOUT = 300.0
 QUIET_DELAY = 120.0
 """Seconds without an answer after which the writer is said to make no progress."""
 
+END_TIMEOUT = 5.0
+"""Seconds that the process may take to end once it is killed, or has closed its pipe."""
+
 _MAX_RECENT = 10
 
 
@@ -119,9 +122,13 @@ class WriterHandle:
         except OSError as error:
             raise self._died() from error
 
-    def _died(self) -> StateError:
+    def _wait(self) -> None:
+        """Wait for its end, but not for a file system that does not answer."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
+            self._process.wait(END_TIMEOUT)
+
+    def _died(self) -> StateError:
+        self._wait()
         return StateError(
             "go on publishing",
             f"the writer process ended with status {self._process.returncode}",
@@ -224,5 +231,5 @@ class WriterHandle:
             pass  # marks that are left cost a comparison
         finally:
             self._process.kill()  # it has had its time, and may be killed at any instant
-            self._process.wait(5)
+            self._wait()
             self._pipe.close()
