@@ -30,7 +30,7 @@ MIN_MEMORY = 2 << 30
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests' files in memory, where nobody waits for a disk to sync.
 
-    A soak stays on the disk, and so does who names a directory.
+    The files of a soak stay on the disk. So do those of a user who has set TMPDIR.
     """
     memory = Path("/dev/shm")
     if hasattr(config, "workerinput") or "TMPDIR" in os.environ or "PIW_INDEXER_SOAK" in os.environ:

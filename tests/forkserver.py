@@ -139,7 +139,7 @@ def main(descriptor: int) -> NoReturn:
 
     for name in cli.piw_indexer.commands:
         cli.piw_indexer.commands[name]  # loads it
-    # What a command loads only now and then: the first takes longer than most commands do.
+    # Commands load these only when they need them, which takes longer than most commands run.
     import rich.progress  # noqa: F401
     import sqlite_utils  # noqa: F401
 

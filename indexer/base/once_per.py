@@ -28,7 +28,9 @@ class OncePer:
 
     def __init__(self, monotonic: Callable[[], float] = clock.monotonic) -> None:
         self._monotonic = monotonic
-        self._told: dict[Hashable, tuple[float, int]] = {}  # when, and how many were left out since
+        self._logged: dict[
+            Hashable, tuple[float, int]
+        ] = {}  # when, and how many were left out since
 
     def count(self, kind: Hashable, many: int = 1) -> int:
         """Count events of a kind.
@@ -38,17 +40,17 @@ class OncePer:
             else 0.
         """
         now = self._monotonic()
-        if kind not in self._told and len(self._told) >= MAX_KINDS:
-            self._told = {
-                each: (at, left) for each, (at, left) in self._told.items() if now - at < INTERVAL
+        if kind not in self._logged and len(self._logged) >= MAX_KINDS:
+            self._logged = {
+                each: (at, left) for each, (at, left) in self._logged.items() if now - at < INTERVAL
             }
-            if len(self._told) >= MAX_KINDS:
+            if len(self._logged) >= MAX_KINDS:
                 kind = None
-        at, left_out = self._told.get(kind, (now - INTERVAL, 0))
+        at, left_out = self._logged.get(kind, (now - INTERVAL, 0))
         if now - at < INTERVAL:
-            self._told[kind] = at, left_out + many
+            self._logged[kind] = at, left_out + many
             return 0
-        self._told[kind] = now, 0
+        self._logged[kind] = now, 0
         return left_out + many
 
 

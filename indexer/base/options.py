@@ -616,7 +616,7 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
 
 
 def read_text(path: Path) -> str:
-    """What a configuration file says; nothing in it holds up a parser, whoever wrote it.
+    """The text of a configuration file, which another user may have written to slow a parser down.
 
     Raises:
         OSError: if it cannot be read.

@@ -46,7 +46,7 @@ def start(module: str, *arguments: object, **options: Any) -> subprocess.Popen[b
 
 
 def ignore_signals() -> None:
-    """Leave to the parent when this process ends."""
+    """Ignore the signals that also reach the parent, which says when this process must end."""
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)

@@ -40,9 +40,8 @@ INDEX_RETRY_DELAY = 1.0
 FLUSH_TIMEOUT = 10.0
 """Seconds that a stop may take to publish what is waiting."""
 
-
 _MAX_PAUSE = 60.0
-"""Seconds."""
+"""Seconds that it sleeps when nothing is due."""
 
 _POLL_INTERVAL = 0.02
 """Seconds between two looks at a thread that works, or while the process stops."""
