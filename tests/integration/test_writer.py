@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from indexer.base import database, times
 from indexer.base.errors import PublishError
+from indexer.daemon import writer as writer_handle
+from indexer.daemon import writer_messages
 from indexer.documents import counters, writer
 from indexer.documents.kind import Moment
 from indexer.documents.publish import Publisher
@@ -254,3 +257,42 @@ def test_packages_json_of_many_packages(output: Output, index: Index) -> None:
 def test_chunks_have_at_most_the_given_size() -> None:
     assert list(writer.chunks([])) == []
     assert list(writer.chunks("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]
+
+
+# The daemon's side of the process
+
+
+class Ended:
+    """A writer process that reports what it wrote, and ends, before the daemon listens."""
+
+    returncode = 0
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = Connection(os.dup(pipe.fileno()))
+        self._pipe.send(writer_messages.Ready())
+
+    def poll(self) -> int:
+        if not self._pipe.closed:
+            while self._pipe.poll(0):
+                self._pipe.recv()
+            self._pipe.send(writer_messages.NamesWritten(1, ["numpy"], 1))
+            self._pipe.close()
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        return self.poll()
+
+    def kill(self) -> None:
+        pass
+
+
+def test_what_the_writer_reports_at_its_end_is_not_written_again(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.apply(new_package("numpy"))
+    monkeypatch.setattr(writer_handle, "start_process", Ended)
+    options = writer_messages.Options(index.path, tmp_path / "www", URL, 0.0, 0.0, {})
+    handle = writer_handle.WriterHandle(options, index.connection)
+    handle.stop()
+    assert handle.written == 1
+    assert pending.count(index.connection) == 0
