@@ -45,6 +45,23 @@ def pytest_configure(config: pytest.Config) -> None:
         tempfile.tempdir = None
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin each worker's part with its share of the slow tests, so none is left for the end.
+
+    xdist cuts the tests, in this order, into as many equal parts as there are workers.
+    """
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        first = slow[worker::workers]
+        part = max(0, (len(items) - len(ordered)) // (workers - worker) - len(first))
+        ordered += first + rest[:part]
+        del rest[:part]
+    items[:] = ordered + rest
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     left_out: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for report in terminalreporter.stats.get("skipped", []):

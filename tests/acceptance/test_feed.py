@@ -33,6 +33,7 @@ def test_subscriber_starts_when_everything_was_sent(name: str, feed: Feed, site:
     site.write_and_compare(case)
 
 
+@pytest.mark.slow
 def test_file_sent_in_part_goes_on_where_it_stopped(ipc: Feed, site: Site) -> None:
     case = case_named("random-2")
     rate = case.count / 5  # so slowly that a busy machine sees it on the way

@@ -506,6 +506,7 @@ def test_a_newer_journal_is_refused(site: Site) -> None:
 # From a checkout
 
 
+@pytest.mark.slow
 def test_pip_installs_a_checkout(root: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     checkout.mkdir()

@@ -145,6 +145,7 @@ def has(output: str, shown: list[str]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", DRILLS, ids=lambda title: title.replace(" ", "-"))
 def test_each_drill_works_as_described(title: str, site: Site, ipc: Feed) -> None:
     machine = Machine(site, ipc)

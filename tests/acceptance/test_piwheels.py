@@ -276,6 +276,7 @@ def test_daemon_takes_everything_from_a_master(ipc: Feed, site: Site, master: Ma
     assert site.piw("check").stdout == "No differences.\n"
 
 
+@pytest.mark.slow
 def test_daemon_survives_its_master(ipc: Feed, site: Site, sockets: Path) -> None:
     address = f"ipc://{sockets}/db"
     with site.daemon([], "--db-queue", address, "--sweep-pause", 0) as daemon:

@@ -141,6 +141,7 @@ def owners(directory: Path) -> dict[str, int]:
 # Root's commands
 
 
+@pytest.mark.slow
 def test_every_command_works_as_the_owner_of_the_state(place: Place, private: Path) -> None:
     """However a command ends, everything that it leaves behind belongs to the owner."""
     place.fill("numpy")
@@ -276,6 +277,7 @@ def test_a_state_that_others_could_exchange(place: Place, private: Path, what: s
 # The directory that a command was typed in
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", [0, OURS])
 def test_a_directory_that_the_owner_may_not_enter(place: Place, private: Path, user: int) -> None:
     """As root in /root, or with sudo -u there; children start in their parent's directory."""
@@ -370,6 +372,7 @@ def locked(place: Place, *directories: Path, **someone: Any) -> Iterator[list[st
         process.stdin.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [OTHER, OURS])
 def test_whoever_may_only_read_locks_nothing(place: Place, group: int) -> None:
     place.fill("numpy")

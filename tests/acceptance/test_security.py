@@ -90,6 +90,7 @@ def test_daemon_follows_a_publisher_whose_keys_it_knows(tcp: Feed, site: Site, k
     site.write_and_compare(case)
 
 
+@pytest.mark.slow
 def test_daemon_that_is_not_allowed_says_so_until_it_is(tcp: Feed, site: Site, keys: Keys) -> None:
     case = case_named("equal-versions")
     master, index = keys("master"), keys("index")

@@ -85,6 +85,7 @@ def test_without_a_daemon(site: Site) -> None:
     assert monitored(site, 2).startswith("PIW-INDEXER CRITICAL - no daemon runs | serial=1c ")
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_well_and_then_is_not(ipc: Feed, site: Site) -> None:
     with site.daemon(ipc) as daemon:
         with site.publisher(ipc, CASE.messages) as publisher:
@@ -117,6 +118,7 @@ def test_a_daemon_that_is_well_and_then_is_not(ipc: Feed, site: Site) -> None:
         daemon.terminate()
 
 
+@pytest.mark.slow
 def test_a_publisher_that_never_was_there(ipc: Feed, site: Site) -> None:
     with site.daemon(ipc) as daemon:
         site.wait(lambda found: ids(found) == {"feed-never-heard"}, daemon)
@@ -203,6 +205,7 @@ def test_who_may_not_look_is_told_so(site: Site) -> None:
         assert not options or said.startswith("PIW-INDEXER UNKNOWN - ")
 
 
+@pytest.mark.slow
 def test_a_daemon_that_says_nothing_any_more(ipc: Feed, site: Site) -> None:
     with site.publisher(ipc) as publisher, site.daemon(ipc) as daemon:
         site.wait(lambda found: found["well"], daemon, publisher)

@@ -168,6 +168,7 @@ class Life:
         return standing == (self.sent, wrong, 0)
 
 
+@pytest.mark.slow
 def test_nothing_grows_over_a_long_time(
     stream: Stream, site: Site, sockets: Path, tmp_path: Path
 ) -> None:

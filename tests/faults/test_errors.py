@@ -123,6 +123,7 @@ def test_an_error_of_the_disk_brings_its_remedy(
     stream.check(site)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["ingest", "write", "rebuild"])
 def test_a_command_recovers_from_each_error_of_the_disk(
     stream: Stream, site: Site, shim: Shim, command: str

@@ -133,6 +133,7 @@ def assert_kept(stream: Stream, left: Site, before: Site) -> int:
     return len(kept)
 
 
+@pytest.mark.slow
 def test_ingest_converges_after_a_power_cut(
     stream: Stream, site: Site, shim: Shim, tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def take_rest(site: Site, stream: Stream, feed: str) -> None:
         state.close()
 
 
+@pytest.mark.slow
 def test_a_daemon_converges_after_a_power_cut(
     stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path
 ) -> None:

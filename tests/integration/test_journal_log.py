@@ -108,6 +108,7 @@ def start(journal: Journal) -> Iterator[Start]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_life_of_a_daemon(journal: Journal, start: Start, site: Site, ipc: Feed) -> None:
     messages = site.home / "messages.jsonl"
     lines = [samples.message("NEWPKG", package=f"p{number}") for number in range(50)]

@@ -313,6 +313,7 @@ def test_a_killed_writer_leaves_no_old_packages_json_gz(tmp_path: Path) -> None:
 # Pure
 
 
+@pytest.mark.slow
 @examples(25)
 @given(
     st.lists(s.messages_of("LOGBUILD", "LOGBUILD", "SNAPSHOT", "NEWVER"), min_size=3, max_size=15),

@@ -46,6 +46,7 @@ steps = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @examples(20)
 @given(steps, st.sampled_from((1, 3, 50_000)), st.sampled_from((1, 7, 20_000)))
 def test_any_batches_and_restarts_leave_the_rows_of_a_rebuild(
@@ -123,6 +124,7 @@ sendings = st.lists(
 )
 
 
+@pytest.mark.slow
 @examples(20)
 @given(s.histories(20), st.sets(st.integers(0, 19), max_size=4), sendings)
 def test_what_comes_again_changes_nothing(

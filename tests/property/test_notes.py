@@ -181,6 +181,7 @@ def test_sums_of_what_publishers_say_are_numbers_of_json(held: Site) -> None:
     assert json.loads(status)["lag"] == MAX_COUNT
 
 
+@pytest.mark.slow
 @examples(20)
 @given(note=damaged())
 @example(note=(LIVE, "NaN"))

@@ -60,6 +60,7 @@ class Thread:
         pass
 
 
+@pytest.mark.slow
 @examples(7)
 @given(
     st.lists(s.batches(*s.KINDS, most=10), min_size=1, max_size=6),
