@@ -14,7 +14,7 @@ from voluptuous import Required
 from indexer.schema import messages
 
 from .. import samples
-from ..json_schemas import CLOSED, NAMES, SCHEMAS, VALIDATORS, faults, wrong
+from ..documentation.json_schemas import CLOSED, NAMES, SCHEMAS, VALIDATORS, faults, wrong
 from ..support import CASES, REFUSED, REPOSITORY, Case, by_case
 
 pytestmark = pytest.mark.unit
