@@ -63,7 +63,7 @@ ONLY = {
     "time": "base.clock",
     "psycopg": "piwheels.backfill.postgres",
     "prometheus_client": "watch.prometheus commands.metrics",
-    "fcntl": "base.lock feed.connections piwheels.queues.log_forward",
+    "fcntl": "base.lock feed.peer_connection",
     "click": "cli base.options base.printable commands.*",
     "voluptuous": "schema.* messages.decode piwheels.cbor piwheels.translate"
     " piwheels.backfill.from_site",
