@@ -128,7 +128,7 @@ def test_a_reload_with_a_mistake_changes_nothing(site: Site, ipc: Feed, systemd:
         daemon.signal(signal.SIGHUP)
         site.wait(lambda found: "max-delay = soon" in str(found["problems"]), daemon)
         live = site.gather()["daemon"]
-        assert "the old configuration goes on" in live["trouble"]
+        assert "the old configuration stays in force" in live["trouble"]
         assert live["started"] == started
         assert "max-delay = soon" in daemon.output
         configured(site, "max-delay = 6\n")
