@@ -558,7 +558,7 @@ def _configuration(callback: Callable[..., None]) -> Callable[[_Function], _Func
         is_eager=True,
         expose_value=False,
         callback=callback,
-        help="A configuration file more; counts before piwheels' own.",
+        help="Another configuration file, which overrides piwheels' own.",
     )
 
 

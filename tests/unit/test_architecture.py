@@ -56,7 +56,7 @@ STAGES_NEVER = {
     "base.names": f"{NO_IO} sqlite3",
     "base.times": f"{NO_IO} sqlite3",
 }
-"""What a stage must not know, even if it comes before (DESIGN 2: "what it never does")."""
+"""What a stage must not know, even if it comes before (docs/design.md: "never")."""
 
 ONLY = {
     "zmq": "daemon.daemon daemon.source feed.* piwheels.queues.* piwheels.farm.status_queue",

@@ -24,7 +24,7 @@ DEFINED = MESSAGE["$defs"]
 CAPTURED = REPOSITORY / "tests" / "captures" / "farm" / "site"
 
 ADDITIONS = {"name", "abis", "build_duration"}
-"""What the documents have beyond what piwheels serves (DESIGN section 5)."""
+"""What the documents have beyond what piwheels serves (docs/documents.md)."""
 
 
 def document(path: Path) -> Any:
