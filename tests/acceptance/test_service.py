@@ -254,7 +254,7 @@ def test_a_writer_that_hangs_is_no_progress(
         os.kill(writer, signal.SIGSTOP)
         handle.ping()
         eventually(lambda: handle.unresponsive_for > 1.0)
-        with pytest.raises(StateError, match="said nothing"):
+        with pytest.raises(StateError, match="has not answered"):
             eventually(lambda: handled(handle))
         os.kill(writer, signal.SIGCONT)
         eventually(lambda: answered(handle))
