@@ -65,10 +65,10 @@ lint: $(INSTALLED_DEV)  ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m tests.manual --check
+	$(BIN)/python -m tests.documentation.manual --check
 
 docs: $(INSTALLED_DEV)  ## make docs/commands.md and the man pages from the commands
-	$(BIN)/python -m tests.manual
+	$(BIN)/python -m tests.documentation.manual
 
 bench: $(INSTALLED_DEV)  ## measure the speeds that the design promises
 	$(BIN)/python -m tests.bench $(ARGS)

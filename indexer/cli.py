@@ -31,7 +31,7 @@ class _ReaderLeftError(Exception):
 SECTIONS: dict[str, dict[str, str]] = {
     "Run": {
         "run": "Run the daemon, which follows change feeds or a master and publishes.",
-        "ingest": "Take messages from files of JSON lines.",
+        "ingest": "Accept messages from JSON-lines files.",
         "write": "Publish the documents that wait to be written.",
         "demo": "Show a simulated farm and the daemon at work.",
     },
@@ -40,29 +40,29 @@ SECTIONS: dict[str, dict[str, str]] = {
         "top": "Show the status on a live screen.",
         "farm": "Show what every build slave is doing, on a live screen.",
         "show": "Show the builds and files of a package or of one version.",
-        "history": "Tell what happened to a package and when.",
+        "history": "Show what happened to a package and when.",
         "explain": "Explain why a package's document is as it is, and what to do if it is wrong.",
         "metrics": "Print, write or serve metrics for Prometheus.",
     },
     "Repair": {
         "check": "Compare journal, index and documents; --fix repairs them.",
-        "rebuild": "Make the index again from the journal, and write the documents that differ.",
-        "quarantine": "List, show, retry or dismiss messages that were refused.",
-        "reconcile": "Compare the index with a running master, and take over what differs.",
+        "rebuild": "Rebuild the index from the journal, then write the documents that differ.",
+        "quarantine": "List, show, retry or dismiss refused messages.",
+        "reconcile": "Compare the index with a running master; --fix accepts the master's answers.",
         "backup": "Copy the state to another directory while the daemon runs.",
-        "checkpoint": "Keep a verified copy of the index, so that old months can be archived.",
+        "checkpoint": "Make a verified copy of the index, so that old months can be archived.",
     },
     "Fill": {
-        "backfill": "Take all packages from a running master or from its database.",
-        "import-site": "Take all packages from the documents of a published site.",
+        "backfill": "Fetch all packages and download counters from a master or its database.",
+        "import-site": "Import packages and counters from the documents of a site.",
     },
     "Publish": {
-        "publish": "Publish messages on a change feed of our own.",
-        "bridge": "Run a piwheels master and publish every change of its database.",
+        "publish": "Publish the messages of a file on a change feed.",
+        "bridge": "Run the installed piwheels master, and publish its changes.",
     },
     "Set up": {
-        "install": "Install the systemd units, the configuration and the manual pages.",
-        "keys": "Make or show a pair of keys for CURVE.",
+        "install": "Write systemd units and a configuration for this machine.",
+        "keys": "Make a pair of keys for CURVE, or show its public key.",
     },
 }
 """The commands in the order of the help."""
@@ -92,10 +92,10 @@ class _Commands(MutableMapping[str, click.Command]):
         return len(_SENTENCES)
 
     def __setitem__(self, name: str, command: click.Command) -> None:
-        raise TypeError("the commands are those of SECTIONS")
+        raise TypeError("the commands are fixed")
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError("the commands are those of SECTIONS")
+        raise TypeError("the commands are fixed")
 
 
 class _Group(click.Group):
@@ -122,8 +122,8 @@ class _Group(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="piw-indexer")
-@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
-@click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("-q", "--quiet", is_flag=True, help="Log only errors.")
 def piw_indexer(verbose: bool, quiet: bool) -> None:
     """piwheels' JSON API, kept current by messages instead of queries.
 

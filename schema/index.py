@@ -1,7 +1,7 @@
-"""The index: its tables, views and migrations, which are index-*.sql (DESIGN section 3).
+"""The index: its tables, views and migrations, which are index-*.sql.
 
-Tables bear the names that piwheels' own database uses. Comments stand inside the statements, so
-that `.schema` shows them to an admin. Times are UTC text that SQLite's date functions read.
+Tables have the names of piwheels' own database. Comments are inside the statements, so that
+`.schema` shows them to an administrator. Times are UTC text that SQLite's date functions read.
 """
 
 from __future__ import annotations

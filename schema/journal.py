@@ -1,4 +1,4 @@
-"""The journal: one database a UTC month; its migrations are journal-*.sql (DESIGN section 3)."""
+"""The journal: one database a UTC month; its migrations are journal-*.sql."""
 
 from __future__ import annotations
 

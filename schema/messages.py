@@ -1,4 +1,4 @@
-"""The messages: every field, its type and its limits (DESIGN section 4).
+"""The messages: every field, its type and its limits, as docs/messages.md shows them.
 
 The schemas are the documentation of the wire: what a validator refuses is not journaled. Names
 are those of piwheels' own protocol. A validator returns the value as the program keeps it: times

@@ -8,7 +8,7 @@ from __future__ import annotations
 _MAX_SEEN = 600
 
 
-class Waiting:
+class Ages:
     """Remembers when a growing number reached each of its values.
 
     A mark of serial 7 has been waiting since the index reached serial 7. A feed has been behind

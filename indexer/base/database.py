@@ -119,8 +119,8 @@ def _refuse_others_files(path: Path, owners: set[int]) -> None:
         if status.st_uid not in owners:
             raise ForeignFileError(
                 f"open {name}",
-                f"it belongs to another user, of the number {status.st_uid}",
-                "see who put it there; what is ours belongs to the user that runs piw-indexer",
+                f"it belongs to another user (uid {status.st_uid})",
+                "see who put it there; our own files belong to the user that runs piw-indexer",
             )
 
 
@@ -218,7 +218,7 @@ def _by_its_user(path: Path) -> Iterator[None]:
             raise
         raise StateError(
             f"read {path}",
-            f"{error}: SQLite has to make files beside it, and {path.parent} may not be written",
+            f"{error}: SQLite must make files beside it, but we may not write to {path.parent}",
             "run this as the user that runs piw-indexer (sudo -u), or start the daemon",
         ) from error
 
@@ -240,7 +240,6 @@ def _applied(connection: sqlite3.Connection, schema: Schema) -> set[str]:
 
 
 def _migrate(connection: sqlite3.Connection, schema: Schema) -> None:
-    """Apply missing migrations."""
     if _applied(connection, schema).issuperset(schema.migrations):
         return
     # Only here: its import takes longer than the rest of a short command.
@@ -317,7 +316,6 @@ def wrap_errors(
 
 
 def _directory(connection: sqlite3.Connection) -> Path:
-    """The directory of a database."""
     rows = connection.execute("PRAGMA database_list").fetchall()
     return Path(next(file for _, name, file in rows if name == "main")).parent
 
@@ -404,7 +402,7 @@ def truncate_wal(connection: sqlite3.Connection) -> None:
     """
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
-        raise sqlite3.OperationalError("somebody reads its write-ahead log")
+        raise sqlite3.OperationalError("another connection is reading its write-ahead log")
 
 
 def limit_wal(connection: sqlite3.Connection, low_on_space: bool) -> None:

@@ -111,7 +111,7 @@ def refuse_missing(directory: Path, *names: str) -> None:
         raise StateError(
             f"look into the state directory {directory}",
             error.strerror or error,
-            "do it as root, or as the user that it belongs to",
+            "run the command as root, or as the user that owns the directory",
         ) from error
     if not there:
         raise StateError(

@@ -1,8 +1,15 @@
-"""The errors that a user can meet.
+"""The errors that a user can meet; errors of libraries are wrapped where they enter.
 
-Every error of ours derives from `IndexerError`; its text says the operation, the object, the
-cause and the remedy, and its `exit_status` is what the command ends with. Errors of libraries
-are wrapped where they enter.
+IndexerError            its text says operation, object, cause and remedy
+  UsageError            exit status 2
+  StateError            exit status 3
+    NewerDatabaseError
+    UnfinishedError
+    ForeignFileError
+    JournalError
+  PublishError          exit status 3
+  PeerError             exit status 4
+DecodeError             a message is not valid: it is quarantined, and ends no command
 """
 
 from __future__ import annotations

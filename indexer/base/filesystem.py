@@ -86,13 +86,13 @@ def read(path: str | Path, limit: int | None = None, *, dir_fd: int | None = Non
         return file.read(size)  # not what somebody appends meanwhile
 
 
-def read_linked(path: str | Path, limit: int) -> bytes:
-    """Read the file that a path leads to, through links, if it has at most `limit` bytes.
+def read_linked(path: str | Path, max_bytes: int) -> bytes:
+    """Read the file that a path leads to, through links, if it has at most `max_bytes`.
 
     Raises:
         OSError: as `read`; so, too, if links lead to each other.
     """
-    return read(os.path.realpath(path), limit)
+    return read(os.path.realpath(path), max_bytes)
 
 
 def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> bool:
@@ -148,7 +148,7 @@ def create(
             continue
         os.fchmod(descriptor, mode)
         return descriptor
-    raise FileExistsError(errno.EEXIST, "somebody puts something there again and again", str(path))
+    raise FileExistsError(errno.EEXIST, "another process keeps making a file there", str(path))
 
 
 def open_own(path: str | Path) -> int:
@@ -175,13 +175,13 @@ def open_own(path: str | Path) -> int:
 def _refuse_another_name(status: os.stat_result, path: str | Path) -> None:
     """What is written in place changes under all its names."""
     if status.st_nlink > 1:
-        raise OSError(errno.EMLINK, "it has another name somewhere (a hard link)", str(path))
+        raise OSError(errno.EMLINK, "it has another name (a hard link)", str(path))
 
 
 class KeptFile:
     """A small file of our own that stays open and is written in place.
 
-    The first error closes it: the work goes on without it, even on a full disk.
+    The first error closes it: the work continues without it, even on a full disk.
 
     Args:
         path: made if it is missing.
@@ -357,7 +357,7 @@ def open_socket_to(path: Path, mode: int, group: int | None) -> None:
 
 
 def close_to_others(state: Path, *, itself: bool) -> None:
-    """Look through a state directory: there are no links, and what is ours is not open to others.
+    """Look through a state directory: it contains no links, and our files are not open to others.
 
     Args:
         state: the directory of a state, a spool or a backup.

@@ -1,7 +1,7 @@
 """Notes that one process leaves for another, in JSON: typed on both sides.
 
 A note is a NamedTuple; its annotations say what each field must be. `read` returns such a value or
-raises, whatever stands in the file. Fields that the type does not name are ignored, and fields
+raises, whatever the file contains. Fields that the type does not name are ignored, and fields
 with a default may be missing: the process that wrote the note may be older or newer.
 """
 
@@ -50,7 +50,7 @@ class Field(NamedTuple):
 
     Attributes:
         read: returns the valid value, or raises ValueError.
-        write: returns what stands in JSON.
+        write: returns its form in JSON.
     """
 
     read: Callable[[Any], Any]
@@ -121,7 +121,7 @@ PathText = Annotated[str, Field(_path)]
 
 
 def checked(value: Any, hint: Any, place: str = "") -> Any:
-    """The value of type `hint` that `value` of JSON stands for.
+    """The value of type `hint` whose form in JSON is `value`.
 
     Raises:
         NoteError: if it does not stand for one; `place` is what the path in its text begins with.
@@ -147,7 +147,7 @@ def checked(value: Any, hint: Any, place: str = "") -> Any:
 
 
 def plain(value: Any, hint: Any = None) -> Any:
-    """What stands in JSON for a value of type `hint`; fields that have their default are left out.
+    """The form in JSON of a value of type `hint`; fields that have their default are left out.
 
     Args:
         value: a NamedTuple, or with `hint` anything that a note may hold.

@@ -252,14 +252,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": QueueType(),
         "multiple": True,
         "default": None,
-        "help": "The address of a publisher's change feed. Give it once for each publisher.",
+        "help": "The address of a change feed; `run` takes one for each publisher.",
     },
     "replay-queue": {
         "type": QueueType(),
         "multiple": True,
         "default": None,
-        "help": "Where that publisher answers requests for missed messages; one for each"
-        " --changes-queue.",
+        "help": "Where the publisher of that feed answers requests for missed messages; one for"
+        " each --changes-queue.",
     },
     "curve-key": {
         "type": PathType(dir_okay=False),
@@ -312,7 +312,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "counters-interval": {
         "type": _SECONDS,
         "default": 60.0,
-        "help": "Least number of seconds between two versions of packages.json.",
+        "help": "Minimum number of seconds between two versions of packages.json.",
     },
     "as-of": {
         "type": TimeType(),
@@ -392,7 +392,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": click.IntRange(min=1),
         "metavar": "NUMBER",
         "default": None,
-        "help": "Only this many, the latest. Default: all.",
+        "help": "Only this many events, the latest. Default: all.",
     },
     "rate": {
         "type": RateType(),
@@ -420,19 +420,19 @@ FLAGS: dict[str, str] = {
     "all": "Everything, not only a part.",
     "fix": "Rebuild the index if it differs, and write the documents that differ.",
     "fresh": "Start from the beginning, even if an earlier check was interrupted.",
-    "exit": "Exit when the file is sent and nobody asks for a replay any more.",
+    "exit": "Exit when the file is sent and no subscriber asks for a replay any longer.",
     "json": "Print JSON, for programs.",
     "monitor": "Print one line and set the exit status, for Nagios, Icinga and the like.",
     "dismiss": "Put the messages with the given IDs aside: `status` no longer reports them. They"
     " are kept, and listed with --all.",
     "retry": "Try to accept the messages with the given IDs again, or all without IDs.",
     "salvage": "Continue with what can be read of a damaged journal; the rest is lost.",
-    "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: anybody on the network may"
-    " read the feed, and may forge it.",
+    "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: anybody on the network can"
+    " read the feed, and can forge it.",
     "no-downloads": "Do not publish downloads: the daemon gets them elsewhere.",
     "with-downloads": "Also show the downloads of every day.",
-    "show": "Show the public key of an existing pair, and make none.",
-    "validate": "Check the configuration as at a start, and exit.",
+    "show": "Show the public key of an existing pair, instead of making one.",
+    "validate": "Check the configuration as a start does, and exit.",
     "dry-run": "Only show what would be done.",
     "remove": "Delete the files that were written and not edited since.",
     "spool": "Use the quarantine of the publisher's spool, not of the journal.",
@@ -452,15 +452,15 @@ def option(name: str) -> Callable[[_Function], _Function]:
     )
 
 
-def flag(name: str) -> Callable[[_Function], _Function]:
-    """A decorator that gives a command the switch `name` of `FLAGS`."""
+def flag(name: str, text: str = "") -> Callable[[_Function], _Function]:
+    """A decorator that gives a command the switch `name` of `FLAGS`, or one with its own help."""
     return click.option(
         f"--{name}",
         name.replace("-", "_") if name not in _RESERVED else _RESERVED[name],
         is_flag=True,
         envvar=PREFIX + name.upper().replace("-", "_"),
         show_envvar=True,
-        help=FLAGS[name],
+        help=text or FLAGS[name],
     )
 
 
@@ -531,10 +531,10 @@ def feed(
     if len(changes_queue) != 1 or len(replay_queue) != 1:
         raise UsageError(
             operation,
-            "a publisher has one --changes-queue and one --replay-queue; here are"
-            f" {len(changes_queue)} and {len(replay_queue)}",
-            "say where subscribers connect to, as --changes-queue ipc:///run/piw-indexer/changes"
-            " --replay-queue ipc:///run/piw-indexer/replay",
+            "a publisher takes one --changes-queue and one --replay-queue, but"
+            f" {len(changes_queue)} and {len(replay_queue)} are given",
+            "give the addresses for subscribers, such as --changes-queue"
+            " ipc:///run/piw-indexer/changes --replay-queue ipc:///run/piw-indexer/replay",
         )
     return feeds(operation, changes_queue, replay_queue)[0]
 
@@ -558,7 +558,7 @@ def _configuration(callback: Callable[..., None]) -> Callable[[_Function], _Func
         is_eager=True,
         expose_value=False,
         callback=callback,
-        help="A configuration file more; counts before piwheels' own.",
+        help="Another configuration file, which overrides piwheels' own.",
     )
 
 
@@ -652,15 +652,17 @@ def section(path: Path) -> dict[str, str | None]:
             # piwheels reads keys outside of any section too; they are not for us.
             parser.read_string("[ ]\n" + text, str(path))
     except OSError as error:
-        cause, remedy = error.strerror or str(error), "mend the file, or name another one"
+        cause, remedy = error.strerror or str(error), "correct the file, or name another one"
         raise UsageError(operation, cause, remedy) from error
     except (ValueError, configparser.Error) as error:
         cause = " ".join(str(error).split())
-        raise UsageError(operation, cause, "mend that line, or name another file") from error
+        raise UsageError(operation, cause, "correct that line, or name another file") from error
     for name in parser.sections():
         for written in parser.options(name):
             if written.startswith("["):  # it would have been a key without a value
-                raise UsageError(operation, f"the header {written!r} has no end", "mend that line")
+                raise UsageError(
+                    operation, f"the header {written!r} is not closed", "correct that line"
+                )
     return dict(parser.items(SECTION)) if parser.has_section(SECTION) else {}
 
 
@@ -681,12 +683,12 @@ def _option(operation: str, written: str, text: str | None) -> tuple[str, Any]:
 
 def _checked(operation: str, name: str, text: str) -> Any:
     settings = OPTIONS.get(name, {"type": click.BOOL})
-    # A value that goes on in the next line would be something else in whatever it is copied to.
+    # A value that continues in the next line would be something else in whatever it is copied to.
     if not settings.get("multiple") and not text.strip().isprintable():
         raise UsageError(
             operation,
             f"[{SECTION}] {name} = {text!r}: it has a line break or another control character",
-            "mend that line",
+            "correct that line",
         )
     kind = click.types.convert_type(settings.get("type", str))
     try:
@@ -695,5 +697,5 @@ def _checked(operation: str, name: str, text: str) -> Any:
         return kind.convert(text.strip(), None, None)
     except click.UsageError as error:
         raise UsageError(
-            operation, f"[{SECTION}] {name} = {text}: {error.message}", "mend that line"
+            operation, f"[{SECTION}] {name} = {text}: {error.message}", "correct that line"
         ) from error

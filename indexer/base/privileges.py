@@ -114,7 +114,7 @@ def become_owner(directory: Path, *, only_to_look: bool = False) -> None:
         os.setuid(owner.uid)
     os.environ["HOME"] = owner.home
     log.debug(
-        "working as %s, whom %s belongs to",
+        "working as %s, the owner of %s",
         owner.name,
         directory,
         extra=event("working-as-owner", path=directory),
@@ -194,7 +194,7 @@ def _explained(owner: Owner, directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StateError(
-            f"work as {owner.name}, whom {directory} belongs to",
+            f"work as {owner.name}, the owner of {directory}",
             error.strerror or error,
             f"start it as {owner.name}",
         ) from error

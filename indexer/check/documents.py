@@ -43,7 +43,7 @@ class Documents:
         self._alone = alone
 
     def every(self, run: Run, progress: Progress) -> Iterator[Difference]:
-        """All that differs; goes on after the packages that this check has compared."""
+        """All that differs; continues after the packages that this check has compared."""
         connection = queries.open_reader(self._path)
         try:
             every = [

@@ -46,8 +46,8 @@ class Run:
 
     Args:
         directory: the state directory.
-        against: what it compares; another one starts anew.
-        fresh: start anew, whatever was done.
+        against: what it compares; another one starts from the beginning.
+        fresh: start from the beginning, whatever was done.
 
     Attributes:
         months: the journal's months that were found sound, with size and mtime.
@@ -55,7 +55,7 @@ class Run:
         index: the serial up to which the index was compared, without a difference; None: not yet.
         documents: the last package whose document was compared.
         found: differences of documents so far.
-        resumed: true if it goes on.
+        resumed: true if it continues an earlier one.
         started: when its first part began.
 
     Raises:

@@ -44,7 +44,7 @@ def backfill(
     if (asking.db_queue is None) == (dsn is None):
         raise UsageError(
             "backfill",
-            "there is no --db-queue to ask, and no --dsn to read"
+            "neither --db-queue nor --dsn is given"
             if dsn is None
             else "--db-queue and --dsn exclude each other",
             "set db-queue = ipc:///run/piw-indexer/db in the master's configuration, restart it,"
@@ -60,7 +60,7 @@ def backfill(
             outcome = backfills.backfill(state, asker, progress)
     finally:
         state.close()
-    after = f" (it went on after {printable.line(outcome.after)})" if outcome.after else ""
+    after = f" (it continued after {printable.line(outcome.after)})" if outcome.after else ""
     printable.echo(
         f"{asking.db_queue}: {outcome.packages:,} packages asked for{after}, {outcome.taken:,} were"
         f" different, {outcome.deleted:,} are gone, {outcome.counters:,} counters taken"
@@ -73,7 +73,7 @@ def backfill(
         )
     for package, why in outcome.unanswered.items():
         said = printable.line(f"{package}: {why}")
-        printable.echo(f"piw-indexer: the master cannot tell of {said}", err=True)
+        printable.echo(f"piw-indexer: the master cannot describe {said}", err=True)
     if outcome.still_broken:
         feeds = printable.line(", ".join(outcome.still_broken))
         printable.echo(

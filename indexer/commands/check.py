@@ -102,7 +102,7 @@ def _check(
                 f"check the rest of {state_dir}",
                 "the journal is damaged",
                 "restore it from a backup; the index and the documents can wait. Without one,"
-                " `piw-indexer rebuild --salvage` goes on with what can be read",
+                " `piw-indexer rebuild --salvage` continues with what can be read",
             )
         unusable = report.take(check_checkpoints(state_dir))
         differing = 0
@@ -118,7 +118,7 @@ def _check(
             with bar("rebuilding") as advance:
                 state = State(state_dir, "check", clock.now, advance, rebuild=True)
             report.fixed += differing
-            report.say(f"index: made anew from the journal; {differing} rows or faults differed")
+            report.say(f"index: rebuilt from the journal; {differing} rows or faults differed")
         if differing and state is None:
             report.say("The documents were not compared with an index that differs.")
             report.say("What to do: stop the daemon, and run `piw-indexer check --fix`.")
@@ -133,7 +133,7 @@ def _check(
             report.say("Restore the checkpoints from a backup, or make a new one and remove them.")
             return 1
         if left:
-            report.say("What to do: see what stands in the way (ls -l), then run it again.")
+            report.say("What to do: see what is in the way (ls -l), then run it again.")
             return 1
         if not wrong and not differing:
             report.say("No differences.")
@@ -296,7 +296,6 @@ class _Report:
                 printable.echo(str(difference))
 
     def serial(self, state_dir: Path) -> int:
-        """How far the index is."""
         try:
             connection = queries.open_reader(state_dir / queries.FILE)
         except IndexerError:

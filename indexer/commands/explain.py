@@ -40,7 +40,7 @@ def explain(package: str, state_dir: Path, output_path: Path, site_url: str, as_
     screen = console()
     found = printable.facts(found)
     screen.print(_facts(found))
-    well = found["verdict"].endswith("as the index has it.")
+    well = found["known"] and found["pending"] is None and not found["remedy"]
     screen.print(Text(f"\n{found['verdict']}", style="bold green" if well else "bold yellow"))
     if found["remedy"]:
         screen.print(Text(f"  what to do: {found['remedy']}"))

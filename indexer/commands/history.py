@@ -37,9 +37,10 @@ def history(
     with_downloads: bool,
     as_json: bool,
 ) -> None:
-    """Tell what happened to a package and when, the oldest first.
+    """Show what happened to a package and when, the oldest first.
 
-    The journal is read for this. Any spelling of the package's name is accepted. Times are UTC.
+    The command reads the whole journal. Any spelling of the package's name is accepted. Times are
+    UTC.
     """
     refuse_missing(state_dir, JOURNAL)
     name, close, counted = names.canonical(package), [], []
@@ -62,7 +63,7 @@ def history(
     ]
     if not (named or counted or refused):
         if since is None:
-            raise lookup.unknown(f"tell the history of {package}", package, close)
+            raise lookup.unknown(f"show the history of {package}", package, close)
         shown = printable.line(name)
         printable.echo(f"Nothing happened to {shown} since {times.to_sql(since)}.", err=True)
         return

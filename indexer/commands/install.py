@@ -81,8 +81,8 @@ def install(
             writable = installation.others_may_write(program, Path("/"))
             if writable is not None:
                 printable.echo(
-                    f"piw-indexer: others than root may write {writable}: whoever does that is root"
-                    " when root types piw-indexer; install it as root, below /opt",
+                    f"piw-indexer: users other than root may write to {writable}, and so decide"
+                    " what root runs as piw-indexer; install it as root, below /opt",
                     err=True,
                 )
     if not _SOURCES.search(texts[installation.CONFIGURATION]):
@@ -164,8 +164,8 @@ def _configured(path: Path, base: Path) -> Path | None:
     if not text or writable is None:
         return Path(text) if text else None
     printable.echo(
-        f"piw-indexer: the output-path in {path} is ignored, because others than root may write"
-        f" {writable}: if it is right, give it as --output-path",
+        f"piw-indexer: the output-path in {path} is ignored, because users other than root may"
+        f" write to {writable}: if it is right, give it as --output-path",
         err=True,
     )
     return None
@@ -232,7 +232,7 @@ def _run(helper: tuple[str, ...]) -> None:
     line = " ".join(helper)
     if shutil.which(tool) is None:
         printable.echo(
-            f"piw-indexer: there is no {tool}: do by hand what {helper[-1]} says", err=True
+            f"piw-indexer: {tool} is not installed: do by hand what {helper[-1]} says", err=True
         )
         return
     done = subprocess.run(helper, capture_output=True, text=True, check=False)

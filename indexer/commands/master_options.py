@@ -1,4 +1,4 @@
-"""The options of commands that ask a master: where it is, who may be it, how fast it is asked."""
+"""The options of commands that ask a master: its address, its user, and how fast to ask."""
 
 from __future__ import annotations
 

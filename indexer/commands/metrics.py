@@ -32,7 +32,6 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Answer with the metrics."""
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(404)
             return
@@ -112,7 +111,9 @@ def metrics(state_dir: Path, textfile: Path | None, listen: tuple[str, int] | No
     """
     if listen is not None:
         if textfile is not None:
-            raise UsageError("show the metrics", "--textfile and --listen are given", "give one")
+            raise UsageError(
+                "show the metrics", "--textfile and --listen exclude each other", "give one"
+            )
         privileges.become_owner(state_dir)
         _serve(state_dir, *listen)
     elif textfile is not None:

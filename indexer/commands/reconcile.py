@@ -23,7 +23,7 @@ from .master_options import Asking
 @options.configuration
 @options.option("state-dir")
 @options.grouped(Asking)
-@options.flag("fix")
+@options.flag("fix", "Accept the master's answers where they differ.")
 @as_owner
 def reconcile(
     packages: tuple[str, ...],
@@ -38,7 +38,7 @@ def reconcile(
     """
     refuse_missing(state_dir, JOURNAL)
     if asking.db_queue is None:
-        raise UsageError("reconcile", "there is no --db-queue to ask", "give the master's db-queue")
+        raise UsageError("reconcile", "--db-queue is not given", "give the master's db-queue")
     protection = asking.protection()
     state = State(state_dir, "reconcile", clock.now) if fix else None
     connection = state.connection if state else queries.open_reader(state_dir / queries.FILE)
@@ -62,7 +62,7 @@ def reconcile(
     elif fix:
         printable.echo(f"Taken from the master: {fixed}. `piw-indexer write` publishes them.")
         if fixed < different:
-            printable.echo(f"Not mended: {different - fixed}.")
+            printable.echo(f"Not repaired: {different - fixed}.")
     return 1 if different > fixed else 0
 
 

@@ -21,7 +21,7 @@ from ..screens import package as project_screen
 @options.configuration_to_look
 @options.option("state-dir")
 @options.option("site-url")
-@options.flag("all")
+@options.flag("all", "Show all versions, not only the newest.")
 @options.flag("json")
 @as_owner
 def show(

@@ -26,7 +26,9 @@ def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
     """
     if monitor:
         if as_json:
-            raise UsageError("show the status", "--json and --monitor are given", "give one")
+            raise UsageError(
+                "show the status", "--json and --monitor exclude each other", "give one"
+            )
         return _monitor(state_dir)
     if as_json:
         _print_json(state_dir)

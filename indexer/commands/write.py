@@ -20,7 +20,7 @@ from ..state.state import OURS, State
 @options.option("state-dir")
 @options.option("output-path")
 @options.option("site-url")
-@options.flag("all")
+@options.flag("all", "Publish every document, not only what is pending.")
 @options.option("as-of")
 @as_owner
 def write(

@@ -25,14 +25,13 @@ from ..base.errors import Problem, StateError
 from ..base.log import NOTICE, event
 from ..base.once_per import OncePer
 from ..base.systemd import Notifier
-from ..feed.names import FeedNames
-from ..feed.names import Source as FeedSource
+from ..feed.names import FeedNames, Origin
 from ..feed.security import Connecting
 from ..feed.subscriber import Subscriber
 from ..messages.entries import Entry, Refused, Row
 from ..state.state import State
-from .progress import Progress
-from .reload import BLOCKED_SIGNALS, Check
+from .figures import Figures
+from .reload import BLOCKED_SIGNALS, ConfigurationCheck
 from .source import DaemonContext, OpenSources, Source
 from .status_file import Live, LiveFile, LiveTrouble
 from .writer import QUIET_DELAY, WriterHandle
@@ -92,12 +91,12 @@ class Daemon:
         self.reexec = False
         """Whether it has stopped in order to start again with a new configuration."""
         self._reload = False  # whether it was asked for
-        self._check: Check | None = None
+        self._check: ConfigurationCheck | None = None
         self._reload_problem: Problem | None = None  # why the configuration is the old one
         self._started = clock.now()
         self._accepted = 0
         self._refused = 0
-        self._told = OncePer()
+        self._once = OncePer()
         self._problem: Problem | None = None  # why intake waits
         self._index_problem: Problem | None = None  # why the writer's reports wait
         self._live_file = LiveFile(options.state_dir)
@@ -141,7 +140,7 @@ class Daemon:
         except _StoppedError:
             return
         self._note = self._state.note
-        self._progress = Progress(self._state, clock.monotonic())
+        self._figures = Figures(self._state, clock.monotonic())
         try:
             self._writer = WriterHandle(self._options.writer, self._state.connection)
             try:
@@ -189,7 +188,7 @@ class Daemon:
             names = FeedNames(
                 journal.address,
                 [
-                    FeedSource(changes, protection.server_key.decode())
+                    Origin(changes, protection.server_key.decode())
                     for (changes, _), protection in zip(
                         self._options.feeds, self._options.protections, strict=True
                     )
@@ -248,14 +247,14 @@ class Daemon:
         """Check a new configuration if that was asked for; if it is valid, stop to start again."""
         if self._reload and self._check is None:
             self._reload = False
-            self._check = Check()
+            self._check = ConfigurationCheck()
         verdict = self._check.verdict() if self._check is not None else None
         if verdict is None:
             return
         self._check = None
         self._reload_problem = None
         if verdict:
-            what = f"it was not reloaded, the old configuration goes on: {verdict}"
+            what = f"the reload was refused, and the old configuration stays in force: {verdict}"
             self._reload_problem = Problem(what)
             log.error("%s", what, extra=event("reload-refused"))
         else:
@@ -334,7 +333,7 @@ class Daemon:
         if self._problem:
             log.log(
                 NOTICE,
-                "intake goes on",
+                "intake continues",
                 extra=event("intake-goes-on", serial=self._state.journal.serial),
             )
             self._problem = None
@@ -347,7 +346,7 @@ class Daemon:
     def _log_refused(self, refusals: Sequence[Refused]) -> None:
         """Log that messages were quarantined, and how many since that was logged last."""
         self._refused += len(refusals)
-        if not refusals or not (many := self._told.count("message-quarantined", len(refusals))):
+        if not refusals or not (many := self._once.count("message-quarantined", len(refusals))):
             return
         last = refusals[-1]
         log.warning(
@@ -373,7 +372,11 @@ class Daemon:
                 raise
             self._state.limit_wal()
             if not self._index_problem:
-                log.error("%s\n  it is tried again", error, extra=event("index-unwritable"))
+                log.error(
+                    "%s\n  what happens: the daemon tries again",
+                    error,
+                    extra=event("index-unwritable"),
+                )
             self._index_problem = error.problem
         else:
             self._index_problem = None
@@ -386,7 +389,7 @@ class Daemon:
             if not error.passing:
                 raise
             log.error(
-                "%s\n  intake waits; it is tried again in %.0f s",
+                "%s\n  what happens: intake waits, and the daemon tries again in %.0f s",
                 error,
                 wait,
                 extra=event("intake-waits"),
@@ -414,11 +417,11 @@ class Daemon:
     def _tick(self) -> None:
         """Gather the state; tell systemd, and leave it for `status`."""
         self._last_tick = clock.monotonic()
-        self._progress.look(self._accepted, self._last_tick)
+        self._figures.look(self._accepted, self._last_tick)
         self._writer.ping()
         live = self._live()
         behind = sum(feed.lag for feed in live.feeds)
-        # One that does not write makes no progress, however much is taken in.
+        # A writer that does not write makes no progress, however much is taken in.
         alive = {"WATCHDOG": 1} if self._writer.unresponsive_for < QUIET_DELAY else {}
         self._notifier.notify(
             **alive,
@@ -438,37 +441,37 @@ class Daemon:
         if silence < QUIET_DELAY:
             return None
         return Problem(
-            f"the writer process has said nothing for {silence:.0f} s: look at the file system of"
-            " --output-path"
+            f"the writer process has not answered for {silence:.0f} s",
+            "look at the file system of --output-path",
         )
 
     def _live(self) -> Live:
         """The status of the daemon, for `status`."""
-        writer, progress, subscribers = self._writer, self._progress, self._subscribers
+        writer, figures, subscribers = self._writer, self._figures, self._subscribers
         own = [
             ("intake-waiting", self._problem),
-            ("index-failing", self._index_problem or progress.problem),
+            ("index-failing", self._index_problem or figures.problem),
             ("writer-failing", writer.failure or self._quiet),
             ("reload-refused", self._reload_problem),
         ]
         others = [
-            *(("peer-not-believed", one.distrust) for one in subscribers),
-            *(("peer-not-believed", one.distrust) for one in self._sources),
-            *(("feed-name-taken", one.conflict) for one in subscribers),
-            *(("feed-refused", one.trouble) for one in subscribers),
-            *(("source-failing", one.trouble) for one in self._sources),
+            *(("peer-not-believed", subscriber.distrust) for subscriber in subscribers),
+            *(("peer-not-believed", source.distrust) for source in self._sources),
+            *(("feed-name-taken", subscriber.conflict) for subscriber in subscribers),
+            *(("feed-refused", subscriber.trouble) for subscriber in subscribers),
+            *(("source-failing", source.trouble) for source in self._sources),
         ]
         return Live(
             pid=os.getpid(),
             at=clock.now(),
             started=self._started,
             serial=self._state.journal.serial,
-            applied_serial=progress.applied_serial,
-            pending=progress.pending,
-            oldest_pending_serial=progress.oldest_pending_serial,
-            oldest_pending_seconds=progress.oldest_pending_seconds,
-            accepted=progress.accepted,
-            rate=round(progress.rate, 1),
+            applied_serial=figures.applied_serial,
+            pending=figures.pending,
+            oldest_pending_serial=figures.oldest_pending_serial,
+            oldest_pending_seconds=figures.oldest_pending_seconds,
+            accepted=figures.accepted,
+            rate=round(figures.rate, 1),
             trouble=next((str(problem) for _, problem in own if problem), "")
             or "\n".join(str(problem) for _, problem in others if problem),
             troubles=[
@@ -480,7 +483,7 @@ class Daemon:
             recently_published=list(writer.recent),
             last_published=writer.last_published[1] if writer.last_published else None,
             counters_published=writer.published.get("counters"),
-            feeds=progress.feeds(subscribers),
+            feeds=figures.feeds(subscribers),
             queues=list(self._options.feeds),
             output_path=str(self._options.writer.output_path),
             kinds_published=dict(writer.published),

@@ -1,6 +1,6 @@
 """The marked names that the writer has read from the index, and when each of them is due.
 
-Memory is bounded: what there is no room for stays in the index until there is.
+Memory is bounded: marks beyond `MAX_WAITING` stay in the index until there is room.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ class Marks:
 
     @property
     def empty(self) -> bool:
-        """Whether no name waits."""
         return not self._waiting and self._backlog is None
 
     def read(self) -> None:

@@ -24,7 +24,7 @@ BLOCKED_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 Frames = list[list[bytes]]
 
 
-class Check:
+class ConfigurationCheck:
     """Checks whether the daemon could start with the configuration as it is now.
 
     A separate process runs the same command line with --validate, so the check reads the same files

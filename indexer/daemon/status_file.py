@@ -153,7 +153,6 @@ class LiveFile:
             )
 
     def log_unwritable(self, error: OSError) -> None:
-        """Log that the file cannot be written."""
         log.warning(
             "cannot write %s: %s",
             self._path,

@@ -71,7 +71,9 @@ class WriterHandle:
             raise self._died() from error
         # Until it has started nothing is published, and it may find that it cannot.
         if not self._pipe.poll(START_TIMEOUT):
-            raise StateError("start the writer process", f"it was silent for {START_TIMEOUT:g} s")
+            raise StateError(
+                "start the writer process", f"it did not answer within {START_TIMEOUT:g} s"
+            )
         try:
             self._pipe.recv()
         except (EOFError, OSError) as error:
@@ -130,7 +132,7 @@ class WriterHandle:
     def _died(self) -> StateError:
         self._wait()
         return StateError(
-            "go on publishing",
+            "continue publishing",
             f"the writer process ended with status {self._process.returncode}",
             "see its message above; the service starts again by itself",
         )
@@ -147,8 +149,8 @@ class WriterHandle:
         woken_for = clock.monotonic() - self._woken_at if self._woken else 0.0
         if max(woken_for, self.unresponsive_for) > STUCK_TIMEOUT:
             raise StateError(
-                "go on publishing",
-                f"the writer process has said nothing for {STUCK_TIMEOUT:g} s",
+                "continue publishing",
+                f"the writer process has not answered for {STUCK_TIMEOUT:g} s",
                 "look at the file system of --output-path; the service starts again by itself",
             )
 

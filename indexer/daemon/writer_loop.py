@@ -1,9 +1,9 @@
 """The writer process: what it writes when, and what it reports.
 
 It reads the marks from the index, and waits until a package is quiet (`settle`, `max_delay`). A
-periodic kind is written when it is due, and not before its interval has passed. What fails is
-tried again, and holds up nothing else. Nothing here is lost when the process is killed: what is to
-be done stands in the index.
+periodic kind is written when it is due, and not before its interval has passed. The
+process tries again what fails, which holds up nothing else. Nothing is lost when the process is
+killed, because the index says what has to be written.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class WriterLoop:
         self._backoff = Backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         self._backing_off = False
         self._retry_at = 0.0
-        self._retries: dict[str, tuple[float, Backoff]] = {}  # name: when it is tried again
+        self._retries: dict[str, tuple[float, Backoff]] = {}  # name: when to try again
         self._failing = False  # and the daemon knows
         self._log = LimitedLog(log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="periodic")
@@ -225,7 +225,7 @@ class WriterLoop:
     def _recover(self) -> None:
         """The disk takes documents."""
         if self._backing_off:
-            log.log(NOTICE, "publishing goes on", extra=event("publishing-goes-on"))
+            log.log(NOTICE, "publishing continues", extra=event("publishing-goes-on"))
         self._backing_off = False
         self._backoff.worked()
 

@@ -79,7 +79,7 @@ class Seen(NamedTuple):
     Attributes:
         status: of its state.
         rates: messages a second that the daemon accepted, the oldest first.
-        story: how far the farm's life is told.
+        story: how far the farm's simulated life has been sent.
         published: messages sent.
     """
 
@@ -90,11 +90,9 @@ class Seen(NamedTuple):
 
     @property
     def written(self) -> int:
-        """Documents written so far."""
         return self.status.daemon.live.written if self.status.daemon is not None else 0
 
     def line(self) -> str:
-        """One line of progress, for a log."""
         status, story = self.status, self.story
         when = "" if story.farm_time is None else f"  farm at {farm_clock(story.farm_time)}"
         rate = status.daemon.live.rate if status.daemon is not None else 0.0
@@ -376,7 +374,7 @@ class Demo:
         assert self._daemon is not None
         said = (self._options.state_dir / LOG).read_text(errors="replace").splitlines()
         return StateError(
-            "go on with the demo",
+            "continue the demo",
             f"the daemon ended with status {self._daemon.returncode}; it said last:"
             f" {said[-1].strip() if said else 'nothing'}",
             self._what_to_see,

@@ -1,6 +1,6 @@
 """packages.json: the download counters of all packages, for the 30-day window as the index has it.
 
-Source: DESIGN section 5 and https://www.piwheels.org/json.html
+Source: docs/documents.md and https://www.piwheels.org/json.html
 """
 
 from __future__ import annotations

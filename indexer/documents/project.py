@@ -1,6 +1,6 @@
 """project/<package>/json/index.json: all about a package. The same rows give the same bytes.
 
-Source: DESIGN section 5 and https://www.piwheels.org/json.html
+Source: docs/documents.md and https://www.piwheels.org/json.html
 """
 
 from __future__ import annotations

@@ -369,7 +369,7 @@ class Publisher:
     def set_mode(self, path: str) -> None:
         """Give a document that is there the mode that it should have.
 
-        A document that is not ours alone is removed, to be written anew: it may be another user's,
+        A document that is not ours alone is removed, to be written again: it may be another user's,
         or have another name somewhere else.
 
         Raises:
@@ -516,11 +516,11 @@ def _failed(doing: str, path: str, error: OSError) -> PublishError:
     cause = error.strerror or str(error)
     remedy = disk.remedy(error.errno or 0)
     if remedy:
-        remedy += "; it is tried again by itself"
+        remedy += "; the daemon tries again by itself"
     elif error.errno in (errno.EPERM, errno.EACCES):
         remedy = "check that the output path is writable for the user that runs piw-indexer"
     elif error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-        remedy = "move away what is there; it is tried again by itself"
+        remedy = "move away what is there; the daemon tries again by itself"
     else:
-        remedy = "look at the file system there; it is tried again by itself"
+        remedy = "look at the file system there; the daemon tries again by itself"
     return PublishError(f"{doing} {path}", cause, remedy, general=error.errno in _GENERAL)

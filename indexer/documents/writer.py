@@ -145,7 +145,6 @@ class Writer:
         )
 
     def close(self) -> None:
-        """End its threads."""
         self._threads.shutdown()
 
 

@@ -1,1 +1,1 @@
-"""Change feed: the publisher and the subscriber of DESIGN section 4."""
+"""The change feed of docs/messages.md: a publisher and a subscriber, with what guards them."""

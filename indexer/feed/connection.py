@@ -1,4 +1,4 @@
-"""A subscriber's connection to one publisher, opened anew when ZeroMQ has given it up for good."""
+"""A subscriber's connection to one publisher, opened again when ZeroMQ has given it up."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Connection:
             if self.error:
                 self._log.log(
                     NOTICE,
-                    "the publisher at %s lets us in again",
+                    "the publisher at %s accepts us again",
                     address,
                     extra=event("publisher-lets-in", address=address),
                 )
@@ -141,8 +141,8 @@ class Connection:
         if not self.changes.connected:
             if self.changes.broke_protocol:
                 self._log.warning(
-                    "the publisher at %s broke the protocol (a frame of more than %d KiB?); it is"
-                    " connected anew",
+                    "the publisher at %s broke the protocol (a frame of more than %d KiB?); we"
+                    " connect again",
                     self.changes.address,
                     sockets.MAX_PUBLISHED // 1024,
                     extra=event("publisher-breaks-protocol", address=self.changes.address),
@@ -159,8 +159,8 @@ class Connection:
         if pair is None or not self.changes.address.startswith("tcp://"):
             return PeerError(
                 operation,
-                "it breaks off, as one does that demands CURVE, or is not a publisher",
-                "give --curve-key and --curve-server-key, if it has keys",
+                "the handshake fails: it may require CURVE, or may not be a publisher",
+                "if it has keys, give --curve-key and --curve-server-key",
             )
         if refused:
             return PeerError(
@@ -170,8 +170,10 @@ class Connection:
             )
         return PeerError(
             operation,
-            f"it has not the key {self._protection.server_key.decode()}, or does not use CURVE",
-            "give its public key with --curve-server-key; `piw-indexer keys --show` there tells it",
+            f"it does not have the key {self._protection.server_key.decode()}, or does not use"
+            " CURVE",
+            "give its public key with --curve-server-key; `piw-indexer keys FILE --show` prints it"
+            " there",
         )
 
     def close(self) -> None:

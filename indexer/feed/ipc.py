@@ -110,15 +110,15 @@ def look_at(address: str, peers: Collection[int]) -> Identity | None:
         status = _reached(path, trusted, follow=True)
         if not stat.S_ISSOCK(status.st_mode):
             raise _UnsafeError(
-                f"there is {_kind(status)} in the place of a socket", "give the address of a socket"
+                f"{_kind(status)} is there, not a socket", "give the address of a socket"
             )
         _refuse_owner(status.st_uid, trusted, "the socket belongs to")
     except FileNotFoundError:
         return None
     except _UnsafeError as error:
-        raise _not_believed(address, str(error), error.remedy) from error
+        raise _not_trusted(address, str(error), error.remedy) from error
     except OSError as error:
-        raise _not_believed(
+        raise _not_trusted(
             address,
             f"{error.filename}: {error.strerror}",
             "let the user that runs piw-indexer look into its directory",
@@ -143,21 +143,21 @@ def refuse_stranger(address: str, descriptor: int, peers: Collection[int]) -> No
     try:
         _refuse_owner(user, {0, os.geteuid(), *peers}, "the process that listens there runs as")
     except _UnsafeError as error:
-        raise _not_believed(address, str(error), error.remedy) from error
+        raise _not_trusted(address, str(error), error.remedy) from error
 
 
-def _not_believed(address: str, cause: str, remedy: str) -> PeerError:
-    return PeerError(f"believe what is at {address}", cause, remedy)
+def _not_trusted(address: str, cause: str, remedy: str) -> PeerError:
+    return PeerError(f"trust the peer at {address}", cause, remedy)
 
 
 def _refuse_owner(user: int, trusted: Collection[int], what: str) -> None:
     if user not in trusted:
         name = user_name(user)
         raise _UnsafeError(
-            f"{what} {name}, whom nobody has named",
-            f"if that is the user of the peer, say so with --ipc-peer {name.removeprefix('user ')};"
-            " if not, somebody has taken its place: see who it is (ss -xlp), and move the address"
-            " to a directory of its owner's (docs/security.md)",
+            f"{what} {name}, who is not trusted",
+            f"if the peer runs as that user, give --ipc-peer {name.removeprefix('user ')}; if not,"
+            " another program has taken its place: see which one (ss -xlp), and move the address to"
+            " a directory that belongs to the user of the peer (docs/security.md)",
         )
 
 
@@ -188,8 +188,8 @@ class Listener:
         if _is_heard(self._path):
             raise UsageError(
                 f"bind {address}",
-                "another process has it",
-                "stop that one, or give another address",
+                "another process listens there",
+                "stop that process, or give another address",
             )
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -248,20 +248,20 @@ def refuse_unbindable(address: str) -> None:
             if not path.absolute().parent.is_dir():
                 raise _UnsafeError(
                     f"there is no directory {path.absolute().parent}",
-                    "make it, or give an address in one that is there, as"
+                    "make it, or give an address in one that exists, such as"
                     " ipc:///run/piw-indexer/changes",
                 ) from error
             return
         if not stat.S_ISSOCK(status.st_mode):
             raise _UnsafeError(
-                f"there is {_kind(status)} in the place of a socket",
-                "give another address, or move away what is there; it was left as it is",
+                f"{_kind(status)} is there, not a socket",
+                "give another address, or move away what is there; it was not touched",
             )
         if status.st_uid != os.geteuid():
             raise _UnsafeError(
                 f"there is a socket of {user_name(status.st_uid)}",
-                "give another address, in a directory where nobody else can make sockets, as"
-                " ipc:///run/piw-indexer/changes; or remove that socket, if it is old",
+                "give another address, in a directory where nobody else can make sockets, such"
+                " as ipc:///run/piw-indexer/changes; or remove that socket, if it is old",
             )
     except _UnsafeError as error:
         raise UsageError(operation, str(error), error.remedy) from error
@@ -274,7 +274,6 @@ def refuse_unbindable(address: str) -> None:
 
 
 def _is_heard(path: Path) -> bool:
-    """True if a process listens there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
@@ -339,14 +338,15 @@ def _refuse_directory(directory: Path, trusted: Collection[int]) -> None:
         raise _UnsafeError(
             f"the directory {directory} belongs to {user_name(status.st_uid)}, who can put another"
             " socket there",
-            "give an address in a directory of root or of the user that runs piw-indexer, as"
+            "give an address in a directory of root or of the user that runs piw-indexer, such as"
             " /run/piw-indexer",
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
         raise _UnsafeError(
             f"others may write to the directory {directory} (its mode is"
             f" {stat.S_IMODE(status.st_mode):04o}), and put another socket there",
-            f"chmod go-w {directory}, or give an address in another directory, as /run/piw-indexer",
+            f"chmod go-w {directory}, or give an address in another directory, such as"
+            " /run/piw-indexer",
         )
 
 

@@ -84,7 +84,7 @@ def _create(path: Path, mode: int, text: str) -> None:
     except FileExistsError as error:
         raise UsageError(
             operation,
-            "it exists, and a key that is lost cannot be made again",
+            "the file exists, and a key that is overwritten is lost",
             "choose another name, or see what is there with --show",
         ) from error
     except OSError as error:
@@ -104,7 +104,7 @@ def read_private(path: Path) -> KeyPair:
     if mode & 0o077:
         raise UsageError(
             operation,
-            f"others than its owner may use it (its mode is {mode:04o})",
+            f"users other than its owner may use it (its mode is {mode:04o})",
             f"chmod 600 {shown}; and if somebody may have read it, make a new pair with"
             " `piw-indexer keys`",
         )
@@ -209,7 +209,7 @@ class KeyList(Mapping[bytes, str]):
             self._keys = read_list(self._path)
         except UsageError as error:
             log.error(
-                "%s\n  until then, those may subscribe who could before",
+                "%s\n  what happens: the list that was read last stays in force",
                 error,
                 extra=event("keys-unreadable", path=self._path),
             )
@@ -242,7 +242,6 @@ def is_key(text: str) -> bool:
 
 
 def _read(operation: str, path: Path) -> tuple[str, int]:
-    """The text of a file, and its mode."""
     try:
         # A pipe that nobody writes to would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -211,7 +211,7 @@ class MonitoredSocket:
             raise UsageError(
                 f"connect to {self.address}",
                 error.strerror or error,
-                "give an address as ipc:///run/piw-indexer/changes or tcp://host:port",
+                "give an address such as ipc:///run/piw-indexer/changes or tcp://host:port",
             ) from error
         self._connecting = True
 
@@ -236,7 +236,7 @@ class MonitoredSocket:
         if self.distrust:
             self._log.log(
                 NOTICE,
-                "what is at %s is believed now",
+                "the peer at %s is trusted now",
                 self.address,
                 extra=event("peer-believed", address=self.address),
             )
@@ -280,7 +280,7 @@ class _Monitor:
     Attributes:
         refused: true if the last handshake ended because our key is not allowed.
         failed: true if the last one failed, for any reason.
-        succeeded: true if the last one succeeded, and the connection stands.
+        succeeded: true if the last one succeeded, and the connection is open.
         given_up: true if the connection has ended, and ZeroMQ will not make another one.
         retried: true if there is no connection, and ZeroMQ is trying to make one.
         descriptor: of the connection, ZeroMQ's own; None if there is none.

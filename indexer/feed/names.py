@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 
-class Source(NamedTuple):
+class Origin(NamedTuple):
     """A publisher that is followed.
 
     Attributes:
@@ -26,28 +26,28 @@ class FeedNames:
 
     Args:
         known: the owner of a feed according to the journal.
-        followed: the configured sources; any other source may lose its feeds to them.
+        followed: the configured ones; any other may lose its feeds to them.
     """
 
     def __init__(
-        self, known: Callable[[str], tuple[str, str] | None], followed: Collection[Source]
+        self, known: Callable[[str], tuple[str, str] | None], followed: Collection[Origin]
     ) -> None:
         self._known = known
         self._followed = frozenset(followed)
-        self._claimed: dict[str, Source] = {}  # perhaps not yet in the journal
+        self._claimed: dict[str, Origin] = {}  # perhaps not yet in the journal
 
-    def owner(self, feed: str) -> Source | None:
+    def owner(self, feed: str) -> Origin | None:
         """Where a feed belongs; None if it was never heard."""
         known = self._claimed.get(feed) or self._known(feed)
-        return None if known is None else Source(*known)
+        return None if known is None else Origin(*known)
 
-    def elsewhere(self, feed: str, source: Source) -> Source | None:
-        """The other source that a feed belongs to; None if `source` may publish it."""
+    def elsewhere(self, feed: str, origin: Origin) -> Origin | None:
+        """The other origin that a feed belongs to; None if `origin` may publish it."""
         owner = self.owner(feed)
-        return owner if owner != source and owner in self._followed else None
+        return owner if owner != origin and owner in self._followed else None
 
-    def claim(self, feed: str, source: Source) -> Source | None:
-        """Make a feed belong to a source that may publish it; returns the owner before."""
+    def claim(self, feed: str, origin: Origin) -> Origin | None:
+        """Make a feed belong to an origin that may publish it; returns the owner before."""
         before = self.owner(feed)
-        self._claimed[feed] = source
+        self._claimed[feed] = origin
         return before

@@ -24,7 +24,7 @@ from ..messages import decode, encode
 from ..messages.entries import Entry, Row
 from ..messages.types import Position
 from . import ipc, sockets
-from .connections import Connection, sender
+from .peer_connection import PeerConnection, sender
 from .security import LOCAL_BINDING, Authenticator, Binding
 
 log = logging.getLogger(__name__)
@@ -106,10 +106,10 @@ class Endpoint:
             self.close()
             raise
         self._log = LimitedLog(log)
-        self._subscriptions: dict[Connection, int] = {}  # frames of each connection, so far
-        self._topics: dict[Connection, set[bytes]] = {}
-        self._reading: dict[Connection, tuple[int, int]] = {}  # unread, and sent until then
-        self._answered: dict[Connection, int] = {}  # bytes that may be unread
+        self._subscriptions: dict[PeerConnection, int] = {}  # frames of each connection, so far
+        self._topics: dict[PeerConnection, set[bytes]] = {}
+        self._reading: dict[PeerConnection, tuple[int, int]] = {}  # unread, and sent until then
+        self._answered: dict[PeerConnection, int] = {}  # bytes that may be unread
         self.sent = 0
         self._poller = zmq.Poller()
         self._poller.register(self.changes, zmq.POLLIN)
@@ -123,7 +123,7 @@ class Endpoint:
 
         They are counted here, because ZeroMQ reports one end for a subscription made twice.
         """
-        for connection in [each for each in self._topics if not each.stands]:
+        for connection in [each for each in self._topics if not each.is_open]:
             del self._topics[connection]
         return sum(map(len, self._topics.values()))
 
@@ -190,7 +190,7 @@ class Endpoint:
         """
         for connection, (unread, sent) in list(self._reading.items()):
             now = connection.unread
-            if not connection.stands:
+            if not connection.is_open:
                 del self._reading[connection]
                 del self._subscriptions[connection]
             elif now == 0 or now != unread:
@@ -198,7 +198,7 @@ class Endpoint:
             elif self.sent - sent > self._limits.unread_bytes:
                 self._end(connection, "it does not read what it subscribed to")
 
-    def may_be_answered(self, connection: Connection | None) -> bool:
+    def may_be_answered(self, connection: PeerConnection | None) -> bool:
         """Whether a subscriber has read its last answer, and unread answers may grow."""
         for asker in list(self._answered):
             if not asker.unread:
@@ -208,16 +208,16 @@ class Endpoint:
         unread = sum(self._answered.values())
         return connection not in self._answered and unread < self._limits.unread_bytes
 
-    def answered(self, connection: Connection | None, size: int) -> None:
+    def answered(self, connection: PeerConnection | None, size: int) -> None:
         """Note that an answer of this size was sent."""
         if connection is not None:
             self._answered[connection] = size
 
-    def _end(self, connection: Connection, why: str) -> None:
+    def _end(self, connection: PeerConnection, why: str) -> None:
         connection.end()
         self._topics.pop(connection, None)
         self._log.warning(
-            "a subscriber was let go: %s",
+            "disconnected a subscriber: %s",
             why,
             extra=event("subscriber-let-go", reason=why),
             of=why,

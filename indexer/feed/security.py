@@ -173,7 +173,7 @@ def endpoint(operation: str, address: str, security: Binding | Connecting) -> st
         raise UsageError(
             f"{operation} {address}",
             "it has no file of its own, so no mode can say who may connect",
-            "give a path, as ipc:///run/piw-indexer/changes",
+            "give a path, such as ipc:///run/piw-indexer/changes",
         )
     if kind != "tcp" or security.pair is not None or security.insecure:
         return address
@@ -184,11 +184,11 @@ def endpoint(operation: str, address: str, security: Binding | Connecting) -> st
         server = isinstance(security, Binding)
         raise UsageError(
             f"{operation} {address}",
-            "that is tcp beyond this machine without CURVE: whoever is on the network could"
-            + (" read what is published" if server else " put words into the publisher's mouth"),
+            "it is tcp beyond this machine without CURVE: anybody on the network could"
+            + (" read what is published" if server else " forge the publisher's messages"),
             f"give --curve-key and {'--allowed-keys' if server else '--curve-server-key'} (see"
-            " `piw-indexer keys`), use ipc or 127.0.0.1, or if the network is trusted say so with"
-            " --allow-insecure-tcp",
+            " `piw-indexer keys`), use ipc or 127.0.0.1, or give --allow-insecure-tcp if the"
+            " network is trusted",
         )
     return f"tcp://{source}{semicolon}{number}:{port}"
 

@@ -94,7 +94,7 @@ def bound(
         raise UsageError(
             f"bind {address}",
             error.strerror or error,
-            "give an address that nobody else has bound, as ipc:///run/piw-indexer/changes; "
+            "give an address that nobody else has bound, such as ipc:///run/piw-indexer/changes; "
             "the directory of an ipc socket must exist",
         ) from error
     except UsageError:

@@ -166,8 +166,8 @@ class SpoolServer:
     def _failed(self, why: str, now: float) -> None:
         if why != self.error:
             log.error(
-                "the feed is not served: %s\n  what happens: the master goes on, its changes are"
-                " spooled, and it is tried again",
+                "the feed is not served: %s\n  what happens: the master continues, its changes are"
+                " spooled, and the bridge tries again",
                 why,
                 extra=event("feed-not-served", address=self._options.changes_queue),
             )
@@ -255,7 +255,7 @@ def _serve(options: Options, descriptor: int) -> None:
     )
     spool = JournalReader(Path(options.spool))
     if not spool.months:
-        raise PeerError(f"serve the spool {options.spool}", "there is none")
+        raise PeerError(f"serve the spool {options.spool}", "it does not exist")
     endpoint = Endpoint(*queues, clock.now, protection)
     server = Server(spool, options.feed, endpoint, clock.now)
     _report("serving")

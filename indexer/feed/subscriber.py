@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import zmq
 
@@ -29,7 +29,7 @@ from ..messages.poison import PutAsideError
 from ..messages.redact import refused
 from ..messages.types import Position
 from .connection import MAX_WAIT, Connection
-from .names import FeedNames, Source
+from .names import FeedNames, Origin
 from .security import LOCAL_CONNECTING, Connecting
 
 log = logging.getLogger(__name__)
@@ -54,11 +54,23 @@ ANSWER_TIMEOUT = 2.0
 SILENCE_TIMEOUT = 10 * times.SECOND
 """A publisher sends at least a heartbeat every second."""
 
-TRIES = 3
+MAX_TRIES = 3
 """Answers that lack the requested message, or break off at it, until that message is given up."""
 
 MAX_BEHIND = 10
 """Heartbeats in a row with a lower serial than ours, until the publisher is asked for its last."""
+
+
+class Limits(NamedTuple):
+    """What the feeds of one address may use; see the constants."""
+
+    early: int = MAX_EARLY
+    early_bytes: int = MAX_EARLY_BYTES
+    batch_bytes: int = MAX_BATCH_BYTES
+    replay: int = REPLAY_LIMIT
+
+
+LIMITS = Limits()
 
 
 class Guard(Protocol):
@@ -75,7 +87,7 @@ class Guard(Protocol):
         """Whether a message must not be decoded; false also notes that it is about to be."""
 
 
-class _Fearless:
+class _NoGuard:
     careful = False
 
     def wants(self, size: int) -> bool:
@@ -140,6 +152,7 @@ class Subscriber:
         protection: our keys and the publisher's.
         guard: knows messages that must not be decoded.
         names: which feeds belong to other addresses; without it, none do.
+        limits: of memory, and of a request.
 
     Raises:
         UsageError: if an address is not one, or may not be connected with this protection.
@@ -157,8 +170,10 @@ class Subscriber:
         protection: Connecting = LOCAL_CONNECTING,
         guard: Guard | None = None,
         names: FeedNames | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
-        self._guard: Guard = guard or _Fearless()
+        self._limits = limits
+        self._guard: Guard = guard or _NoGuard()
         self.changes_queue = changes_queue
         self.replay_queue = replay_queue
         self._position = position
@@ -167,8 +182,8 @@ class Subscriber:
         self._monotonic = monotonic
         self._log = LimitedLog(log, monotonic)  # a publisher must not be able to fill the log
         self._connection = Connection(context, changes_queue, replay_queue, protection)
-        self._source = Source(changes_queue, protection.server_key.decode())
-        self._names = names or FeedNames(lambda feed: None, [self._source])
+        self._origin = Origin(changes_queue, protection.server_key.decode())
+        self._names = names or FeedNames(lambda feed: None, [self._origin])
         self._conflicts: dict[str, Problem] = {}  # by feed: that it belongs to another address
         self.feeds: dict[str, FeedState] = {}
         self._early = self._early_bytes = 0  # of all feeds
@@ -223,7 +238,10 @@ class Subscriber:
             self._hand_on_early(state)
         replay, changes = self._connection.replay, self._connection.changes
         while (
-            count < limit and self._batch < MAX_BATCH_BYTES and replay is not None and replay.open
+            count < limit
+            and self._batch < self._limits.batch_bytes
+            and replay is not None
+            and replay.open
         ):
             socket = replay.socket  # another one if an answer was given up
             try:
@@ -237,7 +255,7 @@ class Subscriber:
             self._batch += self._size(frames[-1])
             self._replayed(frames, received)
         receive = changes.socket.recv_multipart
-        while count < limit and self._batch < MAX_BATCH_BYTES and changes.open:
+        while count < limit and self._batch < self._limits.batch_bytes and changes.open:
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
@@ -258,7 +276,7 @@ class Subscriber:
     def _size(self, payload: bytes) -> int:
         """The size of a message; one that the guard notes ends its batch."""
         size = len(payload)
-        return size + MAX_BATCH_BYTES if size > MAX_UNCOUNTED else size
+        return size + self._limits.batch_bytes if size > MAX_UNCOUNTED else size
 
     def _decoded(
         self, payload: bytes, received: times.Time, decoder: Callable[[bytes, times.Time], _Found]
@@ -273,7 +291,7 @@ class Subscriber:
             if position is None:
                 raise PutAsideError
             log.error(
-                "message %d of feed %s was put aside: it ended those who handled it",
+                "message %d of feed %s was put aside: it ended the processes that handled it",
                 position.serial,
                 position.feed,
                 extra=event("message-put-aside", feed=position.feed, feed_serial=position.serial),
@@ -327,7 +345,7 @@ class Subscriber:
 
     def _belongs_elsewhere(self, feed: str) -> bool:
         """Whether a feed belongs to another address; if so, an administrator has to decide."""
-        owner = self._names.elsewhere(feed, self._source)
+        owner = self._names.elsewhere(feed, self._origin)
         if owner is None:
             return False
         if feed not in self._conflicts and len(self._conflicts) < MAX_FEEDS:
@@ -355,17 +373,17 @@ class Subscriber:
             if self._asked is state:
                 self._give_up_request()
             return False
-        before = self._names.claim(state.feed, self._source)
+        before = self._names.claim(state.feed, self._origin)
         state.claimed = True
-        if before != self._source:
-            self._entries.append(Claimed(state.feed, *self._source))
-        if before is not None and before != self._source:
+        if before != self._origin:
+            self._entries.append(Claimed(state.feed, *self._origin))
+        if before is not None and before != self._origin:
             log.log(
                 NOTICE,
                 "feed %s belongs to %s from now on; %s, where it was, is not followed any more",
                 state.feed,
                 self.changes_queue,
-                before.address if before.address != self.changes_queue else "the key of before",
+                before.address if before.address != self.changes_queue else "the previous key",
                 extra=event("feed-moved", feed=state.feed, address=self.changes_queue),
             )
         return True
@@ -427,7 +445,8 @@ class Subscriber:
             if state.early:
                 self._hand_on_early(state)
         elif serial > state.serial:
-            fits = self._early < MAX_EARLY and self._early_bytes < MAX_EARLY_BYTES
+            limits = self._limits
+            fits = self._early < limits.early and self._early_bytes < limits.early_bytes
             # The message that confirms where a replay begins is needed, whatever else there is.
             needed = self._asked is state and serial == self._asked_at + 1
             if needed and not fits:
@@ -453,7 +472,7 @@ class Subscriber:
 
     def _hand_on_early(self, state: FeedState) -> None:
         """Return messages that came early; those that exceed a batch come with the next one."""
-        while state.serial + 1 in state.early and self._batch < MAX_BATCH_BYTES:
+        while state.serial + 1 in state.early and self._batch < self._limits.batch_bytes:
             assert state.epoch is not None
             position = Position(state.feed, state.epoch, state.serial + 1)
             payload, received = self._take_early(state, position.serial)
@@ -529,14 +548,16 @@ class Subscriber:
             if epoch != state.epoch:
                 after = self._position(state.feed, epoch)
         try:
-            replay.socket.send(encode.replay_request(epoch, after, REPLAY_LIMIT), zmq.NOBLOCK)
+            replay.socket.send(
+                encode.replay_request(epoch, after, self._limits.replay), zmq.NOBLOCK
+            )
         except zmq.Again:
             self._next_request = now + 0.1  # not connected yet
             return
         if state.published > state.serial and not state.holed:
             state.holed, state.hole = True, state.serial
             self._log.info(
-                "feed %s: messages after serial %d are missing, and asked for",
+                "feed %s: messages after serial %d are missing; we ask for them",
                 state.feed,
                 state.serial,
                 extra=event("hole-noticed", feed=state.feed, serial=state.serial),
@@ -580,7 +601,7 @@ class Subscriber:
         if self._asked_at > state.serial:
             # The publisher says that older messages are gone. The first that it keeps confirms it.
             if self._asked_at + 1 in state.early:
-                self._lose(state, self._asked_at, "its publisher keeps them no more")
+                self._lose(state, self._asked_at, "its publisher no longer keeps them")
         elif state.serial > self._asked_at:
             self._fruitless = 0
         elif last <= state.serial and not state.early:
@@ -592,7 +613,7 @@ class Subscriber:
                 self._report_went_back(state, last)
         elif state.published > state.serial:
             self._fruitless += 1
-            if self._fruitless >= TRIES:
+            if self._fruitless >= MAX_TRIES:
                 self._fruitless = 0
                 self._give_up(state, last)
         if state.published > state.serial:
@@ -611,7 +632,7 @@ class Subscriber:
         if beyond:
             self._log.warning(
                 "feed %s: its publisher does not know %d messages, up to serial %d, that came in"
-                " its name; they are not taken",
+                " its name; they are ignored",
                 state.feed,
                 len(beyond),
                 max(beyond),
@@ -626,7 +647,7 @@ class Subscriber:
     def _report_went_back(self, state: FeedState, last: int) -> None:
         why = (
             f"its publisher's spool went back to serial {last}, "
-            f"{state.serial} was accepted already: what it publishes is taken for known"
+            f"{state.serial} was accepted already: what it publishes up to there is ignored"
         )
         state.went_back = True
         self._log_broken(state, why)
@@ -639,7 +660,7 @@ class Subscriber:
             return
         state.holed = False
         self._log.info(
-            "feed %s: the messages %d to %d have come",
+            "feed %s: messages %d to %d have arrived",
             state.feed,
             state.hole + 1,
             state.serial,
@@ -687,7 +708,7 @@ class Subscriber:
         if self._asked is not None and now >= self._deadline:
             state = self._asked
             self._log.warning(
-                "the publisher of feed %s does not answer at %s; it is asked again",
+                "the publisher of feed %s does not answer at %s; we ask again",
                 state.feed,
                 self.replay_queue,
                 extra=event("replay-silent", feed=state.feed, address=self.replay_queue),
@@ -738,9 +759,9 @@ class Subscriber:
         # Nothing is lost if the epoch was only announced, or if all that was sent has come.
         missing = self._asked_epoch == state.epoch and state.published > state.serial
         self._give_up_request()
-        if self._broken_off >= TRIES and missing and state.serial + 1 not in state.early:
+        if self._broken_off >= MAX_TRIES and missing and state.serial + 1 not in state.early:
             self._broken_off = 0
-            why = "its publisher's answer breaks off there: is it larger than a frame may be?"
+            why = "its publisher's answer ends there: is the message larger than a frame may be?"
             self._lose(state, state.serial + 1, why)
 
     def _give_up_request(self) -> None:

@@ -1,6 +1,6 @@
 """Which wheels fit which build ABI, by their tags.
 
-Source: PEP 425, https://peps.python.org/pep-0425/ and DESIGN section 5.
+Source: PEP 425, https://peps.python.org/pep-0425/ (docs/documents.md).
 """
 
 from __future__ import annotations

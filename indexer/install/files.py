@@ -207,7 +207,6 @@ def _unit(name: str, machine: Machine) -> str:
 
 
 def _configuration(machine: Machine) -> str:
-    """The configuration, with comments."""
     lines = [
         "# The configuration of piw-indexer. It overrides the section [indexer] of piwheels' own",
         "# files. piwheels does not read this file, so its settings do not belong here.",

@@ -19,13 +19,13 @@ MAX_KEPT_BODY = 64 * 1024
 """Bytes of a refused message that are kept; of a larger one the beginning, length and SHA-256."""
 
 MAX_KEPT_BYTES = 16 * 1024 * 1024
-"""Bytes of refused messages that are kept for each source in a month; the oldest are let go."""
+"""Bytes of refused messages that are kept for each source in a month; the oldest are deleted."""
 
 MAX_KEPT_MESSAGES = 10_000
-"""Refused messages that are kept for each source in a month; the oldest are let go."""
+"""Refused messages that are kept for each source in a month; the oldest are deleted."""
 
 SET_ASIDE = 0
-"""The serial of a retry that was none: no message has it, and the entry waits no more."""
+"""The serial of an entry that was put aside: no message has it, and the entry waits no longer."""
 
 
 class Kept(NamedTuple):

@@ -357,7 +357,7 @@ def refuse_unreadable(path: Path, operation: str) -> None:
         )
 
 
-SALVAGE_HINT = "; without one, `piw-indexer rebuild --salvage` goes on with what can be read"
+SALVAGE_HINT = "; without one, `piw-indexer rebuild --salvage` continues with what can be read"
 
 
 def restore_hint(path: Path) -> str:

@@ -275,7 +275,7 @@ def _position(value: Any) -> Position:
     if not is_feed_name(valid["feed"]):
         cause = f"is not printable, or is longer than {MAX_FEED_NAME} characters"
         raise DecodeError("feed", f"{schema.shown(valid['feed'])} {cause}")
-    raise DecodeError("feed", f"{schema.shown(valid['feed'])} is kept for files")
+    raise DecodeError("feed", f"{schema.shown(valid['feed'])} is reserved for files")
 
 
 def from_msgpack(payload: bytes, received: Time) -> Message:

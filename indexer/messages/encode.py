@@ -1,4 +1,4 @@
-"""Encodes messages for the wire (named fields, DESIGN section 4) and for the journal.
+"""Encodes messages for the wire (named fields, docs/messages.md) and for the journal.
 
 The journal stores the fields of a message by position, in the order of `messages.types`.
 """

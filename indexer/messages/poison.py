@@ -80,7 +80,7 @@ class Note:
         if self.careful or self._suspect_tries >= MAX_TRIES:
             log.error(
                 "the last processes ended while they handled messages: %s",
-                "the one that did it is put aside"
+                "the message that caused it is put aside"
                 if self._suspect_tries >= MAX_TRIES
                 else "messages are handled one by one",
                 extra=event("handled-with-care"),
@@ -145,7 +145,7 @@ class Note:
 def _log_unwritable(error: OSError) -> None:
     log.warning(
         "cannot write the file %s of the state directory: %s\n  what happens: a message that"
-        " ends this process would not be found out",
+        " ends this process could not be identified",
         FILE,
         error.strerror or error,
         extra=event("handling-not-noted"),

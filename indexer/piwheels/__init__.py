@@ -1,1 +1,1 @@
-"""Talks to an unmodified piwheels (DESIGN section 7)."""
+"""What speaks piwheels' own protocol: it follows an unmodified master, or runs one (the bridge)."""

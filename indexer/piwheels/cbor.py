@@ -154,7 +154,7 @@ def _duration(value: Any, immutable: bool) -> timedelta:
 
 def _no_data(value: Any, immutable: bool) -> Any:
     if value is not None:
-        raise ValueError(f"no data has no data, this has {shown(value)}")
+        raise ValueError(f"expected no data, not {shown(value)}")
     return NO_DATA
 
 

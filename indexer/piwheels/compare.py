@@ -124,7 +124,6 @@ def _document(connection: sqlite3.Connection, package: str) -> Any:
 
 
 def _size(memory: sqlite3.Connection) -> int:
-    """The bytes of a database in memory."""
     pages, bytes_ = (
         memory.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
     )

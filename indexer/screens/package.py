@@ -110,7 +110,6 @@ def _legend() -> Text:
 
 
 def _notes(release: dict[str, Any]) -> str:
-    """Notes on a version."""
     notes = [kind for kind in ("yanked", "prerelease") if release[kind]]
     if release["skip_reason"]:
         notes.append(f"skipped: {release['skip_reason']}")

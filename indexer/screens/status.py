@@ -134,7 +134,7 @@ def _summary(status: Status) -> Table:
                 f" {logs.waiting_for_master:,} waiting for the master",
             )
     gone = status.quarantined_let_go
-    let_go = f"; {gone:,} more were let go" if gone else ""
+    let_go = f"; {gone:,} more were deleted" if gone else ""
     row("quarantined", f"{status.quarantined:,}{let_go}")
     counts = status.counts
     names = {"download_counts": "packages with downloads"}

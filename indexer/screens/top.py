@@ -64,7 +64,7 @@ class Story(NamedTuple):
         phase: one of `PHASES`.
         elapsed: seconds since the start.
         progress: of the phase, 0 to 1.
-        farm_time: how far the farm's life is told; None at the beginning.
+        farm_time: how far the farm's simulated life has been sent; None at the beginning.
         details: what the index says of it.
     """
 

@@ -74,7 +74,7 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
     if (target / queries.FILE).exists():
         raise StateError(
             operation,
-            f"{target} has an index: it is a state directory in use, and no backup",
+            f"{target} has an index: it is a state directory in use, not a backup",
             "choose another directory",
         )
     # The backup must not be more open than the state.
@@ -201,7 +201,7 @@ def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> 
     if log.exists() and log.stat().st_size:
         raise JournalError(
             operation,
-            f"{place} has been written by somebody else: {log.name} lies beside it",
+            f"another program has written to {place}: {log.name} is beside it",
             "choose another directory",
         )
     unfinished = place.with_suffix(".new")

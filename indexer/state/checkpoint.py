@@ -150,7 +150,7 @@ def refuse_bare(state_dir: Path, journal: JournalReader, until: int) -> None:
         f"its first messages are gone: it begins with serial {journal.first}, and no checkpoint"
         " holds what was before",
         "restore the journal's older months, or the checkpoint, from a backup; without one,"
-        " `piw-indexer rebuild --salvage` goes on with what can be read",
+        " `piw-indexer rebuild --salvage` continues with what can be read",
     )
 
 
@@ -247,7 +247,7 @@ def set_aside(checkpoints: list[Checkpoint]) -> None:
     for one in checkpoints:
         aside = one.path.with_suffix(".unused")
         log.warning(
-            "the checkpoint %s is of no use any more; it is %s now",
+            "the checkpoint %s holds messages that the journal has lost; its name is now %s",
             one.path,
             aside.name,
             extra=event("checkpoint-unused", path=aside, serial=one.serial),

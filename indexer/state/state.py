@@ -111,7 +111,7 @@ class State:
         if why:
             if not self._rebuild:
                 log.warning(
-                    "making the index %s anew from the journal: %s",
+                    "rebuilding the index %s from the journal: %s",
                     path,
                     why,
                     extra=event("index-made-anew", path=path),
@@ -209,7 +209,8 @@ class State:
             if self.note.refuses_to_apply(row.serial):
                 self.journal.give_up(row, SOURCE, poison.PutAsideError())
                 log.error(
-                    "message %d of the journal was put aside: it ended those who applied it",
+                    "message %d of the journal was put aside: it ended the processes that"
+                    " applied it",
                     row.serial,
                     extra=event("message-given-up", serial=row.serial),
                 )
@@ -339,7 +340,7 @@ def replay(
             if resumed:
                 done = queries.applied_serial(connection)
                 if done > until:
-                    raise StateError(f"go on with {path}", f"it holds messages up to {done}")
+                    raise StateError(f"resume from {path}", f"it holds messages up to {done}")
             elif start is not None:
                 _begin_from(connection, start)
             elif until:

@@ -225,7 +225,7 @@ def live_farm(directory: Path, now: times.Time) -> FarmStatus:
     if daemon.sources.farm is None:
         raise PeerError(
             operation,
-            "its daemon follows no master",
+            "the daemon there does not follow a master",
             "give it --status-queue, the address of piw-master's status queue",
         )
     alerts = sentences(list(_daemon_alerts(daemon)))

@@ -411,7 +411,7 @@ def test_a_fix_touches_only_what_is_wrong_and_says_what_it_did(checked: Site) ->
     in_index("UPDATE builds SET status = 1 - status", "")(checked)
     before = contents(checked.output_path)
     said = checked.piw("check", "--fix").stdout
-    assert "index: made anew from the journal; " in said
+    assert "index: rebuilt from the journal; " in said
     assert contents(checked.output_path) == before
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from indexer.cli import piw_indexer
 
-from .. import manual, markdown
+from ..documentation import manual, markdown
 from ..support import REPOSITORY
 from ..unit.test_architecture import MODULES, PACKAGES
 

@@ -21,11 +21,12 @@ import pytest
 from indexer.base import times
 from indexer.base.clock import now
 
-from .. import captured, samples
-from ..master import Master as Database
-from ..master import farm as database
-from ..status_master import Master, frames
-from ..status_queue import StatusQueue
+from .. import samples
+from ..master import captured
+from ..master.database_queue import Master as Database
+from ..master.database_queue import farm as database
+from ..master.farm import Master, frames
+from ..master.status_queue import StatusQueue
 from ..support import (
     COMMAND,
     DEADLINE,
@@ -217,7 +218,7 @@ def test_without_a_feed_the_farm_is_forgotten(place: Place, queue: StatusQueue, 
         place.site.wait(lambda found: found["daemon"] is not None, daemon)
         assert place.rows("SELECT * FROM farm") == place.rows("SELECT * FROM masters") == []
         refused = place.site.piw("farm", status=4)
-        assert "its daemon follows no master" in refused.stderr
+        assert "the daemon there does not follow a master" in refused.stderr
         assert "--status-queue" in refused.stderr
         daemon.terminate()
 

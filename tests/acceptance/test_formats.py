@@ -16,8 +16,9 @@ from indexer.base import options
 from indexer.messages import decode, encode
 from indexer.messages.types import Message, Position
 
-from .. import manual, samples
-from ..json_schemas import faults
+from .. import samples
+from ..documentation import manual
+from ..documentation.json_schemas import faults
 from ..support import Feed, Site, case_named, environment, eventually
 
 pytestmark = pytest.mark.acceptance

@@ -14,7 +14,8 @@ import pytest
 from indexer.base import errors, options
 from indexer.cli import piw_indexer
 
-from .. import manual, needs
+from .. import needs
+from ..documentation import manual
 from ..support import REPOSITORY
 
 pytestmark = pytest.mark.acceptance

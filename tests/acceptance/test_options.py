@@ -36,7 +36,7 @@ DESIGNED = {
     "demo": [],
     "install": ["dry-run", "root", "user", "remove"],
 }
-"""Every command of DESIGN section 8 that there is so far, with the options that it names there."""
+"""Commands and options that were promised first, and may never be removed."""
 
 NEED_STATE = [
     *(

@@ -13,7 +13,8 @@ import pytest
 
 from indexer.base import options
 
-from .. import markdown, needs
+from .. import needs
+from ..documentation import markdown
 from ..support import COMMAND, REPOSITORY, Site, case_named, environment
 
 pytestmark = pytest.mark.acceptance

@@ -21,8 +21,8 @@ from indexer.piwheels import cbor
 from indexer.piwheels.backfill.from_master import MAX_AGE, Record
 
 from .. import samples
-from ..captured import DIRECTORY, captures
-from ..master import SITE, Master, answers_in_time, farm, small
+from ..master.captured import DIRECTORY, captures
+from ..master.database_queue import SITE, Master, answers_in_time, farm, small
 from ..support import DEADLINE, Feed, Process, Site, eventually
 
 pytestmark = pytest.mark.acceptance
@@ -165,12 +165,12 @@ def test_a_package_that_the_master_cannot_tell_of_is_named(site: Site, master: M
     everything = {*master.get("ALLPKGS")}
     master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", {*everything, "ill"})
     told = site.piw("backfill", *queue)
-    assert "the master cannot tell of ill: no such thing" in told.stderr
+    assert "the master cannot describe ill: no such thing" in told.stderr
     assert site.status()["counts"]["packages"] == len(everything)
     found = site.piw("reconcile", "--fix", *queue, status=1).stdout
     assert found == (
-        "ill: the master cannot tell of it: no such thing\n"
-        "Taken from the master: 0. `piw-indexer write` publishes them.\nNot mended: 1.\n"
+        "ill: the master cannot describe it: no such thing\n"
+        "Taken from the master: 0. `piw-indexer write` publishes them.\nNot repaired: 1.\n"
     )
     assert site.piw("reconcile", "NumPy", *queue).stdout == "No differences.\n"
     unknown = site.piw("reconcile", "no_such", *queue, status=1).stdout
@@ -225,7 +225,7 @@ def test_a_name_begins_no_line_of_its_own(site: Site, master: Master) -> None:
     master.answers[cbor.dumps("GETSEARCH")] = good
     told = site.piw("backfill", "--db-queue", master.address).stdout
     assert told.count("\n") == 1
-    assert "(it went on after zzz\\n0 packages asked for, all is well)" in told
+    assert "(it continued after zzz\\n0 packages asked for, all is well)" in told
 
 
 # reconcile

@@ -68,7 +68,7 @@ def test_how_it_ends(site: Site, postgres: Server, dsn: str) -> None:
         assert "\n  what to do: " in result.stderr
         return result.stderr
 
-    assert "no --db-queue to ask, and no --dsn to read" in refused(status=2)
+    assert "neither --db-queue nor --dsn is given" in refused(status=2)
     both = ["--dsn", dsn, "--db-queue", "ipc:///nowhere/db"]
     assert "exclude each other" in refused(*both, status=2)
     assert "not of piwheels" in refused("--dsn", postgres.url("postgres"), status=2)

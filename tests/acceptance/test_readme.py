@@ -15,7 +15,8 @@ import pytest
 from indexer.cli import piw_indexer
 from indexer.demo.simulation import Farm
 
-from .. import markdown, needs
+from .. import needs
+from ..documentation import markdown
 from ..support import REPOSITORY, environment, piw
 
 pytestmark = pytest.mark.acceptance

@@ -161,7 +161,7 @@ def test_what_is_kept_in_part_cannot_be_retried(site: Site) -> None:
     assert "12 older messages were deleted" in listed
     assert len(listed) < 2000
     assert site.status()["quarantined_let_go"] == 12
-    assert "2; 12 more were let go" in site.piw("status").stdout
+    assert "2; 12 more were deleted" in site.piw("status").stdout
 
 
 def test_quarantine_of_nothing(site: Site) -> None:

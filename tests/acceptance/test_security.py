@@ -61,7 +61,7 @@ def test_keys_overwrites_nothing(tmp_path: Path) -> None:
     piw("keys", "master", home=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for name in ("master", "master.pub"):
-        assert_refused(piw("keys", name, home=tmp_path, status=2), "master.key", "it exists")
+        assert_refused(piw("keys", name, home=tmp_path, status=2), "master.key", "the file exists")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -128,7 +128,7 @@ def test_a_reload_with_a_mistake_changes_nothing(site: Site, ipc: Feed, systemd:
         daemon.signal(signal.SIGHUP)
         site.wait(lambda found: "max-delay = soon" in str(found["problems"]), daemon)
         live = site.gather()["daemon"]
-        assert "the old configuration goes on" in live["trouble"]
+        assert "the old configuration stays in force" in live["trouble"]
         assert live["started"] == started
         assert "max-delay = soon" in daemon.output
         configured(site, "max-delay = 6\n")
@@ -254,7 +254,7 @@ def test_a_writer_that_hangs_is_no_progress(
         os.kill(writer, signal.SIGSTOP)
         handle.ping()
         eventually(lambda: handle.unresponsive_for > 1.0)
-        with pytest.raises(StateError, match="said nothing"):
+        with pytest.raises(StateError, match="has not answered"):
             eventually(lambda: handled(handle))
         os.kill(writer, signal.SIGCONT)
         eventually(lambda: answered(handle))

@@ -43,7 +43,7 @@ def test_nothing_to_follow_and_nowhere_to_publish(site: Site) -> None:
         assert option in refused.stderr
     for command in ("publish", "bridge"):
         refused = site.piw(command, status=2)
-        assert "one --changes-queue and one --replay-queue; here are 0 and 0" in refused.stderr
+        assert "one --changes-queue and one --replay-queue, but 0 and 0 are given" in refused.stderr
         assert "--changes-queue ipc:///run/piw-indexer/changes" in refused.stderr
     assert not site.state_dir.exists()
 
@@ -89,11 +89,11 @@ def test_file_in_the_place_of_our_socket_is_left_alone(
     log_queue = ["--log-queue", f"ipc://{precious}"]
     for more in (["--validate"], []):
         refused = site.piw("run", *site.output, *log_queue, *more, status=2)
-        assert "there is a regular file in the place of a socket" in refused.stderr
+        assert "a regular file is there, not a socket" in refused.stderr
     for name, feed in (("c", Feed(f"ipc://{precious}", ipc.replay)), ("r", ipc)):
         addresses = feed if name == "c" else Feed(ipc.changes, f"ipc://{precious}")
         refused = site.piw("publish", *addresses.options, status=2)
-        assert "there is a regular file in the place of a socket" in refused.stderr
+        assert "a regular file is there, not a socket" in refused.stderr
     assert precious.read_text() == "precious"
 
 
@@ -166,7 +166,9 @@ def test_master_runs_while_somebody_has_the_address_of_its_feed(
         first.listen()
         with master.start(requests) as process:
             ready(process)
-            eventually(lambda: "another process has it" in process.output, lambda: process.output)
+            eventually(
+                lambda: "another process listens there" in process.output, lambda: process.output
+            )
             assert f"cannot bind {ipc.changes}" in process.output
             eventually(lambda: _spooled(master) == 3, lambda: process.output)
             process.assert_running()

@@ -15,8 +15,9 @@ import pytest
 
 from indexer.base import clock, times
 
-from .. import master, tally
+from .. import tally
 from ..crash.harness import AS_OF, Stream, Victim, daemon, journaled, publisher, seed
+from ..master import database_queue
 from ..property.world import Tree, tree
 from ..support import Feed, Site
 from ..tally import amount
@@ -165,7 +166,7 @@ def test_a_killed_backfill_continues_where_it_was(
 ) -> None:
     """It continues where it was killed, and accepts nothing twice."""
     address = f"ipc://{sockets}/db"
-    rest = ["--db-queue", address, "--pause", 0] if command == "backfill" else [master.SITE]
+    rest = ["--db-queue", address, "--pause", 0] if command == "backfill" else [database_queue.SITE]
     line: list[object] = [command, *site.state, *rest]
 
     def finish() -> Tree:
@@ -174,7 +175,7 @@ def test_a_killed_backfill_continues_where_it_was(
         assert_clean(site)
         return tree(site.output_path)
 
-    with master.Master(address, master.small()):
+    with database_queue.Master(address, database_queue.small()):
         seams = Seams(command, calls_of(site, shim, *line))
         expected = finish()
         serial = site.status()["serial"]

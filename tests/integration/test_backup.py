@@ -277,7 +277,7 @@ def test_a_month_of_it_that_somebody_wrote(state_dir: Path, target: Path) -> Non
     back_up(state_dir, target)
     take(state_dir, MONTHS[2], messages_of(CASE)[:1])
     Path(f"{month(target, MONTHS[2])}-wal").write_bytes(b"a log")
-    with pytest.raises(JournalError, match="written by somebody else"):
+    with pytest.raises(JournalError, match="another program has written to"):
         back_up(state_dir, target)
 
 

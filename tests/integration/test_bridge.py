@@ -417,7 +417,7 @@ def test_full_disk_is_outlived(
     (error,) = errors(caplog)
     assert "full" in error
     assert "free some disk space" in error
-    assert "the master goes on" in error
+    assert "the master continues" in error
     make_room(writer)
     messages = bridged.published()[1:]
     assert [one.data.package for one in messages] == [f"package-{n}" for n in range(300)]

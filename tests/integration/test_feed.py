@@ -15,9 +15,15 @@ import zmq
 from indexer.base import times
 from indexer.base.errors import JournalError, StateError, UsageError
 from indexer.feed import sockets as feed_sockets
-from indexer.feed import subscriber as feed_subscriber
 from indexer.feed.publisher import MAX_REPLAYED, FeedPublisher
-from indexer.feed.subscriber import REPLAY_LIMIT, TRIES, Subscriber
+from indexer.feed.subscriber import (
+    LIMITS,
+    MAX_TRIES,
+    REPLAY_LIMIT,
+    SILENCE_TIMEOUT,
+    Limits,
+    Subscriber,
+)
 from indexer.journal import quarantine
 from indexer.journal.journal import Journal
 from indexer.messages import encode
@@ -144,8 +150,9 @@ class Follower:
         pace: seconds that pass with a step; more of them where somebody is silent.
     """
 
-    def __init__(self, feed: Feed, directory: Path) -> None:
+    def __init__(self, feed: Feed, directory: Path, limits: Limits = LIMITS) -> None:
         self.feed = feed
+        self.limits = limits
         self.context: zmq.Context[Any] = zmq.Context()
         self.journal = Journal(directory, lambda: NOW)
         self.now = 1000.0
@@ -161,6 +168,7 @@ class Follower:
             self.journal.feed_epoch,
             lambda: NOW,
             lambda: self.now,
+            limits=self.limits,
         )
 
     def stop(self) -> None:
@@ -193,8 +201,11 @@ def publisher(ipc: Feed) -> Iterator[FakePublisher]:
 
 
 @pytest.fixture
-def follower(ipc: Feed, publisher: FakePublisher, tmp_path: Path) -> Iterator[Follower]:
-    found = Follower(ipc, tmp_path / "journal")
+def follower(
+    ipc: Feed, publisher: FakePublisher, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Follower]:
+    """A subscriber of `publisher`, with the limits that a test may give as its parameter."""
+    found = Follower(ipc, tmp_path / "journal", getattr(request, "param", LIMITS))
     publisher.wait_for_subscriber()
     yield found
     found.close()
@@ -290,19 +301,17 @@ def test_large_hole_is_filled_by_parts(
     publisher.keep(*range(1, 2501))
     publisher.heartbeat(2500)
     follow(follower, publisher, packages(2500))
-    pump(follower, publisher, lambda: "2500 have come" in caplog.text)
+    pump(follower, publisher, lambda: "2500 have arrived" in caplog.text)
     told = [vars(record)["piw_event"] for record in caplog.records]
     assert told == ["feed-heard", "hole-noticed", "hole-filled"], "one each, however large it is"
     assert [request["after"] for request in publisher.requests] == [0, 1000, 2000]
     assert {request["limit"] for request in publisher.requests} == {REPLAY_LIMIT}
 
 
-def test_memory_for_early_messages_is_bounded(
-    follower: Follower, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("follower", [Limits(early=10)], indirect=True)
+def test_memory_for_early_messages_is_bounded(follower: Follower, publisher: FakePublisher) -> None:
     """Messages that do not fit are dropped, and requested again."""
     follower.pace = 0.02
-    monkeypatch.setattr(feed_subscriber, "MAX_EARLY", 10)
     publisher.keep(1)
     publisher.answers = [silent]
     publisher.send(*range(2, 300))
@@ -422,7 +431,7 @@ def test_message_that_is_never_replayed_is_given_up(
     follow(follower, publisher, packages(1))
     publisher.send(3, 4)
     follow(follower, publisher, ["package-1-1", "package-1-3", "package-1-4"])
-    assert len(publisher.requests) == TRIES
+    assert len(publisher.requests) == MAX_TRIES
     [broken] = follower.broken
     assert "messages 2 to 2 are lost" in broken
     # It stays so, in all that follows.
@@ -640,7 +649,7 @@ def test_announced_feed_whose_answers_break_off_ends_nobody(
     follower: Follower, publisher: FakePublisher
 ) -> None:
     """A heartbeat and too large answers once ended the daemon."""
-    publisher.answers = [too_large] * (TRIES + 1)
+    publisher.answers = [too_large] * (MAX_TRIES + 1)
     publisher.heartbeat(5)
     pump(follower, publisher, lambda: not publisher.answers)
     publisher.send(1, 2, 3, 4, 5)
@@ -661,7 +670,7 @@ def test_answers_that_break_off_where_nothing_is_missing_lose_nothing(
     publisher.answers = [gone]
     publisher.send(last)
     pump(follower, publisher, lambda: follower.journal.position(MASTER, 1) == last)
-    publisher.answers = [too_large] * (TRIES + 1)
+    publisher.answers = [too_large] * (MAX_TRIES + 1)
 
     def all_given() -> bool:
         publisher.heartbeat(1)  # it went back, so it is asked what it has
@@ -672,11 +681,11 @@ def test_answers_that_break_off_where_nothing_is_missing_lose_nothing(
     assert f"messages 1 to {last - 1} are lost" in broken
 
 
+@pytest.mark.parametrize("follower", [Limits(early_bytes=1000)], indirect=True)
 def test_answers_that_skip_more_and_more_fill_no_memory(
-    follower: Follower, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+    follower: Follower, publisher: FakePublisher
 ) -> None:
     """The first message of a replay is kept in any case, but not the first of each replay."""
-    monkeypatch.setattr(feed_subscriber, "MAX_EARLY_BYTES", 1000)
     kept = []
 
     def skipping(request: dict[str, int], send: Send) -> None:
@@ -694,11 +703,11 @@ def test_answers_that_skip_more_and_more_fill_no_memory(
     assert max(kept) <= 1000 + largest, "as many as there may be, and one"
 
 
+@pytest.mark.parametrize("follower", [Limits(batch_bytes=1000)], indirect=True)
 def test_messages_that_came_early_are_handed_on_in_several_batches(
-    follower: Follower, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+    follower: Follower, publisher: FakePublisher
 ) -> None:
     """Decoded messages may be many times larger: all at once would not fit into memory."""
-    monkeypatch.setattr(feed_subscriber, "MAX_BATCH_BYTES", 1000)
     publisher.answers = [silent]
     publisher.send(*range(2, 101))
     state = follower.subscriber.feeds
@@ -763,14 +772,14 @@ def test_publisher_that_is_silent_again_and_again_fills_no_log(
     now = NOW
     follower.subscriber._clock = lambda: now
     for _ in range(10):
-        now += feed_subscriber.SILENCE_TIMEOUT
+        now += SILENCE_TIMEOUT
         follower.step()
         publisher.heartbeat(1)
         pump(follower, publisher, lambda: not state.silent)
     told = [vars(record)["piw_event"] for record in caplog.records]
     assert [told.count(event) for event in ("feed-silent", "feed-back")] == [1, 1]
     follower.now += 60
-    now += feed_subscriber.SILENCE_TIMEOUT
+    now += SILENCE_TIMEOUT
     follower.step()
     assert "(9 more were left out of the log before)" in caplog.text
 
@@ -1030,10 +1039,8 @@ def test_subscriber_that_is_too_slow_misses_nothing(
 ) -> None:
     """Sockets drop messages that they cannot hold; replay fetches them."""
     monkeypatch.setattr(feed_sockets, "HIGH_WATER", 50)
-    monkeypatch.setattr(feed_subscriber, "REPLAY_LIMIT", 20)
-    monkeypatch.setattr(feed_subscriber, "MAX_EARLY", 100)
     real = FeedPublisher(tmp_path / "spool", MASTER, ipc.changes, ipc.replay, clock)
-    follower = Follower(ipc, tmp_path / "journal")
+    follower = Follower(ipc, tmp_path / "journal", Limits(replay=20, early=100))
     try:
         pump(follower, real, lambda: real.subscribers == 1)
         for start in range(1, 5001, 500):

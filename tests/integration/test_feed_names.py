@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import zmq
 
-from indexer.feed.names import FeedNames, Source
+from indexer.feed.names import FeedNames, Origin
 from indexer.feed.security import Connecting
-from indexer.feed.subscriber import TRIES, Subscriber
+from indexer.feed.subscriber import MAX_TRIES, Subscriber
 from indexer.journal.journal import Journal
 from indexer.messages import encode
 from indexer.messages.types import Position
@@ -36,7 +36,7 @@ class Daemon:
         keys = keys or (b"",) * len(feeds)
         names = FeedNames(
             self.journal.address,
-            [Source(feed.changes, key.decode()) for feed, key in zip(feeds, keys, strict=True)],
+            [Origin(feed.changes, key.decode()) for feed, key in zip(feeds, keys, strict=True)],
         )
         self.subscribers = [
             Subscriber(
@@ -199,7 +199,7 @@ def test_first_message_counts_and_not_the_first_heartbeat(
 
 
 def test_names_and_keys() -> None:
-    one, two, gone = Source("a", "k"), Source("a", "l"), Source("b", "")
+    one, two, gone = Origin("a", "k"), Origin("a", "l"), Origin("b", "")
     names = FeedNames({"x": ("a", "k"), "y": ("b", "")}.get, [one, two])
     assert names.elsewhere("x", one) is None
     assert names.elsewhere("x", two) == one, "another key at the same address"
@@ -323,7 +323,7 @@ def test_end_that_nothing_bears_out(follower: Follower, publisher: FakePublisher
 
     publisher.send(1)
     follow(follower, publisher, packages(1))
-    publisher.answers = [end] * TRIES
+    publisher.answers = [end] * MAX_TRIES
     publisher.keep(2)
     publisher.heartbeat(2)
     pump(follower, publisher, lambda: not publisher.answers or follower.journal.serial > 1)
@@ -351,7 +351,7 @@ def test_what_is_gone_is_lost_when_the_next_one_comes(
     publisher.heartbeat(6)
     pump(follower, publisher, lambda: follower.journal.serial == 3)
     assert follower.accepted == ["package-1-1", "package-1-5", "package-1-6"]
-    assert follower.broken == ["messages 2 to 4 are lost: its publisher keeps them no more"]
+    assert follower.broken == ["messages 2 to 4 are lost: its publisher no longer keeps them"]
 
 
 def test_another_feed_in_an_answer_is_not_taken(

@@ -388,7 +388,7 @@ def test_list_of_keys_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exists", ["master.key", "master.pub"])
 def test_pair_is_never_overwritten(exists: str, tmp_path: Path) -> None:
     (tmp_path / exists).write_text("precious")
-    with pytest.raises(UsageError, match="it exists"):
+    with pytest.raises(UsageError, match="the file exists"):
         keys.write(tmp_path / "master", OURS)
     assert [path.name for path in tmp_path.iterdir()] == [exists]
     assert (tmp_path / exists).read_text() == "precious"

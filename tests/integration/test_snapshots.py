@@ -22,7 +22,7 @@ from indexer.piwheels.queues.snapshots import Snapshots
 from indexer.state.state import State
 
 from .. import samples
-from ..master import Master, farm
+from ..master.database_queue import Master, farm
 from ..support import eventually
 
 pytestmark = pytest.mark.integration

@@ -337,5 +337,5 @@ def test_what_cannot_be_served_is_told_once(
 
     eventually(tried)
     second.close()
-    assert "another process has it" in second.error
-    assert caplog.text.count("another process has it") == 1
+    assert "another process listens there" in second.error
+    assert caplog.text.count("another process listens there") == 1

@@ -21,9 +21,9 @@ from indexer.messages.entries import Entry, Refused
 from indexer.piwheels.farm import status_queue as status_feed
 from indexer.piwheels.farm.status_queue import StatusFeed
 
-from .. import captured
-from ..status_master import BEGINNING, Master, Message, frames
-from ..status_queue import StatusQueue
+from ..master import captured
+from ..master.farm import BEGINNING, Master, Message, frames
+from ..master.status_queue import StatusQueue
 from ..support import eventually, free_ports
 
 pytestmark = pytest.mark.integration
@@ -188,8 +188,8 @@ def test_slaves_that_are_silent_leave(address: str, ours: Ours) -> None:
 
 def test_a_master_that_goes_and_comes_back(address: str, ours: Ours) -> None:
     assert ours.feed.trouble is None
-    ours.later(status_feed.PATIENCE + 1)
-    assert str(ours.feed.trouble).startswith(f"no master is at {address}: does piw-master run")
+    ours.later(status_feed.SILENCE_TIMEOUT + 1)
+    assert str(ours.feed.trouble).startswith(f"no master is at {address}")
     assert not ours.live["status_feed"]["connected"]
     master = Master()
     with StatusQueue(address) as queue:
@@ -201,7 +201,7 @@ def test_a_master_that_goes_and_comes_back(address: str, ours: Ours) -> None:
     ours.wait(lambda: not ours.live["status_feed"]["connected"])
     assert ours.feed.trouble is None, "it may be starting"
     assert ours.numbers == [1, 2], "they may still work"
-    ours.later(status_feed.PATIENCE + 1)
+    ours.later(status_feed.SILENCE_TIMEOUT + 1)
     assert str(ours.feed.trouble).startswith("no master is at ")
     master.now += timedelta(seconds=62)
     master.restart()
@@ -219,7 +219,7 @@ def test_a_master_that_is_silent(address: str, ours: Ours) -> None:
     with StatusQueue(address) as queue:
         queue.wait_for_subscriber(ours.step)
         ours.wait(lambda: ours.live["status_feed"]["connected"])
-        ours.later(status_feed.PATIENCE + 1)
+        ours.later(status_feed.SILENCE_TIMEOUT + 1)
         assert str(ours.feed.trouble) == f"the master at {address} has been silent for 31 s"
         ours.told(queue, Master().stats())
         assert ours.feed.trouble is None
@@ -273,7 +273,7 @@ def test_nonsense_without_end_is_counted(address: str, ours: Ours) -> None:
         ours.hear(10)
         assert len(ours.refused) == status_feed.MAX_KEPT + 3
         assert str(ours.feed.trouble).startswith("907 messages of ")
-        ours.later(status_feed.REMEMBERED + 1)
+        ours.later(status_feed.DROP_TIMEOUT + 1)
         ours.told(queue, Master().stats())
         assert ours.feed.trouble is None
         queue.say(*[b"again%d" % number for number in range(20)])
@@ -320,7 +320,7 @@ def test_hello_is_said_when_the_master_hears_it(asking: Ours) -> None:
     with StatusQueue(asking.status, asking.control) as queue:
         queue.wait_for_subscriber(asking.step)
         asking.wait(lambda: asking.live["status_feed"]["connected"])
-        asking.later(status_feed.SETTLED / 2)
+        asking.later(status_feed.SUBSCRIPTION_TIMEOUT / 2)
         assert queue.asked() == [], "the answer might be lost"
         asking.told(queue, master.idle(1))
         asking.wait(lambda: queue.asked() == ["HELLO"])
@@ -335,7 +335,7 @@ def test_hello_is_said_to_a_silent_master(asking: Ours) -> None:
     with StatusQueue(asking.status, asking.control) as queue:
         queue.wait_for_subscriber(asking.step)
         asking.wait(lambda: asking.live["status_feed"]["connected"])
-        asking.later(status_feed.SETTLED + 1)
+        asking.later(status_feed.SUBSCRIPTION_TIMEOUT + 1)
         asking.wait(lambda: queue.asked() == ["HELLO"])
         asking.later(status_feed.HELLO_INTERVAL - 1)
         assert queue.asked() == []
@@ -350,7 +350,7 @@ def test_hello_is_said_to_a_master_that_comes_back(asking: Ours) -> None:
         with StatusQueue(asking.status, asking.control) as queue:
             queue.wait_for_subscriber(asking.step)
             asking.wait(lambda: asking.live["status_feed"]["connected"])
-            asking.later(status_feed.QUICKEST_HELLO + 1)
+            asking.later(status_feed.MIN_HELLO_INTERVAL + 1)
             asking.wait(lambda: queue.asked() == ["HELLO"])
             queue.say(*frames(master.hello()))
             asking.wait(lambda: asking.live["farm"]["master"])

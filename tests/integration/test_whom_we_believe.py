@@ -74,7 +74,7 @@ def test_stranger_is_not_believed(kind: int, address: str, context: zmq.Context[
             one.look()
             assert not one.open
             assert not one.connected
-        assert f"believe what is at {address}" in str(one.distrust)
+        assert f"trust the peer at {address}" in str(one.distrust)
         assert f"user {STRANGER}" in str(one.distrust)
         assert f"--ipc-peer {STRANGER}" in str(one.distrust)
         one.close()
@@ -178,7 +178,7 @@ def test_way_that_belongs_to_a_stranger(kind: str, everybodys: Path) -> None:
 
 def test_what_is_not_a_socket_is_not_connected(everybodys: Path) -> None:
     (everybodys / "file").touch()
-    with pytest.raises(PeerError, match="there is a regular file in the place of a socket"):
+    with pytest.raises(PeerError, match="a regular file is there, not a socket"):
         ipc.look_at(f"ipc://{everybodys}/file", frozenset())
     assert ipc.look_at(f"ipc://{everybodys}/nothing", frozenset()) is None
     (everybodys / "loop").symlink_to("loop")
@@ -211,7 +211,7 @@ def test_what_is_not_a_socket_is_left_alone(
         lambda: ipc.refuse_unbindable(f"ipc://{path}"),
         lambda: bound(context, zmq.XPUB, f"ipc://{path}", Binding()),
     ):
-        with pytest.raises(UsageError, match=f"there is {kind} in the place of a socket") as caught:
+        with pytest.raises(UsageError, match=f"{kind} is there, not a socket") as caught:
             refuse()
         assert f"bind ipc://{path}" in str(caught.value)
     after = os.lstat(path)
@@ -229,7 +229,7 @@ def test_old_socket_of_ours_is_replaced_and_one_in_use_is_not(
     with unix.socket(unix.AF_UNIX) as old:
         old.bind(str(path))
         old.listen()
-        with pytest.raises(UsageError, match="another process has it"):
+        with pytest.raises(UsageError, match="another process listens there"):
             bound(context, zmq.XPUB, f"ipc://{path}", Binding())
         ipc.refuse_unbindable(f"ipc://{path}")  # the one who asks may have it
     peer, listener = bound(context, zmq.XPUB, f"ipc://{path}", Binding())

@@ -1,6 +1,6 @@
 """A naive reading of the design: plain dicts, everything worked out anew for every document.
 
-Written from the text of DESIGN sections 4 and 5, not from the code; slow and obvious.
+Written from docs/messages.md and docs/documents.md, not from the code; slow and obvious.
 """
 
 from __future__ import annotations

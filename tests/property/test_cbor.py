@@ -16,7 +16,7 @@ from indexer.schema import piwheels as schema
 from indexer.schema.messages import Validator
 from indexer.schema.piwheels import NO_DATA
 
-from .. import captured
+from ..master import captured
 from . import strategies as s
 from .decoding import check_error
 from .profiles import examples

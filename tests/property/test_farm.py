@@ -26,8 +26,8 @@ from indexer.piwheels.farm.farm import MAX_SLAVES, Farm
 from indexer.piwheels.farm.messages import Build, MasterHello, Slave, SlaveHello
 from indexer.piwheels.farm.picture import Finished, MasterStats, Picture, SlaveStats
 
-from ..status_master import Master, Message, frames
-from ..status_master import Slave as TrueSlave
+from ..master.farm import Master, Message, frames
+from ..master.farm import Slave as TrueSlave
 from .profiles import examples
 
 pytestmark = pytest.mark.property

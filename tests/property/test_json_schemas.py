@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from indexer.base.errors import DecodeError
 from indexer.messages import decode
 
-from ..json_schemas import CLOSED, VALIDATORS, faults
+from ..documentation.json_schemas import CLOSED, VALIDATORS, faults
 from . import strategies as s
 from .profiles import examples
 from .world import world

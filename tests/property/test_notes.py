@@ -23,8 +23,9 @@ from indexer.base.notes import MAX_COUNT, checked, plain
 from indexer.cli import main
 from indexer.watch.notes import Backup, Check, DaemonNote
 
-from .. import captured, samples
-from ..status_queue import StatusQueue
+from .. import samples
+from ..master import captured
+from ..master.status_queue import StatusQueue
 from ..support import REPOSITORY, Site, case_named, ipc_feed
 from .profiles import examples
 from .strategies import places

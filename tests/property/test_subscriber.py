@@ -1,7 +1,7 @@
 """Whatever the network does to a feed, every message is accepted once, and in order.
 
 The publisher's side is a few lines over real sockets; what it loses, doubles and mixes up, and
-where either side is started anew, is drawn. Time is told by the test: nothing waits.
+where either side starts again, is drawn. The test says what time it is: nothing waits.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import pytest
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.feed import sockets, subscriber
-from indexer.feed.subscriber import Subscriber
+from indexer.feed import sockets
+from indexer.feed.subscriber import Limits, Subscriber
 from indexer.messages import decode, encode
 from indexer.messages.entries import Accepted, Claimed, Lost, Refused
 from indexer.messages.types import Position
@@ -43,9 +42,10 @@ def frames(serial: int) -> list[bytes]:
 class Network:
     """A publisher of serials 1, 2, 3..., its subscriber, and what lies between."""
 
-    def __init__(self, context: zmq.Context[Any], name: str) -> None:
+    def __init__(self, context: zmq.Context[Any], limits: Limits) -> None:
         self.context = context
-        self.changes_queue, self.replay_queue = f"inproc://c{name}", f"inproc://r{name}"
+        self.limits = limits
+        self.changes_queue, self.replay_queue = "inproc://c", "inproc://r"
         self.published = 0
         self.accepted: list[int] = []
         self.refused: list[int] = []
@@ -68,6 +68,7 @@ class Network:
             lambda feed: EPOCH if feed == FEED and self.durable else None,
             lambda: 0,
             lambda: self.now,
+            limits=self.limits,
         )
 
     @property
@@ -131,9 +132,9 @@ class Network:
 
 
 @contextmanager
-def network() -> Iterator[Network]:
+def network(limits: Limits) -> Iterator[Network]:
     context: zmq.Context[Any] = zmq.Context()
-    made = Network(context, "")
+    made = Network(context, limits)
     try:
         yield made
     finally:
@@ -184,15 +185,11 @@ def play(here: Network, script: list[tuple[str, str]]) -> None:
 def test_every_message_once_and_in_order(
     script: list[tuple[str, str]], early: int, limit: int
 ) -> None:
-    with (
-        mock.patch.object(subscriber, "MAX_EARLY", early),
-        mock.patch.object(subscriber, "REPLAY_LIMIT", limit),
-        network() as here,
-    ):
+    with network(Limits(early=early, replay=limit)) as here:
         play(here, script)
         here.cut_off = 0
         for _ in range(300 + 10 * here.published):
-            # The publisher goes on with its heartbeats, and answers.
+            # The publisher continues its heartbeats, and answers.
             if here.durable == here.published:
                 break
             here.heartbeat(here.published)

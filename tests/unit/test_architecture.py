@@ -56,14 +56,14 @@ STAGES_NEVER = {
     "base.names": f"{NO_IO} sqlite3",
     "base.times": f"{NO_IO} sqlite3",
 }
-"""What a stage must not know, even if it comes before (DESIGN 2: "what it never does")."""
+"""What a stage must not know, even if it comes before (docs/design.md: "never")."""
 
 ONLY = {
     "zmq": "daemon.daemon daemon.source feed.* piwheels.queues.* piwheels.farm.status_queue",
     "time": "base.clock",
     "psycopg": "piwheels.backfill.postgres",
     "prometheus_client": "watch.prometheus commands.metrics",
-    "fcntl": "base.lock feed.connections piwheels.queues.log_forward",
+    "fcntl": "base.lock feed.peer_connection",
     "click": "cli base.options base.printable commands.*",
     "voluptuous": "schema.* messages.decode piwheels.cbor piwheels.translate"
     " piwheels.backfill.from_site",

@@ -16,8 +16,8 @@ from indexer.schema import piwheels as schema
 from indexer.schema.messages import Validator
 from indexer.schema.piwheels import NO_DATA
 
-from .. import captured
-from ..captured import Capture
+from ..master import captured
+from ..master.captured import Capture
 
 pytestmark = pytest.mark.unit
 
@@ -190,7 +190,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         LIST_OF_TWO + b"\xd9\x07\xd1\x83\x1b" + b"\xff" * 8 + b"\0\0",
         "error decoding",
     ),
-    "no data with data": (LIST_OF_TWO + b"\xd9\x07\xd2\x01", "no data has no data"),
+    "no data with data": (LIST_OF_TWO + b"\xd9\x07\xd2\x01", "expected no data, not"),
 }
 for number, what in {
     1: b"\x1b" + b"\xff" * 8,  # seconds since 1970

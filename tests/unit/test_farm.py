@@ -21,8 +21,8 @@ from indexer.piwheels.farm.picture import (
     unknown_slave,
 )
 
-from .. import captured
-from ..status_master import BEGINNING, Master, Message, frames
+from ..master import captured
+from ..master.farm import BEGINNING, Master, Message, frames
 
 pytestmark = pytest.mark.unit
 

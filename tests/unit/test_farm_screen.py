@@ -12,7 +12,7 @@ from indexer.piwheels.farm.picture import EMPTY, Picture
 from indexer.screens import farm as farm_screen
 from indexer.screens import parts
 
-from ..status_master import Master
+from ..master.farm import Master
 from .test_farm import Watched, life
 
 pytestmark = pytest.mark.unit

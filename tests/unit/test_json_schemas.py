@@ -14,7 +14,7 @@ from voluptuous import Required
 from indexer.schema import messages
 
 from .. import samples
-from ..json_schemas import CLOSED, NAMES, SCHEMAS, VALIDATORS, faults, wrong
+from ..documentation.json_schemas import CLOSED, NAMES, SCHEMAS, VALIDATORS, faults, wrong
 from ..support import CASES, REFUSED, REPOSITORY, Case, by_case
 
 pytestmark = pytest.mark.unit
@@ -24,7 +24,7 @@ DEFINED = MESSAGE["$defs"]
 CAPTURED = REPOSITORY / "tests" / "captures" / "farm" / "site"
 
 ADDITIONS = {"name", "abis", "build_duration"}
-"""What the documents have beyond what piwheels serves (DESIGN section 5)."""
+"""What the documents have beyond what piwheels serves (docs/documents.md)."""
 
 
 def document(path: Path) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from indexer.base import times
-from indexer.base.ages import Waiting
+from indexer.base.ages import Ages
 from indexer.base.errors import NewerDatabaseError, StateError
 from indexer.base.sqlite_bug import has_wal_reset_bug
 from indexer.daemon.status_file import Live, LiveFeed, LiveTrouble
@@ -283,7 +283,7 @@ def test_versions_of_sqlite(version: tuple[int, ...], has: bool) -> None:
 
 
 def test_a_waiting_time_begins_when_the_number_was_reached() -> None:
-    waiting = Waiting()
+    waiting = Ages()
     assert waiting.seconds(1, 0.0) == 0.0
     waiting.note(5, 10.0)
     waiting.note(5, 11.0)
@@ -296,7 +296,7 @@ def test_a_waiting_time_begins_when_the_number_was_reached() -> None:
 
 
 def test_waiting_for_days_stays_small() -> None:
-    waiting = Waiting()
+    waiting = Ages()
     for second in range(100_000):
         waiting.note(second, float(second))
     assert len(waiting._seen) <= 601

@@ -222,7 +222,7 @@ class Source:
         try:
             return translate.message("SETABIS", self.at, data)
         except DecodeError as error:
-            raise PeerError("read the build ABIs", error, "mend the table build_abis") from error
+            raise PeerError("read the build ABIs", error, "correct the table build_abis") from error
 
     def packages(self, after: str) -> Iterator[Package]:
         """Every package whose name comes after `after`, in order.

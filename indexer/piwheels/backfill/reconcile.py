@@ -50,7 +50,7 @@ def differences(
     for number, package in enumerate(packages, 1):
         answer = asker.package(package)
         if isinstance(answer, NoAnswer):
-            yield Difference(package, [f"the master cannot tell of it: {answer.why}"], None)
+            yield Difference(package, [f"the master cannot describe it: {answer.why}"], None)
         elif isinstance(answer, Refused):
             yield Difference(package, [f"the master's answer is unusable: {answer.error}"], answer)
         elif answer is None:

@@ -291,8 +291,8 @@ class Bridge(threading.Thread):
         if not self._failing:
             self._failing = True
             log.error(
-                "%s\n  what happens: the master goes on, and its changes are kept in memory; it"
-                " is tried again until they are in the feed",
+                "%s\n  what happens: the master continues, its changes are kept in memory, and"
+                " the bridge tries again until they are in the feed",
                 error if isinstance(error, StateError) else f"the bridge failed: {error!r}",
                 exc_info=None if isinstance(error, StateError) else error,
                 extra=event("spool-failing", path=self._directory),

@@ -51,7 +51,7 @@ class Master:
         except ImportError as error:
             raise UsageError(
                 OPERATION,
-                f"it is not installed, or not whole: {error}",
+                f"it is not installed, or incomplete: {error}",
                 "install piwheels (with its extra `master`) into the Python environment of"
                 f" piw-indexer; {TESTED_WITH} is the version that was tested",
             ) from error
@@ -195,7 +195,7 @@ def wrapped(method: Callable[..., Any], change: Change, outbox: Outbox) -> Calla
         bound.apply_defaults()
         try:
             packages = list(change.concerns(bound.arguments))
-        except Exception:  # noqa: BLE001 - the master did nothing wrong, and goes on
+        except Exception:  # noqa: BLE001 - the master did nothing wrong, and continues
             packages = []
         with outbox.in_order(packages):
             at = outbox.begin()
@@ -238,7 +238,7 @@ class BuildAbis(threading.Thread):
                 if not reported:
                     reported = True
                     log.error(
-                        "cannot read the build ABIs; it is tried again: %s",
+                        "cannot read the build ABIs; the bridge tries again: %s",
                         error,
                         extra=event("abis-unreadable"),
                     )

@@ -89,7 +89,7 @@ class Outbox:
         """Take a change that the database has committed; never raises."""
         try:
             data = change.data(arguments, result)
-        except Exception as error:  # noqa: BLE001 - the master did nothing wrong, and goes on
+        except Exception as error:  # noqa: BLE001 - the master did nothing wrong, and continues
             self.lose(f"a {change.message} of the master cannot be read: {error!r}")
             return
         if data is None:

@@ -141,7 +141,6 @@ class Farm:
         return self._take_ended()
 
     def picture(self, now: Time) -> Picture:
-        """The farm at `now`."""
         if self._heard is None and not self._slaves:
             return EMPTY
         at = self._master_time(now)

@@ -18,7 +18,7 @@ from ...base import times
 from ...base.clock import Clock
 from ...base.errors import DecodeError, Problem, StateError
 from ...base.log import event
-from ...base.once_per import OncePer, left_out
+from ...base.once_per import LimitedLog
 from ...daemon.source import DaemonContext
 from ...daemon.status_file import LiveStatusQueue
 from ...feed.monitored import MonitoredSocket
@@ -41,7 +41,7 @@ MAX_FRAME = 64 * 1024
 MAX_QUEUED = 500
 """Frames that wait to be read; after a hello a master repeats some 200 messages at once."""
 
-PATIENCE = 30.0
+SILENCE_TIMEOUT = 30.0
 """Seconds without a connection, or of silence, until it is reported; a master sends every ten."""
 
 REOPEN_DELAY = 10.0
@@ -50,28 +50,28 @@ REOPEN_DELAY = 10.0
 HELLO_INTERVAL = 60.0
 """Seconds between two hellos: each makes the master repeat everything to all monitors."""
 
-QUICKEST_HELLO = 10.0
+MIN_HELLO_INTERVAL = 10.0
 """Seconds between two hellos if the master was restarted."""
 
-SETTLED = 2.0
+SUBSCRIPTION_TIMEOUT = 2.0
 """Seconds after which a subscription is assumed to have reached a silent master."""
 
-REMEMBERED = 300.0
-"""Seconds for which it is reported that refused frames were not kept."""
+DROP_TIMEOUT = 300.0
+"""Seconds for which `status` reports that refused frames were not kept."""
 
 MAX_KEPT = 100
 KEPT_INTERVAL = 60.0
 """Refused frames that are kept at once, and seconds until one more is kept."""
 
 
-def forget_farm(tools: DaemonContext) -> None:
+def forget_farm(daemon: DaemonContext) -> None:
     """Clear the farm of an earlier run: no feed is followed any more.
 
     Raises:
         StateError: if the index cannot be written, and waiting does not help.
     """
     try:
-        store.clear(tools.connection)
+        store.clear(daemon.connection)
     except StateError as error:
         if not error.passing:
             raise
@@ -82,7 +82,7 @@ class StatusFeed:
     """A source of the daemon: the status feed of a piwheels master.
 
     Args:
-        tools: of the daemon; the index's tables `slaves` and `masters` are kept here.
+        daemon: what it lends; the index's tables `slaves` and `masters` are kept here.
         status_queue: the address of the master's status queue.
         control_queue: the address of its control queue, to say hello on; None not to.
         clock: the time of day, microseconds since 1970.
@@ -98,7 +98,7 @@ class StatusFeed:
 
     def __init__(
         self,
-        tools: DaemonContext,
+        daemon: DaemonContext,
         status_queue: str,
         control_queue: str | None,
         clock: Clock,
@@ -108,7 +108,7 @@ class StatusFeed:
     ) -> None:
         self.status_queue = status_queue
         self.control_queue = control_queue
-        self._connection = tools.connection
+        self._connection = daemon.connection
         self._monotonic = monotonic
         self._finished = finished
         self._farm = Farm()
@@ -119,7 +119,7 @@ class StatusFeed:
         self._kept = float(MAX_KEPT)  # refused frames that may be kept now
         self._dropped = 0  # refused frames that were not kept
         self._last_drop = -math.inf
-        self._told = OncePer(monotonic)
+        self._log = LimitedLog(log, monotonic)
         self._last_fault = ""
         start = monotonic()
         self._last_tick = start
@@ -127,11 +127,11 @@ class StatusFeed:
         self._heard_here = False  # over this connection
         self._hello_wanted = True
         self._last_hello = -math.inf
-        self._stored = store.read(tools.connection)
+        self._stored = store.read(daemon.connection)
         master, slaves = store.pictures(self._stored, status_queue)
         self._farm.restore(master, slaves, self._now(), clock())
         connect = partial(
-            MonitoredSocket, tools.context, protection=protection, reopen_delay=REOPEN_DELAY
+            MonitoredSocket, daemon.context, protection=protection, reopen_delay=REOPEN_DELAY
         )
         self._status = connect(zmq.SUB, status_queue, max_frame=MAX_FRAME, high_water=MAX_QUEUED)
         self._connected = False  # when we last checked
@@ -152,27 +152,26 @@ class StatusFeed:
 
     @property
     def distrust(self) -> Problem | None:
-        """Why the peer at one of its addresses is not believed; None if it is."""
+        """Why the peer at one of its addresses is not trusted; None if it is."""
         control = self._control.distrust if self._control is not None else None
         return self._status.distrust or control
 
     @property
     def trouble(self) -> Problem | None:
-        """What is wrong with it; None if nothing is."""
         if self._store_problem is not None:
             return self._store_problem
         now = self._monotonic()
         silent = now - max(self._since, self._heard or 0.0)
-        if silent > PATIENCE:
+        if silent > SILENCE_TIMEOUT:
             if self._connected:
                 return Problem(
                     f"the master at {self.status_queue} has been silent for {silent:.0f} s"
                 )
             return Problem(
-                f"no master is at {self.status_queue}: does piw-master run, and is that the"
-                " address of its --status-queue?"
+                f"no master is at {self.status_queue}",
+                "see that piw-master runs, and that this is the address of its --status-queue",
             )
-        if now - self._last_drop < REMEMBERED:
+        if now - self._last_drop < DROP_TIMEOUT:
             return Problem(
                 f"{self._dropped} messages of {self.status_queue} could not be read, and are too"
                 f" many for the quarantine; the last: {self._last_fault}"
@@ -180,7 +179,6 @@ class StatusFeed:
         return None
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
-        """The sockets to poll for input."""
         return (self._status.socket,)
 
     def receive(self, limit: int, until: float) -> list[Entry]:
@@ -211,11 +209,11 @@ class StatusFeed:
             except DecodeError as error:
                 entries += self._refuse(error, frames)
             else:
-                self._tell(self._farm.hear(message, self._now()))
+                self._report(self._farm.hear(message, self._now()))
         return entries
 
     def accepted(self, rows: Sequence[Row]) -> None:
-        """Nothing: the journal does not concern the farm."""
+        """Do nothing: the journal does not concern the farm."""
 
     def tick(self) -> None:
         """Let slaves leave, say hello, write the index; call it about once a second.
@@ -228,12 +226,11 @@ class StatusFeed:
         self._last_tick = now
         self._look_at_connections(now)
         self._say_hello(now)
-        self._tell(self._farm.tick(self._now()))
+        self._report(self._farm.tick(self._now()))
         self._picture = self._farm.picture(self._now())
         self._store()
 
     def live(self) -> dict[str, tuple[Any, ...]]:
-        """The farm and its feed."""
         silent = None if self._heard is None else round(self._monotonic() - self._heard, 1)
         return {
             "farm": self._picture,
@@ -248,17 +245,16 @@ class StatusFeed:
         }
 
     def drain(self) -> None:
-        """Nothing: the feed repeats the state of the farm."""
+        """Do nothing: the feed repeats the state of the farm."""
 
     def close(self) -> None:
-        """Close its sockets."""
         self._status.close()
         if self._control is not None:
             self._control.close()
 
     # Its parts
 
-    def _tell(self, finished: Sequence[Finished]) -> None:
+    def _report(self, finished: Sequence[Finished]) -> None:
         if self._finished is not None:
             for build in finished:
                 self._finished(build.package, build.version)
@@ -267,16 +263,14 @@ class StatusFeed:
         self._refused += 1
         if self._kept < 1:
             now = self._monotonic()
-            if now - self._last_drop >= REMEMBERED:
+            if now - self._last_drop >= DROP_TIMEOUT:
                 self._dropped = 0
-            if many := self._told.count("status-feed-nonsense"):
-                log.warning(
-                    "%s speaks more nonsense than is kept: %s%s",
-                    self.status_queue,
-                    error,
-                    left_out(many),
-                    extra=event("status-feed-nonsense", address=self.status_queue),
-                )
+            self._log.warning(
+                "%s sends more invalid frames than are kept: %s",
+                self.status_queue,
+                error,
+                extra=event("status-feed-nonsense", address=self.status_queue),
+            )
             self._dropped += 1
             self._last_drop, self._last_fault = now, str(error)
             return []
@@ -293,21 +287,17 @@ class StatusFeed:
         if came:
             # It may be another master than before.
             self._heard_here, self._hello_wanted = False, True
-            if many := self._told.count("master-there"):
-                log.info(
-                    "the master at %s is there%s",
-                    self.status_queue,
-                    left_out(many),
-                    extra=event("master-there", address=self.status_queue),
-                )
+            self._log.info(
+                "connected to the master at %s",
+                self.status_queue,
+                extra=event("master-there", address=self.status_queue),
+            )
         elif was_there and not self._connected:
-            if many := self._told.count("master-gone"):
-                log.warning(
-                    "the master at %s is gone%s",
-                    self.status_queue,
-                    left_out(many),
-                    extra=event("master-gone", address=self.status_queue),
-                )
+            self._log.warning(
+                "lost the connection to the master at %s",
+                self.status_queue,
+                extra=event("master-gone", address=self.status_queue),
+            )
         if self._control is not None:
             self._control.look()
 
@@ -317,8 +307,8 @@ class StatusFeed:
             return
         if self._hello_wanted:
             # Until the subscription has reached the master, its answers would be lost.
-            due = (self._heard_here or now - self._since > SETTLED) and (
-                now - self._last_hello > QUICKEST_HELLO
+            due = (self._heard_here or now - self._since > SUBSCRIPTION_TIMEOUT) and (
+                now - self._last_hello > MIN_HELLO_INTERVAL
             )
         else:
             due = not self._farm.complete and now - self._last_hello > HELLO_INTERVAL
@@ -342,7 +332,11 @@ class StatusFeed:
             if not error.passing:
                 raise
             if self._store_problem is None:
-                log.error("%s\n  it is tried again", error, extra=event("farm-not-stored"))
+                log.error(
+                    "%s\n  what happens: the daemon tries again",
+                    error,
+                    extra=event("farm-not-stored"),
+                )
             self._store_problem = error.problem
         else:
             self._stored, self._store_problem = rows, None

@@ -7,10 +7,7 @@ read it.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import struct
-import termios
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +16,7 @@ import zmq
 
 from ...base.clock import monotonic, sleep
 from ...base.log import event
+from ...feed import peer_connection
 from ...feed.monitored import MonitoredSocket
 from ...feed.security import Connecting
 
@@ -121,7 +119,6 @@ class LogForward:
         return len(self.waiting) + (self._sent is not None)
 
     def pass_on(self) -> None:
-        """Pass on what the master accepts now."""
         self.peer.look()
         while self.behind and self.peer.open:
             if self._sent is not None:
@@ -168,16 +165,9 @@ class LogForward:
         return True
 
     def _unread(self) -> int:
-        """What the kernel holds for the master: bytes with tcp, memory with ipc (ioctl_tty(2))."""
         self.peer.look()
-        connection = self.peer.descriptor
-        if connection is None:
-            return 0
-        try:
-            held = fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(struct.calcsize("i")))
-        except OSError:  # it has just been closed
-            return 0
-        return int(struct.unpack("i", held)[0])
+        descriptor = self.peer.descriptor
+        return 0 if descriptor is None else peer_connection.unread(descriptor)
 
     def left(self) -> list[list[bytes]]:
         """After the end: what the master has not accepted."""

@@ -204,8 +204,8 @@ class LogRelay:
         lost = []
         if self._ours.lost:
             lost.append(
-                f"{self._ours.lost} log entries were not counted, because our disk let none"
-                " in for too long: feed their log file to piw-logger again"
+                f"{self._ours.lost} log entries were not counted, because our disk took none"
+                " for too long: feed their log file to piw-logger again"
             )
         if self._not_forwarded:
             lost.append(

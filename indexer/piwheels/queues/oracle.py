@@ -211,7 +211,7 @@ class Oracle:
             if self._monotonic() >= until:
                 raise PeerError(
                     operation,
-                    f"nobody was there within {connect_within:g} s",
+                    f"no master was there within {connect_within:g} s",
                     "see that piw-master runs, and that --db-queue is its db-queue",
                 )
             self.peer.socket.poll(50, zmq.POLLOUT)

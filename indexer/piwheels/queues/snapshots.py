@@ -249,7 +249,7 @@ class Snapshots:
         self._next = self._monotonic() + max(self._pause, 1.0)
         if answer.name == "PROJDATA":
             log.debug(
-                "the master does not tell of %s: %s",
+                "the master does not describe %s: %s",
                 self._package,
                 answer.error,
                 extra=event("package-not-told", package=self._package),
@@ -356,7 +356,7 @@ class Snapshots:
         self._next = self._monotonic() + self._backoff.failed()
         if not self.trouble:
             self._log.warning(
-                "%s; it is asked again",
+                "%s; we ask again",
                 what,
                 extra=event("master-silent", address=self._oracle.peer.address),
             )

@@ -18,8 +18,8 @@ from indexer import __version__
 from indexer.base import options
 from indexer.cli import piw_indexer
 
+from ..support import REPOSITORY
 from .field_tables import cell, fields
-from .support import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 FILLED = ("messages.md", "documents.md")

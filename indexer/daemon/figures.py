@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..base import database
-from ..base.ages import Waiting
+from ..base.ages import Ages
 from ..base.errors import Problem, StateError
 from ..feed.subscriber import FeedState, Subscriber
 from ..index import pending, queries
@@ -13,7 +13,7 @@ from ..state.state import State
 from .status_file import LiveFeed
 
 
-class Progress:
+class Figures:
     """What `look` saw last; every `now` is in seconds, on a clock that never jumps.
 
     Args:
@@ -36,8 +36,8 @@ class Progress:
         self.rate = 0.0
         self.applied_serial = self.pending = 0
         self.oldest_pending_serial: int | None = None
-        self._applied_since = Waiting()
-        self._published_since: dict[str, Waiting] = {}  # by feed
+        self._applied_since = Ages()
+        self._published_since: dict[str, Ages] = {}  # by feed
         self.problem: Problem | None = None
 
     def look(self, accepted: int, now: float) -> None:
@@ -67,7 +67,6 @@ class Progress:
         return round(self._applied_since.seconds(self.oldest_pending_serial, self._looked), 1)
 
     def feeds(self, subscribers: Sequence[Subscriber]) -> list[LiveFeed]:
-        """The feeds, for `status`."""
         return [
             LiveFeed(
                 state.feed,
@@ -87,6 +86,6 @@ class Progress:
 
     def _lag_seconds(self, feed: FeedState) -> float:
         """For how long the oldest message that we have not accepted has been published."""
-        since = self._published_since.setdefault(feed.feed, Waiting())
+        since = self._published_since.setdefault(feed.feed, Ages())
         since.note(feed.published, self._looked)
         return round(since.seconds(feed.serial + 1, self._looked), 1)

@@ -1,4 +1,4 @@
-"""The connections to a bound socket, as the kernel knows them.
+"""A peer's connection to a socket, as the kernel knows it.
 
 ZeroMQ cannot say how much it holds for one peer, and cannot disconnect one. The kernel can: what
 it holds for a peer shows whether that peer reads; and when a connection is shut down, ZeroMQ drops
@@ -19,33 +19,24 @@ import zmq
 _INT = struct.Struct("i")
 
 
-class Connection(NamedTuple):
+class PeerConnection(NamedTuple):
     """A connection: its descriptor, and the inode, because descriptors are used again."""
 
     descriptor: int
-    number: int
+    inode: int
 
     @property
-    def stands(self) -> bool:
-        return _number(self.descriptor) == self.number
+    def is_open(self) -> bool:
+        return _inode(self.descriptor) == self.inode
 
     @property
     def unread(self) -> int:
-        """What the kernel holds for the peer: bytes with tcp, memory with ipc; 0 once it is gone.
-
-        Source: ioctl_tty(2).
-        """
-        if not self.stands:
-            return 0
-        try:
-            held = fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, bytes(_INT.size))
-        except OSError:  # it has just been closed
-            return 0
-        return int(_INT.unpack(held)[0])
+        """What the kernel holds for the peer; 0 once it is gone."""
+        return unread(self.descriptor) if self.is_open else 0
 
     def end(self) -> None:
-        """Shut it down, if it still stands; to ZeroMQ the peer has left."""
-        if not self.stands:
+        """Shut it down, if it is still open; to ZeroMQ the peer has left."""
+        if not self.is_open:
             return
         try:
             with socket.socket(fileno=os.dup(self.descriptor)) as connection:
@@ -54,18 +45,30 @@ class Connection(NamedTuple):
             pass  # it has just ended
 
 
-def _number(descriptor: int) -> int:
+def unread(descriptor: int) -> int:
+    """What the kernel holds for the peer of a connection: bytes with tcp, memory with ipc.
+
+    Source: ioctl_tty(2).
+    """
+    try:
+        held = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(_INT.size))
+    except OSError:  # it has just been closed
+        return 0
+    return int(_INT.unpack(held)[0])
+
+
+def _inode(descriptor: int) -> int:
     try:
         return os.fstat(descriptor).st_ino
     except OSError:
         return 0
 
 
-def sender(frame: zmq.Frame) -> Connection | None:
+def sender(frame: zmq.Frame) -> PeerConnection | None:
     """Where a frame came from; None within this process, or if the peer has left."""
     try:
         descriptor = int(frame.get(zmq.SRCFD))
     except (zmq.ZMQError, ValueError):
         return None
-    number = _number(descriptor) if descriptor >= 0 else 0
-    return Connection(descriptor, number) if number else None
+    inode = _inode(descriptor) if descriptor >= 0 else 0
+    return PeerConnection(descriptor, inode) if inode else None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from indexer.schema.piwheels import NO_DATA
 
-from .support import REPOSITORY
+from ..support import REPOSITORY
 
 DIRECTORY = REPOSITORY / "tests" / "captures"
 

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 from referencing import Registry, Resource
 
-from .property.strategies import places
+from ..property.strategies import places
 
 NAMES = ("message", "change", "project", "packages")
 

@@ -10,7 +10,7 @@ import zmq
 
 from indexer.piwheels import cbor
 
-from .support import DEADLINE, eventually
+from ..support import DEADLINE, eventually
 
 
 class StatusQueue:

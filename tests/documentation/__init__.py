@@ -1,0 +1,1 @@
+"""What `make docs` makes from the product, and what the tests read in the documents."""

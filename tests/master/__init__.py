@@ -1,0 +1,1 @@
+"""A piwheels master for tests: its queues as real sockets, its farm, and what a real one said."""
