@@ -33,6 +33,13 @@ class File(NamedTuple):
     location: str = "/simple"
 
 
+class Failure(NamedTuple):
+    """Why a build failed: the kind of reason, and the one detail that matters ('': none)."""
+
+    category: str
+    detail: str
+
+
 class SetAbis(NamedTuple):
     """The build ABIs with their skip reasons, and what is preinstalled on each."""
 
@@ -125,6 +132,21 @@ class LogBuild(NamedTuple):
     status: bool
     duration: float
     files: tuple[File, ...]
+    failure: Failure | None = None
+
+
+class LogFailure(NamedTuple):
+    """Somebody found out why a build failed; null: nobody knows."""
+
+    build_id: int
+    failure: Failure | None
+
+
+class MoveFiles(NamedTuple):
+    """Files are served from elsewhere now: (filename, location)."""
+
+    package: str
+    files: tuple[tuple[str, str], ...]
 
 
 class DeleteBuild(NamedTuple):
@@ -152,11 +174,14 @@ class LogDownload(NamedTuple):
 
 
 class SnapshotBuild(NamedTuple):
-    """How the builds of a version stand on one ABI."""
+    """How the builds of a version stand on one ABI; null is what is not known."""
 
     abi_tag: str
     status: str
     build_id: int | None
+    slave_id: int | None = None
+    built_at: Time | None = None
+    duration: float | None = None
 
 
 class SnapshotFile(NamedTuple):
@@ -216,6 +241,8 @@ BY_NAME: dict[str, type[Any]] = {
     "UNYANKVER": UnyankVersion,
     "DELVER": DeleteVersion,
     "LOGBUILD": LogBuild,
+    "FAILURE": LogFailure,
+    "MOVEFILES": MoveFiles,
     "DELBUILD": DeleteBuild,
     "LOGDOWNLOAD": LogDownload,
     "SNAPSHOT": Snapshot,

@@ -15,6 +15,7 @@ import orjson
 from ..base import database
 from ..documents import render
 from ..index import apply, queries
+from ..index import snapshot as snapshots
 from ..messages.entries import Row
 from ..messages.types import Message, SetAbis
 
@@ -76,7 +77,7 @@ class Comparer:
         }
         there = _document(memory, package)
         # A master compares ABIs as text: a "success" that no file fits says nothing of that ABI.
-        for version, abi in apply.untold(snapshot.data):
+        for version, abi in snapshots.untold(snapshot.data):
             release = here["releases"].get(version)
             if release is not None and abi in release["abis"]:
                 there["releases"][version]["abis"][abi] = release["abis"][abi]

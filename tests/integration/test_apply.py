@@ -253,7 +253,7 @@ def test_logbuild_creates_what_is_missing_above_it(index: Index) -> None:
     assert index.apply(build) == {"numpy": 1}
     assert index.table("packages") == [("numpy", "", "")]
     assert index.table("versions") == [("numpy", "1.0", SQL, "", 0)]
-    assert index.table("builds") == [(7, "numpy", "1.0", "cp311", 1, 3, SQL, 2.5)]
+    assert index.table("builds") == [(7, "numpy", "1.0", "cp311", 1, 3, SQL, 2.5, None, None)]
     assert index.table("files") == [
         (
             *(WHEEL, 7, 1000, samples.HASH, "numpy", "1.0", "cp311", "cp311", "linux_armv7l"),

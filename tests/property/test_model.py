@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.index import queries, tags
+from indexer.index import fits, queries
 
 from . import strategies as s
 from .model import EPOCH, Model, fit
@@ -76,7 +76,7 @@ def test_documents_and_counters_are_those_of_the_model(
 @pytest.mark.parametrize("file_abi", s.FILE_ABIS)
 def test_files_fit_as_the_model_says(file_abi: str, abi: str) -> None:
     for python in s.PYTHONS:
-        assert tags.fit(python, file_abi, abi) == fit(python, file_abi, abi), python
+        assert fits.fit(python, file_abi, abi) == fit(python, file_abi, abi), python
 
 
 def check_views(here: World, model: Model, now: datetime) -> None:

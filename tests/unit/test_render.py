@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from indexer.documents import render
-from indexer.index import tags
 from indexer.index.queries import Abis, Project
 
 pytestmark = pytest.mark.unit
@@ -67,7 +66,7 @@ def abis(*active: str, preinstalled: dict[str, list[str]] | None = None) -> Abis
     for python in ("cp39", "cp311", "cp313", "py3", "py2.py3"):
         for file_abi in ("cp39", "cp311", "cp313", "abi3", "none"):
             for abi in active:
-                rank = tags.fit(python, file_abi, abi)
+                rank = fits.fit(python, file_abi, abi)
                 if rank is not None:
                     fits.setdefault((python, file_abi), {})[abi] = rank
     return Abis(
