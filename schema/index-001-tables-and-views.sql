@@ -115,8 +115,7 @@ CREATE TABLE state (
     --   applied_serial   the last message of the journal that is in it
     --   window_start     first hour of downloads_recent, seconds since 1970
     --   counters_serial  the last message that changed packages.json
-    --   counters_written the counters_serial that packages.json was last written for
-    --   window_written   the window_start that packages.json was last written for
+    --   counters_written what packages.json was last written for: that serial, and that hour
     --   no_wheels        downloads that count for no package: not of a wheel
     key   TEXT NOT NULL PRIMARY KEY,
     value ANY

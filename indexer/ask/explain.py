@@ -1,6 +1,7 @@
 """What the index knows of a package, what is published of it, what is pending, and why.
 
-Read only: nothing is made in the state directory or in the output tree.
+It knows all kinds of documents by their interface only. Nothing is made in the state directory or
+in the output tree.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from ..base import database, filesystem, lock, names, printable, times
 from ..base.directories import JOURNAL
 from ..base.errors import JournalError
 from ..check import differences
-from ..documents import render
-from ..index import queries
+from ..documents import registry
+from ..documents.kind import Moment, PeriodicKind, TreeDocument
+from ..index import pending, queries
 from ..journal.reader import JournalReader
 from . import lookup
 from .history import Event, Progress, events, origin, refused
@@ -43,8 +43,10 @@ def explain(
         progress: is told how much of the journal was looked at.
 
     Returns:
-        package, given, known, aliases, counts, last_message, pending, document, links, counters,
-        refused, close, verdict and remedy; what does not apply is null or empty.
+        package, given, known, aliases, counts, last_message, pending, document, documents, links,
+        counters, refused, close, verdict and remedy; what does not apply is null or empty.
+        `document` is that of the first kind, `documents` are those of the others; what a document
+        about all packages says of this one has the name of its kind, as `counters`.
 
     Raises:
         StateError: if there is no index, or it cannot be read.
@@ -53,21 +55,30 @@ def explain(
     try:
         package = lookup.package_of(connection, given) or names.canonical(given)
         with database.snapshot(connection):
-            rows = queries.load_project(connection, package)
-            expected = None
-            if rows is not None:
-                expected = render.project(rows, queries.load_abis(connection), site_url)
-            mark = connection.execute(
-                "SELECT serial FROM rewrites_pending WHERE package = ?", (package,)
-            ).fetchone()
-            counter = connection.execute(
-                "SELECT downloads_recent, downloads_all FROM download_counts WHERE package = ?",
-                (package,),
-            ).fetchone()
+            moment = Moment(connection, site_url, now)
+            found_package = moment.package(package)
+            rows = None if found_package is None else found_package.rows
+            expected = [
+                (kind, None if found_package is None else kind.render(found_package))
+                for kind in registry.of_packages()
+                if not (isinstance(kind, PeriodicKind) and kind.due(moment))
+            ]
+            mentioned = [
+                (kind, indexed)
+                for kind in registry.of_trees()
+                if (indexed := kind.indexed(moment, package)) is not None
+            ]
+            serial = pending.serial(connection, package)
+            downloads = queries.downloads(connection, package)
             applied = queries.applied_serial(connection)
         close = [] if rows is not None else lookup.close_to(connection, given)
     finally:
         connection.close()
+    documents = [
+        {"kind": kind.name, **_document(output_path, kind.path(package), content)}
+        for kind, content in expected
+        if names.is_canonical(package)
+    ]
     found: dict[str, Any] = {
         "given": given,
         "package": package,
@@ -76,21 +87,22 @@ def explain(
         "skip": rows.skip if rows else None,
         "aliases": rows.aliases if rows else [],
         "counts": {part: len(getattr(rows, part)) for part in _SECTIONS} if rows else {},
-        "downloads": list(counter) if counter else [0, 0],
+        "downloads": list(downloads),
         "last_message": None,
         "deleted": None,
         "refused": [one.words for one in refused(state_dir / JOURNAL, package)],
         "pending": None,
-        "document": _document(output_path, package, expected),
+        "document": documents[0] if documents else None,
+        "documents": documents[1:],
         "links": _links(output_path, package, rows.aliases if rows else []),
-        "counters": _counters(output_path, package),
+        **{kind.name: _mention(output_path, kind, package) for kind, _ in mentioned},
         "close": close,
         "held_by": lock.holder(state_dir),
     }
     _from_the_journal(state_dir, package, applied, found, progress)
-    if mark is not None:
-        found["pending"] = _pending(state_dir, mark[0], found["held_by"], now)
-    found["verdict"], found["remedy"] = _verdict(found)
+    if serial is not None:
+        found["pending"] = _mark(state_dir, serial, found["held_by"], now)
+    found["verdict"], found["remedy"] = _verdict(found, documents, mentioned)
     return found
 
 
@@ -119,7 +131,7 @@ def _message(event: Event) -> dict[str, Any]:
     }
 
 
-def _pending(state_dir: Path, serial: int, held_by: str, now: times.Time) -> dict[str, Any]:
+def _mark(state_dir: Path, serial: int, held_by: str, now: times.Time) -> dict[str, Any]:
     """The mark of a package, since when, and what it waits for."""
     reader = JournalReader(state_dir / JOURNAL)
     try:
@@ -144,11 +156,9 @@ def _pending(state_dir: Path, serial: int, held_by: str, now: times.Time) -> dic
     }
 
 
-def _document(output_path: Path, package: str, expected: bytes | None) -> dict[str, Any] | None:
-    """The published document, and how it differs from what the index says."""
-    if not names.is_canonical(package):
-        return None
-    path = f"{output_path}/project/{package}/json/index.json"
+def _document(output_path: Path, document: str, expected: bytes | None) -> dict[str, Any]:
+    """A published document, and how it differs from what the index says."""
+    path = f"{output_path}/{document}"
     found: dict[str, Any] = {
         "path": printable.utf8(path),
         "exists": False,
@@ -191,24 +201,27 @@ def _links(output_path: Path, package: str, aliases: list[str]) -> dict[str, str
     return found
 
 
-def _counters(output_path: Path, package: str) -> list[int] | None:
-    """The package's row in packages.json; None if it has none."""
+def _mention(output_path: Path, kind: TreeDocument, package: str) -> Any:
+    """What a published document about all packages says of one; None if it says nothing."""
     try:
-        rows = orjson.loads(filesystem.read(output_path / "packages.json", filesystem.MAX_DOCUMENT))
-        recent, ever = next((row[1:] for row in rows if row[0] == package), (None, None))
-    except (OSError, ValueError, TypeError, LookupError):
-        return None  # it is not there, or not as we write it
-    return [recent, ever] if isinstance(recent, int) and isinstance(ever, int) else None
+        content = filesystem.read(output_path / kind.path, filesystem.MAX_DOCUMENT)
+    except OSError:
+        return None
+    return kind.published(content, package)
 
 
-def _verdict(found: dict[str, Any]) -> tuple[str, str]:
+def _verdict(
+    found: dict[str, Any],
+    documents: list[dict[str, Any]],
+    mentioned: list[tuple[TreeDocument, Any]],
+) -> tuple[str, str]:
     """The state in a sentence, and what to do."""
-    package, document, pending = found["package"], found["document"], found["pending"]
+    package, mark = found["package"], found["pending"]
     write = "" if found["held_by"] else "start the daemon, or run `piw-indexer write`"
     if not found["known"]:
-        if pending is not None:
+        if mark is not None:
             return f"{package} is gone, and what is published of it will go, too.", write
-        if document is not None and document["exists"]:
+        if any(document["exists"] for document in documents):
             return (
                 f"{package} is not a package, but has a document.",
                 "stop the daemon and run `piw-indexer check --fix`, which removes it",
@@ -227,9 +240,11 @@ def _verdict(found: dict[str, Any]) -> tuple[str, str]:
             )
         meant = f"did you mean {' or '.join(found['close'])}?" if found["close"] else ""
         return f"{package} was never seen here.", meant or "see whether the publisher sends it"
-    if pending is not None:
+    if mark is not None:
         return f"{package} will be written again; what is published may be old.", write
-    if document["difference"]:
+    for document in documents:
+        if not document["difference"]:
+            continue
         return (
             f"{package} is published wrongly: {document['difference']}.",
             f"is {document['path']} on the right --output-path, and --site-url the daemon's?"
@@ -241,11 +256,12 @@ def _verdict(found: dict[str, Any]) -> tuple[str, str]:
             f"{package} is published, but for its alias {wrong[0]}.",
             "stop the daemon and run `piw-indexer check --fix`",
         )
-    if found["counters"] != found["downloads"]:
-        return (
-            f"{package} is published as the index has it; packages.json has other counters.",
-            "the daemon writes them every --counters-interval seconds"
-            if found["held_by"]
-            else "run `piw-indexer write`",
-        )
+    for kind, indexed in mentioned:
+        if found[kind.name] != indexed:
+            return (
+                f"{package} is published as the index has it; {kind.path} has other {kind.name}.",
+                f"the daemon writes them {kind.when}"
+                if found["held_by"]
+                else "run `piw-indexer write`",
+            )
     return f"{package} is published as the index has it.", ""

@@ -13,7 +13,7 @@ import orjson
 
 from ..base import database, names
 from ..base.errors import UsageError
-from ..documents import render
+from ..documents import project
 from ..index import queries
 
 _MATCHES = 3
@@ -84,18 +84,14 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
         if rows is None:
             return None
         found: dict[str, Any] = orjson.loads(
-            render.project(rows, queries.load_abis(connection), site_url)
+            project.render(rows, queries.load_abis(connection), site_url)
         )
-        counted = connection.execute(
-            "SELECT downloads_recent, downloads_all FROM download_counts WHERE package = ?",
-            (package,),
-        ).fetchone()
+        recent, ever = queries.downloads(connection, package)
         attempts = connection.execute(
             "SELECT build_id, version, abi_tag, status, built_by, built_at, duration FROM builds"
             " WHERE package = ? ORDER BY build_id DESC",
             (package,),
         ).fetchall()
-    recent, ever = counted or (0, 0)
     builds: dict[str, list[dict[str, Any]]] = {version: [] for version in found["releases"]}
     for build_id, version, abi_tag, status, slave_id, built_at, duration in attempts:
         builds[version].append(
@@ -106,7 +102,7 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
                 "slave_id": slave_id,
                 "built_at": built_at,
                 "duration": duration,
-                "log_url": render.log_url(build_id) if build_id > 0 else None,
+                "log_url": project.log_url(build_id) if build_id > 0 else None,
             }
         )
     return {
@@ -123,5 +119,5 @@ def version_of(versions: list[str], given: str) -> str | None:
     """The version that somebody means by `given`: that text, else the only one equal to it."""
     if given in versions:
         return given
-    same = [version for version in versions if render.same_version(version, given)]
+    same = [version for version in versions if project.same_version(version, given)]
     return same[0] if len(same) == 1 else None

@@ -1,4 +1,4 @@
-"""The one place that opens a database: settings, migrations, and what is refused."""
+"""The only place that opens databases: settings, migrations, and what is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables came with it."""
 
 LOG_PAGES = 4000
-"""Pages of 4 KiB that a write-ahead log has before it is folded in..."""
+"""Pages of 4 KiB at which a write-ahead log is merged into the database..."""
 
 LOW_SPACE_LOG_PAGES = 250
 """...and where disk space is short."""
@@ -27,10 +27,10 @@ BUSY = 5000
 """Milliseconds to wait for another connection."""
 
 DERIVED = "index.db"
-"""The name of the database that can be made again from another."""
+"""The name of the database that can be made again from the journal."""
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
-"""What SQLite has: the file itself first, then what may be beside it."""
+"""The files of a database: itself, and those that SQLite may put beside it."""
 
 
 class Schema(NamedTuple):
@@ -38,9 +38,9 @@ class Schema(NamedTuple):
 
     Attributes:
         name: of the set of migrations, for sqlite-utils.
-        application_id: what `PRAGMA application_id` says of such a database.
-        migrations: the SQL of each, by name, in the order in which they are applied. A statement
-            ends with a semicolon at the end of a line.
+        application_id: the value of `PRAGMA application_id`.
+        migrations: the SQL of each, by name, in order. A statement ends with a semicolon at the end
+            of a line.
     """
 
     name: str
@@ -55,7 +55,7 @@ def open_writer(
     synchronous: str,
     cache_kib: int = 16 * 1024,
 ) -> sqlite3.Connection:
-    """Open (or create) a database to write, with its schema brought up to date.
+    """Open a database for writing; make it if it is missing, and migrate it.
 
     Args:
         path: of the file.
@@ -65,7 +65,7 @@ def open_writer(
 
     Raises:
         NewerDatabaseError: if a newer version of the program made it.
-        StateError: if it cannot be opened, or is not a database of ours.
+        StateError: if it cannot be opened, or belongs to another program.
     """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StateError(
@@ -100,12 +100,12 @@ def open_writer(
 
 
 def _refuse_others_files(path: Path, owners: set[int]) -> None:
-    """Refuse a database, or what SQLite has beside it, that is a link, or of somebody else.
+    """Refuse a database if one of its files is a link, or belongs to another user.
 
-    Only looked at, not opened: to close it again would drop the locks of another connection.
+    The files are not opened: closing them would drop the locks of other connections.
 
     Raises:
-        ForeignFileError: if that is so.
+        ForeignFileError: if so.
     """
     for name in (f"{path}{suffix}" for suffix in _SUFFIXES):
         try:
@@ -127,8 +127,8 @@ def _refuse_others_files(path: Path, owners: set[int]) -> None:
 def _refuse_read_only(connection: sqlite3.Connection) -> None:
     """Fail if nothing can be written.
 
-    Where SQLite may not write, it opens a file to be read, without a word, and would not write
-    to it when it may again. `BEGIN IMMEDIATE` says nothing, either.
+    Without permission, SQLite silently opens a file read-only, and that stays so when the
+    permission comes back. `BEGIN IMMEDIATE` does not fail, either.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -140,18 +140,18 @@ def _refuse_read_only(connection: sqlite3.Connection) -> None:
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:
-    """True if there is anything in a database."""
+    """True if a database is not empty."""
     return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
 def has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
-    """True if a table has a column: one that only is read may be of before a migration."""
+    """True if a table has a column; a database that is only read may not be migrated."""
     rows = connection.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column))
     return rows.fetchone() is not None
 
 
 def roll_back(path: Path) -> None:
-    """Undo what a crash left half done; whoever only reads a database cannot."""
+    """Undo what a crash left half done, which readers cannot."""
     _refuse_others_files(path, {0, os.geteuid()})
     connection = sqlite3.connect(path)
     try:
@@ -163,22 +163,22 @@ def roll_back(path: Path) -> None:
 def open_reader(
     path: Path, schema: Schema | None = None, *, cache_kib: int = 4 * 1024
 ) -> sqlite3.Connection:
-    """Open a database to read only; it can neither write nor checkpoint.
+    """Open a database for reading; the connection can neither write nor checkpoint.
 
     Args:
         path: of the file.
-        schema: what whoever reads it knows.
+        schema: what the reader knows.
         cache_kib: size of the page cache, KiB.
 
     Raises:
-        NewerDatabaseError: if it has migrations besides those.
-        UnfinishedError: if a process was killed in the middle of writing to it.
-        StateError: if it is not there or cannot be opened.
+        NewerDatabaseError: if the database has other migrations.
+        UnfinishedError: if a process was killed while it wrote to it.
+        StateError: if it is missing or cannot be opened.
     """
     with wrap_errors(f"read {path}"), _by_its_user(path):
         if not os.path.lexists(path):
             raise StateError(f"read {path}", "it does not exist", "run the indexer first")
-        # Whoever only reads may be another user than the one that the state belongs to.
+        # A reader may be another user than the owner of the state.
         _refuse_others_files(path, {0, os.geteuid(), os.stat(path.parent).st_uid})
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro",
@@ -199,7 +199,7 @@ def open_reader(
 
 
 def open_in_memory(schema: Schema) -> sqlite3.Connection:
-    """An empty database that is gone when it is closed."""
+    """An empty database in memory."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA foreign_keys = ON")
     _migrate(connection, schema)
@@ -208,7 +208,7 @@ def open_in_memory(schema: Schema) -> sqlite3.Connection:
 
 @contextmanager
 def _by_its_user(path: Path) -> Iterator[None]:
-    """Say who may read a database, if it is not us: SQLite makes files beside it to do that."""
+    """Explain that reading needs permission to write, because SQLite makes files for it."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -230,7 +230,7 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
 
 
 def _applied(connection: sqlite3.Connection, schema: Schema) -> set[str]:
-    """The names of the migrations that a database has seen, from the table of sqlite-utils."""
+    """The names of the migrations of a database, from the table of sqlite-utils."""
     if not has_table(connection, "_sqlite_migrations"):
         return set()
     rows = connection.execute(
@@ -240,7 +240,7 @@ def _applied(connection: sqlite3.Connection, schema: Schema) -> set[str]:
 
 
 def _migrate(connection: sqlite3.Connection, schema: Schema) -> None:
-    """Apply the migrations that a database has not seen."""
+    """Apply missing migrations."""
     if _applied(connection, schema).issuperset(schema.migrations):
         return
     # Only here: its import takes longer than the rest of a short command.
@@ -291,7 +291,7 @@ def wrap_errors(
     Args:
         operation: what is being done.
         kind: of the error.
-        beside: the directory, or the database, that is written; what ails it is looked into.
+        beside: the directory or database that is written, to find the cause.
     """
     try:
         yield
@@ -317,13 +317,13 @@ def wrap_errors(
 
 
 def _directory(connection: sqlite3.Connection) -> Path:
-    """Where the file of a database is."""
+    """The directory of a database."""
     rows = connection.execute("PRAGMA database_list").fetchall()
     return Path(next(file for _, name, file in rows if name == "main")).parent
 
 
 def _remedy(code: int, number: int) -> str:
-    """What to do about an error of SQLite, and of the system if that is known."""
+    """What to do about an error of SQLite, or of the system if there is one."""
     of_the_disk = disk.remedy(number)
     if of_the_disk:
         return f"{of_the_disk}; {_SAFE}"
@@ -350,7 +350,7 @@ _VAGUE = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
 }
-"""Errors of SQLite that may have one of several causes, with a remedy each."""
+"""Errors of SQLite that may have several causes, with different remedies."""
 
 _PASSING = {*_VAGUE, sqlite3.SQLITE_BUSY}
 _PASSING_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT}
@@ -374,7 +374,7 @@ def _move_aside(path: Path) -> str:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Everything inside is committed together, or nothing is."""
+    """Commit everything inside together, or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
@@ -387,7 +387,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Everything read inside is of one moment."""
+    """Read everything inside as of one moment."""
     connection.execute("BEGIN")
     try:
         yield connection
@@ -397,10 +397,10 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def truncate_wal(connection: sqlite3.Connection) -> None:
-    """Fold the write-ahead log of a database into its file, and cut it off.
+    """Merge the write-ahead log of a database into its file, and empty it.
 
     Raises:
-        sqlite3.Error: if that is not possible, or somebody reads what is in it.
+        sqlite3.Error: if that fails, or another connection still reads the log.
     """
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
@@ -410,7 +410,7 @@ def truncate_wal(connection: sqlite3.Connection) -> None:
 def limit_wal(connection: sqlite3.Connection, low_on_space: bool) -> None:
     """Keep the write-ahead log small from now on, or no longer.
 
-    What is in it is folded in at once, unless somebody reads it or there is no room for it.
+    It is emptied at once, unless another connection reads it or there is no space for that.
     """
     pages = LOW_SPACE_LOG_PAGES if low_on_space else LOG_PAGES
     connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
@@ -420,18 +420,18 @@ def limit_wal(connection: sqlite3.Connection, low_on_space: bool) -> None:
     try:
         truncate_wal(connection)
     except sqlite3.Error:
-        pass  # it is tried again whenever it has grown
+        pass  # SQLite tries again when the log has grown
     finally:
         connection.execute(f"PRAGMA busy_timeout = {BUSY}")
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a database as it stands at one moment: compact, durable, without a log beside it.
+    """Copy a database as of one moment; the copy is compact, durable and has no log.
 
-    It may be written meanwhile; nothing but `target` is written here.
+    Others may write to the database meanwhile. Only `target` is written here.
 
     Raises:
-        StateError: if it cannot be read or the copy cannot be written.
+        StateError: if it cannot be read, or the copy cannot be written.
     """
     with wrap_errors(f"copy {source} to {target}"):
         remove(target)
@@ -440,9 +440,9 @@ def copy(source: Path, target: Path) -> None:
             # SQLite's own would have the mode of the umask.
             mode = filesystem.STATE_FILE & source.stat().st_mode
             os.close(filesystem.create(target, mode))
-            # Its copy is a write, too; the file itself stays open to be read only.
+            # VACUUM INTO counts as a write; the source itself is still opened read-only.
             connection.execute("PRAGMA query_only = OFF")
-            # As a URI, for the name of a directory may be no text that SQLite takes.
+            # A URI, because SQLite does not accept every path as text.
             connection.execute("VACUUM INTO ?", (target.absolute().as_uri(),))
         finally:
             connection.close()
@@ -450,9 +450,9 @@ def copy(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a database with its write-ahead log, the file itself first.
+    """Remove a database with its write-ahead log; the file itself first.
 
-    A log that outlived its database would be read into the next one of that name.
+    A log without its database would be merged into the next database of that name.
 
     Raises:
         StateError: if it cannot be removed.

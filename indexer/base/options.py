@@ -1,8 +1,8 @@
-"""Options of the commands: on the command line, in the environment, in piwheels' own files.
+"""Options of the commands: on the command line, in the environment, in configuration files.
 
-The command line counts before the environment (`PIW_INDEXER_<OPTION>`), that before the section
-`[indexer]` of the configuration files, and those before the defaults. What a file says is checked
-whole before anything is opened.
+The command line takes precedence over the environment (`PIW_INDEXER_<OPTION>`), and that over the
+section `[indexer]` of the configuration files. Files are checked completely before anything is
+opened.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PIWHEELS_FILES = (
 """piwheels' own configuration files."""
 
 OURS = "/etc/piw-indexer.conf"
-"""The one that `install` writes."""
+"""The file that `install` writes."""
 
 FILES = (*PIWHEELS_FILES, OURS)
-"""Configuration files; a later one counts before an earlier one."""
+"""Configuration files; a later one takes precedence."""
 
 MAX_SETTINGS = 1024 * 1024
-"""Bytes of a configuration file; that of a master has a few thousand."""
+"""Bytes of a configuration file; a master's has a few thousand."""
 
 SECTION = "indexer"
 PREFIX = "PIW_INDEXER_"
@@ -84,7 +84,7 @@ class QueueType(click.ParamType[Any]):
 
 
 def is_queue(text: str, kinds: Sequence[str] = ("ipc", "tcp", "inproc")) -> bool:
-    """Whether a text has the form of an address of ZeroMQ, of one of these kinds."""
+    """Whether a text looks like an address of ZeroMQ of one of these kinds."""
     kind, _, rest = text.partition("://")
     host, _, port = rest.rpartition(":")
     good = rest if kind in ("ipc", "inproc") else host and _is_port(port)
@@ -92,12 +92,12 @@ def is_queue(text: str, kinds: Sequence[str] = ("ipc", "tcp", "inproc")) -> bool
 
 
 def _is_port(text: str) -> bool:
-    """Whether it is a port of TCP: libzmq takes larger numbers, too, and binds to another."""
+    """Whether it is a TCP port: libzmq accepts larger numbers and binds another port."""
     return text.isascii() and text.isdigit() and 1 <= int(text) <= 0xFFFF
 
 
 class ListenType(click.ParamType[Any]):
-    """Where to serve: HOST:PORT, or PORT on this machine only."""
+    """An address to serve at: HOST:PORT, or PORT on this machine only."""
 
     name = "listen"
 
@@ -113,7 +113,7 @@ class ListenType(click.ParamType[Any]):
 
 
 class FeedType(click.ParamType[Any]):
-    """The name of a change feed, as its subscribers take it."""
+    """The name of a change feed, as its subscribers accept it."""
 
     name = "feed"
 
@@ -193,7 +193,7 @@ _typed: dict[Path, Path] = {}
 
 
 def as_typed(path: Path) -> Path:
-    """A path, or one below it, as it was typed: so it is told what became of it."""
+    """A path, or one below it, as the user typed it; for output."""
     for part in (path, *path.parents):
         if part in _typed:
             return _typed[part] / path.relative_to(part)
@@ -201,7 +201,7 @@ def as_typed(path: Path) -> Path:
 
 
 class PathType(click.Path):
-    """A path, from here on from the root: commands leave the directory that they are typed in."""
+    """A path, made absolute because commands leave the current directory."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, path_type=Path)
@@ -215,7 +215,7 @@ class PathType(click.Path):
 
 
 class KeyType(click.ParamType[Any]):
-    """A key, or the file that it is in."""
+    """A key, or a file that contains it."""
 
     name = "key"
 
@@ -230,7 +230,7 @@ _DIRECTORY = PathType(file_okay=False)
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "state-dir": {
-        # Who may not look into it is told better by what looks.
+        # Missing permissions are reported better by the code that reads the file.
         "type": PathType(file_okay=False, readable=False),
         "default": "/var/lib/piw-indexer",
         "help": "Where journal and index are.",
@@ -405,7 +405,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Serve the metrics there until stopped. Without a host: on this machine only.",
     },
 }
-"""Every option that takes a value: its type, default and help."""
+"""Every option with a value: its type, default and help."""
 
 FLAGS: dict[str, str] = {
     "write": "Publish what changed, too.",
@@ -459,7 +459,7 @@ def flag(name: str) -> Callable[[_Function], _Function]:
 def grouped(kind: Callable[..., Any]) -> Callable[[_Function], _Function]:
     """A decorator that gives a command an option or switch for each field of a NamedTuple.
 
-    The command gets them as one argument, which is called as the type is.
+    The command gets the tuple as an argument with the lower-case name of the type.
     """
     fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
     name = kind.__name__.lower()
@@ -480,7 +480,7 @@ def grouped(kind: Callable[..., Any]) -> Callable[[_Function], _Function]:
 
 
 _RESERVED = {"all": "everything", "json": "as_json", "exit": "leave"}
-"""Parameters of functions that would hide what Python calls so."""
+"""Switches whose names would hide builtins or modules."""
 
 
 def feeds(
@@ -489,7 +489,7 @@ def feeds(
     """The changes-queue and the replay-queue of each publisher.
 
     Raises:
-        UsageError: if they do not go together, or one address is given twice.
+        UsageError: if their numbers differ, or an address is given twice.
     """
     if len(changes_queue) != len(replay_queue):
         raise UsageError(
@@ -515,10 +515,10 @@ def feeds(
 def feed(
     operation: str, changes_queue: tuple[str, ...], replay_queue: tuple[str, ...]
 ) -> tuple[str, str]:
-    """The changes-queue and the replay-queue of the one publisher that we are.
+    """The changes-queue and the replay-queue of a publisher.
 
     Raises:
-        UsageError: if there is not one of each, or they are the same.
+        UsageError: if there is not exactly one of each, or they are equal.
     """
     if len(changes_queue) != 1 or len(replay_queue) != 1:
         raise UsageError(
@@ -537,7 +537,7 @@ def configuration(function: _Function) -> _Function:
 
 
 def configuration_to_look(function: _Function) -> _Function:
-    """Likewise, for a command that only looks: when there is a mistake, it is needed most."""
+    """Likewise for a command that only looks: it must work in spite of mistakes in the files."""
     return _configuration(_read_what_is_right)(function)
 
 
@@ -588,7 +588,7 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
 
     Args:
         path: of the file.
-        mistake: told of an unknown key or a bad value, which is then passed over.
+        mistake: is called with an unknown key or a bad value, which is then ignored.
 
     Raises:
         UsageError: if the file cannot be read, or has an unknown key or a bad value there.
@@ -608,7 +608,7 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
 
 
 def section(path: Path) -> dict[str, str | None]:
-    """The section `[indexer]` of a file as it is written.
+    """The section `[indexer]` of a file, as text.
 
     Raises:
         UsageError: if the file cannot be read.

@@ -93,11 +93,6 @@ def month(value: Time) -> str:
     return to_datetime(value).isoformat()[:7]
 
 
-def hour_of(value: Time) -> int:
-    """The start of the UTC hour that `value` lies in, in seconds since 1970."""
-    return value // HOUR * 3600
-
-
 def window_start(now: Time) -> int:
     """The first hour of the 30-day window at `now`, in seconds since 1970.
 

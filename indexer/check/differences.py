@@ -1,6 +1,6 @@
-"""What differs, in words: which package, which field, what it is and should be, whose fault it is.
+"""Differences, in words: which package, which field, what it is and should be, whose fault it is.
 
-Nothing here decides whether something is right; it only finds words.
+Nothing here decides whether something is right.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ..base import filesystem, printable, times
 
-_FIELDS = 3
+_MAX_FIELDS = 3
 """Fields of one document that are named."""
 
 _MAX_SHOWN = 60
@@ -26,26 +27,80 @@ WRONG_INDEX = "the index is wrong: the journal says otherwise"
 MODE = filesystem.DOCUMENT
 
 
+class Part(StrEnum):
+    """Where something differs."""
+
+    JOURNAL = "journal"
+    CHECKPOINT = "checkpoint"
+    INDEX = "index"
+    DOCUMENTS = "documents"
+
+
+class Sort(StrEnum):
+    """What sort of a difference it is."""
+
+    OTHER = ""
+    MONTH = "month"
+    ROW = "row"
+    DOCUMENT = "document"
+    MODE = "mode"
+    LINK = "link"
+    STRAY = "stray"
+
+
 class Difference(NamedTuple):
     """Something that is not as it should be.
 
     Attributes:
-        part: where: journal, checkpoint, index or documents.
-        what: in words; names in it are as they are, `str` makes a printable line of it.
-        kind: what differences are counted by: a table, "document", "link", "stray", "mode"...
+        part: where.
+        what: in words; names in it are as they are. `str` makes a printable line of it.
+        sort: what sort of a difference.
+        table: of the row.
         package: the name that must be written again; empty for others.
-        fault: whose it is; empty if that is said already.
+        document: the name of the kind of document.
+        path: of the document, below the output tree.
+        fault: whose it is; empty if `what` says that.
     """
 
-    part: str
+    part: Part
     what: str
-    kind: str = ""
+    sort: Sort = Sort.OTHER
+    table: str = ""
     package: str = ""
+    document: str = ""
+    path: str = ""
     fault: str = ""
 
     def __str__(self) -> str:
         said = f"{self.part}: {self.what}" + (f" ({self.fault})" if self.fault else "")
         return printable.whole_line(said)
+
+    @property
+    def label(self) -> str:
+        """What differences are counted by."""
+        if self.sort is Sort.ROW:
+            return self.table
+        if self.path and not self.package:
+            return f"{self.path.partition('/')[0].removesuffix('.gz')}: {self.sort}"
+        return str(self.sort)
+
+    def as_data(self) -> dict[str, str]:
+        """What `check --json` shows of it."""
+        return {
+            "part": self.part,
+            "what": self.what,
+            "kind": self.label,
+            "package": self.package,
+            "fault": self.fault,
+        }
+
+
+class Finding(NamedTuple):
+    """What is wrong with a file."""
+
+    sort: Sort
+    what: str
+    fault: str
 
 
 def value(found: object) -> str:
@@ -99,30 +154,62 @@ def row(
             for name in columns
             if there[name] != here[name]
         )
-    return Difference("index", what, table, str(named.get("package", "")), WRONG_INDEX)
+    return Difference(
+        Part.INDEX,
+        what,
+        Sort.ROW,
+        table=table,
+        package=str(named.get("package", "")),
+        fault=WRONG_INDEX,
+    )
 
 
-def document(path: str, expected: bytes) -> tuple[str, str, str] | None:
-    """How a document differs from what it should be: kind, words and whose fault; None: not."""
+def document(path: str, expected: bytes | None) -> Finding | None:
+    """How a document differs from what it should be; None if it does not.
+
+    Args:
+        path: of the file.
+        expected: its bytes; None: it should not be there.
+    """
+    if expected is None:
+        if not os.path.lexists(path):
+            return None
+        return Finding(Sort.DOCUMENT, f"{path} should not be there", "left behind")
+
+    def wrong(found: bytes) -> str:
+        return "" if found == expected else content(found, expected)
+
+    return form(path, wrong)
+
+
+def form(path: str, wrong: Callable[[bytes], str]) -> Finding | None:
+    """What is wrong with a document: it is not a file, its content, or its mode; None: nothing.
+
+    Args:
+        path: of the file.
+        wrong: says what is wrong with its content; empty if nothing is.
+    """
     try:
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
-            target = os.readlink(path)
-            return "document", f"{path} is a link to {target}, and no file", "made by others"
+            what = f"{path} is a link to {os.readlink(path)}, and no file"
+            return Finding(Sort.DOCUMENT, what, "made by others")
         if not stat.S_ISREG(status.st_mode):
-            return "document", f"{path} is not a file", "made by others"
+            return Finding(Sort.DOCUMENT, f"{path} is not a file", "made by others")
         found = filesystem.read(path, filesystem.MAX_DOCUMENT)
     except FileNotFoundError:
-        return "document", f"{path} is missing", "it was removed, or never written"
+        return Finding(Sort.DOCUMENT, f"{path} is missing", "it was removed, or never written")
     except OSError as error:
-        return "document", f"{path} cannot be read: {error.strerror}", ""
+        return Finding(Sort.DOCUMENT, f"{path} cannot be read: {error.strerror}", "")
     changed = times.to_rfc3339(status.st_mtime_ns // 1000)
-    if found != expected:
-        what = content(found, expected)
-        return "document", f"{path} {what}", f"not what was published; changed at {changed}"
+    what = wrong(found)
+    if what:
+        fault = f"not what was published; changed at {changed}"
+        return Finding(Sort.DOCUMENT, f"{path} {what}", fault)
     mode = stat.S_IMODE(status.st_mode)
     if mode != MODE:
-        return "mode", f"{path} has the mode {mode:04o}, should be {MODE:04o}", "changed by others"
+        what = f"{path} has the mode {mode:04o}, should be {MODE:04o}"
+        return Finding(Sort.MODE, what, "changed by others")
     return None
 
 
@@ -142,18 +229,21 @@ def content(found: bytes, expected: bytes) -> str:
 
 def _decoded(found: bytes, expected: bytes) -> str:
     try:
+        here = json.loads(expected)
+    except ValueError:
+        return "has other bytes"
+    try:
         there = json.loads(found)
     except ValueError as error:
         return f"is not JSON: {error}"
-    here = json.loads(expected)
     if there == here:
         return "says the same in other bytes: order of keys, or white space"
     if isinstance(here, list):
-        fields = list(_counters(there, here))
+        fields = list(_rows(there, here))
     else:
         fields = list(_fields("", there, here))
-    more = f", and {len(fields) - _FIELDS} fields more" if len(fields) > _FIELDS else ""
-    return f"differs: {', '.join(fields[:_FIELDS])}{more}"
+    more = f", and {len(fields) - _MAX_FIELDS} fields more" if len(fields) > _MAX_FIELDS else ""
+    return f"differs: {', '.join(fields[:_MAX_FIELDS])}{more}"
 
 
 def _compressed(found: bytes, expected: bytes) -> str:
@@ -183,14 +273,13 @@ def _fields(path: str, found: Any, expected: Any) -> Iterator[str]:
             yield from _fields(name, found[key], expected[key])
 
 
-def _counters(found: Any, expected: list[Any]) -> Iterator[str]:
-    """The rows of packages.json that differ, by package."""
+def _rows(found: Any, expected: list[Any]) -> Iterator[str]:
+    """The rows of a list that differ, by what they begin with."""
     try:
-        there = {one[0]: one[1:] for one in found}
+        there, here = ({row[0]: row[1:] for row in rows} for rows in (found, expected))
     except (TypeError, IndexError, KeyError):
         yield "it is not a list of packages"
         return
-    here = {one[0]: one[1:] for one in expected}
     yield from _fields("", there, here)
     if there == here:
         yield "its rows are in another order, or twice"

@@ -1,12 +1,13 @@
-"""What an interrupted check has done, so that the next one goes on; and how the last one ended.
+"""What an interrupted check has done, so that the next one resumes; and how the last one ended.
 
-Only one run's work is remembered: bits that flip on the disk later are found by the next check.
+Only the work of one check is remembered: the next one finds bits that flip on the disk later.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from .. import __version__
 from ..base import clock, filesystem, lock, notes, times
 from ..base.directories import CHECK
 from ..base.errors import StateError
-from .differences import Difference
+from .differences import Difference, Part, Sort
+
+Progress = Callable[[str, int, int], None]
+"""Is called with what is being checked, and how many of how many are done."""
 
 RESUME = "check.resume"
 _MAX_AGE = times.DAY
@@ -29,7 +33,8 @@ def _difference(value: Any) -> Difference:
     texts = notes.checked(value, [notes.exact])
     if len(texts) != len(Difference._fields):
         raise ValueError("expected a difference")
-    return Difference(*texts)
+    part, what, sort, *rest = texts
+    return Difference(Part(part), what, Sort(sort), *rest)
 
 
 _SHAPE = {

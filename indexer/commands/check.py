@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import os
 import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,19 @@ from ..base.interruption import Interruption
 from ..base.privileges import as_owner
 from ..base.progress import bar
 from ..base.systemd import Notifier
-from ..check import check as checks
-from ..check.differences import Difference
-from ..check.resume import Run
+from ..check.differences import Difference, Part, Sort
+from ..check.documents import Documents, mark_to_write
+from ..check.index import check_index
+from ..check.journal import check_checkpoints, check_journal
+from ..check.resume import Progress, Run
 from ..documents.publish import Publisher
 from ..index import queries
 from ..journal import reader as journal_reader
 from ..state.state import State
-from .write import publish_all
+from .write import publish, written
 
-_NAMED = 20
-"""Differences of one kind that are named."""
+_MAX_NAMED = 20
+"""Differences with one label that are named."""
 
 
 @click.command()
@@ -48,7 +50,7 @@ def check(
 ) -> int:
     """Compare journal, index and documents, and report what differs."""
     refuse_missing(state_dir, JOURNAL)
-    publisher = Publisher(output_path, thorough=fix)
+    publisher = Publisher(output_path)
     site_url = site_url.rstrip("/")
     against = [_journal_id(state_dir), str(output_path.resolve()), site_url]
     run = Run(state_dir, against, fresh)
@@ -94,7 +96,7 @@ def _check(
     fix = state is not None
     try:
         with _watched("journal", interruption) as progress:
-            damaged = report.take(checks.check_journal(state_dir, run, progress))
+            damaged = report.take(check_journal(state_dir, run, progress))
         if damaged:
             raise StateError(
                 f"check the rest of {state_dir}",
@@ -102,11 +104,11 @@ def _check(
                 "restore it from a backup; the index and the documents can wait. Without one,"
                 " `piw-indexer rebuild --salvage` goes on with what can be read",
             )
-        unusable = report.take(checks.check_checkpoints(state_dir))
+        unusable = report.take(check_checkpoints(state_dir))
         differing = 0
         if run.index is None:
             with _watched("index", interruption) as progress:
-                differing = report.take(checks.check_index(state_dir, run, progress))
+                differing = report.take(check_index(state_dir, run, progress))
             if not differing:
                 run.index = report.serial(state_dir)
                 run.save(now=True)
@@ -122,9 +124,8 @@ def _check(
             report.say("What to do: stop the daemon, and run `piw-indexer check --fix`.")
             return 1
         with _watched("documents", interruption) as progress:
-            wrong = report.take_documents(
-                checks.check_documents(state_dir, publisher, site_url, run, progress)
-            )
+            documents = Documents(state_dir, publisher, site_url)
+            wrong = report.take_documents(documents.every(run, progress))
         left = []
         if state is not None:
             left = _repair(state, publisher, site_url, report, wrong)
@@ -159,34 +160,54 @@ def _repair(
     Returns:
         What differs still.
     """
-    modes = [one for one in wrong if one.kind.endswith("mode")]
-    for one in modes:
-        try:
-            publisher.set_mode(one.package)
-        except PublishError as error:
-            report.say(f"not repaired: {error}")
-    touched = [one.package for one in wrong if one.package and one.kind != "mode"]
-    counters = any(not one.package for one in wrong if one not in modes)
-    checks.mark_for_repair(state.connection, touched, counters)
-    with redirect_stdout(io.StringIO()) if report.as_json else nullcontext():
-        publish_all(state, publisher, site_url, None)
-    left = list(checks.look_again(state.directory, publisher, site_url, wrong))
-    done = Counter(one.kind for one in wrong) - Counter(one.kind for one in left)
-    modes_set = sum(count for kind, count in done.items() if kind.endswith("mode"))
-    for count, what in (
-        (done["document"], "documents written"),
-        (done["link"], "aliases linked"),
-        (done["stray"], "strays removed"),
-        (modes_set, "modes set"),
+    for difference in wrong:
+        if difference.sort is Sort.MODE:
+            try:
+                publisher.set_mode(difference.path)
+            except PublishError as error:
+                report.say(f"not repaired: {error}")
+    mark_to_write(state.connection, wrong)
+    changed = publish(state, publisher, site_url, None)
+    if not report.as_json:
+        printable.echo(written(publisher, changed))
+    documents = Documents(state.directory, publisher, site_url, alone=True)
+    left = list(documents.again(wrong))
+    # By sort, and whether it is of a package.
+    repaired = Counter((one.sort, one.package != "") for one in wrong)
+    repaired -= Counter((one.sort, one.package != "") for one in left)
+    done = {sort: repaired[sort, True] for sort in Sort}
+    done[Sort.MODE] += repaired[Sort.MODE, False]
+    for sort, what in (
+        (Sort.DOCUMENT, "documents written"),
+        (Sort.LINK, "aliases linked"),
+        (Sort.STRAY, "strays removed"),
+        (Sort.MODE, "modes set"),
     ):
-        if count:
-            report.say(f"documents: {count} {what}")
-    if done["packages.json: document"]:
-        report.say("documents: packages.json and packages.json.gz written")
-    report.fixed += done.total()
-    for one in left:
-        report.say(f"not repaired: {one}")
+        if done[sort]:
+            report.say(f"documents: {done[sort]} {what}")
+    for line in _rewritten(publisher, wrong, left):
+        report.say(f"documents: {line} written")
+    report.fixed += repaired.total()
+    for difference in left:
+        report.say(f"not repaired: {difference}")
     return left
+
+
+def _rewritten(
+    publisher: Publisher, wrong: list[Difference], left: list[Difference]
+) -> Iterator[str]:
+    """The files that speak of more than one package and were written, with their copies."""
+    files, unwritten = (
+        {
+            difference.path.removesuffix(".gz")
+            for difference in some
+            if difference.sort is Sort.DOCUMENT and not difference.package
+        }
+        for some in (wrong, left)
+    )
+    for path in sorted(files - unwritten):
+        copied = os.path.lexists(publisher.path(f"{path}.gz"))
+        yield f"{path} and {path}.gz" if copied else path
 
 
 def _journal_id(state_dir: Path) -> str:
@@ -201,18 +222,18 @@ def _journal_id(state_dir: Path) -> str:
 
 
 @contextmanager
-def _watched(description: str, interruption: Interruption) -> Iterator[checks.Progress]:
+def _watched(description: str, interruption: Interruption) -> Iterator[Progress]:
     """A bar on a terminal for each thing that is done, and a line for systemd."""
     notifier = Notifier()
-    told = -1.0
+    notified = -1.0
     with bar(description) as advance:
 
         def progress(what: str, done: int, total: int) -> None:
-            nonlocal told
+            nonlocal notified
             interruption.obey()
             advance(done, total)
-            if clock.monotonic() - told >= 1.0:
-                told = clock.monotonic()
+            if clock.monotonic() - notified >= 1.0:
+                notified = clock.monotonic()
                 notifier.notify(STATUS=f"checking, {what}: {done} of {total}")
 
         yield progress
@@ -229,7 +250,7 @@ class _Report:
     def __init__(self, run: Run, as_json: bool) -> None:
         self._run = run
         self.as_json = as_json
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[tuple[Part, str]] = Counter()  # by label
         self._named: list[Difference] = []
         self._said: list[str] = []
         self.fixed = 0
@@ -241,37 +262,35 @@ class _Report:
             printable.echo(line)
 
     def take(self, found: Iterable[Difference]) -> int:
-        """Print differences, not too many of a kind; how many there are."""
+        """Print differences, not too many with one label; how many there are."""
         before = self._counts.copy()
-        for one in found:
-            self._name(one)
+        for difference in found:
+            self._name(difference)
         new = self._counts - before
-        for (part, kind), count in new.items():
-            if count > _NAMED:
-                self.say(f"{part}: {kind}: {count - _NAMED} more, {count} in all")
+        for (part, label), count in new.items():
+            if count > _MAX_NAMED:
+                self.say(f"{part}: {label}: {count - _MAX_NAMED} more, {count} in all")
         return new.total()
 
     def take_documents(self, found: Iterable[Difference]) -> list[Difference]:
-        """Likewise, with those of before an interruption; all of them."""
-        every = list(self._run.found)
+        """Likewise, with those from before an interruption; all of them."""
 
         def remembered() -> Iterator[Difference]:
-            yield from list(every)
-            for one in found:
-                every.append(one)
-                self._run.found.append(one)
-                yield one
+            yield from list(self._run.found)
+            for difference in found:
+                self._run.found.append(difference)
+                yield difference
 
         self.take(remembered())
-        return every
+        return list(self._run.found)
 
-    def _name(self, one: Difference) -> None:
-        key = one.part, one.kind
+    def _name(self, difference: Difference) -> None:
+        key = difference.part, difference.label
         self._counts[key] += 1
-        if self._counts[key] <= _NAMED:
-            self._named.append(one)
+        if self._counts[key] <= _MAX_NAMED:
+            self._named.append(difference)
             if not self.as_json:
-                printable.echo(str(one))
+                printable.echo(str(difference))
 
     def serial(self, state_dir: Path) -> int:
         """How far the index is."""
@@ -299,9 +318,9 @@ class _Report:
         self._run.finish(result)
         if self.as_json:
             result["counts"] = {
-                f"{part}: {kind}" if kind else part: count
-                for (part, kind), count in sorted(self._counts.items())
+                f"{part}: {label}" if label else str(part): count
+                for (part, label), count in sorted(self._counts.items())
             }
-            result["found"] = [one._asdict() for one in self._named]
+            result["found"] = [difference.as_data() for difference in self._named]
             result["said"] = self._said
             printable.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2))

@@ -12,7 +12,7 @@ from ..base.directories import JOURNAL
 from ..base.errors import StateError
 from ..base.privileges import as_owner
 from ..base.progress import bar
-from ..check import check
+from ..check.index import check_copy
 from ..index import queries
 from ..journal import quarantine
 from ..journal.reader import JournalReader
@@ -44,7 +44,7 @@ def checkpoint(state_dir: Path) -> None:
             start = checkpoints.base(state_dir, reader, copied.serial)
             scratch = unfinished.with_name(checkpoints.REPLAYED)
             with bar("verifying") as progress:
-                found = check.check_copy(
+                found = check_copy(
                     state_dir, copied, scratch, lambda _, done, total: progress(done, total)
                 )
                 with closing(found):

@@ -73,8 +73,7 @@ def _facts(found: dict[str, Any]) -> Table:
     else:
         since = f" since {pending['since']}" if pending["since"] else ""
         row("pending", f"serial {pending['serial']}{since}; it waits {pending['waits']}")
-    document = found["document"]
-    if document is not None:
+    for document in filter(None, [found["document"], *found["documents"]]):
         row("document", document["path"])
         if document["exists"] and document["modified"]:
             row("", f"{document['size']:,} bytes, written {document['modified']}")

@@ -12,7 +12,8 @@ from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..daemon import reload
 from ..daemon.daemon import Daemon, Options
-from ..daemon.writer import Options as WriterOptions
+from ..daemon.writer_messages import Options as WriterOptions
+from ..documents.counters import Counters
 from ..documents.publish import Publisher, refuse_unwritable
 from ..feed import ipc, security
 from ..index.queries import FILE
@@ -84,7 +85,7 @@ def run(
         site_url.rstrip("/"),
         settle,
         max_delay,
-        counters_interval,
+        {Counters.name: counters_interval},
         logging.getLogger().level,
     )
     daemon = Daemon(Options(state_dir, feeds, protections, writer, sources.open))

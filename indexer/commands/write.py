@@ -49,24 +49,40 @@ def publish_all(
     *,
     everything: bool = False,
 ) -> None:
-    """Publish what is pending in a state, with a progress bar, and say how much was written.
+    """Publish what is pending in a state, and say how much was written.
 
     Raises:
         PublishError: if a document could not be published; its mark stays.
     """
-    start = times.window_start(clock.now() if as_of is None else as_of)
+    changed = publish(state, publisher, site_url, as_of, everything=everything)
+    printable.echo(written(publisher, changed))
+
+
+def publish(
+    state: State,
+    publisher: Publisher,
+    site_url: str,
+    as_of: times.Time | None,
+    *,
+    everything: bool = False,
+) -> int:
+    """Likewise, with a progress bar only; how many documents were written."""
     publisher.hold()
     try:
         with bar("writing") as progress:
-            changed = writer.publish_pending(
+            return writer.publish_pending(
                 state.connection,
                 state.index_path,
                 publisher,
                 site_url.rstrip("/"),
-                start,
+                clock.now() if as_of is None else as_of,
                 everything=everything,
                 progress=progress,
             )
     finally:
         publisher.close()
-    printable.echo(f"{options.as_typed(publisher.output_path)}: {changed} documents written")
+
+
+def written(publisher: Publisher, changed: int) -> str:
+    """The line that says how many documents were written."""
+    return f"{options.as_typed(publisher.output_path)}: {changed} documents written"

@@ -35,7 +35,7 @@ from .reload import BLOCKED_SIGNALS, Check
 from .source import DaemonContext, OpenSources, Source
 from .status_file import LiveFile, Progress
 from .writer import QUIET_DELAY, WriterHandle
-from .writer import Options as WriterOptions
+from .writer_messages import Options as WriterOptions
 
 log = logging.getLogger(__name__)
 
@@ -413,11 +413,11 @@ class Daemon:
         """Gather the state; tell systemd, and leave it for `status`."""
         self._last_tick = clock.monotonic()
         self._progress.look(self._accepted, self._last_tick)
-        self._writer.ask()
+        self._writer.ping()
         live = self._live()
         behind = sum(feed["lag"] for feed in live["feeds"])
         # One that does not write makes no progress, however much is taken in.
-        alive = {"WATCHDOG": 1} if self._writer.silence < QUIET_DELAY else {}
+        alive = {"WATCHDOG": 1} if self._writer.unresponsive_for < QUIET_DELAY else {}
         self._notifier.notify(
             **alive,
             STATUS=live["trouble"].partition("\n")[0]
@@ -431,7 +431,7 @@ class Daemon:
 
     @property
     def _quiet(self) -> str:
-        silence = self._writer.silence
+        silence = self._writer.unresponsive_for
         if silence < QUIET_DELAY:
             return ""
         return (
@@ -443,7 +443,7 @@ class Daemon:
         """How the daemon stands, for `status`."""
         writer = self._writer
         published = writer.last_published
-        counters = writer.counters_published
+        kinds = {kind: times.to_rfc3339(at) for kind, at in writer.published.items()}
         subscribers = self._subscribers
         troubles = [
             ("intake-waiting", self._trouble),
@@ -467,7 +467,8 @@ class Daemon:
             "written": writer.written,
             "recently_published": writer.recent,
             "last_published": times.to_rfc3339(published[1]) if published else None,
-            "counters_published": times.to_rfc3339(counters) if counters else None,
+            "counters_published": kinds.get("counters"),
+            "kinds_published": kinds,
             "feeds": self._progress.feeds(subscribers),
             "queues": [list(pair) for pair in self._options.feeds],
             "output_path": str(self._options.writer.output_path),

@@ -1,7 +1,7 @@
-"""The writer: pending names into documents, in this process or in several.
+"""The writer: marked names into documents, and periodic kinds when they are due.
 
-It reads a moment of the index, renders, publishes, and says up to which serial; whoever owns the
-index clears the marks.
+It reads a moment of the index, renders, publishes, and reports up to which serial the documents
+were rendered. Whoever writes the index clears the marks.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from ..base import database, names, process
+from ..base import database, names, process, times
 from ..base.errors import PublishError, StateError
 from ..index import downloads, pending, queries
-from . import render
-from .publish import Document, Publisher
+from . import registry
+from .kind import Document, Moment, PeriodicKind, PeriodicPackageDocument, TreeDocument
+from .publish import Link, Output, Publisher
 
 CHUNK = 64
 """Names that are written from one moment of the index."""
 
-MANY = 512
-"""Names of a chunk when nearly all are written."""
+POOL_CHUNK = 512
+"""Names of a chunk when all processors write."""
 
 _TOGETHER_FROM = 32
-"""Documents from which on one sync for all of them costs less than one for each."""
+"""Names from which on one sync for all of them costs less than one for each."""
 
 _THREADS = 4
 _PARALLEL_FROM = 1000
-_ROWS = 20_000
 
 
 class Written(NamedTuple):
@@ -41,7 +41,7 @@ class Written(NamedTuple):
     Attributes:
         serial: up to which the documents were rendered.
         names: whose documents are safe on the disk.
-        changed: how many of them had to be written.
+        changed: of how many of them anything had to be written.
         failure: why the others are not; None if all are.
     """
 
@@ -52,7 +52,7 @@ class Written(NamedTuple):
 
 
 class Writer:
-    """Writes documents from an index.
+    """Writes what belongs to names: documents, links, or nothing any more.
 
     Args:
         connection: that reads the index; used by one thread at a time.
@@ -65,113 +65,167 @@ class Writer:
         self._publisher = publisher
         self._site_url = site_url
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="publish")
-        self._abis_serial = -1
-        self._abis = queries.Abis((), {}, {})
+        self._every = registry.of_packages()
+        self._marked = registry.marked()
+        self._linked_roots = registry.linked_roots()
+        self._serial = -1
+        self._moment = Moment(connection, site_url, 0)
 
     def write(self, chunk: Sequence[str]) -> Written:
-        """Publish what the names stand for now: documents, links, or nothing any more."""
+        """Publish what belongs to the names now.
+
+        Raises:
+            StateError: if the index cannot be read.
+        """
+        with self._publisher.package_lock:
+            return self._write(chunk)
+
+    def _write(self, chunk: Sequence[str]) -> Written:
         jobs: list[tuple[str, Future[bool]]] = []
-        documents: list[Document] = []
+        outputs: list[Output] = []
         together = self._publisher.takes_many and len(chunk) >= _TOGETHER_FROM
         try:
             with database.wrap_errors("read the index"), database.snapshot(self._connection):
                 serial = queries.applied_serial(self._connection)
-                abis = self._current_abis(serial)
+                if serial != self._serial:
+                    # Every batch may bring a new pair of tags, which the build ABIs depend on.
+                    self._moment = Moment(self._connection, self._site_url, 0)
+                    self._serial = serial
                 for name in chunk:
-                    document = self._document(name, abis)
-                    if document is None:
-                        jobs.append((name, self._threads.submit(self._job(name))))
-                    elif together:
-                        documents.append(document)
+                    output = self._output(name)
+                    if together:
+                        outputs.append(output)
                     else:
-                        job = self._threads.submit(self._publisher.project, *document)
+                        job = self._threads.submit(self._publisher.publish_name, output)
                         jobs.append((name, job))
         except StateError:
             wait([job for _, job in jobs])  # or they would meet with the next try
             raise
+        outcomes: list[tuple[str, bool | PublishError]] = [
+            (name, _outcome(job)) for name, job in jobs
+        ]
+        if outputs:
+            outcomes += zip(chunk, self._publisher.publish_names(outputs), strict=True)
         done = []
         changed = 0
         failure = None
-        for name, future in jobs:
-            try:
-                changed += future.result()
+        for name, outcome in outcomes:
+            if isinstance(outcome, PublishError):
+                failure = outcome
+            else:
+                changed += outcome
                 done.append(name)
-            except PublishError as error:
-                failure = error
-        if documents:
-            for document, outcome in zip(
-                documents, self._publisher.projects(documents), strict=True
-            ):
-                if isinstance(outcome, PublishError):
-                    failure = outcome
-                else:
-                    changed += outcome
-                    done.append(document.package)
         try:
             self._publisher.sync()
         except PublishError as error:
             return Written(serial, [], changed, error)
         return Written(serial, done, changed, failure)
 
-    def _current_abis(self, serial: int) -> queries.Abis:
-        # Every batch may bring a new pair of tags; within one moment they are the same.
-        if serial != self._abis_serial:
-            self._abis = queries.load_abis(self._connection)
-            self._abis_serial = serial
-        return self._abis
-
-    def _document(self, name: str, abis: queries.Abis) -> Document | None:
-        """The document of a package; None if there is no package of that name."""
-        rows = queries.load_project(self._connection, name)
-        if rows is None:
-            return None
-        return Document(name, render.project(rows, abis, self._site_url), rows.aliases)
-
-    def _job(self, name: str) -> Callable[[], bool]:
-        """What has to be done about a name that is not a package's own."""
-        publisher = self._publisher
+    def _output(self, name: str) -> Output:
+        """All that belongs to a name in the output tree."""
+        package = self._moment.package(name)
+        if package is not None:
+            return Output(
+                name,
+                [kind.document(package) for kind in self._marked],
+                [
+                    Link(root, alias, name)
+                    for root in self._linked_roots
+                    for alias in package.rows.aliases
+                ],
+            )
         owner = queries.alias_owner(self._connection, name)
-        if owner is None:
-            return lambda: publisher.remove(name)
-        package = owner
-        if names.is_canonical(name):
-            # It may have been a package: its document goes before the link comes.
-            return lambda: publisher.give_way(name) | publisher.link(name, package)
-        return lambda: publisher.link(name, package)
+        # It may have been a package: its documents go before a link comes. Only packages have a
+        # directory of ours, never other spellings.
+        former = self._every if names.is_canonical(name) else []
+        return Output(
+            name,
+            [Document(kind.path(name), None) for kind in former],
+            [Link(root, name, owner) for root in self._linked_roots],
+        )
 
     def close(self) -> None:
         """End its threads."""
         self._threads.shutdown()
 
 
-def write_counters(connection: sqlite3.Connection, publisher: Publisher) -> tuple[int, int, bool]:
-    """Publish packages.json from a moment of the index, for the window as it stands there.
+def _outcome(job: Future[bool]) -> bool | PublishError:
+    try:
+        return job.result()
+    except PublishError as error:
+        return error
+
+
+def write_periodic(
+    kind: PeriodicKind,
+    connection: sqlite3.Connection,
+    publisher: Publisher,
+    site_url: str,
+    now: times.Time,
+    *,
+    everything: bool = False,
+) -> tuple[str, int]:
+    """Publish the documents of a kind, as the index has them.
+
+    Args:
+        kind: that may be due.
+        connection: that reads the index.
+        publisher: of the output tree.
+        site_url: of the site, without a slash at its end.
+        now: for live documents.
+        everything: those that cannot have changed since they were written, too.
 
     Returns:
-        The counters_serial and window_start it was written for; whether it changed.
+        The version that is safe on the disk now; and how many documents had to be written.
 
     Raises:
-        PublishError: if it is not safe on the disk.
+        PublishError: if one could not be published.
+        StateError: if the index cannot be read.
     """
-    with database.wrap_errors("read the counters"), database.snapshot(connection):
-        serial = int(queries.get(connection, "counters_serial", 0))
-        start = downloads.window_start(connection)
-        rows = queries.counts(connection)
-        document = b"".join(render.packages(iter(lambda: rows.fetchmany(_ROWS), [])))
-    return serial, start, publisher.packages(document)
+    documents: list[Document] = []
+    packages: list[str] = []
+    with database.wrap_errors("read the index"), database.snapshot(connection):
+        moment = Moment(connection, site_url, now)
+        since = None if everything else pending.written(connection, kind.name)
+        version = kind.version(moment)
+        if isinstance(kind, TreeDocument):
+            documents = list(kind.documents(moment, since))
+        elif isinstance(kind, PeriodicPackageDocument):
+            packages = list(kind.packages(moment, since))
+    # A compressed copy is not a document of its own.
+    changed = {one.path.removesuffix(".gz") for one in documents if publisher.publish(one)}
+    count = len(changed)
+    if isinstance(kind, PeriodicPackageDocument):
+        count += _write_packages(kind, packages, connection, publisher, site_url)
+    publisher.sync()
+    return version, count
 
 
-def counters_due(connection: sqlite3.Connection) -> bool:
-    """True if the counters changed since packages.json was written."""
-    state = dict(connection.execute("SELECT key, value FROM state").fetchall())
-    changed = state.get("counters_serial", 0) != state.get("counters_written", -1)
-    return changed or state.get("window_start") != state.get("window_written")
-
-
-def counters_done(connection: sqlite3.Connection, serial: int, start: int) -> None:
-    """Note for what packages.json was written; in a transaction of the index's writer."""
-    queries.put(connection, "counters_written", serial)
-    queries.put(connection, "window_written", start)
+def _write_packages(
+    kind: PeriodicPackageDocument,
+    packages: Sequence[str],
+    connection: sqlite3.Connection,
+    publisher: Publisher,
+    site_url: str,
+) -> int:
+    """Publish the documents of packages; how many had to be written."""
+    changed = 0
+    failure = None
+    for some in chunks(packages):
+        # A package that is deleted meanwhile is removed after this, or is not written here.
+        with publisher.package_lock:
+            with database.wrap_errors("read the index"), database.snapshot(connection):
+                moment = Moment(connection, site_url, 0)
+                found = [package for name in some if (package := moment.package(name))]
+                documents = [kind.document(package) for package in found]
+            for document in documents:
+                try:
+                    changed += publisher.publish(document)
+                except PublishError as error:
+                    failure = error  # a file in the way of one holds up no other
+    if failure is not None:
+        raise failure
+    return changed
 
 
 def chunks(every: Iterable[str], size: int = CHUNK) -> Iterator[list[str]]:
@@ -209,8 +263,8 @@ def write_all(
         index_path: of the index; nobody may write it meanwhile but `done`.
         publisher: of the output tree.
         site_url: of the site.
-        every: what to write, by name.
-        done: is told of every chunk.
+        every: the names.
+        done: is called with what became of each chunk.
 
     Raises:
         PublishError: the first failure, after all others were tried.
@@ -239,7 +293,7 @@ def write_all(
             initializer=_start_worker,
             initargs=(index_path, publisher.output_path, site_url, os.getpid()),
         ) as pool:
-            for written in pool.map(_work, chunks(every, MANY), chunksize=1):
+            for written in pool.map(_work, chunks(every, POOL_CHUNK), chunksize=1):
                 finish(written)
     if failures:
         raise failures[0]
@@ -250,27 +304,27 @@ def publish_pending(
     index_path: Path,
     publisher: Publisher,
     site_url: str,
-    window_start: int,
+    now: times.Time,
     *,
     everything: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Publish all that is pending (or everything), and the counters.
+    """Publish all that is marked or due, or everything.
 
     Args:
         connection: that writes the index.
         index_path: where it is.
         publisher: of the output tree.
-        site_url: of the site.
-        window_start: the first hour of the 30-day window, seconds since 1970.
-        everything: every package, not only the marked ones.
-        progress: is told how many of how many names are done.
+        site_url: of the site, without a slash at its end.
+        now: the end of the 30-day window.
+        everything: every document, not only those that are marked or due.
+        progress: is called with how many of how many names are done.
 
     Returns:
         How many documents had to be written.
 
     Raises:
-        PublishError: if one could not be; its mark stays.
+        PublishError: if one could not be published; its mark stays.
     """
     every = list(pending.names(connection))
     if everything:
@@ -287,12 +341,15 @@ def publish_pending(
         progress(finished, len(every))
 
     write_all(index_path, publisher, site_url, every, done)
-    with database.wrap_errors("move the window of the counters"):
+    with database.wrap_errors("write the index"):
         with database.transaction(connection):
-            downloads.move_window(connection, window_start)
-        if everything or counters_due(connection):
-            serial, start, written = write_counters(connection, publisher)
-            changed += written
-            with database.transaction(connection):
-                counters_done(connection, serial, start)
+            downloads.move_window(connection, times.window_start(now))
+        for kind in registry.periodic():
+            if everything or kind.due(Moment(connection, site_url, now)):
+                version, written = write_periodic(
+                    kind, connection, publisher, site_url, now, everything=everything
+                )
+                changed += written
+                with database.transaction(connection):
+                    pending.note_written(connection, kind.name, version)
     return changed

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from functools import partial
+import struct
 from typing import Any
 
 import zmq
@@ -31,6 +31,16 @@ MIN_RETRY_DELAY, MAX_RETRY_DELAY = 0.05, 1.0
 
 MIN_DISTRUST_DELAY, MAX_DISTRUST_DELAY = 1.0, 30.0
 """Likewise for one with a peer that is not trusted."""
+
+NEVER = 2**30
+"""Milliseconds until ZeroMQ reconnects an ipc socket; the socket is closed long before."""
+
+ANNOUNCE_TIMEOUT = 0.5
+"""Seconds after the end of a connection in which ZeroMQ announces whether it makes another one."""
+
+_REPORT = struct.Struct("=Hi")
+"""The first frame of a monitor's report: the event, and its value (zmq_socket_monitor(3)).
+pyzmq's own parser would load all of asyncio, a quarter of what a daemon takes to start."""
 
 
 class MonitoredSocket:
@@ -74,17 +84,11 @@ class MonitoredSocket:
         self._peers = protection.peers
         self._asks_who = address.startswith(ipc.SCHEME)
         self._reopen_delay = reopen_delay
-        self._new = partial(
-            sockets.connectable,
-            context,
-            kind,
-            address,
-            protection,
-            immediate=immediate,
-            max_frame=max_frame,
-            high_water=high_water,
-            ipv6=ipv6,
-        )
+        self._context, self._kind, self._protection = context, kind, protection
+        # A request that is queued until the peer comes back would be answered twice.
+        self._immediate = immediate or kind == zmq.DEALER
+        self._max_frame, self._high_water = max_frame, high_water
+        self._ipv6 = ipv6 and address.startswith("tcp://")
         self.distrust = ""
         self._log = LimitedLog(log)
         self._absent = Backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
@@ -98,7 +102,19 @@ class MonitoredSocket:
             raise
 
     def _open_socket(self) -> None:
-        self.socket, self._monitor = self._new()
+        self.socket = sockets.new(self._context, self._kind, self.address, self._protection)
+        if self._kind == zmq.SUB:
+            self.socket.setsockopt(zmq.SUBSCRIBE, b"")
+        self.socket.setsockopt(zmq.MAXMSGSIZE, self._max_frame)
+        self.socket.set_hwm(self._high_water)
+        if self._ipv6:
+            self.socket.setsockopt(zmq.IPV6, 1)
+        self.socket.setsockopt(zmq.IMMEDIATE, int(self._immediate))
+        if self._asks_who:
+            # ZeroMQ would reconnect to anybody who has the address by then.
+            self.socket.setsockopt(zmq.RECONNECT_IVL, NEVER)
+            self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 0)
+        self._monitor = _Monitor(self._context, self.socket, self.address)
         self._connecting = False
         self._known = not self._asks_who
         self._seen: ipc.Identity | None = None
@@ -254,3 +270,86 @@ class MonitoredSocket:
     def close(self) -> None:
         self._monitor.close()
         self.socket.close()
+
+
+class _Monitor:
+    """Watches the connection of a socket; made before the socket is connected.
+
+    Between sockets of this process there are no handshakes: the peer counts as connected.
+
+    Attributes:
+        refused: true if the last handshake ended because our key is not allowed.
+        failed: true if the last one failed, for any reason.
+        succeeded: true if the last one succeeded, and the connection stands.
+        given_up: true if the connection has ended, and ZeroMQ will not make another one.
+        retried: true if there is no connection, and ZeroMQ is trying to make one.
+        descriptor: of the connection, ZeroMQ's own; None if there is none.
+        successes: how many handshakes have succeeded.
+        endings: how many connections have ended.
+    """
+
+    _number = 0
+
+    def __init__(self, context: zmq.Context[Any], socket: zmq.Socket[bytes], address: str) -> None:
+        self._socket = socket
+        self._events: zmq.Socket[bytes] | None = None
+        self._parted_at: float | None = None
+        self.refused = self.failed = self.given_up = self.retried = False
+        self.descriptor: int | None = None
+        self.endings = 0
+        self.succeeded = address.startswith("inproc://")
+        self.successes = int(self.succeeded)
+        if self.succeeded:
+            return
+        _Monitor._number += 1
+        reports = f"inproc://monitor-{_Monitor._number}"
+        socket.monitor(
+            reports,
+            zmq.EVENT_CONNECTED
+            | zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            | zmq.EVENT_DISCONNECTED
+            | zmq.EVENT_CONNECT_RETRIED,
+        )
+        self._events = sockets.bare(context, zmq.PAIR)
+        # With a limit, ZeroMQ would block when nobody reads the events for a while.
+        self._events.setsockopt(zmq.RCVHWM, 0)
+        self._events.connect(reports)
+
+    def look(self) -> None:
+        while self._events is not None and self._events.poll(0):
+            event, value = _REPORT.unpack(self._events.recv_multipart()[0])
+            if event == zmq.EVENT_MONITOR_STOPPED:
+                continue
+            self._parted_at = monotonic() if event == zmq.EVENT_DISCONNECTED else None
+            self.endings += event == zmq.EVENT_DISCONNECTED
+            self.retried = event == zmq.EVENT_CONNECT_RETRIED
+            if event == zmq.EVENT_CONNECTED:
+                self.descriptor = value
+                continue
+            if event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CONNECT_RETRIED):
+                self.descriptor = None
+            if event == zmq.EVENT_CONNECT_RETRIED:
+                continue
+            self.succeeded = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self.successes += self.succeeded
+            if event != zmq.EVENT_DISCONNECTED:  # that follows a failure, and tells nothing of it
+                self.refused = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+                self.failed = not self.succeeded
+        # ZeroMQ announces a new attempt at once, but perhaps after these events were read.
+        self.given_up = (
+            self._parted_at is not None and monotonic() - self._parted_at >= ANNOUNCE_TIMEOUT
+        )
+
+    def close(self) -> None:
+        """Stop watching; must be called before the socket is closed.
+
+        The monitor must be disabled first. A closing socket still emits events, and libzmq blocks
+        forever if nobody reads them.
+        """
+        if self._events is not None:
+            if not self._socket.closed:
+                self._socket.disable_monitor()
+            self._events.close()

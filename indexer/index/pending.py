@@ -1,9 +1,14 @@
-"""Which names must be written again, and up to which serial; when is the writer's business."""
+"""What must be written again: marked names, and kinds of documents by the version last written.
+
+The writer decides when.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+
+from . import queries
 
 
 def mark(connection: sqlite3.Connection, touched: Mapping[str, int]) -> None:
@@ -55,6 +60,23 @@ def marked(
     ).fetchall()
 
 
+def serial(connection: sqlite3.Connection, name: str) -> int | None:
+    """The serial of the mark of a name; None if it is not marked."""
+    row = connection.execute(
+        "SELECT serial FROM rewrites_pending WHERE package = ?", (name,)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def among(connection: sqlite3.Connection, some: Collection[str]) -> set[str]:
+    """Those of some names that are marked."""
+    marks = ",".join("?" * len(some))
+    rows = connection.execute(
+        f"SELECT package FROM rewrites_pending WHERE package IN ({marks})", [*some]
+    )
+    return {row[0] for row in rows}
+
+
 def names(connection: sqlite3.Connection) -> Iterable[str]:
     """All marked names, by name."""
     return (row[0] for row in connection.execute("SELECT package FROM rewrites_pending ORDER BY 1"))
@@ -69,3 +91,22 @@ def oldest(connection: sqlite3.Connection) -> int | None:
     """The lowest serial of a mark; None if nothing is marked."""
     found: int | None = connection.execute("SELECT min(serial) FROM rewrites_pending").fetchone()[0]
     return found
+
+
+# Kinds of documents that no mark of a package marks
+
+
+def written(connection: sqlite3.Connection, kind: str) -> str | None:
+    """The version for which the documents of a kind were written last; None: never."""
+    found = queries.get(connection, f"{kind}_written", None)
+    return None if found is None else str(found)
+
+
+def note_written(connection: sqlite3.Connection, kind: str, version: str) -> None:
+    """Note that the documents of a kind are safe on the disk; in a transaction."""
+    queries.put(connection, f"{kind}_written", version)
+
+
+def forget_written(connection: sqlite3.Connection, kind: str = "*") -> None:
+    """Have the documents of a kind, or of all, written again; in a transaction."""
+    connection.execute("DELETE FROM state WHERE key GLOB ?", (f"{kind}_written",))

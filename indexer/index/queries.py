@@ -108,9 +108,12 @@ class Project(NamedTuple):
 
     Attributes:
         versions: (version, released, skip, yanked)
-        builds: (build_id, version, abi_tag, status, duration)
-        files: (version, builder_abi, duration, build_id, filename, filesize, filehash,
+        builds: (build_id, version, abi_tag, status, duration, built_at, slave_id,
+            failure_category, failure_detail)
+        files: (version, builder_abi, duration, built_at, build_id, filename, filesize, filehash,
             py_version_tag, abi_tag, platform_tag, requires_python, location)
+        contents: (filename, filehash, filesize, build_id, built_at), what files had before, the
+            latest first
         dependencies: (filename, tool, dependency), tools apt and pip
         aliases: every other spelling that no package bears as its own name
     """
@@ -120,8 +123,9 @@ class Project(NamedTuple):
     skip: str
     description: str
     versions: list[tuple[str, str, str, int]]
-    builds: list[tuple[int, str, str, int, float | None]]
+    builds: list[tuple[Any, ...]]
     files: list[tuple[Any, ...]]
+    contents: list[tuple[str, str, int, int | None, str | None]]
     dependencies: list[tuple[str, str, str]]
     aliases: list[str]
 
@@ -153,21 +157,30 @@ def load_project(connection: sqlite3.Connection, package: str) -> Project | None
     ).fetchall()
     builds: list[Any] = []
     files: list[Any] = []
+    contents: list[Any] = []
     dependencies: list[Any] = []
     if versions:
         builds = execute(
-            "SELECT build_id, version, abi_tag, status, duration FROM builds WHERE package = ?",
+            "SELECT build_id, version, abi_tag, status, duration, built_at, built_by,"
+            " failure_category, failure_detail FROM builds WHERE package = ?",
             (package,),
         ).fetchall()
     if builds:
         files = execute(
-            "SELECT b.version, b.abi_tag, b.duration, f.build_id, f.filename, f.filesize,"
-            " f.filehash, f.py_version_tag, f.abi_tag, f.platform_tag, f.requires_python,"
+            "SELECT b.version, b.abi_tag, b.duration, b.built_at, f.build_id, f.filename,"
+            " f.filesize, f.filehash, f.py_version_tag, f.abi_tag, f.platform_tag, f.requires_python,"
             " f.location FROM builds b JOIN files f ON f.build_id = b.build_id"
             " WHERE b.package = ?",
             (package,),
         ).fetchall()
     if files:
+        contents = execute(
+            "SELECT c.filename, c.filehash, c.filesize, c.build_id, c.built_at FROM builds b"
+            " JOIN files f ON f.build_id = b.build_id"
+            " JOIN file_contents c ON c.filename = f.filename AND c.filehash <> f.filehash"
+            " WHERE b.package = ? ORDER BY c.content_id DESC",
+            (package,),
+        ).fetchall()
         dependencies = execute(
             "SELECT d.filename, d.tool, d.dependency FROM builds b"
             " JOIN files f ON f.build_id = b.build_id"
@@ -183,6 +196,7 @@ def load_project(connection: sqlite3.Connection, package: str) -> Project | None
         versions,
         builds,
         files,
+        contents,
         dependencies,
         aliases,
     )
@@ -206,3 +220,11 @@ def counts(connection: sqlite3.Connection) -> sqlite3.Cursor:
         "SELECT package, downloads_recent, downloads_all FROM download_counts"
         " WHERE listed ORDER BY package"
     )
+
+
+def downloads(connection: sqlite3.Connection, package: str) -> tuple[int, int]:
+    """Downloads of a package in the last 30 days, and ever."""
+    row = connection.execute(
+        "SELECT downloads_recent, downloads_all FROM download_counts WHERE package = ?", (package,)
+    ).fetchone()
+    return row or (0, 0)

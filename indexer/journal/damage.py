@@ -1,6 +1,6 @@
-"""Reading months of a journal that may be damaged: what is wrong with them, what is still there.
+"""Reads months that may be damaged: what is wrong with them, and which messages are left.
 
-Whatever SQLite says of a page, the messages on the others are found.
+If SQLite cannot read one page, the messages on the other pages are still found.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from .reader import Span, lost_of, refuse_unreadable
 log = logging.getLogger(__name__)
 
 DAMAGED = ".damaged"
-"""What the name of a damaged month ends with, once it is replaced."""
+"""The suffix of a damaged month that was replaced."""
 
 _EXAMPLES = 5
-"""Faults of one kind that are named."""
+"""Faults of one kind that are listed."""
 
 _BLOCK = 1000
-"""Serials that are asked for one by one where reading on fails."""
+"""Serials that are tried one by one where reading fails."""
 
 _BEYOND = 100_000
-"""Serials after the last known one that are tried where nobody knows the end."""
+"""Serials after the last known one that are tried if the end is not known."""
 
 _HOPELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""No database, or one without messages: there is nothing to look for."""
+"""Not a database, or one without messages: there is nothing to find."""
 
 
 def faults(path: Path) -> Iterator[str]:
-    """What is wrong with a month's file by itself.
+    """What is wrong with the file of a month.
 
     Raises:
-        UnfinishedError: if a process was killed in the middle of writing to it.
-        JournalError: if the disk does not give it back: then nobody knows.
+        UnfinishedError: if a process was killed while it wrote to the file.
+        JournalError: if the disk cannot read the file.
     """
     for fault in _faults(path):
         refuse_unreadable(path, f"read the journal's {path.name}")
@@ -79,7 +79,7 @@ def _faults(path: Path) -> Iterator[str]:
 
 
 def _holes(connection: sqlite3.Connection, after: int, lost: Iterable[Span]) -> Iterator[str]:
-    """Serials that are missing within a month, and were not given up."""
+    """Serials that are missing in a month and were not given up."""
     count, first, last = connection.execute(
         "SELECT count(*), min(serial), max(serial) FROM messages"
     ).fetchone()
@@ -91,7 +91,7 @@ def _holes(connection: sqlite3.Connection, after: int, lost: Iterable[Span]) -> 
 
 
 def _flipped(connection: sqlite3.Connection) -> Iterator[str]:
-    """Messages that are not what was written: nothing of SQLite's tells that."""
+    """Messages that differ from what was written, which SQLite does not notice."""
     count = 0
     for row in connection.execute(f"{_select(connection)} ORDER BY serial"):
         if not _unchanged(row):
@@ -102,7 +102,7 @@ def _flipped(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _select(connection: sqlite3.Connection) -> str:
-    """All of a month's messages with their checksums, null if they have none."""
+    """All messages of a month, with their checksums or null."""
     checked = database.has_column(connection, "messages", "checksum")
     return (
         "SELECT serial, at, msg, package, feed_id, feed_serial, data,"
@@ -116,11 +116,11 @@ def _unchanged(row: tuple[Any, ...]) -> bool:
 
 
 class Month:
-    """A month as it was found.
+    """A month that may be damaged.
 
     Attributes:
-        meta: of its table; empty if that cannot be read.
-        faults: what is wrong with it.
+        meta: its table of that name; empty if it cannot be read.
+        faults: what is wrong with the month.
     """
 
     def __init__(self, path: Path) -> None:
@@ -141,12 +141,12 @@ class Month:
         return after if isinstance(after, int) else None
 
     def rows(self, after: int, until: int | None) -> Iterator[tuple[Any, ...]]:
-        """The messages after `after` that can be read, and are sound; some come twice."""
+        """The undamaged messages after `after`; some may come twice."""
         for source in self.sources:
             yield from _messages(source, after, until)
 
     def held(self, after: int, until: int | None) -> list[Span]:
-        """The serials of these messages: a month may hold more of them than memory does."""
+        """The serials of these messages, as spans: memory may be too small for all."""
         spans: list[Span] = []
         for source in self.sources:
             apart = True
@@ -168,7 +168,7 @@ class Month:
 
 
 def table(path: Path, name: str) -> list[tuple[Any, ...]]:
-    """The rows of a small table, as far as they can be read."""
+    """The readable rows of a small table."""
     rows: list[tuple[Any, ...]] = []
     try:
         connection = database.open_reader(path)
@@ -185,7 +185,7 @@ def table(path: Path, name: str) -> list[tuple[Any, ...]]:
 
 
 def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, ...]]:
-    """The sound messages of a file, whatever else of it is not."""
+    """The undamaged messages of a file."""
     try:
         connection = database.open_reader(path)
     except StateError:

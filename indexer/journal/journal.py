@@ -33,7 +33,7 @@ from . import quarantine
 from .reader import SALVAGE_HINT, JournalReader, lost_of, wrap_errors
 
 LOW_SPACE = 64 * 1024 * 1024
-"""Bytes: with less free than that, disk space is short."""
+"""Bytes; with less free space, write-ahead logs and transactions are kept small."""
 
 Key = tuple[str, int]
 """A feed and its epoch: which life of the publisher's spool."""
@@ -42,7 +42,7 @@ _INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def roll_back(directory: Path) -> None:
-    """Undo what a crash left half done in the files of a journal: readers cannot.
+    """Undo what a crash left half done in the files of a journal, which readers cannot.
 
     Raises:
         JournalError: if that is not possible.
@@ -55,7 +55,7 @@ def roll_back(directory: Path) -> None:
 
 
 class _Batch:
-    """What is new of some entries, as rows that nobody has written yet.
+    """The new ones among some entries, as rows to be written.
 
     Attributes:
         rows: the messages, with their serials.
@@ -83,18 +83,17 @@ class _Batch:
 
 
 class Journal:
-    """Writes a journal; whoever makes one holds the lock of its state.
+    """Writes a journal; the caller holds the lock of its state.
 
     Args:
         directory: of the monthly files; made if it is not there.
-        clock: tells the month of a message's receipt.
+        clock: says in which month a message belongs.
         max_refused: refused messages that are kept for each source in a month.
 
     Attributes:
         reader: reads the same journal, and sees every message that was appended.
         serial: of the newest message; 0 if there is none.
-        low_on_space: whether disk space is short: write-ahead logs and transactions are kept
-            small then.
+        low_on_space: whether disk space is short; see `LOW_SPACE`.
 
     Raises:
         JournalError: if a month is missing, damaged, or cannot be written.
@@ -161,11 +160,11 @@ class Journal:
         self._kept = kept
 
     def begin(self) -> None:
-        """Make the first month now: a spool needs its epoch before its first message."""
+        """Make the first month: a spool needs its epoch before its first message."""
         self._this_month()
 
     def _this_month(self) -> sqlite3.Connection:
-        """The connection to append with; makes the month's file when the month is new."""
+        """The connection that writes; makes the file of a new month."""
         path = self.reader.directory / f"{times.month(self._clock())}.db"
         # A clock that jumped back must not make an older month.
         if self._writer is not None and path <= self._path:
@@ -181,10 +180,10 @@ class Journal:
             yield writer
 
     def _make_month(self, path: Path) -> None:
-        """Make a month's file, with what it carries over, and append to it from now on.
+        """Make the file of a month, with what it carries over, and write to it from now on.
 
-        It gets its name when it is whole: a month without its feeds would let every message in
-        twice. Whatever fails on the way, it can be called again.
+        The file gets its name when it is complete: without its feeds, a month would accept every
+        message twice. After any error, the call can be repeated.
         """
         unfinished = path.with_suffix(".new")
         if not path.exists():
@@ -213,27 +212,23 @@ class Journal:
                     connection.close()
                 filesystem.rename(unfinished, path)
         with wrap_errors(path, writing=True):
-            directories.sync(self.reader.directory)  # an earlier try may have failed before it
+            directories.sync(self.reader.directory)  # an earlier call may have failed here
         self._open_month(path)
         self.reader.scan()
 
     def _close_older_months(self) -> None:
-        """Move into older months the write-ahead logs that a crash left beside them.
+        """Merge the write-ahead logs that a crash left beside older months.
 
-        Whoever archives a month takes its file, and would leave the log behind.
+        Otherwise an administrator who archives a month would leave its log behind.
         """
-        self.reader.close()  # only the last connection to a month takes the log away
+        self.reader.close()  # only the last connection to a month removes the log
         for path in self.reader.months[:-1]:
             log = Path(f"{path}-wal")
             if log.exists() and log.stat().st_size:
                 database.open_writer(path, schema.SCHEMA, synchronous="FULL").close()
 
     def check_free_space(self) -> int | None:
-        """See whether disk space is short, and act on it.
-
-        Returns:
-            The bytes that are free, if the file system tells.
-        """
+        """Notice whether disk space is short; returns the free bytes, if they are known."""
         free = disk.free_bytes(self.reader.directory)
         if free is not None and (free < LOW_SPACE) != self.low_on_space:
             self.limit_wal(free < LOW_SPACE)
@@ -258,17 +253,16 @@ class Journal:
         return self._addresses.get(feed)
 
     def append(self, entries: Iterable[Entry]) -> list[Row]:
-        """Make a batch durable, in one commit; what was accepted before is passed over.
+        """Make a batch durable in one commit; entries that were accepted before are ignored.
 
         Args:
-            entries: messages and refusals, those of one feed in the order of their serials.
+            entries: those of one feed in the order of their serials.
 
         Returns:
-            The messages that are new, with their serials.
+            The new messages, with their serials.
 
         Raises:
-            JournalError: if it could not be committed; then nothing was, and it can be tried
-                again.
+            JournalError: if nothing was committed; the call can be repeated.
         """
         self._refuse_full()
         self._this_month()
@@ -289,7 +283,7 @@ class Journal:
                     writer, batch.refusals, self._clock(), kept, self._max_refused
                 )
             writer.executemany("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", batch.claims)
-            # The first loss says most; a repair makes room for the next.
+            # The first loss says most. A repair clears it.
             writer.executemany(
                 "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed_id = ?", batch.broken
             )
@@ -310,7 +304,7 @@ class Journal:
         return batch.rows
 
     def _prepare(self, entries: Sequence[Entry]) -> _Batch:
-        """What is new of `entries`. Whatever fails later, they can be prepared again."""
+        """The new ones among `entries`; changes nothing, so it can be repeated."""
         batch = _Batch()
         rows, inserts, positions = batch.rows, batch.inserts, batch.positions
         seen = self._seen(entries)
@@ -332,7 +326,7 @@ class Journal:
                 positions[key] = feed_serial
                 feed_id = self._feed_ids.get(key) or batch.feed_ids.get(key)
                 if feed_id is None:
-                    # Numbers of feeds that were forgotten are free.
+                    # The numbers of forgotten feeds are used again.
                     last = max(self._feed_ids.values(), default=0)
                     feed_id = batch.feed_ids[key] = last + len(batch.feed_ids) + 1
             if type(entry) is Accepted:
@@ -362,9 +356,10 @@ class Journal:
         return batch
 
     def _seen(self, entries: Sequence[Entry]) -> set[int]:
-        """The digests of those entries that came before.
+        """The digests of the entries that came before.
 
-        They are looked up in the months since they happened; a day more for clocks that differ.
+        Each is looked up in the months since it happened, and a day before that, because clocks
+        differ.
         """
         since: dict[int, times.Time] = {}
         for entry in entries:
@@ -385,7 +380,7 @@ class Journal:
                 with wrap_errors(path):
                     connection = self.reader.open(path)
                     if not database.has_table(connection, "identities"):
-                        continue  # a month of before there were any
+                        continue  # an old month
                     rows = connection.execute(
                         "SELECT digest FROM json_each(?) JOIN identities ON digest = value",
                         (json.dumps(wanted),),
@@ -394,9 +389,9 @@ class Journal:
         return seen
 
     def _refuse_full(self) -> None:
-        """Refuse to append before the disk is quite full: whoever frees space needs some, too."""
+        """Refuse to append before the disk is full: freeing space needs some space, too."""
         free = self.check_free_space()
-        # A little more is needed to begin again, or every batch would stop it once more.
+        # Starting again needs a little more, or every batch would stop it again.
         needed = disk.MIN_SPACE + disk.MIN_SPACE // 4 if self._was_full else disk.MIN_SPACE
         self._was_full = free is not None and free < needed
         if self._was_full:
@@ -410,11 +405,7 @@ class Journal:
             )
 
     def retry(self, quarantine_id: int, message: Message) -> Row | None:
-        """Accept a message that was quarantined; None if that was done before.
-
-        Raises:
-            JournalError: if it could not be committed.
-        """
+        """Accept a quarantined message; None if that was done before."""
         self._this_month()
         if quarantine.was_retried(self.reader, quarantine_id):
             return None
@@ -427,10 +418,10 @@ class Journal:
         return row
 
     def give_up(self, row: Row, source: str, error: DecodeError) -> None:
-        """Put a message into the quarantine that cannot be applied; its serial is lost.
+        """Move a message that cannot be applied to the quarantine; its serial is lost.
 
         Raises:
-            JournalError: if it could not be committed, or is in a month that is over.
+            JournalError: if the message is in a month that is over.
         """
         self._this_month()
         month = self.reader.newest
@@ -451,25 +442,17 @@ class Journal:
         self.reader.scan()
 
     def dismiss(self, quarantine_ids: Iterable[int]) -> None:
-        """Put messages of the quarantine aside: they are kept, and wait for nothing any more.
-
-        Raises:
-            JournalError: if it could not be committed.
-        """
+        """Put messages of the quarantine aside: they are kept, but need no attention any more."""
         with self._transaction() as writer:
             quarantine.retried(writer, [(each, quarantine.SET_ASIDE) for each in quarantine_ids])
 
     def repaired(self, feed: str) -> None:
-        """Note that what a feed had lost is known again.
-
-        Raises:
-            JournalError: if it could not be committed.
-        """
+        """Note that a feed has back what it had lost."""
         with self._transaction() as writer:
             writer.execute("UPDATE feeds SET broken = NULL WHERE feed = ?", (feed,))
 
     def close(self) -> None:
-        """Close the journal; what was appended is durable already."""
+        """Close the journal; all that was appended is durable."""
         self.reader.close()
         if self._writer is not None:
             self._writer.close()

@@ -31,7 +31,7 @@ _UNCHECKED = "SELECT serial, at, msg, data, NULL"
 _CHECKED = "SELECT serial, at, msg, data, checksum"
 
 MAX_BATCH_BYTES = 16 * 1024 * 1024
-"""Bytes of messages that are read at once: ten thousand of the largest do not fit into memory."""
+"""Bytes of messages that are read at once: 10,000 of the largest do not fit into memory."""
 
 _MONTH = re.compile(r"\d{4}-\d\d\.db", re.ASCII)
 
@@ -46,7 +46,7 @@ class Feed(NamedTuple):
 
 
 Span = tuple[int, int]
-"""The first and the last of serials that follow each other."""
+"""The first and the last of consecutive serials."""
 
 
 class Month(NamedTuple):
@@ -54,7 +54,7 @@ class Month(NamedTuple):
 
     Attributes:
         after: the last serial before it.
-        lost: the serials that it should hold, and that an administrator gave up (`salvage`).
+        lost: serials of this month that an administrator gave up (`salvage`).
         checked: whether its messages have checksums.
     """
 
@@ -73,7 +73,7 @@ def month_files(directory: Path) -> list[Path]:
 
 
 def lost_of(meta: dict[str, int | str]) -> tuple[Span, ...]:
-    """The lost serials that the table `meta` of a month tells of."""
+    """The lost serials in the table `meta` of a month."""
     return tuple((int(first), int(last)) for first, last in json.loads(str(meta.get("lost", "[]"))))
 
 
@@ -95,7 +95,7 @@ class JournalReader:
         self.scan()
 
     def scan(self) -> None:
-        """Look again which months there are."""
+        """Look for months again."""
         months = []
         for path in month_files(self.directory):
             meta = self._meta(path)
@@ -119,11 +119,11 @@ class JournalReader:
         return meta
 
     def read_through(self, path: Path, connection: sqlite3.Connection) -> None:
-        """Read a month by the connection that writes it from now on."""
+        """From now on, read a month through the connection that writes it."""
         self._written = path, connection
 
     def open(self, path: Path) -> sqlite3.Connection:
-        """The connection that reads a month; another month may close it.
+        """The connection that reads a month; opening another month may close it.
 
         Raises:
             JournalError: if the month cannot be read.
@@ -173,12 +173,12 @@ class JournalReader:
 
     @property
     def journal_id(self) -> str:
-        """What tells this journal from others; empty as long as it is."""
+        """The name of this journal, unlike any other's; empty before the first month."""
         return self._months[-1].journal_id if self._months else ""
 
     @property
     def epoch(self) -> int:
-        """When the journal was made, microseconds since 1970: the epoch of a spool."""
+        """When the journal was made, in microseconds since 1970; the epoch of a spool."""
         return int(self._meta(self._months[-1].path)["epoch"]) if self._months else 0
 
     @property
@@ -226,7 +226,7 @@ class JournalReader:
         Args:
             after: a serial.
             limit: how many.
-            max_bytes: of data, after which there are no more; None for any number.
+            max_bytes: of data, after which no more are read; None for no limit.
 
         Raises:
             JournalError: if they cannot be read.
@@ -265,7 +265,7 @@ class JournalReader:
             ) from error
 
     def batches(self, after: int, size: int = 5000) -> Iterator[list[Row]]:
-        """All messages after serial `after`, in order, `size` at a time, or fewer large ones."""
+        """All messages after serial `after`, in order; `size` at a time, or fewer large ones."""
         while rows := self.read(after, size, MAX_BATCH_BYTES):
             last = rows[-1].serial
             if last - after != len(rows):
@@ -274,7 +274,7 @@ class JournalReader:
             after = last
 
     def _refuse_holes(self, after: int, rows: Sequence[Row]) -> None:
-        """Refuse rows after serial `after` if more is missing than what was given up."""
+        """Refuse rows after serial `after` if more is missing than was given up."""
         missing = after + 1
         for row in rows:
             while missing < row.serial:
@@ -302,7 +302,7 @@ class JournalReader:
             ]
 
     def close(self) -> None:
-        """Close what it has opened; not the connection that writes."""
+        """Close what this reader has opened; not the connection that writes."""
         self._written = None
         if self._reader is not None:
             self._reader[1].close()
@@ -328,7 +328,7 @@ def wrap_errors(path: Path, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            # "no such table", too: an empty file, or somebody else's.
+            # SQLITE_ERROR: "no such table" in an empty or foreign file.
             damaged = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in damaged:
                 operation = f"use the journal's {path.name}"
@@ -338,10 +338,10 @@ def wrap_errors(path: Path, *, writing: bool = False) -> Iterator[None]:
 
 
 def refuse_unreadable(path: Path, operation: str) -> None:
-    """Refuse a file that the disk does not give back, which is not yet lost.
+    """Refuse a file that the disk cannot read: its content may not be lost.
 
     Raises:
-        JournalError: if that is so.
+        JournalError: if so.
     """
     number = disk.unreadable(path)
     log = Path(f"{path}-wal")

@@ -6,15 +6,9 @@ ever appended, with a default, or old journals could not be read any more.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ..base.times import Time
-
-
-class Data(Protocol):
-    """What every message's data has in common; each is a named tuple."""
-
-    NAME: ClassVar[str]
 
 
 class File(NamedTuple):

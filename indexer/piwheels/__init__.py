@@ -1,1 +1,1 @@
-"""Talking to a piwheels that runs today, as it is (DESIGN section 7)."""
+"""Talks to an unmodified piwheels (DESIGN section 7)."""

@@ -1,11 +1,11 @@
-"""piwheels' own encoding, in one place: frames to and from a name with its data.
+"""The encoding of piwheels: frames to and from a name with its data.
 
-A message is CBOR (RFC 8949): the bare text `NAME`, or `[NAME, data]`. Tag 0 is a time, tag 258 a
-set; of piwheels' own are tag 2001, a duration as `[days, seconds, microseconds]`, and tag 2002, no
-data inside a message. Whatever else CBOR can say is refused: much of it lets a short frame stand
-for a value of any size, or keep the machine busy for as long as its sender likes.
+A message is CBOR (RFC 8949): the bare text `NAME`, or `[NAME, data]`. Tag 0 is a time, and tag 258
+a set. piwheels adds tag 2001, a duration as `[days, seconds, microseconds]`, and tag 2002, no data
+inside a message. All other features of CBOR are refused: with many of them, a short frame becomes
+a huge value or keeps the machine busy for as long as its sender likes.
 
-Source: piwheels 0.23, `piwheels/transport.py`, and frames off its sockets.
+Source: piwheels 0.23, `piwheels/transport.py`, and frames from its sockets.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ DURATION_TAG = 2001
 NO_DATA_TAG = 2002
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Of one frame: the names of 600,000 packages fit in. Who expects small messages only says so."""
+"""Bytes of one frame: enough for the names of 600,000 packages. Callers may pass a lower limit."""
 
 DEEPEST = 16
-"""How deep values may be nested; those of piwheels are, to 8."""
+"""How deep values may be nested; those of piwheels reach 8."""
 
 
 def loads(
@@ -41,24 +41,24 @@ def loads(
 ) -> tuple[str, Any]:
     """The name of a piwheels message and its data (`NO_DATA` if it has none).
 
-    Times come as aware `datetime` in UTC, durations as `timedelta`, sets as `set`, of text or of
-    tuples of text. Otherwise there are only text, bytes, numbers, booleans, null, lists, and maps
-    whose keys are text or bytes.
+    Times become aware `datetime` in UTC, durations `timedelta`, sets `set` of text or of tuples of
+    text. Otherwise there are only text, bytes, numbers, booleans, null, lists, and maps whose keys
+    are text or bytes.
 
     Args:
         frame: the bytes.
-        limit: how many they may be.
-        max_elements: how many values they may hold.
+        limit: how many bytes it may have.
+        max_elements: how many values it may contain.
 
     Raises:
-        DecodeError: whatever the bytes, this and nothing else.
+        DecodeError: if it is anything else; no other error, whatever the bytes.
     """
     if len(frame) > limit:
         raise DecodeError("", f"is a frame of {len(frame)} bytes, more than {limit}")
     stream = BytesIO(frame)
     try:
-        # What cbor2 5 makes of its own tags nobody could refuse: numbers that cannot be printed,
-        # regular expressions, lists that hold themselves.
+        # cbor2 5 decodes its own tags before we can refuse them: numbers that cannot be printed,
+        # regular expressions, lists that contain themselves.
         if _FIVE or len(frame) > elements.MAX_UNCOUNTED:
             elements.count_cbor(frame, max_elements, _TAGS)
         value = _decoder(stream, len(frame)).decode()
@@ -90,10 +90,10 @@ def checked(schemas: Mapping[str, Validator], name: str, data: Any, path: str = 
     """The data of a message, with its fields by name.
 
     Args:
-        schemas: of the data of every message that is expected, by its name.
+        schemas: of the data of every expected message, by name.
         name: of the message.
-        data: as `loads` gives it.
-        path: where the data is, for the error, if it is a part of something.
+        data: from `loads`.
+        path: for the error, if the data is part of something.
 
     Raises:
         DecodeError: if there is no such message, or its data does not fit.
@@ -119,7 +119,7 @@ def _step(part: object, path: str) -> str:
 
 
 class _Tags(dict[int, Any]):
-    """The decoder of every tag; cbor2's own are not asked."""
+    """The decoders of all tags, in place of cbor2's own."""
 
     def __missing__(self, tag: int) -> Any:
         raise ValueError(f"piwheels has no tag {tag}")
@@ -164,7 +164,7 @@ _TAGS = _Tags(
 
 
 def _untag(decoder: Any, tag: Any) -> Any:
-    """What cbor2 5 asks of tags that are not its own."""
+    """The hook of cbor2 5 for tags that it does not know."""
     if tag.tag in (DURATION_TAG, NO_DATA_TAG):
         return _TAGS[tag.tag](tag.value, True)
     raise ValueError(f"piwheels has no tag {tag.tag}")
@@ -181,7 +181,7 @@ def _decoder(stream: BytesIO, size: int) -> cbor2.CBORDecoder:
         stream,
         semantic_decoders=_TAGS,
         max_depth=DEEPEST,
-        # piwheels sends no container without a length, and no key twice.
+        # piwheels always sends lengths, and never a key twice.
         allow_indefinite=False,
         allow_duplicate_keys=False,
         # Numbers can be chosen so that all their hashes collide.
@@ -202,6 +202,6 @@ def _tag(encoder: cbor2.CBOREncoder, value: Any) -> None:
 
 def _cause(error: Exception) -> str:
     text = str(error) or type(error).__name__
-    if error.__cause__ is not None:  # cbor2 says where, that one what
+    if error.__cause__ is not None:  # cbor2 says where, its cause says what
         text += f": {error.__cause__}"
     return text[:200]

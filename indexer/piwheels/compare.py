@@ -1,7 +1,7 @@
-"""A package as a master tells it against a package as the index has it.
+"""Compares a package of a master with the same package of the index.
 
-The master's is applied to an empty index and rendered; what the two documents say differently,
-and a master does tell, are the differences.
+The master's package is applied to an empty index and rendered. Where the two documents differ, and
+a master knows better, there is a difference.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import Any
 import orjson
 
 from ..base import database
-from ..documents import render
+from ..documents import project
 from ..index import apply, queries
 from ..index import snapshot as snapshots
 from ..messages.entries import Row
 from ..messages.types import Message, SetAbis
 
 UNTOLD = frozenset({"duration", "build_duration"})
-"""What a master never tells."""
+"""What a master never says."""
 
 UNTOLD_IF_NULL = frozenset({"build_id", "log_url"})
-"""What it does not always tell."""
+"""What a master does not always say."""
 
 OF_THE_BUILD = frozenset({"build_id", "log_url", "status"})
-"""What follows from which build it is. Of several that are as good a master tells any one, and it
-compares ABIs as text: if the index has that build, it knows better what came of it."""
+"""What depends on which build is chosen. A master chooses any of several equal builds, and compares
+ABIs as text: if the index has its build, the index knows the outcome better."""
 
 _MAX_SERIALS = 200
 
 
 class Comparer:
-    """Compares packages with an index; keeps a small one of its own in memory for that.
+    """Compares packages with an index, by means of a small index in memory.
 
     Args:
-        connection: reads the index that is looked at.
+        connection: reads the index.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -46,7 +46,7 @@ class Comparer:
         self._serial = 0
 
     def _scratch(self) -> sqlite3.Connection:
-        """An index with the same ABIs and hardly anything else; made anew now and then."""
+        """The index in memory: the same ABIs and few packages; replaced now and then."""
         abis = set_abis(self._connection)
         if self._memory is None or self._abis != abis or self._serial > _MAX_SERIALS:
             self.close()
@@ -57,7 +57,7 @@ class Comparer:
         return self._memory
 
     def differences(self, snapshot: Message) -> list[str]:
-        """What the index says differently of a package, in words; empty if nothing.
+        """What the index has differently of a package, in words; empty if nothing.
 
         Args:
             snapshot: a SNAPSHOT.
@@ -76,7 +76,7 @@ class Comparer:
             )
         }
         there = _document(memory, package)
-        # A master compares ABIs as text: a "success" that no file fits says nothing of that ABI.
+        # A master compares ABIs as text, so a "success" without a fitting file means nothing.
         for version, abi in snapshots.untold(snapshot.data):
             release = here["releases"].get(version)
             if release is not None and abi in release["abis"]:
@@ -90,7 +90,7 @@ class Comparer:
 
 
 def set_abis(connection: sqlite3.Connection) -> SetAbis:
-    """The build ABIs of an index, as the message that would make them so."""
+    """The build ABIs of an index, as the message that sets them."""
     preinstalled: dict[str, list[str]] = {}
     for abi, package in connection.execute(
         "SELECT abi_tag, apt_package FROM preinstalled_apt_packages ORDER BY 1, 2"
@@ -108,7 +108,7 @@ def _document(connection: sqlite3.Connection, package: str) -> Any:
         rows = queries.load_project(connection, package)
         if rows is None:
             return None
-        document = orjson.loads(render.project(rows, queries.load_abis(connection), ""))
+        document = orjson.loads(project.render(rows, queries.load_abis(connection), ""))
     document["spellings"] = sorted(rows.aliases)
     return document
 

@@ -1,4 +1,4 @@
-"""What is refused of a master's messages, less what must never be stored."""
+"""Removes from a master's refused messages what must never be stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import cbor
 
 
 def refused(source: str, error: DecodeError, raw: bytes) -> Refused:
-    """The entry for the journal of a master's bytes that are not a valid message.
+    """The journal's entry for bytes of a master that are not a valid message.
 
     Args:
         source: where they came from.
@@ -20,7 +20,7 @@ def refused(source: str, error: DecodeError, raw: bytes) -> Refused:
 
 
 def _redacted(raw: bytes) -> bytes:
-    """The second field of every entry of piwheels' logs is the address of who downloads."""
+    """Without the address of the downloader, the second field of piwheels' log entries."""
     try:
         name, data = cbor.loads(raw)
         if not name.startswith("LOG") or not isinstance(data, list) or len(data) < 2:

@@ -1,8 +1,8 @@
 """What the daemon reads from besides change feeds: the queues of a piwheels master.
 
-Opened in this order: the database queue, which gives snapshots; the status feed, which says for
-which packages to ask; the log queue. What the relay of logs still holds at the end goes to the
-daemon that begins anew, or is reported as lost.
+The database queue is opened first, because the status feed tells it which packages to request.
+What the relay of logs still holds at the end is passed on if the daemon starts again, or else
+reported as lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Queues(NamedTuple):
-    """A master's queues, as the options of `run` have them; None for one that is not used."""
+    """The options of `run` for the queues of a master; None if a queue is not used."""
 
     status_queue: str | None
     control_queue: str | None
@@ -48,10 +48,10 @@ class Sources:
 
     Args:
         queues: their addresses.
-        insecure: true if tcp beyond this machine is meant to be without CURVE: piwheels has none.
+        insecure: true if tcp beyond this machine is allowed; piwheels has no CURVE.
 
     Raises:
-        UsageError: if they do not go together, or one of them may not be used.
+        UsageError: if an option lacks another one, or an address may not be used.
     """
 
     def __init__(self, queues: Queues, insecure: bool) -> None:
@@ -77,14 +77,14 @@ class Sources:
             raise UsageError("run", "--log-forward passes on what --log-queue takes", "give both")
 
     def inherit(self, frames: Frames) -> None:
-        """Take what the daemon before this one held for the master; lost if none is passed on."""
+        """Take what the daemon held for the master before it started again."""
         self._inherited = frames
         if self._queues.log_queue is None or self._queues.log_forward is None:
             self.report_lost()
             self._inherited = []
 
     def open(self, context: DaemonContext) -> Iterator[Source]:
-        """Open them, one after the other; see `OpenSources`."""
+        """Open the sources one after the other; see `OpenSources`."""
         queues, connecting = self._queues, self._connecting
         clocks = clock.now, clock.monotonic
         finished = None
@@ -117,7 +117,7 @@ class Sources:
             yield self._relay
 
     def left(self) -> Frames:
-        """After the end: the log entries that the master has not taken."""
+        """After the end: the log entries that the master has not accepted."""
         return [*self._inherited, *(self._relay.left() if self._relay is not None else [])]
 
     def report_lost(self) -> None:

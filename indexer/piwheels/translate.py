@@ -1,6 +1,6 @@
-"""piwheels' messages and answers, validated and with our names: pure.
+"""Translates messages and answers of piwheels into ours, and validates them.
 
-Whatever is wrong with one, `DecodeError` says where.
+Pure. If one is not valid, `DecodeError` says where.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..schema import piwheels as schema
 
 
 def _kept(value: Any) -> Time:
-    """A time that was read already: microseconds since 1970."""
+    """A time that is already in microseconds since 1970."""
     if type(value) is not int:
         raise Invalid("expected a time")
     if not EARLIEST <= value <= LATEST:
@@ -57,7 +57,7 @@ def download(data: Any, at: Time) -> Message:
     """LOGDOWNLOAD as piwheels' logger pushes it; the host is dropped.
 
     Raises:
-        DecodeError: if it is none.
+        DecodeError: if it is something else.
     """
     fields = checked(schema.DOWNLOAD, data)
     del fields["host"]
@@ -66,7 +66,7 @@ def download(data: Any, at: Time) -> Message:
 
 def is_unknown(project: Any) -> bool:
     """Whether an answer to PROJDATA says that there is no such package."""
-    # Of one without a name, too, the master has a description: a row of its own table.
+    # Even for a package without names, the master has a description.
     return isinstance(project, dict) and project.get("description", "") is None
 
 
@@ -88,7 +88,7 @@ def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
         }
         for version, release in answer["releases"].items()
     }
-    name = answer["name"] or package  # killed in between, a master has a package without a name
+    name = answer["name"] or package  # a master that was killed may have a package without names
     data = {
         "package": package,
         "name": name,
@@ -120,14 +120,14 @@ def set_abis(
     preinstalled: Mapping[str, Iterable[str]],
     at: Time,
 ) -> Message:
-    """SETABIS from the two answers to GETABIS, which tell neither reasons nor what is installed.
+    """SETABIS from the two answers to GETABIS, which contain neither reasons nor apt packages.
 
     Args:
         active: the ABIs that are built for.
-        every: those, and the ones that are skipped.
-        skips: why each is skipped, as far as it is known.
-        preinstalled: the apt packages that each has, as far as they are known.
-        at: when it was asked.
+        every: those and the skipped ones.
+        skips: why each is skipped, as far as known.
+        preinstalled: the apt packages of each, as far as known.
+        at: when the master was asked.
 
     Raises:
         DecodeError: if one is not a CPython ABI tag.
@@ -153,8 +153,8 @@ def delete_package(package: str, at: Time) -> Message:
 def downloads(package: str, recent: int, ever: int, at: Time) -> Message:
     """DOWNLOADS from two sums, of the last 30 days and ever.
 
-    When in the window they were is not told: they are spread evenly over its days, so that the
-    sum is right now and fades as the window moves.
+    The recent downloads are spread evenly over the 30 days, so that the sum is right now and fades
+    as the window moves.
 
     Raises:
         DecodeError: if the name is unsafe, or a number is too large.

@@ -369,7 +369,7 @@ def _begin_from(connection: sqlite3.Connection, start: checkpoint.Checkpoint) ->
         connection.execute("DELETE FROM slaves")
         connection.execute("DELETE FROM masters")
         pending.mark_all(connection, start.serial)
-        connection.execute("DELETE FROM state WHERE key IN ('counters_written', 'window_written')")
+        pending.forget_written(connection)
 
 
 def rebuild_index(directory: Path, source: JournalReader, progress: Progress = _silent) -> None:

@@ -156,6 +156,7 @@ DAEMON = {
     "recently_published": [text],
     "last_published": Nullable(time),
     "counters_published": Nullable(time),
+    "kinds_published": Optional(Map(time)),
     "feeds": [_FEED],
     "queues": [_queue_pair],
     "output_path": path_text,

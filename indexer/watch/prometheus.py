@@ -99,6 +99,12 @@ def _rows(found: Found) -> Samples:
         yield (table,), rows
 
 
+def _kinds(found: Found) -> Samples:
+    if found["daemon"] is not None:
+        for kind, at in found["daemon"].get("kinds_published", {}).items():
+            yield (kind,), _at(at)
+
+
 def _slaves(found: Found) -> Samples:
     if found["farm"] is not None:
         counts: dict[str, int] = {}
@@ -185,6 +191,12 @@ METRICS = (
         "piw_indexer_counters_published_timestamp_seconds",
         "When packages.json was published last, since 1970.",
         _one(lambda found: _at(found["daemon"]["counters_published"])),
+    ),
+    Metric(
+        "piw_indexer_kind_published_timestamp_seconds",
+        "When documents of a kind were published last, since 1970.",
+        _kinds,
+        ("kind",),
     ),
     Metric(
         "piw_indexer_pending_documents",

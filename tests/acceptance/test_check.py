@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from indexer.base.errors import StateError
-from indexer.check import check, differences
-from indexer.check.differences import Difference
+from indexer.check import differences, index
+from indexer.check.differences import Difference, Part, Sort
 from indexer.check.resume import Run
 from indexer.cli import piw_indexer
 from indexer.journal.reader import JournalReader
@@ -473,7 +473,7 @@ def leftovers(site: Site) -> set[str]:
 def test_what_cannot_be_repaired_is_named(checked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is called repaired that is not."""
     edit_document(checked)
-    monkeypatch.setattr("indexer.commands.check.publish_all", lambda *rest: None)
+    monkeypatch.setattr("indexer.commands.check.publish", lambda *rest: 0)
     arguments = ["check", *checked.state, *checked.output, "--fix"]
     done = CliRunner().invoke(piw_indexer, list(map(str, arguments)), standalone_mode=False)
     assert done.return_value == 1, done.output
@@ -519,7 +519,7 @@ def test_what_was_found_before_an_interruption_is_not_forgotten(checked: Site) -
     """And `--fresh` begins anew."""
     run = Run(checked.state_dir, against(checked), fresh=True)
     run.index, run.documents = 1, "zzz"
-    run.found = [Difference("documents", "p: gone", "document", "p", "others")]
+    run.found = [Difference(Part.DOCUMENTS, "p: gone", Sort.DOCUMENT, package="p", fault="others")]
     run.save(now=True)
     with pytest.raises(StateError, match="another check runs"):
         Run(checked.state_dir, [], fresh=True)
@@ -557,7 +557,7 @@ def test_a_torn_scratch_index_is_made_anew(checked: Site) -> None:
 
 def test_tables_are_compared_in_chunks(checked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever their size, and wherever a difference is."""
-    monkeypatch.setattr(check, "_CHUNK", 3)
+    monkeypatch.setattr(index, "_CHUNK", 3)
     for name in ("changed build", "deleted version", "changed counter", "row without a parent"):
         SPOILS[name](checked)
     connection = sqlite3.connect(checked.state_dir / "index.db")
@@ -567,7 +567,7 @@ def test_tables_are_compared_in_chunks(checked: Site, monkeypatch: pytest.Monkey
     [(counters,)] = connection.execute("SELECT count(*) FROM download_counts").fetchall()
     connection.close()
     run = Run(checked.state_dir, [], fresh=True)
-    found = Counter(one.kind for one in check.check_index(checked.state_dir, run, lambda *_: None))
+    found = Counter(one.table for one in index.check_index(checked.state_dir, run, lambda *_: None))
     run.close()
     assert found["builds"] >= builds
     assert found["download_counts"] == counters

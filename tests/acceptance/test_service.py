@@ -12,7 +12,8 @@ import pytest
 import zmq
 
 from indexer.base.errors import StateError
-from indexer.daemon import writer as writer_process
+from indexer.daemon import writer as writer_handle
+from indexer.daemon.writer_messages import Options
 from indexer.index import queries
 from indexer.piwheels import cbor
 
@@ -221,12 +222,12 @@ def test_validate_only_looks(site: Site, ipc: Feed) -> None:
     assert "settle = soon" in site.piw("run", *options[2:], "-c", file, status=2).stderr
 
 
-def answered(handle: writer_process.WriterHandle) -> bool:
+def answered(handle: writer_handle.WriterHandle) -> bool:
     handle.listen()
-    return handle.silence == 0
+    return handle.unresponsive_for == 0
 
 
-def handled(handle: writer_process.WriterHandle) -> bool:
+def handled(handle: writer_handle.WriterHandle) -> bool:
     handle.handle()
     return False
 
@@ -235,15 +236,15 @@ def test_a_writer_that_hangs_is_no_progress(
     site: Site, ipc: Feed, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.piw("ingest", "-", input=packages(1))
-    monkeypatch.setattr(writer_process, "STUCK_TIMEOUT", 2.0)
+    monkeypatch.setattr(writer_handle, "STUCK_TIMEOUT", 2.0)
     connection = queries.open_index(site.state_dir / "index.db")
-    options = writer_process.Options(
-        site.state_dir / "index.db", site.output_path, "https://example.org", 0, 1, 60
+    options = Options(
+        site.state_dir / "index.db", site.output_path, "https://example.org", 0, 1, {}
     )
-    handle = writer_process.WriterHandle(options, connection)
+    handle = writer_handle.WriterHandle(options, connection)
     try:
         for _ in range(3):
-            handle.ask()
+            handle.ping()
             eventually(lambda: answered(handle))
         (writer,) = [
             one
@@ -251,8 +252,8 @@ def test_a_writer_that_hangs_is_no_progress(
             if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()
         ]
         os.kill(writer, signal.SIGSTOP)
-        handle.ask()
-        eventually(lambda: handle.silence > 1.0)
+        handle.ping()
+        eventually(lambda: handle.unresponsive_for > 1.0)
         with pytest.raises(StateError, match="said nothing"):
             eventually(lambda: handled(handle))
         os.kill(writer, signal.SIGCONT)

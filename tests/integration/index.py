@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from indexer.base import database
-from indexer.documents import render
+from indexer.documents.kind import Moment
+from indexer.documents.project import Project
 from indexer.index import downloads, queries
 from indexer.index.apply import Applier
 from indexer.messages.entries import Row
@@ -62,6 +63,5 @@ class Index:
 
     def document(self, package: str) -> bytes | None:
         with database.snapshot(self.connection):
-            rows = queries.load_project(self.connection, package)
-            abis = queries.load_abis(self.connection)
-        return None if rows is None else render.project(rows, abis, URL)
+            found = Moment(self.connection, URL, 0).package(package)
+            return None if found is None else Project().render(found)

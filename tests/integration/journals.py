@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from indexer.base import clock, times
-from indexer.check import check
+from indexer.check.index import check_index
+from indexer.check.journal import check_checkpoints, check_journal
 from indexer.check.resume import Run
 from indexer.commands.write import publish_all
 from indexer.documents.publish import Publisher
@@ -89,10 +90,10 @@ def differences(state_dir: Path) -> list[str]:
     """What `check` has to say of journal, checkpoints and index."""
     run = Run(state_dir, [], fresh=True)
     try:
-        found = [*check.check_journal(state_dir, run, silent)]
+        found = [*check_journal(state_dir, run, silent)]
         if not found:
-            found += check.check_checkpoints(state_dir)
-            found += check.check_index(state_dir, run, silent)
+            found += check_checkpoints(state_dir)
+            found += check_index(state_dir, run, silent)
     finally:
         run.close()
     return list(map(str, found))

@@ -7,14 +7,16 @@ import fcntl
 import gzip
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from indexer.base import directories
 from indexer.base.errors import PublishError
-from indexer.documents.publish import LOCK, Document, Publisher
+from indexer.base.names import is_canonical
+from indexer.documents.kind import Document, with_copy
+from indexer.documents.publish import LOCK, Link, Output, Publisher
 
 from ..support import contents
 
@@ -28,19 +30,50 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "output"
 
 
-class Together(Publisher):
+def path_of(package: str) -> str:
+    return f"project/{package}/json/index.json"
+
+
+def of(package: str, content: bytes, aliases: Sequence[str] = ()) -> Output:
+    """All that belongs to a package."""
+    links = [Link("project", alias, package) for alias in aliases]
+    return Output(package, [Document(path_of(package), content)], links)
+
+
+class Tree(Publisher):
+    """A publisher with few words for what the tests do most."""
+
+    def project(self, package: str, content: bytes, aliases: Sequence[str] = ()) -> bool:
+        return self.publish_name(of(package, content, aliases))
+
+    def packages(self, content: bytes) -> bool:
+        return sum(map(self.publish, with_copy("packages.json", content))) > 0
+
+    def gone(self, name: str) -> bool:
+        """Nothing belongs to the name."""
+        documents = [Document(path_of(name), None)] if is_canonical(name) else []
+        return self.publish_name(Output(name, documents, [Link("project", name, None)]))
+
+    def alias(self, alias: str, package: str) -> bool:
+        return self.link(Link("project", alias, package))
+
+    def leads_to(self, alias: str) -> str | None:
+        return self.links_to("project", alias)
+
+
+class Together(Tree):
     """Publishes as many documents are published, with one sync for all."""
 
-    def project(self, package: str, document: bytes, aliases: list[str]) -> bool:
-        [outcome] = self.projects([Document(package, document, aliases)])
+    def publish_name(self, output: Output) -> bool:
+        [outcome] = self.publish_names([output])
         if isinstance(outcome, PublishError):
             raise outcome
         return outcome
 
 
-@pytest.fixture(params=[Publisher, Together])
-def publisher(output: Path, request: pytest.FixtureRequest) -> Publisher:
-    made: Publisher = request.param(output)
+@pytest.fixture(params=[Tree, Together])
+def publisher(output: Path, request: pytest.FixtureRequest) -> Tree:
+    made: Tree = request.param(output)
     return made
 
 
@@ -53,17 +86,17 @@ def document_of(project: Path, package: str = "numpy") -> Path:
     return project / package / "json" / "index.json"
 
 
-def test_document(publisher: Publisher, project: Path, output: Path) -> None:
+def test_document(publisher: Tree, project: Path, output: Path) -> None:
     assert publisher.project("numpy", b"{}", []) is True
     assert document_of(project).read_bytes() == b"{}"
     assert sorted(contents(output)) == ["project/numpy/json/index.json"]
     assert document_of(project).stat().st_mode & 0o7777 == 0o644
     for path in (project / "numpy", project / "numpy" / "json"):
         assert path.stat().st_mode & 0o055 == 0o055
-    assert str(document_of(project)) == publisher.document_path("numpy")
+    assert str(document_of(project)) == publisher.path(path_of("numpy"))
 
 
-def test_same_bytes_are_left_alone(publisher: Publisher, project: Path, output: Path) -> None:
+def test_same_bytes_are_left_alone(publisher: Tree, project: Path, output: Path) -> None:
     publisher.project("numpy", b"{}", ["NumPy"])
     before = contents(output)
     inode = document_of(project).stat().st_ino
@@ -74,7 +107,7 @@ def test_same_bytes_are_left_alone(publisher: Publisher, project: Path, output: 
     assert document_of(project).read_bytes() == b"{ }"
 
 
-def test_reader_never_sees_half_a_document(publisher: Publisher, project: Path) -> None:
+def test_reader_never_sees_half_a_document(publisher: Tree, project: Path) -> None:
     """Who has the old one open goes on reading it; the new one is another file."""
     publisher.project("numpy", b"old " * 1000, [])
     with document_of(project).open("rb") as opened:
@@ -109,7 +142,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_every_rename_is_of_what_was_synced(output: Path, done: list[str]) -> None:
     """File before the rename, directory after it."""
-    publisher = Publisher(output)
+    publisher = Tree(output)
     done.clear()
     publisher.project("numpy", b"{}", [])
     publisher.sync()
@@ -120,14 +153,14 @@ def test_every_rename_is_of_what_was_synced(output: Path, done: list[str]) -> No
     done.clear()
     publisher.packages(b"[]")
     assert done == [
-        *("sync .packages.json.gz.piw-indexer", "rename packages.json.gz", "sync output"),
         *("sync .packages.json.piw-indexer", "rename packages.json", "sync output"),
+        *("sync .packages.json.gz.piw-indexer", "rename packages.json.gz", "sync output"),
     ]
 
 
 def test_first_sync_is_made_whatever_was_published(output: Path, done: list[str]) -> None:
     """The process before this one may have been killed between a rename and its sync."""
-    publisher = Publisher(output)
+    publisher = Tree(output)
     done.clear()
     publisher.sync()
     assert done == ["sync project"]
@@ -136,10 +169,10 @@ def test_first_sync_is_made_whatever_was_published(output: Path, done: list[str]
 
 
 def test_one_sync_for_many(output: Path, done: list[str]) -> None:
-    publisher = Publisher(output)
+    publisher = Tree(output)
     done.clear()
-    documents = [Document(name, b"{}", [name.upper()]) for name in ("flask", "numpy")]
-    assert publisher.projects(documents) == [True, True]
+    documents = [of(name, b"{}", [name.upper()]) for name in ("flask", "numpy")]
+    assert publisher.publish_names(documents) == [True, True]
     publisher.sync()
     links = [one for one in done if one.startswith("rename ") and "index.json" not in one]
     assert len(links) == 2
@@ -149,15 +182,15 @@ def test_one_sync_for_many(output: Path, done: list[str]) -> None:
         "sync everything",
     ]
     done.clear()
-    assert publisher.projects(documents) == [False, False]
+    assert publisher.publish_names(documents) == [False, False]
     publisher.sync()
     assert done == ["sync everything"], "they may have been renamed just before a crash"
 
 
 def test_one_that_cannot_be_published_does_not_hold_up_the_others(output: Path) -> None:
-    publisher = Publisher(output)
+    publisher = Tree(output)
     (output / "project" / "numpy").write_text("somebody's")
-    flask, numpy = publisher.projects([Document("flask", b"{}", []), Document("numpy", b"", [])])
+    flask, numpy = publisher.publish_names([of("flask", b"{}"), of("numpy", b"")])
     assert flask is True
     assert isinstance(numpy, PublishError)
     assert not numpy.general
@@ -165,20 +198,20 @@ def test_one_that_cannot_be_published_does_not_hold_up_the_others(output: Path) 
 
 
 def test_without_a_sync_none_gets_its_name(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publisher = Publisher(output)
+    publisher = Tree(output)
 
     def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(directories, "sync_file_system", fail)
-    [failure] = publisher.projects([Document("numpy", b"{}", ["Numpy"])])
+    [failure] = publisher.publish_names([of("numpy", b"{}", ["Numpy"])])
     assert isinstance(failure, PublishError)
     assert failure.general
     assert not document_of(output / "project").exists()
-    assert publisher.links_to("Numpy") == ""
+    assert publisher.leads_to("Numpy") == ""
 
 
-def test_temporary_file_that_a_crash_left(publisher: Publisher, project: Path) -> None:
+def test_temporary_file_that_a_crash_left(publisher: Tree, project: Path) -> None:
     publisher.project("numpy", b"1", [])
     temporary = project / "numpy" / "json" / ".index.json.piw-indexer"
     temporary.write_bytes(b"half")
@@ -189,7 +222,7 @@ def test_temporary_file_that_a_crash_left(publisher: Publisher, project: Path) -
     assert document_of(project).stat().st_mode & 0o777 == 0o644
 
 
-def test_temporary_file_that_is_a_link(publisher: Publisher, project: Path, tmp_path: Path) -> None:
+def test_temporary_file_that_is_a_link(publisher: Tree, project: Path, tmp_path: Path) -> None:
     """Writing through it could end up anywhere."""
     publisher.project("numpy", b"1", [])
     victim = tmp_path / "victim"
@@ -220,7 +253,7 @@ def test_temporary_file_that_is_a_link(publisher: Publisher, project: Path, tmp_
     ids=["project", "dangling", "loop", "json", "document"],
 )
 def test_links_in_the_way(
-    prepare: Callable[[Path, Path], object], publisher: Publisher, project: Path, tmp_path: Path
+    prepare: Callable[[Path, Path], object], publisher: Tree, project: Path, tmp_path: Path
 ) -> None:
     """A link gives way; nothing is written through it."""
     theirs = tmp_path / "theirs"
@@ -238,7 +271,7 @@ def test_links_in_the_way(
 def test_root_of_the_site_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    publisher = Publisher(tmp_path / "link")
+    publisher = Tree(tmp_path / "link")
     publisher.project("numpy", b"{}", ["NumPy"])
     publisher.packages(b"[]")
     assert {"packages.json", "project/numpy/json/index.json", "project/NumPy"} <= contents(
@@ -259,7 +292,7 @@ def test_root_of_the_site_may_be_a_link(tmp_path: Path) -> None:
     ids=["project", "json", "document"],
 )
 def test_files_of_others_in_the_way(
-    prepare: Callable[[Path], object], publisher: Publisher, project: Path
+    prepare: Callable[[Path], object], publisher: Tree, project: Path
 ) -> None:
     """They stay; the error says where, and concerns this name alone."""
     prepare(project)
@@ -271,30 +304,30 @@ def test_files_of_others_in_the_way(
     assert publisher.project("scipy", b"ours", []) is True
 
 
-def test_names_that_must_not_become_paths(publisher: Publisher, tmp_path: Path) -> None:
+def test_names_that_must_not_become_paths(publisher: Tree, tmp_path: Path) -> None:
     for name in ("", ".", "..", "../x", "/x", "a/b", "a\0b", ".hidden", "x" * 201):
         with pytest.raises(PublishError):
             publisher.project(name, b"", [])
         with pytest.raises(PublishError):
             publisher.project("numpy", b"", [name])
         with pytest.raises(PublishError):
-            publisher.link(name, "numpy")
+            publisher.alias(name, "numpy")
         with pytest.raises(PublishError):
-            publisher.link("alias", name)
+            publisher.alias("alias", name)
         with pytest.raises(PublishError):
-            publisher.remove(name)
+            publisher.gone(name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output"]
 
 
 # Aliases
 
 
-def test_aliases(publisher: Publisher, project: Path) -> None:
+def test_aliases(publisher: Tree, project: Path) -> None:
     assert publisher.project("rpi-gpio", b"{}", ["RPi.GPIO", "RPi_GPIO"]) is True
     for alias in ("RPi.GPIO", "RPi_GPIO"):
         assert os.readlink(project / alias) == "rpi-gpio"
         assert (project / alias / "json" / "index.json").read_bytes() == b"{}"
-        assert publisher.links_to(alias) == "rpi-gpio"
+        assert publisher.leads_to(alias) == "rpi-gpio"
     assert publisher.project("rpi-gpio", b"{}", ["RPi.GPIO", "RPi_GPIO"]) is False
     assert publisher.project("rpi-gpio", b"{}", ["RPi.GPIO", "rpi.gpio"]) is True
     assert sorted(path.name for path in project.iterdir()) == sorted(
@@ -302,17 +335,15 @@ def test_aliases(publisher: Publisher, project: Path) -> None:
     )
 
 
-def test_alias_that_moves(publisher: Publisher, project: Path) -> None:
+def test_alias_that_moves(publisher: Tree, project: Path) -> None:
     publisher.project("one", b"1", ["Name"])
     publisher.project("two", b"2", [])
-    assert publisher.link("Name", "two") is True
+    assert publisher.alias("Name", "two") is True
     assert os.readlink(project / "Name") == "two"
-    assert publisher.link("Name", "two") is False
+    assert publisher.alias("Name", "two") is False
 
 
-def test_alias_never_takes_the_place_of_what_is_no_link(
-    publisher: Publisher, project: Path
-) -> None:
+def test_alias_never_takes_the_place_of_what_is_no_link(publisher: Tree, project: Path) -> None:
     (project / "Dir").mkdir()
     (project / "Dir" / "theirs").write_bytes(b"theirs")
     (project / "File").write_bytes(b"theirs")
@@ -321,19 +352,19 @@ def test_alias_never_takes_the_place_of_what_is_no_link(
     assert (project / "Dir" / "theirs").read_bytes() == b"theirs"
     assert (project / "File").read_bytes() == b"theirs"
     assert document_of(project, "real").read_bytes() == b"real"
-    assert publisher.links_to("Dir") is None
-    assert publisher.links_to("nothing") == ""
+    assert publisher.leads_to("Dir") is None
+    assert publisher.leads_to("nothing") == ""
 
 
-def test_alias_that_no_file_system_can_hold(publisher: Publisher) -> None:
+def test_alias_that_no_file_system_can_hold(publisher: Tree) -> None:
     alias = "é" * 200
-    assert publisher.link(alias, "numpy") is False
-    assert publisher.remove(alias) is False
+    assert publisher.alias(alias, "numpy") is False
+    assert publisher.gone(alias) is False
     publisher.project("numpy", b"{}", [alias, "x" * 200])
-    assert publisher.links_to("x" * 200) == "numpy"
+    assert publisher.leads_to("x" * 200) == "numpy"
 
 
-def test_package_takes_the_place_of_an_alias(publisher: Publisher, project: Path) -> None:
+def test_package_takes_the_place_of_an_alias(publisher: Tree, project: Path) -> None:
     publisher.project("one", b"1", ["two"])
     publisher.project("two", b"2", [])
     assert document_of(project, "one").read_bytes() == b"1"
@@ -344,41 +375,41 @@ def test_package_takes_the_place_of_an_alias(publisher: Publisher, project: Path
 # Removal
 
 
-def test_removal_leaves_nothing_of_ours(publisher: Publisher, output: Path) -> None:
+def test_removal_leaves_nothing_of_ours(publisher: Tree, output: Path) -> None:
     publisher.project("numpy", b"{}", ["NumPy"])
-    assert publisher.remove("NumPy") is True
-    assert publisher.remove("numpy") is True
+    assert publisher.gone("NumPy") is True
+    assert publisher.gone("numpy") is True
     assert list((output / "project").iterdir()) == []
-    assert publisher.remove("numpy") is False
-    assert publisher.remove("nobody") is False
+    assert publisher.gone("numpy") is False
+    assert publisher.gone("nobody") is False
 
 
 def test_removal_is_durable(output: Path, done: list[str]) -> None:
-    publisher = Publisher(output)
+    publisher = Tree(output)
     publisher.project("numpy", b"{}", [])
     publisher.sync()
     done.clear()
-    publisher.remove("numpy")
+    publisher.gone("numpy")
     publisher.sync()
     assert done == ["sync project"]
 
 
-def test_removal_that_fails_says_why(publisher: Publisher, project: Path) -> None:
+def test_removal_that_fails_says_why(publisher: Tree, project: Path) -> None:
     document_of(project).mkdir(parents=True)
     with pytest.raises(PublishError) as failed:
-        publisher.remove("numpy")
-    assert failed.value.operation == f"remove {project}/numpy"
+        publisher.gone("numpy")
+    assert failed.value.operation == f"remove {project}/numpy/json/index.json"
     assert failed.value.cause == "Is a directory"
     assert "move away what is there" in failed.value.remedy
 
 
-def test_files_of_others_stay(publisher: Publisher, project: Path) -> None:
+def test_files_of_others_stay(publisher: Tree, project: Path) -> None:
     publisher.project("numpy", b"{}", [])
     (project / "numpy" / "index.html").write_bytes(b"theirs")
     publisher.project("scipy", b"{}", [])
     (project / "scipy" / "json" / "other.json").write_bytes(b"theirs")
-    assert publisher.remove("numpy") is True
-    assert publisher.remove("scipy") is True
+    assert publisher.gone("numpy") is True
+    assert publisher.gone("scipy") is True
     assert sorted(path.relative_to(project).as_posix() for path in project.rglob("*")) == [
         *("numpy", "numpy/index.html", "scipy", "scipy/json", "scipy/json/other.json"),
     ]
@@ -387,14 +418,14 @@ def test_files_of_others_stay(publisher: Publisher, project: Path) -> None:
     assert (project / "numpy" / "index.html").read_bytes() == b"theirs"
 
 
-def test_temporary_file_goes_with_the_document(publisher: Publisher, project: Path) -> None:
+def test_temporary_file_goes_with_the_document(publisher: Tree, project: Path) -> None:
     publisher.project("numpy", b"{}", [])
     (project / "numpy" / "json" / ".index.json.piw-indexer").write_bytes(b"half")
-    publisher.remove("numpy")
+    publisher.gone("numpy")
     assert list(project.iterdir()) == []
 
 
-def test_removal_follows_no_link(publisher: Publisher, project: Path, tmp_path: Path) -> None:
+def test_removal_follows_no_link(publisher: Tree, project: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs" / "json"
     theirs.mkdir(parents=True)
     (theirs / "index.json").write_bytes(b"theirs")
@@ -403,28 +434,26 @@ def test_removal_follows_no_link(publisher: Publisher, project: Path, tmp_path: 
     (project / "half" / "json").symlink_to(theirs)
     (project / "file").write_bytes(b"theirs")
     for name in ("outside", "half", "file"):
-        assert publisher.remove(name) is False
+        assert publisher.gone(name) is False
     assert (theirs / "index.json").read_bytes() == b"theirs"
     assert (project / "outside").is_symlink()
     assert (project / "file").exists()
 
 
-def test_directory_of_others_under_an_alias_is_not_ours(
-    publisher: Publisher, project: Path
-) -> None:
+def test_directory_of_others_under_an_alias_is_not_ours(publisher: Tree, project: Path) -> None:
     """Only a canonical name can ever have been a package: this document is somebody else's."""
     theirs = project / "NumPy" / "json" / "index.json"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"theirs")
     publisher.project("numpy", b"{}", ["NumPy"])
-    publisher.remove("NumPy")
+    publisher.gone("NumPy")
     assert theirs.read_bytes() == b"theirs"
 
 
 # packages.json
 
 
-def test_packages(publisher: Publisher, output: Path) -> None:
+def test_packages(publisher: Tree, output: Path) -> None:
     assert publisher.packages(b'[["a",1,2]]') is True
     assert (output / "packages.json").read_bytes() == b'[["a",1,2]]'
     assert gzip.decompress((output / "packages.json.gz").read_bytes()) == b'[["a",1,2]]'
@@ -437,13 +466,13 @@ def test_packages(publisher: Publisher, output: Path) -> None:
 
 def test_same_packages_give_the_same_gzip(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        Publisher(tmp_path / name).packages(b"[]" * 1000)
+        Tree(tmp_path / name).packages(b"[]" * 1000)
     one, two = (tmp_path / name / "packages.json.gz" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
 
 
 @pytest.mark.parametrize("lost", ["packages.json", "packages.json.gz"])
-def test_lost_half_comes_back(lost: str, publisher: Publisher, output: Path) -> None:
+def test_lost_half_comes_back(lost: str, publisher: Tree, output: Path) -> None:
     publisher.packages(b"[]")
     (output / lost).unlink()
     assert publisher.packages(b"[]") is True
@@ -453,7 +482,7 @@ def test_lost_half_comes_back(lost: str, publisher: Publisher, output: Path) -> 
 
 @pytest.mark.parametrize("stops_at", range(1, 3))
 def test_crash_between_the_two(
-    stops_at: int, publisher: Publisher, output: Path, monkeypatch: pytest.MonkeyPatch
+    stops_at: int, publisher: Tree, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was replaced first, the next start finds the two equal again."""
     publisher.packages(b"old")
@@ -471,7 +500,7 @@ def test_crash_between_the_two(
         patch.setattr(os, "rename", stopping)
         with pytest.raises(PublishError):
             publisher.packages(b"new")
-    Publisher(output).packages(b"new")
+    Tree(output).packages(b"new")
     assert (output / "packages.json").read_bytes() == b"new"
     assert gzip.decompress((output / "packages.json.gz").read_bytes()) == b"new"
 
@@ -504,8 +533,8 @@ def test_output_path_that_may_not_be_written(output: Path) -> None:
 
 
 def test_only_one_process_publishes(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.documents.publish.WAIT", 0.0)
-    first, second = Publisher(output), Publisher(output)
+    monkeypatch.setattr("indexer.documents.publish.LOCK_TIMEOUT", 0.0)
+    first, second = Tree(output), Tree(output)
     first.hold()
     with pytest.raises(PublishError, match="another process publishes there"):
         second.hold()
@@ -533,7 +562,7 @@ def test_what_is_not_ours_gives_way_and_stays_as_it_is(
     output: Path, tmp_path: Path, place: str, plant: str
 ) -> None:
     """A FIFO that nobody writes to would keep whoever opens it for ever."""
-    publisher = Publisher(output)
+    publisher = Tree(output)
     publisher.project("numpy", b"1", [])
     publisher.packages(b"[]")
     victim = tmp_path / "victim"
@@ -550,7 +579,7 @@ def test_what_is_not_ours_gives_way_and_stays_as_it_is(
         os.link(victim, output / place)
     publisher.project("numpy", b"2", [])
     publisher.packages(b"[1]")
-    assert publisher.projects([Document("numpy", b"3", [])]) == [True]
+    assert publisher.publish_names([of("numpy", b"3")]) == [True]
     assert document_of(output / "project").read_bytes() == b"3"
     assert (output / "packages.json").read_bytes() == b"[1]"
     assert victim.read_bytes() == b"theirs"
@@ -559,7 +588,7 @@ def test_what_is_not_ours_gives_way_and_stays_as_it_is(
 
 
 def test_links_that_come_while_it_runs_lead_nowhere(output: Path, tmp_path: Path) -> None:
-    publisher = Publisher(output)
+    publisher = Tree(output)
     publisher.project("numpy", b"1", [])
     theirs = tmp_path / "theirs"
     (theirs / "numpy" / "json").mkdir(parents=True)
@@ -569,14 +598,14 @@ def test_links_that_come_while_it_runs_lead_nowhere(output: Path, tmp_path: Path
     (output / "project").symlink_to(theirs)
     for call in (
         lambda: publisher.project("numpy", b"2", []),
-        lambda: publisher.link("NumPy", "numpy"),
-        lambda: publisher.remove("numpy"),
-        lambda: publisher.set_mode("numpy"),
+        lambda: publisher.alias("NumPy", "numpy"),
+        lambda: publisher.gone("numpy"),
+        lambda: publisher.set_mode(path_of("numpy")),
         lambda: publisher.sync(),
     ):
         with pytest.raises(PublishError):
             call()
-    [failure] = publisher.projects([Document("numpy", b"2", [])])
+    [failure] = publisher.publish_names([of("numpy", b"2")])
     assert isinstance(failure, PublishError)
     assert contents(theirs) == before
 
@@ -587,7 +616,7 @@ def test_project_that_is_a_link(output: Path, tmp_path: Path) -> None:
     theirs.mkdir()
     output.mkdir()
     (output / "project").symlink_to(theirs)
-    Publisher(output).project("numpy", b"1", [])
+    Tree(output).project("numpy", b"1", [])
     assert document_of(theirs).read_bytes() == b"1"
     if AS_ROOT:
         os.chown(output / "project", 4242, 4242, follow_symlinks=False)
@@ -597,7 +626,7 @@ def test_project_that_is_a_link(output: Path, tmp_path: Path) -> None:
 
 def test_nobody_else_can_take_the_lock(output: Path) -> None:
     """Whoever may open what is published may lock it, too; that keeps nobody from publishing."""
-    publisher = Publisher(output)
+    publisher = Tree(output)
     descriptors = [os.open(path, os.O_RDONLY) for path in (output, output / "project")]
     for descriptor in descriptors:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -612,7 +641,7 @@ def test_nobody_else_can_take_the_lock(output: Path) -> None:
 
 
 def test_a_lock_that_is_not_ours(output: Path, tmp_path: Path) -> None:
-    publisher = Publisher(output)
+    publisher = Tree(output)
     (output / LOCK).symlink_to(tmp_path)
     with pytest.raises(PublishError, match="move away what is there"):
         publisher.hold()
@@ -628,7 +657,7 @@ def test_a_lock_that_is_not_ours(output: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["ours", "hard link", "another user's", "link", "FIFO"])
 def test_mode_of_a_document(output: Path, tmp_path: Path, package: str, kind: str) -> None:
     """What is ours alone keeps its time; what is not is replaced, or left alone."""
-    publisher = Publisher(output)
+    publisher = Tree(output)
     publisher.project("numpy", b"1", [])
     publisher.packages(b"1")
     path = document_of(output / "project") if package else output / "packages.json"
@@ -652,10 +681,10 @@ def test_mode_of_a_document(output: Path, tmp_path: Path, package: str, kind: st
     before = path.lstat()
     if kind in ("link", "FIFO"):
         with pytest.raises(PublishError, match="not a regular file"):
-            publisher.set_mode(package)
+            publisher.set_mode(path_of(package) if package else "packages.json")
         assert path.lstat().st_mode == before.st_mode
     else:
-        publisher.set_mode(package)
+        publisher.set_mode(path_of(package) if package else "packages.json")
         after = path.lstat()
         assert (after.st_mode & 0o777, after.st_uid) == (0o644, os.geteuid())
         assert (after.st_ino == before.st_ino) == (kind == "ours")

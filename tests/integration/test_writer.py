@@ -10,7 +10,8 @@ import pytest
 
 from indexer.base import database, times
 from indexer.base.errors import PublishError
-from indexer.documents import writer
+from indexer.documents import counters, writer
+from indexer.documents.kind import Moment
 from indexer.documents.publish import Publisher
 from indexer.documents.writer import Writer
 from indexer.index import downloads, pending
@@ -22,6 +23,7 @@ from .index import URL, Index
 pytestmark = pytest.mark.integration
 
 START = times.window_start(samples.NOW)
+COUNTERS = counters.Counters()
 
 
 class Output:
@@ -44,7 +46,7 @@ class Output:
             self.index.path,
             self.publisher,
             URL,
-            START,
+            samples.NOW,
             everything=everything,
         )
 
@@ -179,7 +181,7 @@ def test_many_names_on_all_processors(output: Output, index: Index) -> None:
         index.path,
         output.publisher,
         URL,
-        START,
+        samples.NOW,
         progress=lambda done, total: progress.append((done, total)),
     )
     assert changed == count + 1
@@ -192,19 +194,27 @@ def test_many_names_on_all_processors(output: Output, index: Index) -> None:
 # packages.json
 
 
+def due(index: Index) -> bool:
+    return COUNTERS.due(Moment(index.connection, URL, 0))
+
+
+def write_counters(output: Output, index: Index) -> tuple[str, int]:
+    return writer.write_periodic(COUNTERS, index.connection, output.publisher, URL, 0)
+
+
 def test_counters_are_due_when_they_changed(output: Output, index: Index) -> None:
-    assert writer.counters_due(index.connection)
+    assert due(index)
     output.write_pending()
     assert (output.output / "packages.json").read_bytes() == b"[]"
-    assert not writer.counters_due(index.connection)
+    assert not due(index)
     index.apply(new_package("numpy"))
-    assert writer.counters_due(index.connection)
+    assert due(index)
     output.write_pending()
-    assert not writer.counters_due(index.connection)
+    assert not due(index)
     index.apply(message("SETDESC", package="numpy", description="x"))
-    assert not writer.counters_due(index.connection)
+    assert not due(index)
     index.apply(log_download("numpy-1-py3-none-any.whl"))
-    assert writer.counters_due(index.connection)
+    assert due(index)
     output.write_pending()
     assert (output.output / "packages.json").read_bytes() == b'[["numpy",1,1]]'
 
@@ -213,10 +223,9 @@ def test_counters_are_due_when_the_window_moved(output: Output, index: Index) ->
     index.apply(new_package("numpy"), log_download("numpy-1-py3-none-any.whl"))
     output.write_pending()
     index.move_window(START + 60 * 24 * 3600)
-    assert writer.counters_due(index.connection)
-    writer.publish_pending(
-        index.connection, index.path, output.publisher, URL, START + 60 * 24 * 3600
-    )
+    assert due(index)
+    later = samples.NOW + 60 * times.DAY
+    writer.publish_pending(index.connection, index.path, output.publisher, URL, later)
     assert (output.output / "packages.json").read_bytes() == b'[["numpy",0,1]]'
     assert downloads.window_start(index.connection) == START + 60 * 24 * 3600
 
@@ -226,17 +235,17 @@ def test_what_changed_while_packages_json_was_written_is_still_due(
 ) -> None:
     index.apply(new_package("numpy"))
     index.move_window(START)
-    serial, start, changed = writer.write_counters(index.connection, output.publisher)
-    assert (serial, start, changed) == (1, START, True)
+    version, changed = write_counters(output, index)
+    assert (version, changed) == (f"1 {START}", 1)
     index.apply(new_package("scipy"))
     with database.transaction(index.connection):
-        writer.counters_done(index.connection, serial, start)
-    assert writer.counters_due(index.connection)
+        pending.note_written(index.connection, "counters", version)
+    assert due(index)
 
 
 def test_packages_json_of_many_packages(output: Output, index: Index) -> None:
     index.apply(*(new_package(f"package-{number:05}") for number in range(25_000)))
-    writer.write_counters(index.connection, output.publisher)
+    write_counters(output, index)
     document = (output.output / "packages.json").read_bytes()
     rows = [f'["package-{number:05}",0,0]' for number in range(25_000)]
     assert document.decode() == f"[{','.join(rows)}]"

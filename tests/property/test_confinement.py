@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from indexer.base import names
 from indexer.base.errors import DecodeError, PublishError
-from indexer.documents.publish import Publisher
+from indexer.documents.kind import Document
+from indexer.documents.publish import Link, Output, Publisher
 from indexer.messages import decode
 from indexer.messages.entries import Accepted, Entry
 from indexer.messages.redact import refused
@@ -153,6 +154,14 @@ def test_no_link_leads_out(
             assert {path: after.get(path) for path in foreign} == foreign
 
 
+def gone(name: str) -> Output:
+    """Nothing belongs to the name."""
+    documents = [Document(f"project/{name}/json/index.json", None)]
+    return Output(
+        name, documents if names.is_canonical(name) else [], [Link("project", name, None)]
+    )
+
+
 @given(st.lists(st.sampled_from(PLANTED), max_size=5, unique=True))
 def test_only_what_is_ours_is_removed(planted: list[tuple[str, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -162,7 +171,7 @@ def test_only_what_is_ours_is_removed(planted: list[tuple[str, str, str]]) -> No
         publisher = Publisher(output)
         for name in {*s.PACKAGES, *s.SPELLINGS}:
             try:
-                publisher.remove(name)
+                publisher.publish_name(gone(name))
             except PublishError:
                 pass  # what stands in the way is said, and left alone
         after = tree(output)

@@ -21,8 +21,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.base import database, directories, times
-from indexer.documents import render, writer
+from indexer.base import database, directories
+from indexer.documents import counters, project, writer
+from indexer.documents.kind import with_copy
 from indexer.documents.publish import Publisher
 from indexer.documents.writer import Writer, Written
 from indexer.index import pending, queries
@@ -122,7 +123,7 @@ class Overlap:
         self.reader = database.open_reader(here.state.index_path)
         self.writer = Writer(self.reader, self.publisher, SITE)
         self.written: list[Written] = []
-        self.counted: list[tuple[int, int]] = []
+        self.counted: list[str] = []
 
     def close(self) -> None:
         self.writer.close()
@@ -142,13 +143,15 @@ class Overlap:
 
     def count(self, now: datetime) -> None:
         self.here.move_window(now)
-        serial, start, _ = writer.write_counters(self.here.state.connection, self.publisher)
-        self.counted.append((serial, start))
+        version, _ = writer.write_periodic(
+            counters.Counters(), self.here.state.connection, self.publisher, SITE, 0
+        )
+        self.counted.append(version)
 
     def count_done(self) -> None:
-        for serial, start in self.counted:
+        for version in self.counted:
             with database.transaction(self.here.state.connection):
-                writer.counters_done(self.here.state.connection, serial, start)
+                pending.note_written(self.here.state.connection, "counters", version)
         self.counted.clear()
 
 
@@ -271,12 +274,11 @@ def test_killed_at_any_call_to_the_system_it_is_made_good(
             mock.patch.object(writer, "_TOGETHER_FROM", together),
         ):
             publisher = Publisher(here.output)
-            start = times.window_start(microseconds(s.NOW))
             connection = here.state.connection
             try:
                 with seams.patched():
                     writer.publish_pending(
-                        connection, here.state.index_path, publisher, SITE, start
+                        connection, here.state.index_path, publisher, SITE, microseconds(s.NOW)
                     )
             except Killed:
                 pass
@@ -287,17 +289,21 @@ def test_killed_at_any_call_to_the_system_it_is_made_good(
 def test_a_killed_writer_leaves_no_old_packages_json_gz(tmp_path: Path) -> None:
     """Killed between the two files it would be stale for as long as no counter changes."""
     publisher = Publisher(tmp_path)
-    publisher.packages(b'[["foo",0,0]]')
+    for document in with_copy("packages.json", b'[["foo",0,0]]'):
+        publisher.publish(document)
     for at in range(1, 30):
-        document = orjson.dumps([["foo", at, at]])
+        content = orjson.dumps([["foo", at, at]])
+        documents = list(with_copy("packages.json", content))
         seams = Seams(at, after=True)
         try:
             with seams.patched():
-                publisher.packages(document)
+                for document in documents:
+                    publisher.publish(document)
         except Killed:
             pass
-        Publisher(tmp_path).packages(document)
-        assert gzip.decompress((tmp_path / "packages.json.gz").read_bytes()) == document
+        for document in documents:
+            Publisher(tmp_path).publish(document)
+        assert gzip.decompress((tmp_path / "packages.json.gz").read_bytes()) == content
         if not seams.dead:
             break
     else:
@@ -338,7 +344,7 @@ def test_a_document_does_not_depend_on_the_order_of_rows(
                 files=shuffled(rows.files),
                 aliases=shuffled(rows.aliases),
             )
-            assert render.project(other, other_abis, SITE) == render.project(rows, abis, SITE)
+            assert project.render(other, other_abis, SITE) == project.render(rows, abis, SITE)
 
 
 @given(
@@ -353,8 +359,8 @@ def test_counters_do_not_depend_on_how_they_are_read(
         pieces.append(counts[start : start + size])
         start += size
     pieces.append(counts[start:])
-    assert json.loads(b"".join(render.packages(pieces))) == [list(row) for row in counts]
-    assert b"".join(render.packages(pieces)) == b"".join(render.packages([counts]))
+    assert json.loads(b"".join(counters.render(pieces))) == [list(row) for row in counts]
+    assert b"".join(counters.render(pieces)) == b"".join(counters.render([counts]))
 
 
 def test_two_names_of_one_link_do_not_get_in_each_others_way(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.base import times
-from indexer.daemon import writer as writer_process
-from indexer.daemon.writer import Options, WriterHandle
+from indexer.daemon import marks, writer_loop
+from indexer.daemon import writer as writer_handle
+from indexer.daemon.writer import WriterHandle
+from indexer.daemon.writer_messages import Options
 from indexer.documents import writer
 
 from ..support import DEADLINE
@@ -45,14 +47,14 @@ class Thread:
 
     def run(self, pipe: Connection, options: Options) -> None:
         with pipe:
-            loop = writer_process._WriterLoop(pipe, options)
+            loop = writer_loop.WriterLoop(pipe, options)
             try:
                 loop.run()
             except (EOFError, OSError):
                 pass  # the test has failed before
             finally:
                 loop._connection.close()
-                loop._counters_connection.close()
+                loop._periodic_connection.close()
                 loop._publisher.close()
 
     def terminate(self) -> None:
@@ -79,13 +81,13 @@ def test_a_writer_with_little_room(
 ) -> None:
     with (
         world() as here,
-        mock.patch.object(writer_process, "MAX_WAITING", room),
-        mock.patch.object(writer_process, "get_context", return_value=Context),
+        mock.patch.object(marks, "MAX_WAITING", room),
+        mock.patch.object(writer_handle, "get_context", return_value=Context),
         mock.patch.object(writer, "CHUNK", chunk),
         # A stop publishes what it can within this time, and this is about all that waits.
-        mock.patch.object(writer_process, "FLUSH_TIMEOUT", DEADLINE),
+        mock.patch.object(writer_loop, "FLUSH_TIMEOUT", DEADLINE),
     ):
-        options = Options(here.state.index_path, here.output, SITE, settle, 60.0, 0.0)
+        options = Options(here.state.index_path, here.output, SITE, settle, 60.0, {"counters": 0.0})
         handle = WriterHandle(options, here.state.connection)
         try:
             for messages, turn in zip(batches, turns, strict=False):

@@ -117,7 +117,7 @@ class World:
             self.state.index_path,
             Publisher(self.output),
             SITE,
-            times.window_start(microseconds(now)),
+            microseconds(now),
             everything=everything,
         )
 
@@ -147,7 +147,7 @@ class World:
                 self.root / "rebuilt.db",
                 Publisher(output),
                 SITE,
-                times.window_start(microseconds(now)),
+                microseconds(now),
                 everything=True,
             )
         return tree(output)

@@ -41,8 +41,11 @@ STAGES_NEVER = {
     "index.downloads": f"{NO_IO} datetime",
     "index.pending": f"{NO_IO} datetime",
     "index.tags": f"{NO_IO} sqlite3",
-    "documents.render": f"{NO_IO} {NO_SQL} documents.publish datetime",
-    "documents.publish": f"{NO_SQL} index.queries index.pending documents.render",
+    "documents.kind": f"{NO_IO} base.database documents.publish datetime",
+    "documents.project": f"{NO_IO} {NO_SQL} documents.publish datetime",
+    "documents.counters": f"{NO_IO} {NO_SQL} documents.publish datetime",
+    "documents.atomic": f"{NO_SQL} index.queries index.pending",
+    "documents.publish": f"{NO_SQL} index.queries index.pending",
     "documents.writer": "zmq time base.clock journal.journal index.apply",
     "piwheels.cbor": f"{NO_IO} {NO_SQL}",
     "piwheels.farm.messages": f"{NO_IO} {NO_SQL}",
@@ -64,7 +67,7 @@ ONLY = {
     "click": "cli base.options base.printable commands.*",
     "voluptuous": "schema.* messages.decode piwheels.cbor piwheels.translate"
     " piwheels.backfill.from_site",
-    "multiprocessing": "documents.writer daemon.writer",
+    "multiprocessing": "documents.writer daemon.writer daemon.writer_loop",
 }
 """Who alone may import a library."""
 
@@ -183,6 +186,7 @@ WRITE_FLAGS = {"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND"}
 
 MAY_WRITE = {
     "base.filesystem": "all",
+    "documents.atomic": "os.fchmod",  # of a document that is ours alone
     "documents.publish": "os.rename os.fchmod",  # links, and the directory that is locked
     "cli": "os.open",  # /dev/null
     "feed.spool_server": "Path('/proc/self/oom_score_adj').write_text",  # of the kernel

@@ -1,4 +1,4 @@
-"""Rendering: the document of a project and packages.json, from rows to bytes."""
+"""Rendering: the document of a package and packages.json, from rows to bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from indexer.documents import render
+from indexer.documents import counters
+from indexer.documents.project import log_url, render
+from indexer.index.fits import fit
 from indexer.index.queries import Abis, Project
 
 pytestmark = pytest.mark.unit
@@ -66,7 +68,7 @@ def abis(*active: str, preinstalled: dict[str, list[str]] | None = None) -> Abis
     for python in ("cp39", "cp311", "cp313", "py3", "py2.py3"):
         for file_abi in ("cp39", "cp311", "cp313", "abi3", "none"):
             for abi in active:
-                rank = fits.fit(python, file_abi, abi)
+                rank = fit(python, file_abi, abi)
                 if rank is not None:
                     fits.setdefault((python, file_abi), {})[abi] = rank
     return Abis(
@@ -77,7 +79,7 @@ def abis(*active: str, preinstalled: dict[str, list[str]] | None = None) -> Abis
 
 
 def rendered(rows: Project, known: Abis | None = None, site_url: str = URL) -> Any:
-    return json.loads(render.project(rows, known or abis("cp311"), site_url))
+    return json.loads(render(rows, known or abis("cp311"), site_url))
 
 
 def statuses(rows: Project, known: Abis) -> dict[str, tuple[str, int | None, float | None]]:
@@ -95,7 +97,7 @@ def test_whole_document() -> None:
         [file(name, build_id=7, duration=2.25, requires_python=">=3.9")],
         [(name, "pip", "b"), (name, "pip", "a"), (name, "apt", "libz"), (name, "apt", "libc6")],
     )
-    document = render.project(rows, abis("cp311", preinstalled={"cp311": ["libc6"]}), URL)
+    document = render(rows, abis("cp311", preinstalled={"cp311": ["libc6"]}), URL)
     assert document.decode() == (
         '{"package":"numpy","name":"NumPy","summary":"Arrays",'
         '"pypi_url":"https://pypi.org/project/numpy",'
@@ -115,7 +117,7 @@ def test_package_without_versions() -> None:
 
 
 def test_text_is_utf8() -> None:
-    document = render.project(project([], description='Größe \U0001f40d "'), abis(), URL)
+    document = render(project([], description='Größe \U0001f40d "'), abis(), URL)
     assert 'Größe \U0001f40d \\"'.encode() in document
 
 
@@ -312,7 +314,7 @@ def test_requires_python(requires: str | None) -> None:
     ],
 )
 def test_log_url_is_the_build_id_in_base_10_000(build_id: int, url: str) -> None:
-    assert render.log_url(build_id) == url
+    assert log_url(build_id) == url
 
 
 def test_same_rows_same_bytes() -> None:
@@ -328,7 +330,7 @@ def test_same_rows_same_bytes() -> None:
     # The rows come from the index sorted by filename, all else in any order.
     other = project(versions[::-1], builds[::-1], files, dependencies[::-1])
     known = abis("cp311", "cp39")
-    assert render.project(one, known, URL) == render.project(other, known, URL)
+    assert render(one, known, URL) == render(other, known, URL)
 
 
 @pytest.mark.parametrize(
@@ -342,4 +344,4 @@ def test_same_rows_same_bytes() -> None:
     ],
 )
 def test_packages(rows: list[list[tuple[str, int, int]]], document: str) -> None:
-    assert b"".join(render.packages(rows)).decode() == document
+    assert b"".join(counters.render(rows)).decode() == document

@@ -95,12 +95,6 @@ def test_precise_text_sorts_as_time() -> None:
     assert [*map(times.to_sql_precise, values)] == sorted(map(times.to_sql_precise, values))
 
 
-def test_hour_begins_at_or_before_a_time() -> None:
-    for offset, start in ((-1, START - 3600), (0, START), (3599, START), (3600, START + 3600)):
-        assert times.hour_of((START + offset) * times.SECOND) == start
-    assert times.hour_of(-1) == -3600
-
-
 @pytest.mark.parametrize(
     ("now", "first"),
     [

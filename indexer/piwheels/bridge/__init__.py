@@ -1,1 +1,1 @@
-"""In a master's process: its changes become messages."""
+"""Runs in a master's process and turns its changes into messages."""

@@ -1,9 +1,9 @@
-"""The bridge's own thread: spools what the master changed, whatever its disk does.
+"""The thread of the bridge, which spools what the master changes.
 
-The master never waits for it. While the spool cannot be written, changes are kept in memory and
-it goes on trying; if some have to be dropped, the feed gets a new epoch, by which every
-subscriber knows that it has missed something. Subscribers are served by a process of its own:
-what they do, and what they do not do, takes nothing that is the master's.
+The master never waits for it. While the spool cannot be written, changes are kept in memory and the
+thread keeps trying. If changes have to be dropped, the feed gets a new epoch, which tells
+subscribers that they missed something. Subscribers are served by a separate process, so they use no
+resources of the master.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ SOURCE = "bridge"
 """Where refused changes come from, in the quarantine of the spool."""
 
 OLD = ".old"
-"""What the name of a spool ends with that was replaced."""
+"""The suffix of a spool that was replaced."""
 
 AT_ONCE = 500
 """Changes in one commit of the spool."""
 
 PACE = 0.05
-"""Seconds from a commit that was not full to the next: each takes time from the master."""
+"""Seconds between commits that are not full, because each takes time from the master."""
 
 MIN_RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 30.0
 """Seconds until the spool is tried again; each time twice as long."""
 
 LAST_TRIES_TIMEOUT = 10.0
-"""Seconds that the bridge goes on trying when the master has ended."""
+"""Seconds that the bridge keeps trying after the master has ended."""
 
 _LOOK_DELAY = 0.5
-"""Seconds between looks whether the master has ended."""
+"""Seconds between checks whether the master has ended."""
 
 _ENCODING = Encoding(schema.time)
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
@@ -62,16 +62,16 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
 class Bridge(threading.Thread):
-    """Publishes what is in an outbox; `open` it before it is started.
+    """Spools what is in an outbox; call `open` before `start`.
 
     Args:
         spool: the directory of the spool.
-        server: serves it; ended with us.
+        server: serves the spool; closed at the end.
         outbox: of the master's changes.
-        marks: what the last bridge left, and what this one leaves.
+        marks: notes for the next bridge.
         running: true as long as the master may still change something.
-        backoff: until the spool is tried again.
-        last_tries: seconds that it goes on trying when the master has ended.
+        backoff: the delays until the spool is tried again.
+        last_tries: seconds that the thread keeps trying after the master has ended.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Bridge(threading.Thread):
         self._marks = marks
         self._running = running
         self._spool: Spool | None = None
-        # What subscribers do not know yet: that something is missing, and how much of ours.
+        # What is missing in the feed, which subscribers do not know yet.
         self._gap = Gap("the last bridge did not end in good order", 0) if marks.lost else None
         self._held: list[Entry] = []  # taken from the outbox, not yet in the spool
         self._abis: Item | None = None  # those that this epoch knows
@@ -106,10 +106,10 @@ class Bridge(threading.Thread):
     # The spool
 
     def open(self) -> None:
-        """Open the spool; one that cannot be written for now is tried again later.
+        """Open the spool; on an error that may pass, the thread tries again later.
 
         Raises:
-            StateError: if it is locked, or can never be used as it is.
+            StateError: if the spool is locked or cannot be used.
         """
         try:
             self._open()
@@ -136,7 +136,7 @@ class Bridge(threading.Thread):
         self._abis = None
 
     def _set_aside(self, why: str) -> None:
-        """Make room for a new spool, and so for a new epoch."""
+        """Move the spool away, so that a new one with a new epoch can begin."""
         if not self._directory.exists():
             return
         old = self._directory.with_name(self._directory.name + OLD)
@@ -169,7 +169,7 @@ class Bridge(threading.Thread):
     # The thread
 
     def run(self) -> None:
-        """Publish until the master has ended and everything is published."""
+        """Publish until the master has ended and everything is in the spool."""
         while not self._ended():
             try:
                 self._serve()
@@ -197,7 +197,7 @@ class Bridge(threading.Thread):
         )
 
     def _ended(self) -> bool:
-        """True if the master has ended, and everything is published or never will be."""
+        """True if the master has ended, and the rest is published or given up."""
         if self._running():
             return False
         now = clock.monotonic()
@@ -206,7 +206,7 @@ class Bridge(threading.Thread):
         return not self._waiting or (self._failing and now - self._ended_at > self._last_tries)
 
     def _serve(self) -> None:
-        """See that the spool is served, until something is to be done; half a second at most."""
+        """Keep the spool served until there is something to do, for half a second at most."""
         wait = _LOOK_DELAY
         if self._waiting or self._spool is None:
             wait = max(0.0, min(wait, self._next_try - clock.monotonic()))
@@ -249,7 +249,7 @@ class Bridge(threading.Thread):
             self._gap = self._outbox.take_gap()
 
     def _take_abis(self, item: Item | None) -> None:
-        """Take the build ABIs, unless they are what this epoch was told last."""
+        """Take the build ABIs, unless this epoch has them already."""
         assert self._spool is not None
         assert item is not None
         self._abis = item
@@ -259,7 +259,7 @@ class Bridge(threading.Thread):
             self._held = [self._entry(item)]
 
     def _entry(self, item: Item) -> Entry:
-        """A change as the spool keeps it: a message, or what is wrong with it."""
+        """A change as an entry of the spool: a message, or a refusal."""
         envelope = {"msg": item.name, "data": item.data}
         try:
             message = _ENCODING.message(envelope, item.at)
@@ -282,12 +282,12 @@ class Bridge(threading.Thread):
         raw = json.dumps({**envelope, "at": times.to_rfc3339(item.at)}, default=_in_words)
         return Refused(None, SOURCE, "json", error, raw.encode())
 
-    # Trouble
+    # Errors
 
     def _failed(self, error: Exception) -> None:
-        """Say once what is wrong, and wait before the next try."""
+        """Log the first of some errors, and delay the next attempt."""
         if isinstance(error, StateError) and _damaged(error):
-            self._close()  # what is opened anew is looked at, and replaced
+            self._close()  # opening it again examines and replaces it
         if not self._failing:
             self._failing = True
             log.error(
@@ -316,7 +316,7 @@ def _in_words(value: object) -> str:
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    """An error and those that led to it."""
+    """An error and its causes."""
     causes = []
     while error is not None:
         causes.append(error)

@@ -1,7 +1,7 @@
-"""Which requests change a piwheels master's database, and what our message about each says.
+"""Which requests change a piwheels master's database, and the message about each.
 
-What is told is what the database committed. A downloader's address and a build's output are not
-even looked at.
+Messages contain what the database committed. The address of a downloader and the output of a build
+are never read.
 
 Source: piwheels 0.23, `piwheels/master/db.py`, `piwheels/states.py` and its SQL functions.
 """
@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from ...base import names
 
 TESTED_WITH = "0.23"
-"""The version of piwheels that all this was tested with."""
+"""The version of piwheels that this was tested with."""
 
 Arguments = Mapping[str, Any]
-"""What a method of piwheels' database was called with, by name."""
+"""The arguments of a method of piwheels' database, by name."""
 
 _CONTROL = dict.fromkeys((*range(9), 0x0B, *range(0x0E, 0x20), 0x7F), "\N{REPLACEMENT CHARACTER}")
-"""How piwheels stores what a downloader says: control characters are replaced."""
+"""piwheels replaces control characters in what a downloader says."""
 
 
 class Change(NamedTuple):
@@ -47,12 +47,12 @@ def _package(arguments: Arguments) -> tuple[str, ...]:
 
 
 def _name(arguments: Arguments) -> tuple[str, ...]:
-    # A name stays with the package that had it first, mostly the one that it is a spelling of.
+    # A name stays with the package that had it first, usually the one that it is a spelling of.
     return arguments["package"], names.canonical(arguments["name"])
 
 
 def _build(arguments: Arguments) -> list[str]:
-    # A file moves to this build from that of any other package.
+    # A file may move to this build from a build of any package.
     build = arguments["build"]
     return [build.package, *(names.wheel_package(name) or "" for name in build.files)]
 
@@ -69,7 +69,7 @@ def _as_it_is(*fields: str) -> Callable[[Arguments, Any], dict[str, Any]]:
 
 
 def _new_package(arguments: Arguments, result: Any) -> dict[str, Any] | None:
-    # False: it is known, and nothing was changed.
+    # False: the package is known, and nothing was changed.
     return {f: arguments[f] for f in ("package", "skip", "description")} if result else None
 
 
@@ -91,7 +91,7 @@ def _new_name(arguments: Arguments, result: Any) -> dict[str, Any]:
 
 
 def _utc(value: datetime | None) -> datetime | None:
-    """A time as piwheels takes it: one without a zone is local."""
+    """A time as piwheels understands it: without a zone, it is local."""
     return None if value is None else value.astimezone(UTC)
 
 
@@ -131,7 +131,7 @@ STATES = {
     "BuildState": (*BUILD_FIELDS, "duration", "files"),
     "DownloadState": ("filename", "timestamp", *CLIENT_FIELDS),
 }
-"""What is read of the objects that are handed to the database, by their classes."""
+"""The attributes that are read of objects, by their class."""
 
 
 def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
@@ -151,10 +151,10 @@ def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
 
 
 def seconds(duration: timedelta) -> float:
-    """How long a build took.
+    """The duration of a build.
 
-    A slave's clock that was set back meanwhile has it end before it began; the database stores
-    that, and a build must not be missing for it.
+    If a slave's clock was set back, the build ends before it begins. The database stores that, and
+    the build must not be missing.
     """
     return max(0.0, duration / timedelta(seconds=1))
 
@@ -237,7 +237,7 @@ CHANGES = (
         _as_it_is("package", "version"),
         _package,
     ),
-    # Every one stands for itself: downloads wait for nobody, and nobody for them.
+    # Downloads need no order, so nothing waits for them.
     Change(DOWNLOAD, "log_download", "(self, download)", _log_download, _nothing),
 )
 """Every request that changes what the index knows."""
@@ -247,4 +247,4 @@ OTHERS = frozenset(
     " LOGJSON LOGPAGE LOGPROJECT LOGSEARCH PKGDELETED PKGEXISTS PKGFILES PROJDATA SAVERWP SETPYPI"
     " VEREXISTS VERFILES VERSDELETED".split()
 )
-"""Every other request: they only ask, or change what the index does not know."""
+"""All other requests: they only read, or change what the index does not contain."""

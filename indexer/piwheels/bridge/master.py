@@ -1,7 +1,7 @@
-"""An installed piwheels master, wrapped: what its database commits also goes to an outbox.
+"""Wraps an installed piwheels master: what its database commits also goes to an outbox.
 
-Nothing is wrapped that does not look as it did when this was tested: a bridge that misunderstands
-its master would publish nonsense.
+A master that does not look like the tested one is refused, because a bridge that misunderstands it
+would publish nonsense.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 OPERATION = "run piwheels' master"
 ABIS_INTERVAL = 60.0
-"""Seconds between looks at the build ABIs: they are changed by hand, with SQL."""
+"""Seconds between reads of the build ABIs, which are changed by hand with SQL."""
 
 
 class Master:
-    """The piwheels that is installed.
+    """The installed piwheels.
 
     Raises:
-        UsageError: if there is none, or it does not look like the one that this was tested with.
+        UsageError: if there is none, or it does not look like the tested one.
     """
 
     def __init__(self) -> None:
@@ -137,11 +137,11 @@ class Master:
     # Wrapping it
 
     def wrap(self, outbox: Outbox, downloads: bool = True) -> None:
-        """Have what is committed from now on put into an outbox.
+        """Put what is committed from now on into an outbox.
 
         Args:
-            outbox: where to.
-            downloads: downloads, too.
+            outbox: of the bridge.
+            downloads: whether to include downloads.
         """
         for change in CHANGES:
             if downloads or change.message != DOWNLOAD:
@@ -159,7 +159,7 @@ class Master:
         self._database.__init__ = connect
 
     def only_speaks(self, arguments: list[str]) -> bool:
-        """True if it would end at once with these arguments: they are wrong, or ask for help."""
+        """True if it would end at once, because the arguments are wrong or ask for help."""
         silence = io.StringIO()
         with redirect_stdout(silence), redirect_stderr(silence):
             try:
@@ -169,12 +169,12 @@ class Master:
         return False
 
     def run(self, arguments: list[str]) -> Any:
-        """Run it to its end, as its command does; returns its exit status."""
+        """Run it like its command; returns its exit status."""
         return self._main(arguments)
 
 
 def _signature(function: Any) -> str:
-    """What it takes, without the types."""
+    """The parameters of a function, without types."""
     signature = inspect.signature(function)
     bare = [
         parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()
@@ -183,7 +183,7 @@ def _signature(function: Any) -> str:
 
 
 def wrapped(method: Callable[..., Any], change: Change, outbox: Outbox) -> Callable[..., Any]:
-    """A method of `Database` that also puts into an outbox what it changed."""
+    """A method of `Database` that also puts its change into an outbox."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)  # with it goes what the requests are matched by
@@ -211,11 +211,11 @@ def wrapped(method: Callable[..., Any], change: Change, outbox: Outbox) -> Calla
 
 
 class BuildAbis(threading.Thread):
-    """Reads the build ABIs and what is preinstalled on them, now and every minute.
+    """Reads the build ABIs and their preinstalled packages, now and every minute.
 
     Args:
-        engine: of SQLAlchemy, which the master has connected.
-        outbox: where they go.
+        engine: the master's, of SQLAlchemy.
+        outbox: takes them.
     """
 
     def __init__(self, engine: Any, outbox: Outbox) -> None:

@@ -1,8 +1,8 @@
-"""What a master changed and nobody has published yet: in order, bounded, and never in its way.
+"""A queue of the master's changes that are not published yet: ordered, limited, and never waiting.
 
-Requests that touch the same package wait for one another, as they mostly do in the database, so
-that what is here has the order of the commits wherever that makes a difference. Nothing else
-waits. What does not fit is dropped, and a gap stands where it was.
+Requests for the same package wait for each other, as they mostly do in the database. So changes
+have the order of their commits wherever that matters. Nothing else waits. Changes that do not fit
+are dropped and leave a gap.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .changes import Arguments, Change
 from .unsettled import Marks
 
 MAX_WAITING = 100_000
-"""Changes that are kept while they cannot be published; some 100 MB of them."""
+"""Changes that are kept while they cannot be published; about 100 MB."""
 
 _STRIPES = 64
 
@@ -36,19 +36,19 @@ class Item(NamedTuple):
 
 @dataclass
 class Gap:
-    """Changes are missing here: why, and how many."""
+    """Missing changes: why, and how many."""
 
     why: str
     count: int
 
 
 class Outbox:
-    """Takes changes from the threads of a master, and gives them to the one that publishes.
+    """Takes changes from the threads of a master, and gives them to the thread that publishes.
 
     Args:
-        marks: is told what begins and what is settled.
-        clock: tells when a change happened.
-        limit: how many changes it keeps.
+        marks: counts changes that begin and that are settled.
+        clock: the time of a change.
+        limit: how many changes are kept.
     """
 
     def __init__(self, marks: Marks, clock: Clock, limit: int = MAX_WAITING) -> None:
@@ -59,9 +59,9 @@ class Outbox:
         self._lock = threading.Lock()
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        """A descriptor that can be read when something has arrived."""
+        """A descriptor that is readable when something has arrived."""
         self.abis: Item | None = None
-        """The build ABIs as they are now; those before them concern nobody."""
+        """The present build ABIs; earlier ones are not needed."""
 
     def put_abis(self, data: dict[str, Any]) -> None:
         self.abis = Item("SETABIS", self._clock(), data)
@@ -71,9 +71,9 @@ class Outbox:
 
     @contextmanager
     def in_order(self, packages: Iterable[str]) -> Iterator[None]:
-        """Nobody else changes these packages inside."""
+        """Keep other threads from changing these packages meanwhile."""
         stripes = sorted({hash(package) % _STRIPES for package in packages})
-        for number in stripes:  # in one order everywhere: nobody waits in a circle
+        for number in stripes:  # always in the same order, to avoid deadlocks
             self._stripes[number].acquire()
         try:
             yield
@@ -86,7 +86,7 @@ class Outbox:
         return self._clock()
 
     def committed(self, change: Change, at: Time, arguments: Arguments, result: Any) -> None:
-        """The database has committed a change; whatever is wrong with it, nothing is raised."""
+        """Take a change that the database has committed; never raises."""
         try:
             data = change.data(arguments, result)
         except Exception as error:  # noqa: BLE001 - the master did nothing wrong, and goes on
@@ -98,15 +98,15 @@ class Outbox:
             self.put(Item(change.message, at, data))
 
     def failed(self, error: BaseException) -> None:
-        """A change did not come about, or nobody knows whether it did."""
-        # SQLAlchemy names no statement when it was the commit that got no answer.
+        """Handle an error of the database: the change failed, or its outcome is unknown."""
+        # SQLAlchemy gives no statement if it was the commit that got no answer.
         if getattr(error, "connection_invalidated", False) and error.statement is None:  # type: ignore[attr-defined]
             self.lose("the connection to the database broke off in a commit")
         else:
             self._marks.settle()
 
     def put(self, item: Item) -> None:
-        """Keep a change that has begun; one that does not fit leaves a gap."""
+        """Keep a change; one that does not fit leaves a gap."""
         with self._lock:
             if len(self._items) >= self._limit:
                 self._lose(f"more than {self._limit} changes waited to be published")
@@ -116,7 +116,7 @@ class Outbox:
                 self.ring()
 
     def lose(self, why: str) -> None:
-        """A change that has begun cannot be told."""
+        """Leave a gap for a change that cannot be published."""
         with self._lock:
             self._lose(why)
             self.ring()
@@ -133,14 +133,14 @@ class Outbox:
         os.eventfd_write(self.bell, 1)
 
     def heard(self) -> None:
-        """Silence the bell; whoever does so takes what there is."""
+        """Reset the bell; the caller then takes all there is."""
         try:
             os.eventfd_read(self.bell)
         except BlockingIOError:
             pass  # it did not ring
 
     def take(self, limit: int) -> list[Item]:
-        """Up to `limit` changes, in order; none before a gap."""
+        """Take up to `limit` changes, in order, up to the next gap."""
         taken: list[Item] = []
         with self._lock:
             while self._items and len(taken) < limit and isinstance(item := self._items[0], Item):
@@ -149,7 +149,7 @@ class Outbox:
         return taken
 
     def take_gap(self) -> Gap | None:
-        """Take the gap that comes next; None if a change does, or nothing."""
+        """Take the gap that comes next; None if there is none, or a change comes first."""
         with self._lock:
             if self._items and isinstance(first := self._items[0], Gap):
                 self._items.popleft()
@@ -157,7 +157,7 @@ class Outbox:
             return None
 
     def settle(self, count: int) -> None:
-        """So many of the changes that were taken are in the spool."""
+        """Note that so many changes are in the spool."""
         self._marks.settle(count)
 
     def __len__(self) -> int:

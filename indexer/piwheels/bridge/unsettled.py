@@ -1,8 +1,8 @@
-"""What a bridge notes beside its spool, so that the next one knows whether changes were lost.
+"""Notes beside the spool of a bridge, so that the next bridge knows whether changes were lost.
 
-A master may be killed between the commit of its database and that of the spool. How many changes
-had begun and how many were settled by then is in a file, at the price of one write each. After a
-power cut nobody knows whether that was up to date, so something counts as lost.
+A master may be killed between the commits of its database and of the spool. A file counts changes
+that have begun and that are settled, which costs one write for each. After a power failure, the
+file may be out of date, so changes count as lost.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ...base.log import event
 log = logging.getLogger(__name__)
 
 FILE = "bridge"
-"""Its name in the state directory."""
+"""The name of the file in the state directory."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Tells one start of the machine from another. Source: random(4)."""
+"""Another value after each boot. Source: random(4)."""
 
 _MAGIC = b"piwbrdg1"
 _LAYOUT = struct.Struct(">8s36s4xQQQ32s")  # magic, boot, begun, settled, epoch, digest
@@ -30,18 +30,18 @@ _COUNTS_AT = 48
 _ABIS = struct.Struct(">Q32s")
 _ABIS_AT = 64
 _CLEAN = b"\0" * 36
-"""In place of the machine's start: a bridge ended in good order."""
+"""In place of the boot: the bridge ended properly."""
 
 
 class Marks:
-    """The notes of one bridge; its methods may be called from any thread, and never fail.
+    """The notes of one bridge; any thread may call its methods, which never raise.
 
     Args:
         directory: the state directory; made if it is not there.
 
     Attributes:
         lost: true if changes may be missing from the spool.
-        abis: the epoch in which build ABIs were published last, and their digest.
+        abis: the epoch in which build ABIs were last published, and their digest.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -53,7 +53,7 @@ class Marks:
         try:
             directories.make(directory, filesystem.STATE_DIRECTORY)
         except OSError:
-            pass  # that the file cannot be opened says it, too
+            pass  # opening the file will fail, too
         self._file = filesystem.KeptFile(directory / FILE, _log_unwritable)
         self._read(self._file.read(_LAYOUT.size))
         self._write_all(self._boot)
@@ -69,7 +69,7 @@ class Marks:
         self.lost = begun != settled or boot not in (self._boot, _CLEAN)
 
     def _write_all(self, boot: bytes) -> None:
-        # Until the loss is made good, a bridge that is killed leaves it to the next.
+        # As long as a loss is not handled, it is left to the next bridge.
         begun = self._begun + self.lost
         content = _LAYOUT.pack(_MAGIC, boot, begun, self._settled, *self.abis)
         self._file.write(content, durable=True)
@@ -80,7 +80,7 @@ class Marks:
             self._write_counts()
 
     def settle(self, count: int = 1) -> None:
-        """Changes are in the spool, or did not come about."""
+        """Note that changes are in the spool, or failed."""
         with self._lock:
             self._settled += count
             self._write_counts()
@@ -90,7 +90,7 @@ class Marks:
         return self._begun - self._settled
 
     def made_good(self) -> None:
-        """What was lost is known to be: the spool has a new epoch."""
+        """Note that the loss was handled: the spool has a new epoch."""
         with self._lock:
             self.lost = False
             self._write_counts()
@@ -104,7 +104,7 @@ class Marks:
         self._file.write(_COUNTS.pack(self._begun + self.lost, self._settled), _COUNTS_AT)
 
     def close(self) -> None:
-        """End in good order; if changes are not settled, that stays known."""
+        """End properly; unsettled changes stay noted."""
         with self._lock:
             self._write_all(_CLEAN)
             self._file.close()

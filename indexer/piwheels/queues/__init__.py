@@ -1,1 +1,1 @@
-"""Beside an unmodified master: its database queue, and its log queue."""
+"""The database queue and the log queue of an unmodified master."""

@@ -1,8 +1,8 @@
-"""Log entries on their way to the master's own log queue, for which there are no receipts.
+"""Passes log entries on to the master's own log queue, which sends no receipts.
 
-Whatever ZeroMQ or the kernel holds when a connection ends is gone without a word: a PULL that is
-full does not even read what it has been sent once the other side has hung up. So little is handed
-over at a time, and a stop waits until the master has read it.
+What ZeroMQ or the kernel holds is silently lost when a connection ends; a full PULL does not even
+read what has arrived. So little is handed over at a time, and a stop waits until the master has
+read it.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ MAX_WAITING = 64 * 1024 * 1024
 """Bytes of frames that wait for the master."""
 
 _FRAME = 100
-"""Bytes that a frame takes besides its own."""
+"""Bytes of memory that a frame takes besides its content."""
 
 STALL = 2.0
-"""Seconds that a master may take nothing when we stop; then what waits for it is given up."""
+"""Seconds without progress until a stop gives up what still waits for the master."""
 
 LAST_PASS = 20.0
-"""Seconds that a stop may take to pass on what waits for the master."""
+"""Seconds that a stop may spend on passing entries on."""
 
 _LOOK_INTERVAL = 0.02
 
 
 class Waiting:
-    """Frames that wait; the oldest goes if they have more bytes than `limit`."""
+    """Frames that wait; the oldest are lost when all together exceed `limit` bytes."""
 
     def __init__(self, limit: int = MAX_WAITING) -> None:
         self._limit = limit
@@ -67,7 +67,7 @@ class Waiting:
         return frames
 
     def take_some(self, limit: int, max_bytes: int) -> list[list[bytes]]:
-        """Take up to `limit` of the oldest out, until they have so many bytes."""
+        """Take out up to `limit` of the oldest, and no more after `max_bytes`."""
         taken: list[list[bytes]] = []
         until = self._bytes - max_bytes
         while self._frames and len(taken) < limit and (not taken or self._bytes > until):
@@ -80,18 +80,18 @@ def _size(frames: list[bytes]) -> int:
 
 
 class LogForward:
-    """PUSH to the master, as piw-logger would; used by one thread, but for the numbers.
+    """A PUSH to the master, like piw-logger's; for one thread, except for the numbers.
 
     Args:
         context: of ZeroMQ.
         address: the master's own log queue.
-        protection: who may be the master: what it gets bears addresses of downloaders.
-        waiting: frames that the one before us still held for the master.
+        protection: who may be the master: entries contain the addresses of downloaders.
+        waiting: what the daemon held for the master before it started again.
 
     Attributes:
-        peer: the socket to the master; ready for POLLOUT when `pass_on` may get on.
+        peer: the socket to the master; POLLOUT means that `pass_on` can continue.
         waiting: what has to be passed on.
-        forwarded: how many entries the connection has taken.
+        forwarded: how many entries the connection has accepted.
 
     Raises:
         UsageError: if the address is not a ZeroMQ address.
@@ -109,19 +109,19 @@ class LogForward:
             self.waiting.put(frames)
         self.forwarded = 0
         self._sent: list[bytes] | None = None
-        # What waits for a master that is not there waits with us, where it is counted.
-        # One at a time: that there is room for another tells that ZeroMQ writes this one.
+        # While the master is away, entries wait here, where they are counted, and not in ZeroMQ.
+        # With a queue of one, space for the next entry means that this one is being written.
         self.peer = MonitoredSocket(
             context, zmq.PUSH, address, protection, immediate=True, high_water=1, ipv6=True
         )
 
     @property
     def behind(self) -> int:
-        """How many entries the connection has not taken."""
+        """How many entries the connection has not accepted."""
         return len(self.waiting) + (self._sent is not None)
 
     def pass_on(self) -> None:
-        """Pass on what the master takes now."""
+        """Pass on what the master accepts now."""
         self.peer.look()
         while self.behind and self.peer.open:
             if self._sent is not None:
@@ -137,7 +137,7 @@ class LogForward:
                 self._sent = self.waiting.take()
 
     def finish(self) -> None:
-        """Pass on what waits, as long as the master goes on taking it, and let it read that."""
+        """Pass on the rest as long as the master accepts it, and wait until it has read that."""
         until = monotonic() + LAST_PASS
         self.pass_on()
         while self.behind and monotonic() < until:
@@ -154,9 +154,9 @@ class LogForward:
         self.peer.socket.linger = 0 if self.behind else int(STALL * 1000)
 
     def _was_read(self, until: float) -> bool:
-        """Wait for the master to read what it was sent; false if it does not."""
+        """Wait until the master has read everything; false if it does not."""
         unread, empty, stalled = self._unread(), 0, monotonic() + STALL
-        # Twice: ZeroMQ may hold a little that it writes as soon as there is room.
+        # Twice, because ZeroMQ may still hold a little that it writes when there is space.
         while empty < 2:
             if monotonic() > min(until, stalled):
                 return False
@@ -168,7 +168,7 @@ class LogForward:
         return True
 
     def _unread(self) -> int:
-        """What the kernel holds for the master: of tcp bytes, of ipc memory; see ioctl_tty(2)."""
+        """What the kernel holds for the master: bytes with tcp, memory with ipc (ioctl_tty(2))."""
         self.peer.look()
         connection = self.peer.descriptor
         if connection is None:
@@ -180,7 +180,7 @@ class LogForward:
         return int(struct.unpack("i", held)[0])
 
     def left(self) -> list[list[bytes]]:
-        """After the end: what the master has not taken."""
+        """After the end: what the master has not accepted."""
         sent = [] if self._sent is None else [self._sent]
         return [*sent, *(self.waiting.take() for _ in range(len(self.waiting)))]
 

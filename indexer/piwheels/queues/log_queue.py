@@ -1,7 +1,7 @@
-"""Downloads, from where piw-logger pushes them: counted here, every frame passed on to the master.
+"""Log entries from piw-logger: downloads are counted, and every entry is passed on to the master.
 
-A thread of its own takes the frames, so that piw-logger never waits for our disk nor for a master
-that is slow or down. They are kept in memory meanwhile, never on the disk: they bear addresses.
+A separate thread reads them, so that piw-logger never waits for our disk or for a slow master.
+Meanwhile they are kept only in memory, because they contain the addresses of downloaders.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ SOURCE = "log-queue"
 """Where quarantined frames came from."""
 
 MAX_FRAME = 64 * 1024
-"""Bytes of an entry; who sends more is disconnected. Those of piwheels have some hundred."""
+"""Bytes of an entry; a peer that sends more is disconnected. piwheels sends some hundred."""
 
 MAX_QUEUED = 500
-"""Entries of one connection that ZeroMQ holds until our thread takes them."""
+"""Entries of one connection that ZeroMQ holds until our thread reads them."""
 
 MAX_WAITING = 32 * 1024 * 1024
 """Bytes of entries that wait for our journal."""
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""Of entries that are looked at for one commit, with one more."""
+"""Bytes of the entries of one commit, plus one entry."""
 
 _BATCH = 256
 DRAIN_QUIET = 50
-"""Milliseconds without a frame after which a stop takes none to be under way any more."""
+"""Milliseconds without an entry until a stop expects no more of them."""
 
 DRAIN_TIMEOUT = 2.0
-"""Seconds after which it takes no more in any case."""
+"""Seconds after which a stop reads no more entries in any case."""
 
 
 class LogRelay:
-    """A source of the daemon: PULL in the place of the master's log queue.
+    """A source of the daemon: a PULL in place of the master's log queue.
 
     Args:
         tools: of the daemon.
         log_queue: the address to bind, where piw-logger connects to.
-        log_forward: the master's own log queue; none is passed on without it.
+        log_forward: the master's own log queue; None passes nothing on.
         binding: the mode of an ipc socket.
         connecting: who may be the master.
         clock: the time of receipt.
-        waiting: frames that the one before us still held for the master.
+        waiting: what the daemon held for the master before it started again.
 
     Raises:
-        UsageError: if an address cannot be bound, or is none.
+        UsageError: if an address is invalid or cannot be bound.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class LogRelay:
         self._lock = threading.Lock()
         self._ours = Waiting(MAX_WAITING)
         self._stopping = threading.Event()
-        # A full PULL may lose what it has not read: the thread keeps it empty, but in a flood.
+        # A full PULL may lose entries. The thread keeps it empty, except in a flood.
         self._pull, self._listener = sockets.bound(
             tools.context, zmq.PULL, log_queue, binding, high_water=MAX_QUEUED, max_frame=MAX_FRAME
         )
@@ -111,7 +111,7 @@ class LogRelay:
             self._take_in()
             if forward is not None:
                 forward.pass_on()
-        # What piw-logger has sent is no longer with it: what is under way has to arrive.
+        # piw-logger has forgotten what it sent, so everything under way has to arrive.
         until = monotonic() + DRAIN_TIMEOUT
         while self._pull.poll(DRAIN_QUIET) and monotonic() < until:
             self._take_in()
@@ -120,10 +120,10 @@ class LogRelay:
             forward.finish()
 
     def _poller(self) -> zmq.Poller:
-        """What to wait for at this moment.
+        """What to wait for now.
 
-        Made anew each time: the socket to the master may have been replaced. In the place of one
-        that is closed, ZeroMQ polls the standard input, and the thread would never rest again.
+        Made for every wait, because the socket to the master may have been replaced. Instead of a
+        closed socket, ZeroMQ polls stdin, and the thread would never rest again.
         """
         poller = zmq.Poller()
         poller.register(self._pull, zmq.POLLIN)
@@ -154,7 +154,7 @@ class LogRelay:
     # The daemon's side
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
-        """None: its thread wakes the daemon."""
+        """None: the thread wakes the daemon."""
         return ()
 
     def receive(self, limit: int, until: float) -> list[Entry]:
@@ -191,7 +191,7 @@ class LogRelay:
         self.counted[name] = self.counted.get(name, 0) + 1
 
     def accepted(self, rows: Sequence[Row]) -> None:
-        """Nothing: the frames are gone from here."""
+        """Do nothing: the entries are not here any more."""
 
     @property
     def _not_forwarded(self) -> int:
@@ -199,7 +199,7 @@ class LogRelay:
 
     @property
     def trouble(self) -> str:
-        """What was lost for want of memory."""
+        """What was lost because memory is limited."""
         lost = []
         if self._ours.lost:
             lost.append(
@@ -218,13 +218,14 @@ class LogRelay:
         return self._forward.peer.distrust if self._forward is not None else ""
 
     def tick(self) -> None:
-        """Say once that entries are lost."""
+        """Log once that entries are lost."""
         lost = self._ours.lost + self._not_forwarded
         if lost and not self._said:
             log.error("%s", self.trouble, extra=event("downloads-lost", messages=lost))
         self._said = lost
 
     def live(self) -> dict[str, Any]:
+        """Its state."""
         forward = self._forward
         return {
             "log_queue": {
@@ -240,7 +241,7 @@ class LogRelay:
         }
 
     def drain(self) -> None:
-        """Close the queue, take what has arrived, and pass on what the master takes now."""
+        """Close the queue, read what has arrived, and pass on what the master accepts now."""
         self._stopping.set()
         self._thread.join()
 
@@ -254,10 +255,10 @@ class LogRelay:
 
 
 def message(frame: bytes, received: times.Time) -> Message:
-    """A download as it was quarantined, without its address; for another try.
+    """The message of a quarantined download, which has no address any more.
 
     Raises:
-        DecodeError: if it is none.
+        DecodeError: if it is not a download.
     """
     name, data = cbor.loads(frame)
     if name != "LOGDOWNLOAD":
@@ -266,10 +267,10 @@ def message(frame: bytes, received: times.Time) -> Message:
 
 
 def _digest(message: Message, host: str) -> int:
-    """64 bits that tell a log entry from others.
+    """64 bits that distinguish log entries.
 
-    Only 16 bits of the downloader's address go into it: enough for two in the same second, and
-    too few to find out from what is stored who it was.
+    They depend on only 16 bits of the downloader's address: enough to distinguish two in the same
+    second, and too few to find the address from what is stored.
     """
     some_of_host = hashlib.blake2b(host.encode(), digest_size=2).digest()
     whole = hashlib.blake2b(encode.to_journal(message) + some_of_host, digest_size=8)

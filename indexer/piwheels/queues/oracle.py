@@ -1,7 +1,7 @@
-"""Asking a running master's database queue: one request at a time, never waiting.
+"""A client of a running master's database queue: one request at a time, without waiting.
 
-A master that does not answer in time is asked on a new socket; what it still answers to the old
-one goes nowhere.
+If the master does not answer in time, the next request uses a new socket, so that a late answer is
+never taken for another one.
 
 Source: piwheels 0.23, `piwheels/master/the_oracle.py` and `seraph.py`.
 """
@@ -29,7 +29,7 @@ SUMS_TIMEOUT = 1800.0
 """Seconds for the sums over all downloads."""
 
 MAX_ANSWER = cbor.MAX_BYTES
-"""Bytes of an answer: the names of a million packages fit in. A master that sends more is
+"""Bytes of an answer: enough for the names of a million packages. A master that sends more is
 disconnected."""
 
 MAX_SUMS = 64 * 1024 * 1024
@@ -40,14 +40,14 @@ MAX_SUMS_ELEMENTS = 4_000_000
 
 
 class CannotTellError(PeerError):
-    """The master answered that it cannot tell."""
+    """The master answered with an error."""
 
 
 @contextmanager
 def connected(
     address: str, monotonic: Callable[[], float], protection: Connecting = LOCAL_CONNECTING
 ) -> Iterator[Oracle]:
-    """A client with a context of its own, for commands.
+    """A client with its own ZeroMQ context, for commands.
 
     Raises:
         UsageError: if the address is not a ZeroMQ address.
@@ -67,12 +67,12 @@ def connected(
 
 
 class Answer(NamedTuple):
-    """What a master said.
+    """An answer of a master.
 
     Attributes:
         name: of the request.
-        data: what it answered; None with an error.
-        error: what it says went wrong; empty if nothing did.
+        data: None in case of an error.
+        error: the master's text; empty if there was none.
         frame: the bytes.
     """
 
@@ -88,9 +88,9 @@ class Oracle:
     Args:
         context: of ZeroMQ.
         address: the master's `db-queue`.
-        monotonic: for time-outs, seconds.
-        protection: who may be the master: what it answers is published.
-        answer_within: seconds that it may take.
+        monotonic: seconds, for timeouts.
+        protection: who may be the master, whose answers are published.
+        answer_within: seconds that an answer may take.
         max_bytes: of an answer.
         max_elements: values in an answer.
 
@@ -116,7 +116,7 @@ class Oracle:
         self._max_bytes, self._max_elements = max_bytes, max_elements
         self._asked = ""
         self._deadline = self._within = 0.0
-        # A request waits for its master, not in a queue for one that is not there.
+        # `immediate`: a request is not queued while the master is away.
         self.peer = MonitoredSocket(
             context, zmq.REQ, address, protection, immediate=True, max_frame=max_bytes, ipv6=True
         )
@@ -127,7 +127,7 @@ class Oracle:
         return bool(self._asked)
 
     def ask(self, name: str, data: Any = NO_DATA, within: float | None = None) -> bool:
-        """Ask, for an answer within so many seconds; false if nobody is there to be asked."""
+        """Send a request, to be answered within so many seconds; false if the master is away."""
         assert not self._asked, "one request at a time"
         self.peer.look()
         if not self.peer.open:
@@ -143,11 +143,11 @@ class Oracle:
         return True
 
     def answer(self) -> Answer | None:
-        """The answer, if it has come.
+        """The answer; None if it has not come yet.
 
         Raises:
-            PeerError: if none came in time; ask again.
-            DecodeError: if it is not an answer; the request is over.
+            PeerError: if it did not come in time.
+            DecodeError: if it is not an answer. In both cases the request is over.
         """
         if not self._asked:
             return None
@@ -182,7 +182,7 @@ class Oracle:
         self.peer.reopen()
 
     def _went_away(self) -> bool:
-        """True if the connection over which was asked has ended, and brings no answer."""
+        """True if the connection of the request has ended, so that no answer will come."""
         self.peer.look()
         return self.peer.endings != self._endings
 
@@ -193,11 +193,11 @@ class Oracle:
         connect_within: float = 10.0,
         within: float | None = None,
     ) -> Any:
-        """Ask, and wait for the answer; for commands.
+        """Send a request and wait for the answer; for commands.
 
         Raises:
-            CannotTellError: if the master says it cannot.
-            PeerError: if it is not there, or does not answer in time.
+            CannotTellError: if the master answers with an error.
+            PeerError: if it is away, or does not answer in time.
         """
         operation = f"ask the master at {self.peer.address} for {name}"
         until = self._monotonic() + connect_within

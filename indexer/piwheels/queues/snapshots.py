@@ -1,7 +1,7 @@
-"""Packages as a running master has them: asked for one at a time, journaled where they differ.
+"""Packages as a running master has them: requested one at a time, and journaled if they differ.
 
-Asked for are, in this order: packages whose builds have just finished, packages that the index
-lacks, and, slowly and for ever, all others, because the master's feeds do not tell of everything.
+Packages whose builds have just finished come first, then packages that the index lacks. All others
+are requested slowly and for ever, because the master's feeds do not report every change.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SOURCE = "db-queue"
 """Where quarantined answers came from."""
 
 LIST_INTERVAL = 3600
-"""Pauses between two questions for all packages."""
+"""Pauses between two requests for the list of all packages."""
 
 REST = 60
 """Pauses between the end of a sweep over all packages and the next."""
@@ -43,14 +43,14 @@ REST = 60
 MAX_BACKOFF = 60.0
 
 LIST_RETRY_DELAY = 60
-"""Pauses from one such question to the next, at least."""
+"""Pauses between two such requests, at least."""
 
 SURE_DELAY = 3.0
-"""Seconds until a difference is believed: a message about it may be on its way to us."""
+"""Seconds until a difference counts: a message about it may be on its way."""
 
 MAX_DUE = 10_000
-"""Packages that somebody waits for, and that differed, and that the master tells nothing of, each;
-of more, the sweep over all packages takes care."""
+"""Packages that are due, that differed, or that the master does not answer for; each kind. The
+sweep over all packages finds any more of them."""
 
 Step = tuple[str, Any]
 
@@ -58,9 +58,9 @@ _ALL_HERE = "SELECT package FROM packages ORDER BY package"
 
 
 def unlike(there: list[str], here: Iterable[tuple[str]]) -> tuple[list[str], list[str]]:
-    """What only one of two sorted lists has: `there`, and `here`.
+    """What only `there` has, and what only `here` has; both are sorted.
 
-    Of 600,000 names, sets of all that are here and there would take a hundred megabytes.
+    Sets of 600,000 names each would take a hundred megabytes.
     """
     lacking: list[str] = []
     gone: list[str] = []
@@ -77,7 +77,7 @@ def unlike(there: list[str], here: Iterable[tuple[str]]) -> tuple[list[str], lis
 
 
 def _holds(names: list[str], name: str) -> bool:
-    """Whether a sorted list has it."""
+    """Whether a sorted list contains a name."""
     position = bisect_left(names, name)
     return position < len(names) and names[position] == name
 
@@ -90,7 +90,7 @@ class Snapshots:
         address: the master's `db-queue`.
         pause: seconds between two requests that nobody waits for.
         clock: the time of a snapshot.
-        monotonic: for pauses and time-outs, seconds.
+        monotonic: seconds, for pauses and timeouts.
         protection: who may be the master.
     """
 
@@ -112,17 +112,17 @@ class Snapshots:
         self._monotonic = monotonic
         self._log = LimitedLog(log, monotonic)
         self._comparer = compare.Comparer(tools.connection)
-        self._due: dict[str, None] = {}  # somebody waits for them
-        self._doubtful: dict[str, float] = {}  # they differed; since when
+        self._due: dict[str, None] = {}  # their builds have finished
+        self._doubtful: dict[str, float] = {}  # they differ; since when
         self._lacking: dict[str, None] = {}
-        self._sweep = ""  # the last package that was looked at only to see that all is well
+        self._sweep = ""  # the last package of the sweep
         self._steps: Iterator[Step] = iter(())
-        self._package = ""  # that is being asked for
-        self._again = False  # another message about it came meanwhile
+        self._package = ""  # that is being requested
+        self._again = False  # whether a message about it came meanwhile
         self._answers: list[Answer] = []
         self._next = 0.0
         self._next_list = self._listed = 0.0
-        self._untold: set[str] = set()  # that are in the list, and the master tells nothing of
+        self._untold: set[str] = set()  # listed, but the master does not answer for them
         self._next_sweep = 0.0
         self._backoff = Backoff(1.0, MAX_BACKOFF)
         self._abis_known = False
@@ -133,7 +133,7 @@ class Snapshots:
         """Packages asked for, so far."""
 
     def finished(self, package: str, version: str) -> None:
-        """A build of a package has ended, however it did: ask for it soon."""
+        """Request a package soon: one of its builds has ended."""
         package = names.canonical(package)
         if package == self._package:
             self._again = True
@@ -141,7 +141,7 @@ class Snapshots:
             self._due[package] = None
 
     def accepted(self, rows: Sequence[Row]) -> None:
-        """Ask once more for a package of which something was told meanwhile."""
+        """Request the present package again if one of the messages is about it."""
         if self._package:
             for row in rows:
                 if package_of(row.message.data) == self._package:
@@ -149,11 +149,11 @@ class Snapshots:
                     return
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
-        """Its one, while an answer is awaited."""
+        """The socket to the master, while an answer is awaited."""
         return [self._oracle.peer.socket] if self._oracle.busy else []
 
     def receive(self, limit: int, until: float) -> list[Entry]:
-        """What the master answered, where the index says something else; asks on."""
+        """Answers that differ from the index; sends the next requests."""
         entries: list[Entry] = []
         while True:
             try:
@@ -164,13 +164,13 @@ class Snapshots:
             if answer is not None:
                 self._take(answer, entries)
                 if entries:
-                    self._wake()  # or it would wait before it asks for the next
-                    return entries  # they must be applied before the next are compared
+                    self._wake()  # or the daemon would wait before the next request
+                    return entries  # they must be applied before the next comparison
             if self._oracle.busy or self._monotonic() >= until or not self._ask():
                 return entries
 
     def _ask(self) -> bool:
-        """Send the next request; false if there is none now, or the master is not there."""
+        """Send the next request; false if there is none now, or the master is away."""
         now = self._monotonic()
         if now < self._next:
             return False
@@ -186,7 +186,7 @@ class Snapshots:
         return True
 
     def _begin(self, now: float) -> Iterator[Step]:
-        """The requests of what has to be asked next."""
+        """The requests to send next."""
         self._answers = []
         self._package = ""
         if not self._abis_known:
@@ -219,7 +219,7 @@ class Snapshots:
         return iter([("PROJDATA", package), ("GETPKGNAMES", package)])
 
     def _take(self, answer: Answer, entries: list[Entry]) -> None:
-        """Act on an answer; what it says is added to `entries` if it is news."""
+        """Handle an answer; what differs from the index is added to `entries`."""
         self._recover()
         self._answers.append(answer)
         try:
@@ -237,7 +237,7 @@ class Snapshots:
             entries.append(refused(SOURCE, error, answer.frame))
 
     def _refused(self, answer: Answer) -> None:
-        """The master says that it cannot: the package has gone, or its database is in trouble."""
+        """Handle an error of the master: the package is gone, or its database has a problem."""
         self._steps = iter(())
         self._next = self._monotonic() + max(self._pause, 1.0)
         if answer.name == "PROJDATA":
@@ -253,7 +253,7 @@ class Snapshots:
             self._fail(f"the master cannot answer {answer.name}: {answer.error}")
 
     def _not_told(self, package: str) -> None:
-        """Have the next list tell whether a package has gone; once, and not at once again."""
+        """Request the list earlier, to see whether a package is gone; once for each package."""
         if package not in self._untold and len(self._untold) < MAX_DUE:
             self._untold.add(package)
             self._next_list = min(self._next_list, self._listed + LIST_RETRY_DELAY * self._rhythm)
@@ -272,7 +272,7 @@ class Snapshots:
             entries.append(Accepted(None, message))
 
     def _take_list(self, answer: Answer, entries: list[Entry]) -> None:
-        """Compare the list of all packages: what is lacking is due, what has gone is deleted."""
+        """Compare the list of all packages: request what is missing, delete what is gone."""
         there = sorted(translate.checked(NAMES, answer.data, "ALLPKGS"))
         self._answers.clear()
         lacking, gone = unlike(there, self._connection.execute(_ALL_HERE))
@@ -282,7 +282,7 @@ class Snapshots:
             self._untold.clear()
         self._untold = {package for package in self._untold if _holds(there, package)}
         self._lacking = dict.fromkeys(package for package in lacking if package not in self._untold)
-        if there:  # an empty list is a master whose database was lost, not a reason to delete
+        if there:  # an empty list means that the master lost its database
             entries += [
                 Accepted(None, translate.delete_package(package, self._clock())) for package in gone
             ]
@@ -294,7 +294,7 @@ class Snapshots:
         self._package = ""
         self.asked += 1
         if again:
-            # What was answered may be older than what came meanwhile.
+            # The answer may be older than a message that came meanwhile.
             self._doubtful.pop(package, None)
             self._due[package] = None
             return
@@ -313,15 +313,15 @@ class Snapshots:
         if not self._due and not self._lacking:
             self._next = self._monotonic() + self._pause
         if {abi for release in message.data.releases for abi, *_ in release.abis} - self._active():
-            self._abis_known = False  # the master builds for others than we know
+            self._abis_known = False  # the master builds for ABIs that we do not know
 
     def _sure(self, package: str) -> bool:
-        """Whether a difference has lasted; of what the index lacks, nothing can be spoilt."""
+        """Whether a difference has lasted; a package that the index lacks is taken at once."""
         if not queries.is_package(self._connection, package):
             return True
         now = self._monotonic()
         if len(self._doubtful) >= MAX_DUE and package not in self._doubtful:
-            return False  # it is asked for again, by and by
+            return False  # the sweep will request it again
         return now >= self._doubtful.setdefault(package, now) + SURE_DELAY
 
     def _active(self) -> set[str]:
@@ -339,12 +339,12 @@ class Snapshots:
         return bool(different)
 
     def _fail(self, trouble: str) -> None:
-        """Leave the master alone for a while."""
+        """Pause after an error."""
         if self._package:
             self._due[self._package] = None
             self._package = ""
         self._steps = iter(())
-        self._abis_known = False  # it may be another one when it comes back
+        self._abis_known = False  # another master may come back
         self._next = self._monotonic() + self._backoff.failed()
         if not self.trouble:
             self._log.warning(
@@ -370,9 +370,10 @@ class Snapshots:
         return self._oracle.peer.distrust
 
     def tick(self) -> None:
-        """Nothing: `receive` is called at least as often."""
+        """Do nothing: `receive` is called at least as often."""
 
     def live(self) -> dict[str, Any]:
+        """Its state."""
         return {
             "db_queue": {
                 "address": self._oracle.peer.address,
@@ -384,7 +385,7 @@ class Snapshots:
         }
 
     def drain(self) -> None:
-        """Nothing: an answer that is lost is asked for again."""
+        """Do nothing: a lost answer is requested again."""
 
     def close(self) -> None:
         self._oracle.close()
