@@ -352,7 +352,7 @@ def messages(time: Validator) -> dict[str, dict[Any, Any]]:
             Required("files"): [FILE],
             Optional("failure", default=None): Nullable(FAILURE),  # null: not known, or it did not
         },
-        "FAILURE": {Required("build_id"): positive, Required("failure"): Nullable(FAILURE)},
+        "FAILURE": {Required("build_id"): positive, Required("failure"): FAILURE},
         "MOVEFILES": {
             Required("package"): package,
             Required("files"): Map(filename, location, least=1),  # where each is served from now

@@ -176,7 +176,7 @@ class Applier:
         for (package,) in self._execute(
             "UPDATE builds SET (failure_category, failure_detail) = (?, ?)"
             " WHERE build_id = ? AND status = 0 RETURNING package",
-            (*(data.failure or (None, None)), data.build_id),
+            (*data.failure, data.build_id),
         ).fetchall():
             self._touched[package] = serial
 

@@ -183,7 +183,7 @@ def from_journal(name: str, at: Time, data: bytes) -> Message:
         files = tuple([messages.File._make(file) for file in values[7]])
         values = (*values[:7], files, *map(_journal_failure, values[8:]))
     elif name == "FAILURE":
-        values = (values[0], _journal_failure(values[1]))
+        values = (values[0], messages.Failure(*values[1]))
     elif name == "SNAPSHOT":
         values = (*values[:4], tuple([_journal_release(release) for release in values[4]]))
     kind, size = _KINDS[name]

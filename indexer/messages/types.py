@@ -130,10 +130,10 @@ class LogBuild(NamedTuple):
 
 
 class LogFailure(NamedTuple):
-    """Somebody found out why a build failed; null: nobody knows."""
+    """Somebody found out later why a build failed."""
 
     build_id: int
-    failure: Failure | None
+    failure: Failure
 
 
 class MoveFiles(NamedTuple):

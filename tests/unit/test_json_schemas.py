@@ -69,6 +69,7 @@ def check_value(node: Any, schema: dict[str, Any], path: str) -> None:
             schema = DEFINED[schema["$ref"].removeprefix("#/$defs/")]
         assert schema["type"] == "object", path
         assert schema.get("maxProperties") == node.most, path
+        assert schema.get("minProperties", 0) == node.least, path
         check_value(node.key, schema["propertyNames"], f"{path} key")
         check_value(node.value, schema["additionalProperties"], f"{path} value")
     elif isinstance(node, messages.Nullable):
@@ -244,7 +245,10 @@ def valid_values(name: str) -> list[Any]:
         )
         abis = {
             "cp311": next(one for one in release["abis"].values() if one["build_id"]),
-            "cp313": {"status": "pending", "build_id": None, "duration": None, "log_url": None},
+            "cp313": {
+                **{"status": "pending", "build_id": None, "duration": None, "log_url": None},
+                "platforms": [],
+            },
         }
         filename = min(release["files"])
         only = {filename: {**release["files"][filename], "requires_python": None}}
