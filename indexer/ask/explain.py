@@ -40,7 +40,7 @@ def explain(
         site_url: without a slash at its end.
         given: any spelling of its name.
         now: for ages.
-        progress: is told how much of the journal was looked at.
+        progress: is called with how much of the journal was read.
 
     Returns:
         package, given, known, aliases, counts, last_message, pending, document, documents, links,
@@ -179,7 +179,7 @@ def _document(output_path: Path, document: str, expected: bytes | None) -> dict[
         "size": status.st_size,
     }
     if expected is None:
-        return {**found, "difference": "it is of a package that there is not"}
+        return {**found, "difference": "it should not be there"}
     if content == expected:
         return {**found, "difference": ""}
     return {**found, "difference": f"it {differences.content(content, expected)}"}

@@ -23,7 +23,7 @@ LOG_PAGES = 4000
 LOW_SPACE_LOG_PAGES = 250
 """...and where disk space is short."""
 
-BUSY = 5000
+BUSY_TIMEOUT = 5000
 """Milliseconds to wait for another connection."""
 
 DERIVED = "index.db"
@@ -422,7 +422,7 @@ def limit_wal(connection: sqlite3.Connection, low_on_space: bool) -> None:
     except sqlite3.Error:
         pass  # SQLite tries again when the log has grown
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY}")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
 
 
 def copy(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from .errors import StateError
 
 FILE = "lock"
 
-WAIT = 0.5
+LOCK_TIMEOUT = 0.5
 """Seconds to wait for the lock, because `holder` takes it for an instant."""
 
 
@@ -43,7 +43,7 @@ class Lock:
             self._descriptor = filesystem.open_own(path)
         except OSError as error:
             raise _unusable(f"use {what} {directory}", remedy, error) from error
-        if not take(self._descriptor, WAIT):
+        if not take(self._descriptor, LOCK_TIMEOUT):
             holder = os.pread(self._descriptor, 200, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
             raise StateError(

@@ -62,8 +62,8 @@ class Documents:
         finally:
             connection.close()
 
-    def again(self, repaired: Sequence[Difference]) -> Iterator[Difference]:
-        """What still differs of what was repaired."""
+    def remaining(self, repaired: Sequence[Difference]) -> Iterator[Difference]:
+        """What still differs of what should have been repaired."""
         some = sorted({difference.package for difference in repaired if difference.package})
         kinds = {difference.document for difference in repaired}
         connection = queries.open_reader(self._path)
@@ -153,7 +153,7 @@ class Documents:
                         what = _stray_link(connection, name, entry.path) if linked else ""
                     else:
                         what = self._stray_documents(connection, name, kinds)
-                    if what and not (not self._alone and pending.among(connection, [name])):
+                    if what and (self._alone or not pending.among(connection, [name])):
                         yield Difference(
                             Part.DOCUMENTS,
                             what,
@@ -199,7 +199,7 @@ class Documents:
             )
 
     def _has_other_plans(self, changed: Callable[[Moment], bool]) -> bool:
-        """Whether a running daemon will write by now what did not differ a moment ago.
+        """Whether the index has changed meanwhile, so that a daemon writes something else.
 
         Args:
             changed: looks at the present moment of the index.

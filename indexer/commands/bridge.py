@@ -45,8 +45,8 @@ def bridge(
     no_downloads: bool,
 ) -> Any:
     """See `help` above."""
-    privileges.become_owner(state_dir)  # the master stays in the directory that it was started in
-    # What is wrong there is said at once, not by the process that serves.
+    privileges.become_owner(state_dir)  # the master stays in its directory
+    # Report mistakes at once, and not from the process that serves.
     queues, _ = publishing.checked("bridge")
     _keep_our_log_apart()
     sys.argv = ["piw-master", *arguments]
@@ -96,7 +96,7 @@ def _absolute(path: Path | None) -> str | None:
 
 
 def _keep_our_log_apart() -> None:
-    """Have our own messages written as ever, and none of the master's written twice."""
+    """Keep logging our messages as before, without logging the master's twice."""
     root, ours = logging.getLogger(), logging.getLogger(__package__.partition(".")[0])
     ours.setLevel(root.level)
     ours.propagate = False
@@ -107,7 +107,7 @@ def _keep_our_log_apart() -> None:
 
 
 def _others_run() -> bool:
-    """True if threads of the master run: its end waits for them, and they may change something."""
+    """True if threads of the master run: it waits for them, and they may still change something."""
     return any(
         not thread.daemon
         and thread is not threading.main_thread()

@@ -171,10 +171,13 @@ def _repair(
     if not report.as_json:
         printable.echo(written(publisher, changed))
     documents = Documents(state.directory, publisher, site_url, alone=True)
-    left = list(documents.again(wrong))
+    left = list(documents.remaining(wrong))
     # By sort, and whether it is of a package.
-    repaired = Counter((one.sort, one.package != "") for one in wrong)
-    repaired -= Counter((one.sort, one.package != "") for one in left)
+    repaired, unrepaired = (
+        Counter((difference.sort, difference.package != "") for difference in differences)
+        for differences in (wrong, left)
+    )
+    repaired -= unrepaired
     done = {sort: repaired[sort, True] for sort in Sort}
     done[Sort.MODE] += repaired[Sort.MODE, False]
     for sort, what in (

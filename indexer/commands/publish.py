@@ -23,7 +23,7 @@ from .publisher_options import Publishing
 
 _BATCH = 500
 _SLICE = 0.01
-"""Seconds between batches at a rate."""
+"""Seconds between batches, if there is a --rate."""
 
 _WAIT_FOR_SUBSCRIBERS = 2.0
 _WAIT_FOR_REQUESTS = 1.0
@@ -52,7 +52,7 @@ def publish(
     queues, protection = publishing.checked("publish")
     with database.wrap_errors(f"make the state directory {state_dir}"):
         directories.make(state_dir, filesystem.STATE_DIRECTORY)
-    # A larger one would be cut off, and its subscribers with it.
+    # A larger message would disconnect the subscribers.
     messages = MessageFile(file, clock.now, MAX_MESSAGE // 2) if file is not None else None
     keys = protection.allowed if isinstance(protection.allowed, KeyList) else None
     meanwhile = [] if keys is None else [signal.SIGHUP]
@@ -81,20 +81,20 @@ def publish(
 
 
 _Serve = Callable[[float], None]
-"""Answers subscribers for so many seconds, or until a signal comes."""
+"""Serves subscribers for so many seconds, or until a signal comes."""
 
 
 def _serve(
     publisher: FeedPublisher, keys: KeyList | None, interruption: Interruption, seconds: float
 ) -> None:
     publisher.serve(seconds, interruption.bell)
-    # They are read again before anybody is let in; an administrator wants to know at once.
+    # The keys are read again at every connection, but an administrator wants to know now.
     if keys is not None and interruption.asked(signal.SIGHUP):
         keys.refresh()
 
 
 def _await_subscriber(publisher: FeedPublisher, serve: _Serve, interruption: Interruption) -> None:
-    """Give subscribers a moment to connect: what is sent to nobody is only in the spool."""
+    """Give subscribers a moment to connect: without any, messages go only into the spool."""
     until = clock.monotonic() + _WAIT_FOR_SUBSCRIBERS
     while not publisher.subscribers and clock.monotonic() < until and not interruption.wished:
         serve(0.05)
@@ -107,7 +107,7 @@ def _send(
     serve: _Serve,
     interruption: Interruption,
 ) -> None:
-    """Publish a file from where it stopped, at `rate` messages a second, or until interrupted."""
+    """Publish the rest of a file, at `rate` messages a second, until interrupted."""
     entries = (entry for entry, _ in messages.entries(publisher.spool.position(messages.feed, 0)))
     sent = refused = taken = 0
     began = clock.monotonic()
@@ -141,7 +141,7 @@ def _send(
 
 
 def _finish(publisher: FeedPublisher, serve: _Serve, interruption: Interruption) -> None:
-    """Serve until nobody has asked for anything for a while."""
+    """Serve until there were no requests for a while."""
     until = clock.monotonic() + _WAIT_FOR_REQUESTS
     asked = publisher.last_request
     publisher.heartbeat()

@@ -36,8 +36,8 @@ def rebuild(
     The present index stays in use until the new one is complete. If older months of the journal
     are gone, it starts from a checkpoint.
 
-    With --salvage, a damaged or missing month is replaced by what can be read of it. What is lost
-    is said, and noted in the journal; the damaged file stays beside it.
+    With --salvage, what can be read of a damaged month replaces it. What is lost is printed, and
+    noted in the journal. The damaged file stays beside the new one.
     """
     publisher = Publisher(output_path)
     refuse_missing(state_dir, *OURS)
@@ -47,7 +47,7 @@ def rebuild(
         )
     try:
         if state.salvaged is not None:
-            _tell(state.salvaged)
+            _print_losses(state.salvaged)
         printable.echo(
             f"{options.as_typed(state.index_path)}: rebuilt from {state.journal.serial} messages"
         )
@@ -56,8 +56,7 @@ def rebuild(
         state.close()
 
 
-def _tell(salvaged: Salvaged) -> None:
-    """Say what was lost."""
+def _print_losses(salvaged: Salvaged) -> None:
     if not salvaged.losses:
         printable.echo("The journal is whole: there is nothing to salvage.")
     for month, lost, kept_as in salvaged.losses:
@@ -76,7 +75,7 @@ def _tell(salvaged: Salvaged) -> None:
             f"The index held them all; it was kept as {salvaged.checkpoint}."
             " Nothing is missing from the documents."
         )
-    elif any(last > salvaged.covered for one in salvaged.losses for _, last in one.lost):
+    elif any(last > salvaged.covered for loss in salvaged.losses for _, last in loss.lost):
         printable.echo(
             "What they said is missing from the documents, until the publishers have sent it"
             " again; status shows their feeds as broken."

@@ -48,7 +48,7 @@ MAX_BATCH = 0.05
 DRAIN_TIMEOUT = 5.0
 """Seconds that a stop may take to journal what has arrived."""
 
-MAX_BACKOFF = 30.0
+MAX_RETRY_DELAY = 30.0
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ class Daemon:
 
         Meanwhile nothing is taken off the sockets. What they drop is replayed later.
         """
-        backoff = Backoff(1.0, MAX_BACKOFF)
+        backoff = Backoff(1.0, MAX_RETRY_DELAY)
         while (rows := self._take(entries, backoff.delay)) is None:
             if not self._pause(backoff.failed()):
                 raise StateError("stop in good order", self._trouble.partition("\n")[0])

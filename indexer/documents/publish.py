@@ -81,7 +81,7 @@ def _refuse_closed(directory: Path, shown: str) -> None:
         raise PublishError(
             operation,
             f"{directory} is read-only for this process",
-            "where the unit lets the daemon write is said by `piw-indexer install`, and holds after"
+            "`piw-indexer install` writes the output directory into the unit, which counts after"
             " systemctl daemon-reload and systemctl restart piw-indexer",
         )
     raise PublishError(

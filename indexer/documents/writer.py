@@ -193,7 +193,9 @@ def write_periodic(
         elif isinstance(kind, PeriodicPackageDocument):
             packages = list(kind.packages(moment, since))
     # A compressed copy is not a document of its own.
-    changed = {one.path.removesuffix(".gz") for one in documents if publisher.publish(one)}
+    changed = {
+        document.path.removesuffix(".gz") for document in documents if publisher.publish(document)
+    }
     count = len(changed)
     if isinstance(kind, PeriodicPackageDocument):
         count += _write_packages(kind, packages, connection, publisher, site_url)

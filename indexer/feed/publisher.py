@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
@@ -60,6 +60,16 @@ MAX_TOPIC = 256
 """Bytes of a subscription; the longest that fits a message has 211."""
 
 
+class Limits(NamedTuple):
+    """What all subscribers together may use; see the constants."""
+
+    topics: int = MAX_TOPICS
+    unread_bytes: int = MAX_UNREAD_BYTES
+
+
+LIMITS = Limits()
+
+
 class Endpoint:
     """The bound sockets of a publisher, with limits on what subscribers can use of it.
 
@@ -68,6 +78,7 @@ class Endpoint:
         replay_queue: the address that ROUTER binds.
         clock: for the pace of reports.
         protection: who may connect.
+        limits: for all subscribers together.
 
     Raises:
         UsageError: if an address cannot be bound.
@@ -79,7 +90,9 @@ class Endpoint:
         replay_queue: str,
         clock: Clock,
         protection: Binding = LOCAL_BINDING,
+        limits: Limits = LIMITS,
     ) -> None:
+        self._limits = limits
         self._listeners: list[ipc.Listener] = []
         self._context: zmq.Context[Any] = zmq.Context()
         try:
@@ -160,12 +173,13 @@ class Endpoint:
                 topics := self._topics.setdefault(connection, set())
             ):
                 topics.add(said[1:])
-                if self.subscribers > MAX_TOPICS:
+                if self.subscribers > self._limits.topics:
                     greediest = max(
                         reversed(self._topics), key=lambda each: len(self._topics[each])
                     )
                     self._end(
-                        greediest, f"there are {MAX_TOPICS} subscriptions, and it has most of them"
+                        greediest,
+                        f"there are {self._limits.topics} subscriptions, and it has most of them",
                     )
         return somebody_new
 
@@ -181,7 +195,7 @@ class Endpoint:
                 del self._subscriptions[connection]
             elif now == 0 or now != unread:
                 self._reading[connection] = now, self.sent
-            elif self.sent - sent > MAX_UNREAD_BYTES:
+            elif self.sent - sent > self._limits.unread_bytes:
                 self._end(connection, "it does not read what it subscribed to")
 
     def may_be_answered(self, connection: Connection | None) -> bool:
@@ -191,7 +205,8 @@ class Endpoint:
                 del self._answered[asker]
         if connection is None:  # in this process
             return True
-        return connection not in self._answered and sum(self._answered.values()) < MAX_UNREAD_BYTES
+        unread = sum(self._answered.values())
+        return connection not in self._answered and unread < self._limits.unread_bytes
 
     def answered(self, connection: Connection | None, size: int) -> None:
         """Note that an answer of this size was sent."""
@@ -367,6 +382,7 @@ class FeedPublisher(Server):
         replay_queue: the address that ROUTER binds.
         clock: for heartbeats and the spool.
         protection: who may connect.
+        limits: for all subscribers together.
 
     Raises:
         StateError: if the spool is locked, damaged or cannot be written.
@@ -381,10 +397,11 @@ class FeedPublisher(Server):
         replay_queue: str,
         clock: Clock,
         protection: Binding = LOCAL_BINDING,
+        limits: Limits = LIMITS,
     ) -> None:
         self.spool = Spool(spool, clock)
         try:
-            self._own = Endpoint(changes_queue, replay_queue, clock, protection)
+            self._own = Endpoint(changes_queue, replay_queue, clock, protection, limits)
         except BaseException:
             self.spool.close()
             raise

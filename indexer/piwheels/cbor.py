@@ -32,7 +32,7 @@ NO_DATA_TAG = 2002
 MAX_BYTES = 16 * 1024 * 1024
 """Bytes of one frame: enough for the names of 600,000 packages. Callers may pass a lower limit."""
 
-DEEPEST = 16
+MAX_DEPTH = 16
 """How deep values may be nested; those of piwheels reach 8."""
 
 
@@ -180,7 +180,7 @@ def _decoder(stream: BytesIO, size: int) -> cbor2.CBORDecoder:
     return cbor2.CBORDecoder(
         stream,
         semantic_decoders=_TAGS,
-        max_depth=DEEPEST,
+        max_depth=MAX_DEPTH,
         # piwheels always sends lengths, and never a key twice.
         allow_indefinite=False,
         allow_duplicate_keys=False,

@@ -178,7 +178,7 @@ def making(state_dir: Path) -> Iterator[Path]:
             directories.make(directory, filesystem.STATE_DIRECTORY)
         descriptor = filesystem.open_own(state_dir / LOCK)
         try:
-            if not lock.take(descriptor, lock.WAIT):
+            if not lock.take(descriptor, lock.LOCK_TIMEOUT):
                 raise StateError(
                     f"make a checkpoint in {directory}",
                     "another process is doing that",

@@ -18,7 +18,7 @@ import zmq
 from indexer.journal import quarantine
 from indexer.journal.reader import JournalReader
 from indexer.piwheels import cbor
-from indexer.piwheels.backfill.from_master import OLDEST, Record
+from indexer.piwheels.backfill.from_master import MAX_AGE, Record
 
 from .. import samples
 from ..captured import DIRECTORY, captures
@@ -152,9 +152,9 @@ def test_backfill_repairs_only_feeds_that_were_broken_when_it_began(tmp_path: Pa
     path = tmp_path / "backfill.json"
     record = Record(path, ["one"], 1000)
     record.reached("numpy")
-    gone_on = Record(path, ["one", "two"], 1000 + OLDEST - 1)
+    gone_on = Record(path, ["one", "two"], 1000 + MAX_AGE - 1)
     assert (gone_on.after, gone_on.broken) == ("numpy", ["one"])
-    anew = Record(path, ["one", "two"], 1000 + OLDEST)
+    anew = Record(path, ["one", "two"], 1000 + MAX_AGE)
     assert (anew.after, anew.broken) == ("", ["one", "two"])
     path.write_text('{"after": "numpy", "packages_done": true}')
     assert not Record(path, [], 1000).packages_done, "of an older version"
@@ -388,7 +388,7 @@ def test_what_waits_for_the_master_is_passed_on_when_we_stop(
 ) -> None:
     """As long as the master takes it; what it does not take is told."""
     # So few that the 20 seconds of a stop suffice on a busy machine.
-    many = [frame for _ in range(100) for frame in DOWNLOADS]
+    many = [frame for _ in range(20) for frame in DOWNLOADS]
 
     def waiting(found: dict[str, Any], count: int) -> bool:
         return bool(found["daemon"]) and log_queue(found)["waiting_for_master"] == count
@@ -410,7 +410,7 @@ def test_what_waits_for_the_master_is_passed_on_when_we_stop(
                     f"{number} of {len(many)} have come\n{daemon.output}"
                 )
                 assert slow.recv() == frame
-                if number > len(many) - 2000:  # more than the kernel holds: we wait for its reader
+                if number > len(many) - 500:  # more than the kernel holds: we wait for its reader
                     time.sleep(0.001)
             assert daemon.wait() == 0, daemon.output
         finally:

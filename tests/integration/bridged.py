@@ -20,7 +20,7 @@ from indexer.journal.reader import JournalReader
 from indexer.messages.types import Message
 from indexer.piwheels.bridge.bridge import LAST_TRIES_TIMEOUT, Bridge
 from indexer.piwheels.bridge.changes import CLIENT_FIELDS
-from indexer.piwheels.bridge.master import Master
+from indexer.piwheels.bridge.master import BuildAbis, Master
 from indexer.piwheels.bridge.outbox import MAX_WAITING, Outbox
 from indexer.piwheels.bridge.unsettled import Marks
 
@@ -143,6 +143,10 @@ class Bridged:
             self._ended.set()
             self.outbox.ring()
             self.bridge.join()
+        for thread in threading.enumerate():
+            if isinstance(thread, BuildAbis):  # else it logs into a later test, after a minute
+                thread.ended.set()
+                thread.join()
         for name in vars(self._class).keys() - {"__dict__", "__weakref__"}:
             if name in self._original and vars(self._class)[name] is not self._original[name]:
                 setattr(self._class, name, self._original[name])

@@ -13,7 +13,7 @@ import zmq
 from indexer.base.clock import now
 from indexer.feed import publisher as module
 from indexer.feed import sockets
-from indexer.feed.publisher import FeedPublisher
+from indexer.feed.publisher import FeedPublisher, Limits
 from indexer.messages import encode
 from indexer.messages.entries import Accepted
 
@@ -25,8 +25,16 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def publisher(ipc: Feed, tmp_path: Path) -> Iterator[FeedPublisher]:
-    made = FeedPublisher(tmp_path / "spool", "master", ipc.changes, ipc.replay, now)
+def publisher(ipc: Feed, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FeedPublisher]:
+    """A publisher, whose `Limits` a test may give as its parameter."""
+    made = FeedPublisher(
+        tmp_path / "spool",
+        "master",
+        ipc.changes,
+        ipc.replay,
+        now,
+        limits=getattr(request, "param", Limits()),
+    )
     yield made
     made.close()
 
@@ -140,14 +148,13 @@ def test_long_subscriptions_are_refused(
     serve(publisher, lambda: bool(monitor.poll(0)))
 
 
+@pytest.mark.parametrize("publisher", [Limits(topics=5)], indirect=True)
 def test_there_are_so_many_subscriptions(
     publisher: FeedPublisher,
     context: Peers,
     ipc: Feed,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: Any,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_TOPICS", 5)
     friend = subscribed(publisher, context, ipc)
     for number in range(10):
         one = context.socket(zmq.XSUB)
@@ -254,13 +261,12 @@ def test_who_does_not_read_answers_gets_no_more(
     assert max(answers) < module.MAX_REPLAYED_BYTES + 50_000
 
 
+@pytest.mark.parametrize("publisher", [Limits(unread_bytes=3_000_000)], indirect=True)
 def test_all_who_do_not_read_have_one_bound(
     publisher: FeedPublisher,
     context: Peers,
     ipc: Feed,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_UNREAD_BYTES", 3_000_000)
     publisher.publish([large(number) for number in range(100)])
     for _ in range(20):
         one = context.deaf(zmq.DEALER)
@@ -272,15 +278,14 @@ def test_all_who_do_not_read_have_one_bound(
     assert sum(publisher._endpoint._answered.values()) < 3_000_000 + 1.1 * module.MAX_REPLAYED_BYTES
 
 
+@pytest.mark.parametrize("publisher", [Limits(unread_bytes=5_000_000)], indirect=True)
 def test_a_subscriber_that_does_not_read_is_let_go(
     publisher: FeedPublisher,
     context: Peers,
     ipc: Feed,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: Any,
 ) -> None:
     """By bytes, long before ZeroMQ would drop its messages by their number."""
-    monkeypatch.setattr(module, "MAX_UNREAD_BYTES", 5_000_000)
     friend = subscribed(publisher, context, ipc)
     deaf = context.deaf(zmq.SUB)
     deaf.subscribe(b"")
@@ -288,17 +293,21 @@ def test_a_subscriber_that_does_not_read_is_let_go(
     serve(publisher, lambda: publisher.subscribers == 2)
     read = 0
 
-    def let_go() -> bool:
+    def has_it_all() -> bool:
         nonlocal read
-        publisher.publish([large(number) for number in range(20)])
-        publisher._endpoint.look()
         while friend.poll(20):
             read += friend.recv_multipart()[0] != encode.HEARTBEAT
+        return read == publisher.serial
+
+    def let_go() -> bool:
+        publisher.publish([large(number) for number in range(20)])
+        publisher._endpoint.look()
+        has_it_all()
         return publisher.subscribers == 1
 
     serve(publisher, let_go)
     assert "it does not read what it subscribed to" in caplog.text
-    assert read == publisher.serial, "the one that reads has it all"
+    eventually(has_it_all, lambda: (read, publisher.serial))
 
 
 def test_a_very_large_message_is_only_replayed(

@@ -282,6 +282,15 @@ def test_the_daemons_writer_writes_them(site: Site, monkeypatch: pytest.MonkeyPa
     """Each in its time, and none for ever while it stops; metrics show them by their names."""
     monkeypatch.setattr(writer_handle, "get_context", lambda _: Context)
     monkeypatch.setattr(writer_loop, "FLUSH_TIMEOUT", DEADLINE)
+    monkeypatch.setattr(Now, "interval", 3600.0)
+    written = []
+    documents = Now.documents
+
+    def noted(self: Now, moment: Moment, since: str | None) -> Iterator[Document]:
+        written.append(moment.now)
+        return documents(self, moment, since)
+
+    monkeypatch.setattr(Now, "documents", noted)
     site.take(new_package("pandas"), message("DELPKG", package="scipy"), write=False)
     connection = queries.open_index(site.state_dir / "index.db")
     options = Options(
@@ -297,6 +306,7 @@ def test_the_daemons_writer_writes_them(site: Site, monkeypatch: pytest.MonkeyPa
     due = [kind.name for kind in registry.periodic() if kind.due(moment)]
     connection.close()
     assert due == ["now"]
+    assert len(written) <= 1, "a stop does not write what is due for ever"
     found = files(site)
     assert "project/pandas/json/hourly.json" in found
     assert not [name for name in found if "scipy" in name]

@@ -20,8 +20,7 @@ from indexer.journal.reader import JournalReader
 from indexer.messages import decode
 from indexer.messages.entries import Accepted, Lost
 from indexer.messages.types import Position
-from indexer.piwheels.backfill import from_database as module
-from indexer.piwheels.backfill.from_database import Outcome, fill
+from indexer.piwheels.backfill.from_database import RECORD, Outcome, Sizes, fill
 from indexer.piwheels.backfill.postgres import Source, hours_since
 from indexer.state.state import State
 
@@ -139,6 +138,7 @@ class Filler:
         self.directory = directory
         self.dsn = database.dsn
         self.progress: Callable[[int, int], None] = lambda done, total: None
+        self.sizes = Sizes()
         self.new = 0
         """Messages that the last run journaled."""
 
@@ -150,7 +150,7 @@ class Filler:
         source = Source(self.dsn, lambda: NOW)
         before = state.journal.serial
         try:
-            return fill(state, source, days, self.progress)
+            return fill(state, source, days, self.progress, self.sizes)
         finally:
             self.new = state.journal.serial - before
             source.close()
@@ -364,12 +364,8 @@ def test_build_abis_that_changed(filled: Database, filler: Filler, tmp_path: Pat
     compare(filled, filler, tmp_path)
 
 
-def test_many_pages_and_batches(
-    filled: Database, filler: Filler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PAGE", 2)
-    monkeypatch.setattr(module, "BATCH", 3)
-    monkeypatch.setattr(module, "COUNTS", 1)
+def test_many_pages_and_batches(filled: Database, filler: Filler, tmp_path: Path) -> None:
+    filler.sizes = Sizes(page=2, batch=3, counts=1)
     for number in range(20):
         filled.package(f"package-{number}", "1.0")
         filled.download(f"package_{number}-1.0-py3-none-any.whl")
@@ -484,8 +480,7 @@ def test_connection_that_breaks_off(
     filled: Database, filler: Filler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was taken is kept, and the next one goes on there."""
-    monkeypatch.setattr(module, "PAGE", 1)
-    monkeypatch.setattr(module, "BATCH", 1)
+    filler.sizes = Sizes(page=1, batch=1)
     monkeypatch.setattr("indexer.piwheels.backfill.postgres.AT_ONCE", 1)
 
     def break_off(done: int, total: int) -> None:
@@ -502,7 +497,7 @@ def test_connection_that_breaks_off(
     filled.sql("UPDATE packages SET description = 'changed meanwhile'")
     filler.progress = lambda done, total: None
     assert filler() == Outcome(packages=2, taken=2, deleted=0, builds=3, counters=1, refused=0)
-    assert not (filler.directory / module.RECORD).exists()
+    assert not (filler.directory / RECORD).exists()
     assert filler().taken == 3, "a complete one looks at all again"
     compare(filled, filler, tmp_path)
 

@@ -16,7 +16,6 @@ from indexer.journal import quarantine
 from indexer.messages.entries import Accepted, Entry
 from indexer.piwheels import cbor
 from indexer.piwheels.compare import Comparer
-from indexer.piwheels.queues import snapshots
 from indexer.piwheels.queues.snapshots import Snapshots
 from indexer.state.state import State
 
@@ -34,7 +33,7 @@ class Beside:
         self.state = State(directory, "test", clock.now)
         self.context: zmq.Context[Any] = zmq.Context()
         tools = DaemonContext(self.context, self.state.journal, self.state.connection, lambda: None)
-        self.snapshots = Snapshots(tools, address, 0.0, clock.now, clock.monotonic)
+        self.snapshots = Snapshots(tools, address, 0.0, clock.now, clock.monotonic, sure_delay=0.0)
 
     def step(self, *entries: Entry) -> None:
         """One round of the daemon, in which other messages come."""
@@ -69,8 +68,7 @@ def master(sockets: Path) -> Iterator[Master]:
 
 
 @pytest.fixture
-def beside(tmp_path: Path, master: Master, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beside]:
-    monkeypatch.setattr(snapshots, "SURE_DELAY", 0.0)
+def beside(tmp_path: Path, master: Master) -> Iterator[Beside]:
     found = Beside(tmp_path / "state", master.address)
     yield found
     found.close()

@@ -1,1 +1,1 @@
-"""What a master, its database or its site knew before the first message."""
+"""Fills an index with what a master, its database or its site already knows."""

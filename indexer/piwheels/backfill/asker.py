@@ -15,7 +15,7 @@ from ..queues.oracle import SUMS_TIMEOUT, CannotTellError, Oracle
 from ..redact import refused
 
 MAX_FAILURES = 10
-"""Packages in a row that the master cannot answer for, until its database is thought to be ill."""
+"""Packages in a row that the master cannot answer for, until its database counts as broken."""
 
 _Found = TypeVar("_Found")
 
@@ -32,7 +32,7 @@ class Asker:
     Args:
         oracle: the master.
         pause: seconds between two packages.
-        clock: the time of what is asked.
+        clock: the time of an answer.
         sleep: waits.
     """
 
@@ -46,7 +46,7 @@ class Asker:
         self.clock = clock
 
     def abis(self, known: SetAbis) -> Message:
-        """The build ABIs; what a master does not tell of them is as it is known.
+        """The build ABIs; what a master does not say about them stays as it is known.
 
         Raises:
             PeerError: if the master does not answer.
@@ -76,8 +76,8 @@ class Asker:
         return sorted(packages)
 
     def package(self, package: str) -> Message | Refused | NoAnswer | None:
-        """The SNAPSHOT of a package; what the quarantine keeps of an answer that is none; that
-        the master cannot tell of it; or None if it does not have it (any more).
+        """The SNAPSHOT of a package; a refusal if the answer is not valid; `NoAnswer` if the
+        master fails; None if it does not have the package.
 
         Raises:
             PeerError: if the master does not answer.

@@ -1,14 +1,14 @@
-"""An index filled from piwheels' own database, or mended by it.
+"""Fills or repairs an index from piwheels' own database.
 
-A package is journaled only if the index has other rows of it: what differs is taken out and made
-anew, in one commit of the journal. Where it stopped is kept beside the journal.
+A package is journaled only if its rows in the index differ. Then it is deleted and made again, in
+one commit of the journal. A file beside the journal says where an interrupted backfill stopped.
 """
 
 from __future__ import annotations
 
 import gc
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,23 +19,28 @@ from ...messages.entries import Accepted, Entry
 from ...messages.types import Message
 from ...state.state import State
 from .. import compare, translate
-from .from_master import Record
+from .from_master import Progress, Record
 from .postgres import Package, Source, hours_since
 
 RECORD = "backfill-postgres.json"
-"""Its name in the state directory: how far a backfill got that has not ended."""
+"""The file in the state directory that says how far an unfinished backfill got."""
 
-PAGE = 500
-"""Packages that are compared at once."""
 
-BATCH = 5000
-"""Messages in one commit of the journal, and a little more: a package is whole."""
+class Sizes(NamedTuple):
+    """How much is done at once.
 
-COUNTS = 500_000
-"""Hourly counts in one commit."""
+    Attributes:
+        page: packages that are compared.
+        batch: messages in one commit of the journal; a few more, so that packages stay whole.
+        counts: hourly counts in one commit.
+    """
 
-Progress = Callable[[int, int], None]
-"""Is told how many of how many packages are done."""
+    page: int = 500
+    batch: int = 5000
+    counts: int = 500_000
+
+
+SIZES = Sizes()
 
 
 class Outcome(NamedTuple):
@@ -58,25 +63,32 @@ class Outcome(NamedTuple):
     refused: int
 
 
-def fill(state: State, source: Source, days: int | None, progress: Progress) -> Outcome:
-    """Take all that the database knows into a state; one that was interrupted goes on.
+def fill(
+    state: State,
+    source: Source,
+    days: int | None,
+    progress: Progress,
+    sizes: Sizes = SIZES,
+) -> Outcome:
+    """Take everything that the database knows; an interrupted backfill continues.
 
     Args:
-        state: where to.
+        state: takes it.
         source: the database.
-        days: downloads are kept by the hour for so many days, older ones in the sum; None: all.
-        progress: is told how far it is.
+        days: for how many days downloads are kept by the hour; None for all.
+        progress: is called with how far it is.
+        sizes: how much is done at once.
 
     Raises:
         PeerError: if the database does not answer; what was taken is kept.
-        JournalError: if it could not be journaled.
-        UsageError: if the database is empty, and the index is not.
+        JournalError: if the journal cannot be written.
+        UsageError: if the database is empty, but the index is not.
     """
-    # Millions of small tuples, none in a cycle: the collector would look at them again and again.
+    # There are millions of small tuples without cycles, which the collector would check repeatedly.
     gc.set_threshold(200_000, 50, 100)
     broken = [feed.feed for feed in state.journal.reader.feeds() if feed.broken]
     record = Record(state.directory / RECORD, broken, source.at)
-    filler = _Filler(state, source, progress)
+    filler = _Filler(state, source, progress, sizes)
     filler.abis()
     if not record.packages_done:
         filler.packages(record)
@@ -88,9 +100,10 @@ def fill(state: State, source: Source, days: int | None, progress: Progress) -> 
 
 
 class _Filler:
-    """Does it; `outcome` says what was done so far."""
+    """Fills a state; `outcome` says what was done so far."""
 
-    def __init__(self, state: State, source: Source, progress: Progress) -> None:
+    def __init__(self, state: State, source: Source, progress: Progress, sizes: Sizes) -> None:
+        self._sizes = sizes
         self._state = state
         self._connection = state.connection
         self._source = source
@@ -110,7 +123,7 @@ class _Filler:
         self.outcome = Outcome(**{name: known[name] + more.get(name, 0) for name in known})
 
     def abis(self) -> None:
-        """Take the build ABIs, if they are others."""
+        """Take the build ABIs, if they differ."""
         message = self._source.abis()
         if message.data != compare.set_abis(self._connection):
             self._state.take([Accepted(None, message)])
@@ -118,16 +131,16 @@ class _Filler:
     # Packages
 
     def packages(self, record: Record) -> None:
-        """Take what the index has differently of packages."""
+        """Take the packages that differ."""
         after = record.after
         done = self._connection.execute(
             "SELECT count(*) FROM packages WHERE package <= ?", (after,)
         ).fetchone()[0]
         batch = _Batch()
-        for page in _pages(self._source.packages(after), PAGE):
+        for page in _pages(self._source.packages(after), self._sizes.page):
             last = page[-1].package
             self._compare(page, after, last, batch)
-            if len(batch) >= BATCH:
+            if len(batch) >= self._sizes.batch:
                 self._take(batch)
                 batch = _Batch()
                 record.reached(last)
@@ -139,7 +152,7 @@ class _Filler:
         record.reached(after, packages_done=True)
 
     def _compare(self, page: list[Package], after: str, last: str | None, batch: _Batch) -> None:
-        """Put into a batch what is different between two names."""
+        """Compare the packages between two names; put those that differ into a batch."""
         here = {} if self._fresh else _rows_here(self._connection, after, last)
         for package in page:
             known = here.pop(package.package, None)
@@ -156,7 +169,7 @@ class _Filler:
         batch.deleted += len(here)
 
     def _take(self, batch: _Batch) -> None:
-        """Take a batch in one commit, so that no package is ever half there."""
+        """Take a batch in one commit, so that packages are always complete."""
         at = self._source.at
         entries: list[Entry] = [
             Accepted(None, translate.delete_package(package, at)) for package in sorted(batch.gone)
@@ -180,14 +193,14 @@ class _Filler:
     # Downloads
 
     def downloads(self, days: int | None) -> None:
-        """Take the counters that the index has differently."""
+        """Take the counters that differ."""
         since = hours_since(self._source.at, days)
         window = counters.window_start(self._connection)
         entries: list[Entry] = []
         size = 0
         after = ""
         done = 0
-        for page in _pages(self._source.downloads(since), PAGE):
+        for page in _pages(self._source.downloads(since), self._sizes.page):
             last = page[-1].data.package
             here = self._counters_here(after, last)
             for message in page:
@@ -197,7 +210,7 @@ class _Filler:
                     size += len(message.data.hours)
             entries += [self._no_downloads(package) for package, known in here.items() if known[0]]
             after = last
-            if size >= COUNTS or len(entries) >= BATCH:
+            if size >= self._sizes.counts or len(entries) >= self._sizes.batch:
                 self._take_counters(entries)
                 entries, size = [], 0
             done += len(page)
@@ -207,7 +220,7 @@ class _Filler:
         self._take_counters(entries)
 
     def _counters_here(self, after: str, last: str | None) -> dict[str, tuple[Any, ...]]:
-        """Of the packages between two names: downloads ever and recently, last and first hour."""
+        """Counts of the packages between two names: ever, recent, last hour, first hour."""
         return {
             package: tuple(counts)
             for package, *counts in self._connection.execute(
@@ -232,12 +245,12 @@ class _Batch:
     """What is taken in one commit.
 
     Attributes:
-        gone: packages that are taken out, for good or to be made anew.
-        changed: packages that are made.
+        gone: packages to delete, even if they are made again.
+        changed: packages to make.
         refused: rows that are not messages.
         messages: how many there are in `changed`.
         read: packages that were compared.
-        deleted: those of `gone` that the database has not.
+        deleted: those of `gone` that the database does not have.
     """
 
     def __init__(self) -> None:
@@ -251,10 +264,10 @@ class _Batch:
 
 
 def _same(known: tuple[Any, ...], message: Message, window: int, days: int | None) -> bool:
-    """True if an index has these counters.
+    """True if the index has these counters.
 
-    To compare every hour would take longer than to count anew; sums that agree in the window and
-    ever, between the same hours, are taken for the same.
+    Comparing every hour would take longer than taking them again. If the sums and the first and
+    last hours are equal, the counters are considered equal.
     """
     hours = message.data.hours
     recent = sum(count for hour, count in hours if hour >= window)
@@ -277,7 +290,7 @@ def _any(connection: sqlite3.Connection, table: str) -> bool:
     return connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
 
 
-# Rows of the index, as they are and as messages would make them
+# Rows of the index, and rows that messages would make
 
 _Rows = dict[str, set[tuple[Any, ...]]]
 """The rows of a package by table, without its name."""

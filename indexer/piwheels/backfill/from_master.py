@@ -1,7 +1,7 @@
-"""Everything that a running master knows, asked for package by package.
+"""Takes everything that a running master knows, package by package.
 
-A package is journaled only if the index has it differently, so that a second run costs little.
-Where it stopped is kept beside the journal.
+A package is journaled only if it differs in the index, so a second run costs little. A file beside
+the journal says where an interrupted backfill stopped.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .. import compare, translate
 from .asker import Asker, NoAnswer
 
 RECORD = "backfill.json"
-"""Its name in the state directory: how far a backfill got that has not ended."""
+"""The file in the state directory that says how far an unfinished backfill got."""
 
-OLDEST = 7 * DAY
-"""Age of a record that is still gone on with."""
+MAX_AGE = 7 * DAY
+"""An unfinished backfill continues only up to this age."""
 
 BATCH = 50
 COUNTERS_BATCH = 5000
 
 Progress = Callable[[int, int], None]
-"""Is told how many of how many packages are done."""
+"""Is called with how many packages are done, and how many there are."""
 
 
 class Outcome(NamedTuple):
@@ -40,9 +40,9 @@ class Outcome(NamedTuple):
         deleted: those that the master does not have any more.
         counters: those whose downloads were taken.
         unusable: those whose answer was quarantined.
-        unanswered: those that the master cannot answer for, each with its words.
-        after: the last package of an earlier one that this went on with; empty if there was none.
-        still_broken: feeds that broke after the beginning, and may lack what was asked for before.
+        unanswered: those that the master cannot answer for, each with its error.
+        after: the last package of the interrupted backfill that this one continued; else empty.
+        still_broken: feeds that broke after the beginning and may lack what was taken before.
     """
 
     packages: int
@@ -56,11 +56,11 @@ class Outcome(NamedTuple):
 
 
 def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
-    """Take all that a master knows into a state; one that was interrupted goes on.
+    """Take everything that a master knows; an interrupted backfill continues.
 
     Raises:
-        PeerError: if the master does not answer; what it told so far is kept.
-        JournalError: if it could not be journaled.
+        PeerError: if the master does not answer; what was taken is kept.
+        JournalError: if the journal cannot be written.
     """
     broken = [feed.feed for feed in state.journal.reader.feeds() if feed.broken]
     record = Record(state.directory / RECORD, broken, asker.clock())
@@ -141,10 +141,10 @@ _RECORD = {
 
 
 class Record:
-    """How far a backfill got; if it is lost, packages are asked for again.
+    """How far a backfill got; if the file is lost, packages are requested again.
 
     Attributes:
-        broken: feeds that were broken when it began: what they lost it has asked for, or will.
+        broken: feeds that were broken at its beginning, which it repairs.
     """
 
     def __init__(self, path: Path, broken: list[str], now: Time) -> None:
@@ -157,7 +157,7 @@ class Record:
             noted = notes.read(path, _RECORD)
         except notes.NoteError:
             return
-        if noted is not None and 0 <= now - noted["began"] < OLDEST:
+        if noted is not None and 0 <= now - noted["began"] < MAX_AGE:
             self._began = noted["began"]
             self.broken = noted["broken"]
             self.after = noted["after"]

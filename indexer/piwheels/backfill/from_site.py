@@ -1,5 +1,4 @@
-"""The documents of a site that piwheels has published, as messages: for those who have nothing
-else at hand.
+"""Turns the published documents of a piwheels site into messages, for users without other sources.
 
 Source: https://www.piwheels.org/json.html
 """
@@ -85,10 +84,10 @@ def packages(site: Path) -> list[Path]:
 
 
 def aliases(site: Path) -> dict[str, list[str]]:
-    """The other spellings of packages' names: what links to them."""
+    """The other spellings of package names, which are links."""
     names: dict[str, list[str]] = {}
     for path in sorted((site / "project").iterdir()):
-        # No spelling of a name has bytes that are not text.
+        # Spellings of names are always UTF-8.
         if path.is_symlink() and path.name == printable.utf8(path.name):
             names.setdefault(path.readlink().name, []).append(path.name)
     return names
@@ -97,7 +96,7 @@ def aliases(site: Path) -> dict[str, list[str]]:
 def snapshot(document: bytes, spellings: list[str], at: times.Time) -> Message:
     """The SNAPSHOT of a package's document.
 
-    How builds without a file ended, and which build made a file, only newer documents tell.
+    Only newer documents say how builds without files ended, and which build made a file.
 
     Raises:
         DecodeError: if it is not such a document.
@@ -144,7 +143,7 @@ def _file(file: dict[str, Any]) -> dict[str, Any]:
 
 
 def _abis(abis: Any) -> dict[str, Any]:
-    """How the builds stand, where a document tells."""
+    """The status of builds, if the document has it."""
     if not isinstance(abis, dict):
         return {}
     return {

@@ -1,7 +1,7 @@
-"""piwheels' own tables, read from PostgreSQL as messages: nothing is written there.
+"""Reads piwheels' own tables from PostgreSQL as messages; writes nothing there.
 
-All is of one moment, and comes in the order of the packages. The server's cursors hold the
-results, so that they may be of any size.
+Everything is read as of one moment, and in the order of the packages. The server's cursors hold the
+results, so they may have any size.
 
 Source: the layout of piwheels 0.23, `piwheels/initdb/sql/create_piwheels.sql`.
 """
@@ -34,13 +34,13 @@ SOURCE = "postgres"
 AT_ONCE = 5000
 """Rows in one answer of the server."""
 
-# PostgreSQL knows times that never come: they are refused, as those beyond the year 9999.
+# PostgreSQL's infinite times are refused, like those after the year 9999.
 _MICROSECONDS = (
     "CASE WHEN isfinite({0}) THEN (extract(epoch FROM {0}) * 1000000)::bigint"
     " WHEN {0} IS NOT NULL THEN 9223372036854775807 END"
 )
 
-# By the bytes of the names, as SQLite and Python sort them, whatever the database's language is.
+# Sorted by bytes like SQLite and Python, whatever the database's locale is.
 _AFTER = 'WHERE {0} COLLATE "C" > %(after)s ORDER BY {0} COLLATE "C"'
 
 _PACKAGES = "SELECT package, skip, description FROM packages " + _AFTER.format("package")
@@ -73,8 +73,8 @@ _DEPENDENCIES = (
     + ', d.filename COLLATE "C", d.tool, d.dependency COLLATE "C"'
 )
 
-# What a wheel's name says of its package, for those whose file is not known (any more); as
-# `names.wheel_package` has it.
+# The package in a wheel's name, for files that are not known (any more); like
+# `names.wheel_package`.
 _OF_WHEEL = (
     "CASE WHEN right(filename, 4) = '.whl'"
     " AND length(filename) - length(replace(filename, '-', '')) BETWEEN 4 AND 5"
@@ -97,7 +97,7 @@ _DOWNLOADS = (
 
 
 class Package(NamedTuple):
-    """What the database knows of a package, as messages in the order in which they build it up.
+    """What the database knows about a package, as messages in an order that makes it.
 
     Attributes:
         package: its name.
@@ -113,15 +113,15 @@ class Package(NamedTuple):
 
 
 class Source:
-    """A piwheels database, open at one moment.
+    """A piwheels database as of one moment.
 
     Args:
-        dsn: how to connect, as libpq or SQLAlchemy has it.
+        dsn: how to connect, for libpq or SQLAlchemy.
         clock: the time of what is read.
 
     Raises:
-        UsageError: if the extra `postgres` is not installed, or it is not a database of a piwheels
-            that is known.
+        UsageError: if the extra `postgres` is not installed, or the database does not belong to a
+            known version of piwheels.
         PeerError: if it cannot be reached.
     """
 
@@ -136,7 +136,7 @@ class Source:
             ) from error
         self._errors = psycopg
         try:
-            # piwheels' own configuration names SQLAlchemy's driver, too.
+            # A DSN of piwheels also names the driver of SQLAlchemy.
             self._connection = psycopg.connect(dsn.replace("+psycopg2://", "://", 1))
         except psycopg.ProgrammingError as error:
             raise UsageError(
@@ -187,7 +187,7 @@ class Source:
             raise self._failed(error, "read the database") from error
 
     def _rows(self, sql: str, /, **parameters: object) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query, which the server keeps until they are read."""
+        """The rows of a query; the server keeps them until they are read."""
         cursor = self._connection.cursor(f"piw_indexer_{len(self._cursors)}", binary=True)
         self._cursors.append(cursor)
         try:
@@ -209,7 +209,7 @@ class Source:
         """The build ABIs, and what is preinstalled on them.
 
         Raises:
-            PeerError: if the database does not answer, or has an ABI that is none.
+            PeerError: if the database does not answer, or has an invalid ABI.
         """
         build_abis = sorted(self._all("SELECT abi_tag, skip FROM build_abis"))
         preinstalled: dict[str, list[str]] = {}
@@ -237,7 +237,7 @@ class Source:
         for package, skip, description in self._rows(_PACKAGES, after=after):
             maker = _Maker(package, self.at)
             maker.add("NEWPKG", skip=skip, description=description)
-            if maker.known:  # one whose name is unsafe has nothing else either
+            if maker.known:  # a package with an unsafe name has nothing else
                 for _, name, seen in names.of(package):
                     maker.add("NEWPKGNAME", name=name, seen=seen)
                 for _, version, released, reason, yanked in versions.of(package):
@@ -251,7 +251,7 @@ class Source:
         """DOWNLOADS of every package that was ever downloaded, known or not, in order.
 
         Args:
-            since: hours before this one (seconds since 1970) are in the sum alone.
+            since: earlier hours (seconds since 1970) are only in the sum.
 
         Raises:
             PeerError: if the database does not answer.
@@ -277,7 +277,7 @@ def _first_line(error: Exception) -> str:
 
 
 class _Groups:
-    """Rows that begin with a package, in order of it; gives those of one package after another."""
+    """Groups rows that begin with a package and are sorted by it."""
 
     def __init__(self, rows: Iterable[tuple[Any, ...]]) -> None:
         self._groups = groupby(rows, itemgetter(0))
@@ -285,7 +285,7 @@ class _Groups:
         self._rows: Iterable[tuple[Any, ...]] = ()
 
     def of(self, package: str) -> Iterable[tuple[Any, ...]]:
-        """The rows of a package; those before it are passed over."""
+        """The rows of a package; earlier rows are skipped."""
         while self._package is not None and self._package < package:
             self._package, self._rows = next(self._groups, (None, ()))
         return self._rows if self._package == package else ()
@@ -320,7 +320,7 @@ def _add_builds(
     files: Iterable[tuple[Any, ...]],
     dependencies: Iterable[tuple[Any, ...]],
 ) -> None:
-    """Add the builds of a package with their files, and with what those need."""
+    """Add the builds of a package with their files and dependencies."""
     needs: dict[str, dict[str, list[str]]] = {}
     for _, filename, tool, dependency in dependencies:
         needs.setdefault(filename, {}).setdefault(tool, []).append(dependency)
@@ -344,7 +344,7 @@ def _add_builds(
 
 
 def _refusal(name: str, at: Time, data: dict[str, Any], error: DecodeError) -> Refused:
-    """A row that is not a valid message, as the quarantine keeps it: it can be tried again."""
+    """The refusal of a row that is not a valid message; it can be retried."""
     named = dict(data)
     for field in ("seen", "released"):
         if isinstance(named.get(field), int):
@@ -361,5 +361,5 @@ def _in_words(at: Time) -> str:
 
 
 def hours_since(now: Time, days: int | None) -> int:
-    """The first hour that is kept if only those of some days are, seconds since 1970."""
+    """The first hour of the last `days` days, in seconds since 1970."""
     return 0 if days is None else (now // HOUR * HOUR - days * 24 * HOUR) // SECOND

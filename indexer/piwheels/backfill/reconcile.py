@@ -1,4 +1,4 @@
-"""An index against a running master, package by package."""
+"""Compares an index with a running master, package by package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Difference(NamedTuple):
     Attributes:
         package: empty for the build ABIs.
         what: in words.
-        fix: what would make the index as the master is; None if that is not known.
+        fix: makes the index equal to the master; None if that is not known.
     """
 
     package: str
@@ -33,8 +33,8 @@ def differences(
     Args:
         connection: reads the index; a daemon may write it meanwhile.
         asker: the master.
-        packages: which ones; all that either has, if there are none.
-        progress: is told how far it is.
+        packages: empty for all that either has.
+        progress: is called with how far it is.
 
     Raises:
         PeerError: if the master does not answer.

@@ -44,7 +44,7 @@ OLD = ".old"
 AT_ONCE = 500
 """Changes in one commit of the spool."""
 
-PACE = 0.05
+COMMIT_INTERVAL = 0.05
 """Seconds between commits that are not full, because each takes time from the master."""
 
 MIN_RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 30.0
@@ -233,7 +233,7 @@ class Bridge(threading.Thread):
             else:
                 self._outbox.settle(len(self._held))
             if len(self._held) < AT_ONCE:
-                self._next_try = clock.monotonic() + PACE
+                self._next_try = clock.monotonic() + COMMIT_INTERVAL
             self._held = []
         elif not opened:
             return

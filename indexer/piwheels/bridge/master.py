@@ -216,19 +216,22 @@ class BuildAbis(threading.Thread):
     Args:
         engine: the master's, of SQLAlchemy.
         outbox: takes them.
+
+    Attributes:
+        ended: ends the thread when it is set; a master runs until its process ends.
     """
 
     def __init__(self, engine: Any, outbox: Outbox) -> None:
         super().__init__(name="bridge-abis", daemon=True)
         self._engine = engine
         self._outbox = outbox
-        self._never = threading.Event()
+        self.ended = threading.Event()
 
     def run(self) -> None:
-        """Read them until the process ends."""
+        """Read them again and again."""
         known = None
         reported = False
-        while True:
+        while not self.ended.is_set():
             try:
                 abis = self._read()
             except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
@@ -244,7 +247,7 @@ class BuildAbis(threading.Thread):
                 if abis != known:
                     known = abis
                     self._outbox.put_abis(abis)
-            self._never.wait(ABIS_INTERVAL)
+            self.ended.wait(ABIS_INTERVAL)
 
     def _read(self) -> dict[str, Any]:
         with self._engine.connect() as connection, connection.begin():

@@ -30,10 +30,10 @@ MAX_WAITING = 64 * 1024 * 1024
 _FRAME = 100
 """Bytes of memory that a frame takes besides its content."""
 
-STALL = 2.0
+STALL_TIMEOUT = 2.0
 """Seconds without progress until a stop gives up what still waits for the master."""
 
-LAST_PASS = 20.0
+FINISH_TIMEOUT = 20.0
 """Seconds that a stop may spend on passing entries on."""
 
 _LOOK_INTERVAL = 0.02
@@ -138,10 +138,10 @@ class LogForward:
 
     def finish(self) -> None:
         """Pass on the rest as long as the master accepts it, and wait until it has read that."""
-        until = monotonic() + LAST_PASS
+        until = monotonic() + FINISH_TIMEOUT
         self.pass_on()
         while self.behind and monotonic() < until:
-            if not self.peer.socket.poll(int(STALL * 1000), zmq.POLLOUT):
+            if not self.peer.socket.poll(int(STALL_TIMEOUT * 1000), zmq.POLLOUT):
                 break
             self.pass_on()
         if not self._was_read(until):
@@ -151,11 +151,11 @@ class LogForward:
                 self.peer.address,
                 extra=event("logs-not-read"),
             )
-        self.peer.socket.linger = 0 if self.behind else int(STALL * 1000)
+        self.peer.socket.linger = 0 if self.behind else int(STALL_TIMEOUT * 1000)
 
     def _was_read(self, until: float) -> bool:
         """Wait until the master has read everything; false if it does not."""
-        unread, empty, stalled = self._unread(), 0, monotonic() + STALL
+        unread, empty, stalled = self._unread(), 0, monotonic() + STALL_TIMEOUT
         # Twice, because ZeroMQ may still hold a little that it writes when there is space.
         while empty < 2:
             if monotonic() > min(until, stalled):
@@ -163,7 +163,7 @@ class LogForward:
             sleep(_LOOK_INTERVAL)
             before, unread = unread, self._unread()
             if unread != before:
-                stalled = monotonic() + STALL
+                stalled = monotonic() + STALL_TIMEOUT
             empty = 0 if unread else empty + 1
         return True
 

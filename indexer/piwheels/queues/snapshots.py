@@ -37,10 +37,10 @@ SOURCE = "db-queue"
 LIST_INTERVAL = 3600
 """Pauses between two requests for the list of all packages."""
 
-REST = 60
+SWEEP_DELAY = 60
 """Pauses between the end of a sweep over all packages and the next."""
 
-MAX_BACKOFF = 60.0
+MAX_RETRY_DELAY = 60.0
 
 LIST_RETRY_DELAY = 60
 """Pauses between two such requests, at least."""
@@ -92,6 +92,7 @@ class Snapshots:
         clock: the time of a snapshot.
         monotonic: seconds, for pauses and timeouts.
         protection: who may be the master.
+        sure_delay: seconds until a difference counts.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class Snapshots:
         clock: Clock,
         monotonic: Callable[[], float],
         protection: Connecting = LOCAL_CONNECTING,
+        sure_delay: float = SURE_DELAY,
     ) -> None:
+        self._sure_delay = sure_delay
         self._connection = tools.connection
         self._wake = tools.wake
         self._oracle = Oracle(tools.context, address, monotonic, protection)
@@ -124,7 +127,7 @@ class Snapshots:
         self._next_list = self._listed = 0.0
         self._untold: set[str] = set()  # listed, but the master does not answer for them
         self._next_sweep = 0.0
-        self._backoff = Backoff(1.0, MAX_BACKOFF)
+        self._backoff = Backoff(1.0, MAX_RETRY_DELAY)
         self._abis_known = False
         self.trouble = ""
         self.taken = 0
@@ -192,7 +195,7 @@ class Snapshots:
         if not self._abis_known:
             return iter([("GETABIS", True), ("GETABIS", False)])
         doubtful = next(iter(self._doubtful.items()), None)
-        if doubtful is not None and now >= doubtful[1] + SURE_DELAY:
+        if doubtful is not None and now >= doubtful[1] + self._sure_delay:
             return self._of_package(doubtful[0])
         for waiting in (self._due, self._lacking):
             if waiting:
@@ -206,7 +209,7 @@ class Snapshots:
         ).fetchone()[0]
         if package is None:
             self._sweep = ""
-            self._next_list = self._next_sweep = now + max(1.0, REST * self._pause)
+            self._next_list = self._next_sweep = now + max(1.0, SWEEP_DELAY * self._pause)
             return iter(())
         self._sweep = package
         return self._of_package(package)
@@ -322,7 +325,7 @@ class Snapshots:
         now = self._monotonic()
         if len(self._doubtful) >= MAX_DUE and package not in self._doubtful:
             return False  # the sweep will request it again
-        return now >= self._doubtful.setdefault(package, now) + SURE_DELAY
+        return now >= self._doubtful.setdefault(package, now) + self._sure_delay
 
     def _active(self) -> set[str]:
         return {*queries.load_abis(self._connection).active}
