@@ -190,11 +190,20 @@ def test_an_index_of_before_gets_the_live_farm(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     with Index(path) as index:
         index.apply(log_build(1, "numpy", "1.0"))
-        first, second = list(schema.SCHEMA.migrations)[:2]
-        for statement in ("DROP VIEW farm", "DROP TABLE slaves", "DROP TABLE masters"):
-            index.connection.execute(statement)
+        first, second, third = schema.SCHEMA.migrations
+        for view in ("farm", "builds_pending", "build_status", "build_attempts", "failure_reasons", "file_history"):
+            index.connection.execute(f"DROP VIEW {view}")
+        index.connection.execute("DROP INDEX builds_reason")
+        for table in ("slaves", "masters", "file_contents", "pythons_refused"):
+            index.connection.execute(f"DROP TABLE {table}")
+        for column in ("failure_category", "failure_detail"):
+            index.connection.execute(f"ALTER TABLE builds DROP COLUMN {column}")
+        for view in ("build_status", "builds_pending"):
+            index.connection.execute(f"CREATE VIEW {view} AS SELECT 1")
         index.connection.execute("CREATE VIEW farm AS SELECT built_by AS slave_id FROM builds")
-        index.connection.execute("DELETE FROM _sqlite_migrations WHERE name = ?", (second,))
+        index.connection.execute(
+            "DELETE FROM _sqlite_migrations WHERE name IN (?, ?)", (second, third)
+        )
         assert index.rows("SELECT name FROM _sqlite_migrations") == [(first,)]
     with Index(path) as index:
         assert index.rows("SELECT slave_id, builds, label FROM farm") == [(1, 1, None)]
