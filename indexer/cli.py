@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class _ReaderLeftError(Exception):
-    """Whoever read our results has seen enough, as `| head` does."""
+    """Whoever reads our output has closed it, as `| head` does."""
 
 
 SECTIONS: dict[str, dict[str, str]] = {
@@ -65,15 +65,15 @@ SECTIONS: dict[str, dict[str, str]] = {
         "keys": "Make or show a pair of keys for CURVE.",
     },
 }
-"""The commands, as the help lists them."""
+"""The commands in the order of the help."""
 
 _SENTENCES = {name: sentence for section in SECTIONS.values() for name, sentence in section.items()}
 
 
 class _Commands(MutableMapping[str, click.Command]):
-    """The commands by name; each is imported when it is asked for.
+    """The commands by name; each is imported when it is called.
 
-    All of them together take half a second on a fast machine, and monitoring calls `status` every
+    Importing all of them takes half a second on a fast machine, and monitoring calls `status` every
     minute on a Raspberry Pi.
     """
 
@@ -99,14 +99,14 @@ class _Commands(MutableMapping[str, click.Command]):
 
 
 class _Group(click.Group):
-    """Commands whose stdout may be closed before they have said everything."""
+    """Commands whose stdout may be closed before they have printed everything."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
             result = super().invoke(context)
             sys.stdout.flush()
         except BrokenPipeError as error:
-            raise _ReaderLeftError from error  # click would end with 1
+            raise _ReaderLeftError from error  # click would exit with 1
         return result
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -130,18 +130,18 @@ def piw_indexer(verbose: bool, quiet: bool) -> None:
     Every option can also be set in the environment (PIW_INDEXER_<OPTION>) and in the section
     [indexer] of piwheels' configuration files.
     """
-    # Documents are there to be read.
+    # Everybody may read documents, whatever the umask of the caller.
     click.get_current_context().meta[options.UMASK] = os.umask(0o022)
     journal_log.set_up(logging.ERROR if quiet else logging.DEBUG if verbose else None)
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; never returns, but for the tests that give `arguments`."""
+    """Run the command line, and exit."""
     try:
         result = piw_indexer.main(arguments, prog_name="piw-indexer", standalone_mode=False)
     except click.ClickException as error:
         if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the help
-            # It repeats arguments; click lets nobody assign it.
+            # It repeats arguments, and click does not allow assigning to it.
             vars(error)["message"] = printable.sentence(error.message, MAX_PART)
         said = io.StringIO()
         error.show(said)
@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> Any:
         printable.echo("piw-indexer: interrupted", err=True)
         sys.exit(130)
     except _ReaderLeftError:
-        # What is still in the buffer cannot be told to anybody.
+        # Nobody reads what is still in the buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
         sys.exit(0)
     sys.exit(result if isinstance(result, int) else 0)

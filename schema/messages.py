@@ -32,18 +32,18 @@ MAX_FAILURE_DETAIL = 500
 """Characters of the detail of why a build failed."""
 
 MAX_COUNT = 2**40
-"""The most downloads that a package may be said to have had."""
+"""The most downloads that a message may give a package."""
 
 
 def text(value: Any) -> str:
-    """Any text, the empty one too."""
+    """Any text, even an empty one."""
     if type(value) is not str:
         raise Invalid(f"expected text, got {shown(value)}")
     return value
 
 
 def integer(value: Any) -> int:
-    """A whole number from 0 up that SQLite can store; true and false are none."""
+    """A whole number from 0 up that SQLite can store; true and false are not numbers."""
     if type(value) is not int:
         raise Invalid(f"expected a whole number, got {shown(value)}")
     if not 0 <= value <= MAX_INTEGER:
@@ -168,7 +168,7 @@ def detail(value: Any) -> str:
 
 
 def build_outcome(value: Any) -> str:
-    """How the builds of a version stand on an ABI, in a snapshot."""
+    """The result of the builds of a version on an ABI, in a snapshot."""
     if value not in ("success", "fail", "error", "pending", "skip") or type(value) is not str:
         raise Invalid(f"{shown(value)} is not a build status")
     return value
@@ -229,7 +229,7 @@ class Nullable:
 class Map:
     """A map whose keys and values are all of one kind, with `least` to `most` entries.
 
-    voluptuous would pass over keys that do not fit, as it does with extra fields.
+    voluptuous would ignore keys that do not fit, as it ignores extra fields.
     """
 
     def __init__(self, key: Validator, value: Any, most: int | None = None, least: int = 0) -> None:
@@ -288,12 +288,12 @@ SNAPSHOT_FILE = {
     Required("apt_dependencies"): [text],  # without what is preinstalled
     Required("pip_dependencies"): [text],
 }
-"""A file as a piwheels master tells it (PROJDATA)."""
+"""A file as a piwheels master describes it (PROJDATA)."""
 
 
 def messages(time: Validator) -> dict[str, dict[Any, Any]]:
     """The schema of every message's `data`, by NAME; `time` reads this encoding's times."""
-    # How a version stands on a build ABI, as a piwheels master tells it (PROJDATA).
+    # The status of a version on a build ABI, as a piwheels master describes it (PROJDATA).
     snapshot_build = {
         Required("status"): build_outcome,
         Required("build_id"): Nullable(positive),  # null: pending, or skipped and never tried
@@ -398,10 +398,10 @@ def envelope(time: Validator) -> dict[Any, Any]:
 
 POSITION = {
     Required("feed"): text,  # who publishes
-    Required("epoch"): integer,  # which life of the publisher's spool
-    Required("serial"): integer,  # from 1, without holes; a heartbeat's may be 0
+    Required("epoch"): integer,  # the epoch of the publisher's spool
+    Required("serial"): integer,  # from 1, without gaps; a heartbeat's may be 0
 }
-"""Where in a change feed a message stands."""
+"""The position of a message in a change feed."""
 
 REPLAY = {
     Required("replay"): {

@@ -1,4 +1,4 @@
-"""What was captured off the sockets of a real piwheels, and what its frames mean."""
+"""Frames that were captured from the sockets of a real piwheels, and what they mean."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def files() -> list[Path]:
 
 
 def captures(path: Path) -> list[Capture]:
-    """The messages of a file; what is none (a handshake, a line that gave nothing) is left out."""
+    """The messages of a file, without handshakes and lines that gave no message."""
     return list(_captures(path))
 
 
@@ -63,7 +63,7 @@ def _captures(path: Path) -> Iterator[Capture]:
 
 
 def meant(value: Any) -> Any:
-    """What a value of `decoded` stands for."""
+    """The value that a value of `decoded` stands for."""
     if isinstance(value, list):
         return [meant(one) for one in value]
     if not isinstance(value, dict):

@@ -65,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def same_directory() -> Iterator[None]:
-    """Commands leave the directory that they are typed in; one that runs in this process, too."""
+    """Restore the working directory, which a command that runs in this process leaves."""
     before = os.getcwd()
     yield
     os.chdir(before)

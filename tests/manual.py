@@ -229,7 +229,7 @@ def _main_page() -> Page:
         yield from _option(option)
     yield ".SH FILES"
     yield from _term(_bold("/var/lib/piw-indexer"), ["The state: journal and index."])
-    yield from _term(_bold("/var/www"), ["The web site; documents go below it."])
+    yield from _term(_bold("/var/www"), ["The web site; documents are written below it."])
     for file in options.FILES:
         yield from _term(_bold(file), ["Configuration, see \\fBpiw\\-indexer.conf\\fR(5)."])
     yield from _status()

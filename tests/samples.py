@@ -1,4 +1,4 @@
-"""Messages for tests, as a JSON-lines file has them; what a test does not say is plausible."""
+"""Messages for tests, as in a JSON-lines file; fields that a test does not give are plausible."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def new_version(package: str, version: str, released: str | None = AT, **data: A
 
 
 def file(filename: str, **changes: object) -> dict[str, Any]:
-    """A file of a build; its tags are those of its name."""
+    """A file of a build, with the tags of its name."""
     package, version, python, abi, platform = filename.removesuffix(".whl").split("-")
     return {
         "filename": filename,
@@ -213,6 +213,20 @@ EVERY: Sequence[Envelope] = (
                 },
                 {"cp311": ("success", 7), "cp39": ("pending", None)},
             )
+        },
+    ),
+    snapshot(
+        "numpy",
+        releases={
+            "2.0": {
+                **snapshot_release(),
+                "abis": {
+                    "cp311": {
+                        **{"status": "fail", "build_id": 9},
+                        **{"slave_id": 4, "built_at": AT, "duration": 0.5},
+                    }
+                },
+            }
         },
     ),
     downloads("numpy", 12, {"2026-11-20T11:00:00Z": 5, "1969-12-31T23:00:00+00:00": 0}),

@@ -2,7 +2,7 @@
 
     python -m tests.stress 10 python -m pytest -q
 
-A test that fails once in ten runs is a fault of the product or of the test.
+A test that fails once in ten runs shows a fault of the product or of the test.
 """
 
 from __future__ import annotations

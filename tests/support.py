@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import pytest
 
-from indexer.base import clock
+from indexer.base import clock, notes
 from indexer.base.errors import StateError
 from indexer.watch.status import gather
 
@@ -44,7 +44,7 @@ RUN = "run --status-queue=ipc:///run/nobody/status"
 
 @dataclass(frozen=True)
 class Case:
-    """A script of messages, and what must be published for it."""
+    """A script of messages, and the documents that must be published for it."""
 
     directory: Path
 
@@ -108,12 +108,12 @@ def case_named(name: str) -> Case:
 
 
 def ordered(document: bytes) -> Any:
-    """A JSON document in which the order of keys counts."""
+    """A JSON document, in which the order of keys matters."""
     return json.loads(document, object_pairs_hook=lambda pairs: ("object", pairs))
 
 
 def expected_tree(case: Case) -> dict[str, object]:
-    """What a case publishes, by path; in `expected/` a link is a file that holds its target."""
+    """The documents of a case by path; in `expected/` a link is a file with its target."""
     tree: dict[str, object] = {}
     for path in case.expected.rglob("*"):
         name = path.relative_to(case.expected).as_posix()
@@ -126,7 +126,7 @@ def expected_tree(case: Case) -> dict[str, object]:
 
 
 def published_tree(output_path: Path) -> dict[str, object]:
-    """What is published, by path, but for packages.json.gz."""
+    """The published documents by path, without packages.json.gz."""
     tree: dict[str, object] = {}
     for name, (content, _, _) in contents(output_path).items():
         if name == "packages.json.gz":
@@ -184,7 +184,7 @@ def environment(home: Path, **more: str) -> Environment:
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended and what it said."""
+    """The exit status and output of a command."""
 
     status: int
     stdout: str
@@ -284,7 +284,7 @@ class Process:
         assert self._process.poll() is None, (self._process.returncode, self.output)
 
     def wait(self) -> int:
-        """Wait for its end; how it ended."""
+        """Wait for its end; returns its exit status."""
         try:
             return self._process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
@@ -297,7 +297,7 @@ class Process:
         os.killpg(self.pid, number)
 
     def terminate(self) -> None:
-        """End it as systemd would; it must end well."""
+        """End it as systemd would; it must succeed."""
         self.assert_running()
         self.signal(signal.SIGTERM)
         assert self.wait() == 0, self.output
@@ -329,7 +329,7 @@ def eventually(condition: Callable[[], bool], why: Callable[[], object] = lambda
 
 
 def read_until(screen: int, text: str | None) -> str:
-    """What appears on a terminal until `text` does; None: until nobody has it open any more."""
+    """What appears on a terminal until `text` does, or with None until the terminal is closed."""
     seen = b""
     until = time.monotonic() + DEADLINE
     while text is None or text.encode() not in seen:
@@ -429,7 +429,7 @@ class Site:
         return ["--output-path", self.output_path]
 
     def copy(self, other: Site) -> None:
-        """Take over what another site has."""
+        """Copy the state of another site."""
         shutil.copytree(other.state_dir, self.state_dir)
         shutil.copytree(other.output_path, self.output_path, symlinks=True)
 
@@ -441,17 +441,17 @@ class Site:
         return piw(command, *options, *arguments, home=self.home, status=status, **more)
 
     def ingest(self, *files: object, as_of: str | None = None, **more: Any) -> Result:
-        """Take files and publish them."""
+        """Ingest files and publish them."""
         when = [] if as_of is None else ["--as-of", as_of]
         return self.piw("ingest", "--write", *when, *files, **more)
 
     def take(self, *envelopes: dict[str, Any], write: bool = True) -> None:
-        """Take messages, as the standard input brings them."""
+        """Ingest messages from the standard input."""
         lines = b"".join(json.dumps(one).encode() + b"\n" for one in envelopes)
         self.piw("ingest", *(["--write"] if write else []), "-", input=lines)
 
     def daemon(self, feeds: Feed | Sequence[Feed], *options: object, **more: Any) -> Process:
-        """Start the daemon; it does not wait for quiet."""
+        """Start the daemon, with --settle 0."""
         feeds = [feeds] if isinstance(feeds, Feed) else feeds
         queues = [option for feed in feeds for option in feed.options]
         waits = [] if "--settle" in options else ["--settle", 0]
@@ -465,13 +465,14 @@ class Site:
         return Process(self.home, "publish", *options, *arguments)
 
     def status(self) -> dict[str, Any]:
-        """What `status --json` says."""
+        """What `status --json` prints."""
         found: dict[str, Any] = json.loads(self.piw("status", "--json").stdout)
         return found
 
     def gather(self) -> dict[str, Any]:
-        """Likewise, without a process of its own: that takes longer than what a test waits for."""
-        return gather(self.state_dir, clock.now())
+        """The same without starting a process, which takes longer than what a test waits for."""
+        found: dict[str, Any] = notes.plain(gather(self.state_dir, clock.now()))
+        return found
 
     def wait(self, condition: Callable[[dict[str, Any]], bool], *running: Process) -> None:
         """Wait until what `status` shows meets a condition, while processes keep running."""
@@ -503,6 +504,6 @@ class Site:
         )
 
     def write_and_compare(self, case: Case) -> None:
-        """Publish for the case's now, and compare."""
+        """Publish as of the case's time, and compare."""
         self.piw("write", "--as-of", case.as_of)
         assert_published(case, self.output_path)

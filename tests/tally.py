@@ -17,7 +17,7 @@ _tried: Counter[tuple[str, str]] = Counter()
 
 
 def amount(brief: int, soak: int) -> int:
-    """How often to try something: `brief` on every change, `soak` in a whole soak."""
+    """How often to try something: `brief` in a test run, `soak` in a whole soak."""
     return max(1, round(soak * SCALE)) if SCALE else brief
 
 
@@ -28,7 +28,7 @@ def add(kind: str, what: str, number: int = 1) -> None:
 
 @contextmanager
 def comparison(what: str) -> Iterator[None]:
-    """Count what is compared inside, and whether it differs."""
+    """Count a comparison, and whether it found a difference."""
     add("comparisons", what)
     try:
         yield
@@ -38,7 +38,7 @@ def comparison(what: str) -> Iterator[None]:
 
 
 def summary() -> list[str]:
-    """What was tried, a line for each kind; empty if nothing was."""
+    """What was tried, a line for each kind."""
     if not _tried:
         return []
     kinds = [*dict.fromkeys(kind for kind, _ in sorted(_tried)), "differences"]

@@ -1,7 +1,7 @@
 """What happened to a package and when, from the journal, in plain words.
 
-Read only. The journal has no index by package: every message would pay for one, and the question is
-rare. So each month is read from its first message to its last.
+Read only. The journal has no index by package, because every message would have to pay for it and
+the question is rare. So each month is read from its first message to its last.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..messages.types import Message
 from ..schema import journal as schema
 
 _STEP = 200_000
-"""Serials that are looked at before the progress moves."""
+"""Serials that are read between two reports of progress."""
 
 Progress = Callable[[int, int], None]
 
@@ -32,9 +32,9 @@ class Event(NamedTuple):
     """Something that happened to a package.
 
     Attributes:
-        at: when it happened; of a day of downloads its start.
-        serial: of the journal; None: it is not a message of it.
-        feed: who said so; None: not known.
+        at: when it happened; for a day of downloads, when the day began.
+        serial: in the journal; None if it is not one of its messages.
+        feed: the feed that it came from; None if that is not known.
         feed_serial: its number in that feed.
         what: the message's name, `DOWNLOADED` (a day) or `REFUSED` (in the quarantine).
         words: the same in plain words.
@@ -53,13 +53,13 @@ class Event(NamedTuple):
 def events(
     directory: Path, package: str, since: times.Time | None, progress: Progress
 ) -> Iterator[Event]:
-    """The messages of a journal that name a package, or touch every one, in their order.
+    """The messages of a journal that name a package, or concern every package, in their order.
 
     Args:
         directory: of the journal.
         package: canonical name.
-        since: the earliest that is wanted.
-        progress: is told how many serials were looked at.
+        since: the earliest time that is wanted.
+        progress: called with the number of serials that were read.
 
     Raises:
         JournalError: if a month cannot be read.
@@ -115,36 +115,36 @@ def _decoded(path: Path, serial: int, at: times.Time, msg: str, data: bytes) -> 
 
 
 def refused(directory: Path, package: str) -> Iterator[Event]:
-    """What is in the quarantine, was not accepted later, and bears the package's name."""
+    """Refused messages that name the package and were not accepted later."""
     name = re.compile(rb"(?<![a-z0-9.-])" + re.escape(package.encode()) + rb"(?![a-z0-9-])")
     reader = JournalReader(directory)
     try:
-        # One after the other: together they may be many megabytes.
-        found = [
-            one._replace(raw=b"")
-            for one in quarantine.entries(reader)
-            if one.retried is None and name.search(one.raw)
+        # One at a time: all of them may be many megabytes.
+        entries = [
+            entry._replace(raw=b"")
+            for entry in quarantine.entries(reader)
+            if entry.retried is None and name.search(entry.raw)
         ]
     finally:
         reader.close()
-    for one in found:
-        reason = f"{one.path}: {one.reason}" if one.path else one.reason
+    for entry in entries:
+        reason = f"{entry.path}: {entry.reason}" if entry.path else entry.reason
         yield Event(
-            one.received,
+            entry.received,
             None,
-            one.feed or one.source,
-            one.feed_serial,
+            entry.feed or entry.source,
+            entry.feed_serial,
             "REFUSED",
-            f"refused, number {one.quarantine_id} in the quarantine: {reason}",
-            {"quarantine_id": one.quarantine_id, "reason": reason},
+            f"refused, number {entry.quarantine_id} in the quarantine: {reason}",
+            {"quarantine_id": entry.quarantine_id, "reason": reason},
         )
 
 
 def downloads(
     connection: sqlite3.Connection, package: str, since: times.Time | None
 ) -> Iterator[Event]:
-    """The downloads that the index has counted, by the day (UTC)."""
-    # From hour to hour: the table is ordered by hour, of all packages.
+    """The downloads that the index has counted, for each day (UTC)."""
+    # Hour by hour, because the table has all packages in the order of the hours.
     rows = connection.execute(
         "WITH RECURSIVE hours (hour) AS ("
         " SELECT first_hour FROM download_counts WHERE package = ?1"
@@ -166,7 +166,7 @@ def downloads(
 
 
 def origin(event: Event) -> str:
-    """Where an event is told, in words."""
+    """Where an event is recorded, in words."""
     feed = event.feed
     if feed is not None and feed.startswith(FILE_FEED):
         feed = f"file {feed.removeprefix(FILE_FEED)[:12]}"
@@ -195,7 +195,7 @@ def in_words(message: Message) -> str:
             active = [abi for abi, skip in data.build_abis if not skip]
             gone = [f"{abi} ({skip})" for abi, skip in data.build_abis if skip]
             words = f"every package: the build ABIs are {', '.join(active) or 'none'}"
-            return words + (f"; not any more {', '.join(gone)}" if gone else "")
+            return words + (f"; no longer {', '.join(gone)}" if gone else "")
         case messages.NewPackage():
             return "the package appears" + (f", skipped: {data.skip}" if data.skip else "")
         case messages.NewPackageName():
@@ -231,7 +231,9 @@ def in_words(message: Message) -> str:
         case messages.Snapshot():
             files = sum(len(release.files) for release in data.releases)
             versions = _many(len(data.releases), "version")
-            return f"all is replaced by what the master says: {versions}, {_many(files, 'file')}"
+            return (
+                f"everything is replaced by the master's answer: {versions}, {_many(files, 'file')}"
+            )
         case messages.Downloads():
             return f"its counters are replaced: {_many(data.all, 'download')} ever"
     return message.name

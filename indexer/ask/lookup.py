@@ -20,9 +20,9 @@ _MATCHES = 3
 
 
 def package_of(connection: sqlite3.Connection, given: str) -> str | None:
-    """The package that somebody means by `given`; None if there is none.
+    """The package that is called `given`, in any spelling; None if there is none.
 
-    A package's own name counts before a spelling of another's.
+    The name of one package has precedence over a spelling of another package's name.
     """
     canonical = names.canonical(given)
     if queries.is_package(connection, canonical):
@@ -31,31 +31,31 @@ def package_of(connection: sqlite3.Connection, given: str) -> str | None:
 
 
 def close_to(connection: sqlite3.Connection, given: str) -> list[str]:
-    """The packages whose names are most like `given`, the closest first."""
+    """The packages whose names are most similar to `given`, the most similar first."""
     name = names.canonical(given)
     if not name:
         return []
-    # Comparing takes long: only those that begin or end alike, of about the same length.
-    found = connection.execute(
+    # Comparing is slow, so only names of similar length with the same beginning or end are tried.
+    similar = connection.execute(
         "SELECT package FROM packages WHERE length(package) BETWEEN ? AND ?"
         " AND (substr(package, 1, 1) = ? OR substr(package, -2) = ?)",
         (len(name) - 2, len(name) + 2, name[0], name[-2:]),
     )
-    return difflib.get_close_matches(name, [row[0] for row in found], _MATCHES, 0.7)
+    return difflib.get_close_matches(name, [row[0] for row in similar], _MATCHES, 0.7)
 
 
 def unknown(operation: str, given: str, close: list[str]) -> UsageError:
-    """The error for a package that there is not."""
+    """The error for a package that does not exist."""
     meant = f"did you mean {' or '.join(close)}? " if close else ""
     return UsageError(
         operation,
         f"the index has no package {given!r}",
-        f"{meant}Any spelling will do; `piw-indexer explain` says whether there ever was one",
+        f"{meant}any spelling is accepted; `piw-indexer explain` says whether there ever was one",
     )
 
 
 def unknown_version(package: str, given: str, versions: list[str]) -> UsageError:
-    """The error for a version that a package has not."""
+    """The error for a version that the package does not have."""
     close = difflib.get_close_matches(given, versions, _MATCHES)
     latest = f"the newest is {versions[0]}" if versions else "it has none"
     return UsageError(
@@ -68,22 +68,23 @@ def unknown_version(package: str, given: str, versions: list[str]) -> UsageError
 
 
 def document(connection: sqlite3.Connection, package: str, site_url: str) -> dict[str, Any] | None:
-    """What is published of a package, with what only the index knows beside it.
+    """The published document of a package, with more from the index.
 
     Args:
         connection: of the index.
         package: canonical name.
-        site_url: without a slash at its end.
+        site_url: without a slash at the end.
 
     Returns:
-        The document, and: downloads_recent, downloads_all, the package's own skip, aliases; and
-        `builds`, every attempt by version, the latest first. None if there is no such package.
+        The document, with the fields downloads_recent, downloads_all, skip (of the package) and
+        aliases; and `builds`, by version every attempt, the latest first. None if there is no such
+        package.
     """
     with database.snapshot(connection):
         rows = queries.load_project(connection, package)
         if rows is None:
             return None
-        found: dict[str, Any] = orjson.loads(
+        document: dict[str, Any] = orjson.loads(
             project.render(rows, queries.load_abis(connection), site_url)
         )
         recent, ever = queries.downloads(connection, package)
@@ -92,7 +93,7 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
             " WHERE package = ? ORDER BY build_id DESC",
             (package,),
         ).fetchall()
-    builds: dict[str, list[dict[str, Any]]] = {version: [] for version in found["releases"]}
+    builds: dict[str, list[dict[str, Any]]] = {version: [] for version in document["releases"]}
     for build_id, version, abi_tag, status, slave_id, built_at, duration in attempts:
         builds[version].append(
             {
@@ -106,7 +107,7 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
             }
         )
     return {
-        **found,
+        **document,
         "skip": rows.skip,
         "aliases": rows.aliases,
         "downloads_recent": recent,
@@ -116,7 +117,7 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
 
 
 def version_of(versions: list[str], given: str) -> str | None:
-    """The version that somebody means by `given`: that text, else the only one equal to it."""
+    """The version with exactly this text, else the only version that PEP 440 calls equal to it."""
     if given in versions:
         return given
     same = [version for version in versions if project.same_version(version, given)]

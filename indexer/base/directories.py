@@ -5,7 +5,6 @@ A directory entry is durable once the directory that contains it is synced.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from pathlib import Path
 
@@ -23,8 +22,6 @@ CHECK = "check.json"
 
 BACKUP = "backup.json"
 """What the last backup copied."""
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 WHOLE = frozenset({"ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
 """File systems on which one syncfs makes all earlier changes durable."""
@@ -48,7 +45,9 @@ def sync_file_system(descriptor: int) -> None:
     Raises:
         OSError: if that fails.
     """
-    if _LIBC.syncfs(descriptor):
+    import ctypes  # only writers need it
+
+    if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 

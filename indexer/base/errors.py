@@ -7,10 +7,22 @@ are wrapped where they enter.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from . import printable
 
 MAX_PART = 5000
 """Characters of an operation, a cause or a remedy; a path may have 4,000."""
+
+
+class Problem(NamedTuple):
+    """What keeps something from working, and what to do about it; empty if nothing can be done."""
+
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  what to do: {self.remedy}" if self.remedy else self.what
 
 
 class IndexerError(Exception):
@@ -31,8 +43,12 @@ class IndexerError(Exception):
         self.operation = printable.sentence(operation, MAX_PART)
         self.cause = printable.sentence(str(cause), MAX_PART)
         self.remedy = printable.sentence(remedy, MAX_PART)
-        text = f"cannot {self.operation}: {self.cause}"
-        super().__init__(f"{text}\n  what to do: {self.remedy}" if remedy else text)
+        super().__init__(str(self.problem))
+
+    @property
+    def problem(self) -> Problem:
+        """The error, where it is shown as the present state of something."""
+        return Problem(f"cannot {self.operation}: {self.cause}", self.remedy)
 
 
 class UsageError(IndexerError):

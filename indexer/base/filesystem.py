@@ -86,6 +86,15 @@ def read(path: str | Path, limit: int | None = None, *, dir_fd: int | None = Non
         return file.read(size)  # not what somebody appends meanwhile
 
 
+def read_linked(path: str | Path, most: int) -> bytes:
+    """Likewise, of the file that a path leads to: what a link says is the word of whoever made it.
+
+    Raises:
+        OSError: as `read`; so, too, if links lead to each other.
+    """
+    return read(os.path.realpath(path), most)
+
+
 def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> bool:
     """Whether a regular file has this content.
 
@@ -105,6 +114,12 @@ def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> boo
         return True
     finally:
         os.close(descriptor)
+
+
+def is_ours_alone(descriptor: int) -> bool:
+    """Whether an open file belongs to us, and has no other name, maybe somewhere else."""
+    status = os.fstat(descriptor)
+    return status.st_uid == os.geteuid() and status.st_nlink == 1
 
 
 def create(
@@ -140,19 +155,27 @@ def open_own(path: str | Path) -> int:
     """Open a file of our own that stays open, such as a lock; made if it is missing.
 
     Raises:
-        OSError: if it cannot be opened, is not a regular file, or belongs to another user.
+        OSError: if it cannot be opened, is not a regular file, belongs to another user, or has
+            another name.
     """
     descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     status = os.fstat(descriptor)
     try:
         if status.st_uid != os.geteuid():
             raise OSError(errno.EPERM, "it belongs to another user", str(path))
+        _refuse_another_name(status, path)
         if stat.S_IMODE(status.st_mode) != OURS_ALONE:
             os.fchmod(descriptor, OURS_ALONE)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _refuse_another_name(status: os.stat_result, path: str | Path) -> None:
+    """What is written in place changes under all its names."""
+    if status.st_nlink > 1:
+        raise OSError(errno.EMLINK, "it has another name somewhere (a hard link)", str(path))
 
 
 class KeptFile:
@@ -283,9 +306,10 @@ def overwrite(path: Path, content: bytes) -> None:
     """Write over a file: on a full disk there is no space for a new one.
 
     Raises:
-        OSError: if it does not exist or cannot be written.
+        OSError: if it does not exist, cannot be written, or has another name.
     """
     with open(open_regular(path, os.O_RDWR), "r+b", 0) as file:
+        _refuse_another_name(os.fstat(file.fileno()), path)
         file.write(content)
         file.truncate()
 

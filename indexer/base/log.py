@@ -11,8 +11,6 @@ import os
 import sys
 from typing import Any
 
-from logging_journald import JournaldTransport, check_journal_stream
-
 from . import printable
 
 NOTICE = 25
@@ -66,6 +64,10 @@ def goes_to_journal() -> bool:
     Source: systemd.exec(5), JOURNAL_STREAM,
     https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html
     """
+    if "JOURNAL_STREAM" not in os.environ:
+        return False
+    from logging_journald import check_journal_stream  # it takes longer than all else of `status`
+
     try:
         return bool(check_journal_stream())
     except (OSError, ValueError):
@@ -99,6 +101,8 @@ class JournalHandler(logging.Handler):
     """
 
     def __init__(self) -> None:
+        from logging_journald import JournaldTransport
+
         super().__init__()
         self.setFormatter(Formatter("%(message)s"))
         path = os.environ.get(_SOCKET) or str(JournaldTransport.SOCKET_PATH)

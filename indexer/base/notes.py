@@ -1,8 +1,8 @@
-"""Notes that one command leaves for another, in JSON: read whole, and only if they have the shape.
+"""Notes that one process leaves for another, in JSON: typed on both sides.
 
-A shape is data. A dict is an object: its fields and their shapes, and fields that it does not name
-are left out. A list with one item is an array of that. A function returns the valid value, or
-raises ValueError. What `read` returns can be shown and printed without another look at it.
+A note is a NamedTuple; its annotations say what each field must be. `read` returns such a value or
+raises, whatever stands in the file. Fields that the type does not name are ignored, and fields
+with a default may be missing: the process that wrote the note may be older or newer.
 """
 
 from __future__ import annotations
@@ -10,9 +10,22 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from enum import EnumType
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from . import filesystem, times
 from .log import event
@@ -20,77 +33,59 @@ from .log import event
 log = logging.getLogger(__name__)
 
 MAX_NOTE = 16 * 1024 * 1024
-"""Bytes of a note that is read; how a daemon with many slaves stands takes a hundredth of it."""
+"""Bytes of a note that is read; the status of a daemon with many slaves takes a hundredth of it."""
 
 MAX_COUNT = 2**63 - 1
-"""SQLite, and programs that read `status --json`, know no larger numbers."""
+"""The largest number that SQLite, and programs that read `status --json`, can hold."""
 
-Shape = Any
+_Note = TypeVar("_Note")
 
 
 class NoteError(ValueError):
-    """There is a note that cannot be read, or is not what it should be; the text says why."""
+    """A note cannot be read, or is not what it should be; the text says why."""
 
 
-class Optional(NamedTuple):
-    """A field that may be missing."""
+class Field(NamedTuple):
+    """How a value is read from JSON, and how it is written.
 
-    shape: Shape
+    Attributes:
+        read: returns the valid value, or raises ValueError.
+        write: returns what stands in JSON.
+    """
 
-
-class Nullable(NamedTuple):
-    """A value, or null."""
-
-    shape: Shape
-
-
-class Map(NamedTuple):
-    """An object with any keys; the shape of its values."""
-
-    shape: Shape
+    read: Callable[[Any], Any]
+    write: Callable[[Any], Any] = lambda value: value
 
 
-class OneOf(NamedTuple):
-    """One of these texts."""
-
-    texts: tuple[str, ...]
-
-
-def exact(value: Any) -> str:
-    """Text as it is, lone surrogates included: they stand for bytes of a path."""
+def _exact(value: Any) -> str:
     if type(value) is not str:
         raise ValueError("expected text")
     return value
 
 
-def text(value: Any) -> str:
-    """Text to show; what UTF-8 cannot hold is replaced."""
-    return exact(value).encode(errors="replace").decode()
+def _text(value: Any) -> str:
+    return _exact(value).encode(errors="replace").decode()
 
 
-def path_text(value: Any) -> str:
-    """A path that the system can be asked about."""
-    if "\0" in text(value):
-        raise ValueError("no path has a NUL")
-    return text(value)
+def _path(value: Any) -> str:
+    if "\0" in _text(value):
+        raise ValueError("a path cannot contain NUL")
+    return _text(value)
 
 
-def boolean(value: Any) -> bool:
-    """True or false."""
+def _boolean(value: Any) -> bool:
     if type(value) is not bool:
         raise ValueError("expected true or false")
     return value
 
 
-def count(value: Any) -> int:
-    """An integer from 0 up."""
+def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MAX_COUNT:
         raise ValueError(f"expected an integer from 0 to {MAX_COUNT}")
     return value
 
 
-def number(value: Any) -> float:
-    """A finite number that a float can be."""
+def _number(value: Any) -> float:
     try:
         if type(value) in (int, float) and math.isfinite(value):
             return float(value)
@@ -99,55 +94,131 @@ def number(value: Any) -> float:
     raise ValueError("expected a finite number")
 
 
-def amount(value: Any) -> float:
-    """Likewise, from 0 up."""
-    if number(value) < 0:
+def _amount(value: Any) -> float:
+    if _number(value) < 0:
         raise ValueError("expected a number from 0 up")
-    return number(value)
+    return _number(value)
 
 
-def time(value: Any) -> str:
-    """A time, RFC 3339."""
-    times.parse_rfc3339(text(value))
-    return text(value)
+_FIELDS = {
+    str: Field(_text),  # what UTF-8 cannot hold is replaced
+    bool: Field(_boolean),
+    int: Field(_count),  # from 0 up
+    float: Field(_number),
+}
+
+Amount = Annotated[float, Field(_amount)]
+"""A number from 0 up."""
+
+At = Annotated[times.Time, Field(lambda value: times.parse_rfc3339(_text(value)), times.to_rfc3339)]
+"""A time; RFC 3339 in JSON."""
+
+ExactText = Annotated[str, Field(_exact)]
+"""Text as it is, lone surrogates included: they stand for bytes of a path."""
+
+PathText = Annotated[str, Field(_path)]
+"""A path that the system can be asked about."""
 
 
-def checked(value: Any, shape: Shape, place: str = "") -> Any:
-    """A value as its shape has it.
+def checked(value: Any, hint: Any, place: str = "") -> Any:
+    """The value of type `hint` that `value` of JSON stands for.
 
     Raises:
-        NoteError: if it is something else; `place` is what its path begins with.
+        NoteError: if it does not stand for one; `place` is what the path in its text begins with.
     """
-    if isinstance(shape, Nullable):
-        return None if value is None else checked(value, shape.shape, place)
-    if isinstance(shape, list):
-        [item] = shape
+    arguments = get_args(hint)
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return None if value is None else checked(value, _not_none(arguments), place)
+    if origin in (tuple, list):
         items = _expected(list, "a list", value, place)
-        return [checked(one, item, f"{place}[{position}]") for position, one in enumerate(items)]
-    if isinstance(shape, Map):
+        return origin(checked(item, arguments[0], f"{place}[{n}]") for n, item in enumerate(items))
+    if origin is dict:
         entries = _expected(dict, "an object", value, place).items()
-        return {text(key): checked(one, shape.shape, f"{place}.{key}") for key, one in entries}
-    if isinstance(shape, dict):
-        return _checked_fields(_expected(dict, "an object", value, place), shape, place)
-    valid: Callable[[Any], Any] = _among(shape) if isinstance(shape, OneOf) else shape
+        return {_text(key): checked(one, arguments[1], f"{place}.{key}") for key, one in entries}
+    if origin is not Annotated and hasattr(hint, "_fields"):
+        return _checked_fields(_expected(dict, "an object", value, place), hint, place)
     try:
-        return valid(value)
+        return _field(hint).read(value)
     except NoteError:
         raise
     except ValueError as error:
         raise NoteError(f"{place}: {error}") from error
 
 
-def _checked_fields(value: dict[str, Any], shape: dict[str, Shape], place: str) -> dict[str, Any]:
-    found = {}
-    for name, inner in shape.items():
+def plain(value: Any, hint: Any = None) -> Any:
+    """What stands in JSON for a value of type `hint`; fields that have their default are left out.
+
+    Args:
+        value: a NamedTuple, or with `hint` anything that a note may hold.
+        hint: its type.
+    """
+    kind: Any = type(value) if hint is None else hint
+    return _writer(kind)(value)
+
+
+@cache  # the daemon writes some thousand values every second
+def _writer(hint: Any) -> Callable[[Any], Any]:
+    arguments = get_args(hint)
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        inner = _writer(_not_none(arguments))
+        return lambda value: None if value is None else inner(value)
+    if origin in (tuple, list):
+        inner = _writer(arguments[0])
+        return lambda value: [inner(item) for item in value]
+    if origin is dict:
+        inner = _writer(arguments[1])
+        return lambda value: {key: inner(item) for key, item in value.items()}
+    if origin is Annotated or not hasattr(hint, "_fields"):
+        return _field(hint).write
+    defaults = hint._field_defaults
+    fields = [(name, _writer(inner)) for name, inner in _hints(hint).items()]
+    return lambda value: {
+        name: write(getattr(value, name))
+        for name, write in fields
+        if name not in defaults or getattr(value, name) != defaults[name]
+    }
+
+
+@cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def _not_none(arguments: tuple[Any, ...]) -> Any:
+    [hint] = [one for one in arguments if one is not NoneType]
+    return hint
+
+
+@cache
+def _field(hint: Any) -> Field:
+    if get_origin(hint) is Annotated:
+        [field] = hint.__metadata__
+        assert isinstance(field, Field)
+        return field
+    if isinstance(hint, EnumType):
+        return Field(lambda value: hint(_exact(value)))
+    if get_origin(hint) is Literal:
+        return Field(lambda value: _among(value, get_args(hint)))
+    return _FIELDS[hint]
+
+
+def _among(value: Any, texts: tuple[str, ...]) -> str:
+    if value not in texts:
+        raise ValueError(f"expected one of {', '.join(map(repr, texts))}")
+    return _exact(value)
+
+
+def _checked_fields(value: dict[str, Any], kind: Any, place: str) -> Any:
+    fields = {}
+    for name, hint in _hints(kind).items():
         inside = f"{place}.{name}".lstrip(".")
         if name in value:
-            needed = inner.shape if isinstance(inner, Optional) else inner
-            found[name] = checked(value[name], needed, inside)
-        elif not isinstance(inner, Optional):
+            fields[name] = checked(value[name], hint, inside)
+        elif name not in kind._field_defaults:
             raise NoteError(f"{inside} is missing")
-    return found
+    return kind(**fields)
 
 
 def _expected(kind: type, name: str, value: Any, place: str) -> Any:
@@ -156,33 +227,30 @@ def _expected(kind: type, name: str, value: Any, place: str) -> Any:
     return value
 
 
-def _among(one_of: OneOf) -> Callable[[Any], Any]:
-    def valid(value: Any) -> Any:
-        if type(value) is not str or value not in one_of.texts:
-            raise ValueError(f"expected one of {', '.join(map(repr, one_of.texts))}")
-        return value
-
-    return valid
-
-
-def loads(content: bytes, shape: Shape) -> Any:
+def loads(content: bytes, kind: type[_Note]) -> _Note:
     """What a note says.
 
     Raises:
-        NoteError: if it is not JSON of this shape.
+        NoteError: if it is not JSON, or not of this type.
     """
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise NoteError("it is not JSON") from error
-    return checked(found, shape)
+    value: _Note = checked(found, kind)
+    return value
 
 
-def read(path: Path, shape: Shape) -> Any:
+def dumps(note: Any) -> bytes:
+    """The JSON of a note."""
+    return json.dumps(plain(note)).encode()
+
+
+def read(path: Path, kind: type[_Note]) -> _Note | None:
     """What another process noted; None if there is no note.
 
     Raises:
-        NoteError: if there is one that cannot be read, or does not have the shape.
+        NoteError: if there is a note that cannot be read, or is not of this type.
     """
     try:
         content = filesystem.read(path, MAX_NOTE)
@@ -190,13 +258,13 @@ def read(path: Path, shape: Shape) -> Any:
         return None
     except OSError as error:
         raise NoteError(error.strerror or str(error)) from error
-    return loads(content, shape)
+    return loads(content, kind)
 
 
-def leave(path: Path, content: dict[str, Any]) -> None:
-    """Leave a note. It is only good to know: that it cannot be written is no error."""
+def leave(path: Path, note: Any) -> None:
+    """Leave a note. A note that cannot be written is only logged: the work itself is done."""
     try:
-        filesystem.write(path, json.dumps(content).encode())
+        filesystem.write(path, dumps(note))
     except OSError as error:
         log.info(
             "cannot write %s: %s", path, error.strerror, extra=event("note-unwritable", path=path)

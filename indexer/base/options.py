@@ -7,10 +7,9 @@ opened.
 
 from __future__ import annotations
 
-import configparser
-import difflib
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -34,6 +33,11 @@ OURS = "/etc/piw-indexer.conf"
 
 FILES = (*PIWHEELS_FILES, OURS)
 """Configuration files; a later one takes precedence."""
+
+MAX_SPACES = 200
+"""In a row, in a line of a configuration file: a parser takes the square of their number."""
+
+_SPACES = re.compile(rf"[^\S\n]{{{MAX_SPACES + 1}}}")
 
 MAX_SETTINGS = 1024 * 1024
 """Bytes of a configuration file; a master's has a few thousand."""
@@ -233,12 +237,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         # Missing permissions are reported better by the code that reads the file.
         "type": PathType(file_okay=False, readable=False),
         "default": "/var/lib/piw-indexer",
-        "help": "Where journal and index are.",
+        "help": "The directory of journal and index.",
     },
     "output-path": {
         "type": _DIRECTORY,
         "default": "/var/www",
-        "help": "The root of the web site; documents go below it.",
+        "help": "The root of the web site; documents are written below it.",
     },
     "site-url": {
         "default": "https://www.piwheels.org",
@@ -248,13 +252,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": QueueType(),
         "multiple": True,
         "default": None,
-        "help": "Where a publisher's change feed is. Give it once for each publisher.",
+        "help": "The address of a publisher's change feed. Give it once for each publisher.",
     },
     "replay-queue": {
         "type": QueueType(),
         "multiple": True,
         "default": None,
-        "help": "Where that publisher answers for missed messages; as often as --changes-queue.",
+        "help": "Where that publisher answers requests for missed messages; one for each"
+        " --changes-queue.",
     },
     "curve-key": {
         "type": PathType(dir_okay=False),
@@ -267,30 +272,32 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "multiple": True,
         "metavar": "KEY|FILE",
         "default": None,
-        "help": "The public key of the publisher, or its file. Give it once, or for each of them.",
+        "help": "The public key of the publisher, or its file. Give it once, or once for each"
+        " publisher.",
     },
     "allowed-keys": {
         "type": PathType(),
         "metavar": "FILE|DIR",
         "default": None,
-        "help": "The public keys of those who may subscribe, one a line, or a directory of .pub.",
+        "help": "The public keys that may subscribe: a file with one a line, or a directory of .pub"
+        " files.",
     },
     "ipc-peer": {
         "multiple": True,
         "metavar": "USER",
         "default": None,
-        "help": "A user whose ipc sockets are believed, besides our own and root's; may be given"
+        "help": "A user whose ipc sockets are trusted, besides our own and root's. May be given"
         " several times.",
     },
     "ipc-mode": {
         "type": ModeType(),
         "default": "0660",
-        "help": "The mode of ipc sockets: who may write to one may subscribe.",
+        "help": "The mode of ipc sockets. Whoever may write to one may subscribe.",
     },
     "ipc-group": {
         "metavar": "GROUP",
         "default": None,
-        "help": "The group of ipc sockets. Default: that of the process.",
+        "help": "The group of ipc sockets. Default: the group of the process.",
     },
     "settle": {
         "type": _SECONDS,
@@ -300,22 +307,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "max-delay": {
         "type": _SECONDS,
         "default": 10.0,
-        "help": "Seconds after which it is written even if it never is quiet.",
+        "help": "Seconds after which a package is written even if it is never quiet.",
     },
     "counters-interval": {
         "type": _SECONDS,
         "default": 60.0,
-        "help": "Seconds between two packages.json, at least.",
+        "help": "Least number of seconds between two versions of packages.json.",
     },
     "as-of": {
         "type": TimeType(),
         "default": None,
-        "help": "The now of the 30-day window, RFC 3339. Default: the present.",
+        "help": "The end of the 30-day window, RFC 3339. Default: the present.",
     },
     "status-queue": {
         "type": QueueType(),
         "default": None,
-        "help": "The master's public status queue, to see what every slave is doing.",
+        "help": "The master's public status queue, which shows what every slave is doing.",
     },
     "control-queue": {
         "type": QueueType(),
@@ -325,39 +332,39 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "db-queue": {
         "type": QueueType(),
         "default": None,
-        "help": "The master's database queue (its setting of that name), to ask for packages.",
+        "help": "The master's database queue, to ask for packages. The master's setting has the"
+        " same name.",
     },
     "dsn": {
         "metavar": "DSN",
         "default": None,
-        "help": "The database of the master, as postgresql:///piwheels; only read.",
+        "help": "The master's database, such as postgresql:///piwheels. It is only read.",
     },
     "download-days": {
         "type": click.IntRange(min=31),
         "metavar": "DAYS",
         "default": None,
-        "help": "Keep downloads by the hour for so many days, older ones in the sum. Default: all.",
+        "help": "Keep downloads by the hour for this many days, older ones as a sum. Default: all.",
     },
     "pause": {
         "type": _SECONDS,
         "default": 0.02,
-        "help": "Seconds between two packages that are asked for.",
+        "help": "Seconds between two requests for packages.",
     },
     "sweep-pause": {
         "type": _SECONDS,
         "default": 1.0,
-        "help": "Seconds between two packages that are asked for only to see that all is well;"
-        " less than 1 counts as 1.",
+        "help": "Seconds between two requests for packages without news; less than 1 counts as 1.",
     },
     "log-queue": {
         "type": QueueType(),
         "default": None,
-        "help": "Where piw-logger pushes what it reads: we take the place of the master there.",
+        "help": "Where piw-logger sends log entries: we take the place of the master's log queue.",
     },
     "log-forward": {
         "type": QueueType(),
         "default": None,
-        "help": "The master's own log queue: every frame is passed on to it, untouched.",
+        "help": "The master's own log queue. Every frame is passed on to it unchanged.",
     },
     "feed": {
         "type": FeedType(),
@@ -368,66 +375,67 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "user": {
         "metavar": "USER",
         "default": None,
-        "help": "Who runs the daemon. Default: piwheels, if there is one, else piw-indexer.",
+        "help": "The user that runs the daemon. Default: piwheels if it exists, else piw-indexer.",
     },
     "root": {
         "type": _DIRECTORY,
         "metavar": "DIR",
         "default": None,
-        "help": "Look and write below this directory, as if it were the root of the file system.",
+        "help": "Read and write below this directory, as if it were the root of the file system.",
     },
     "since": {
         "type": TimeType(),
         "default": None,
-        "help": "Only what happened since then, RFC 3339. Default: all.",
+        "help": "Only events since this time, RFC 3339. Default: all.",
     },
     "limit": {
         "type": click.IntRange(min=1),
         "metavar": "NUMBER",
         "default": None,
-        "help": "Only the last so many. Default: all.",
+        "help": "Only this many, the latest. Default: all.",
     },
     "rate": {
         "type": RateType(),
         "default": None,
-        "help": "Messages a second. Default: as fast as it goes.",
+        "help": "Messages a second. Default: as fast as possible.",
     },
     "textfile": {
         "type": PathType(dir_okay=False),
         "metavar": "FILE",
         "default": None,
-        "help": "Write the metrics to this file, as node_exporter's textfile collector reads them.",
+        "help": "Write the metrics to this file, for node_exporter's textfile collector.",
     },
     "listen": {
         "type": ListenType(),
         "metavar": "[HOST:]PORT",
         "default": None,
-        "help": "Serve the metrics there until stopped. Without a host: on this machine only.",
+        "help": "Serve the metrics at this address until stopped. Without a host: on this machine"
+        " only.",
     },
 }
 """Every option with a value: its type, default and help."""
 
 FLAGS: dict[str, str] = {
-    "write": "Publish what changed, too.",
-    "all": "Everything, not only a part of it.",
-    "fix": "Make the index anew if it differs, and write the documents that differ.",
-    "fresh": "Begin anew, instead of going on where an interrupted check stopped.",
-    "exit": "Leave when the file is sent and nobody asks for a replay any more.",
-    "json": "For programs.",
-    "monitor": "One line and an exit status, for Nagios, Icinga and the like.",
-    "dismiss": "Put those with the given IDs aside: `status` no longer speaks of them; they are"
-    " kept, and listed with --all.",
-    "retry": "Try to accept them again; without IDs, all.",
-    "salvage": "Go on with what can be read of a damaged journal; the rest is lost.",
-    "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: whoever is on the network may"
+    "write": "Also publish what has changed.",
+    "all": "Everything, not only a part.",
+    "fix": "Rebuild the index if it differs, and write the documents that differ.",
+    "fresh": "Start from the beginning, even if an earlier check was interrupted.",
+    "exit": "Exit when the file is sent and nobody asks for a replay any more.",
+    "json": "Print JSON, for programs.",
+    "monitor": "Print one line and set the exit status, for Nagios, Icinga and the like.",
+    "dismiss": "Put the messages with the given IDs aside: `status` no longer reports them. They"
+    " are kept, and listed with --all.",
+    "retry": "Try to accept the messages with the given IDs again, or all without IDs.",
+    "salvage": "Continue with what can be read of a damaged journal; the rest is lost.",
+    "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: anybody on the network may"
     " read the feed, and may forge it.",
-    "no-downloads": "Do not publish downloads: the daemon has them from somewhere else.",
-    "with-downloads": "The downloads of every day, too.",
-    "show": "Show the public key of the pair that is there, make none.",
-    "validate": "Check the configuration as at a start, and end.",
+    "no-downloads": "Do not publish downloads: the daemon gets them elsewhere.",
+    "with-downloads": "Also show the downloads of every day.",
+    "show": "Show the public key of an existing pair, and make none.",
+    "validate": "Check the configuration as at a start, and exit.",
     "dry-run": "Only show what would be done.",
-    "remove": "Take away what was written and not edited since.",
-    "spool": "Of the publisher's spool, not of the journal.",
+    "remove": "Delete the files that were written and not edited since.",
+    "spool": "Use the quarantine of the publisher's spool, not of the journal.",
 }
 """Every switch, and its help."""
 
@@ -607,12 +615,29 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
     return settings
 
 
+def read_text(path: Path) -> str:
+    """What a configuration file says; nothing in it holds up a parser, whoever wrote it.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is not text, or has too many spaces in a row.
+    """
+    text = filesystem.read_linked(path, MAX_SETTINGS).decode()
+    spaces = _SPACES.search(text)
+    if spaces is not None:
+        number = text.count("\n", 0, spaces.start()) + 1
+        raise ValueError(f"line {number} has more than {MAX_SPACES} spaces in a row")
+    return text
+
+
 def section(path: Path) -> dict[str, str | None]:
     """The section `[indexer]` of a file, as text.
 
     Raises:
         UsageError: if the file cannot be read.
     """
+    import configparser  # most machines where only `status` runs have no file
+
     operation = f"read the configuration {path}"
     # A [DEFAULT] is a section like others: its keys are not ours.
     # piwheels writes switches without a value.
@@ -620,8 +645,7 @@ def section(path: Path) -> dict[str, str | None]:
         interpolation=None, strict=False, default_section="", allow_no_value=True
     )
     try:
-        # Where a link leads is the word of whoever made it; that must be a file, and a small one.
-        text = filesystem.read(path.resolve(), MAX_SETTINGS).decode()
+        text = read_text(path)
         try:
             parser.read_string(text, str(path))
         except configparser.MissingSectionHeaderError:
@@ -644,6 +668,8 @@ def _option(operation: str, written: str, text: str | None) -> tuple[str, Any]:
     """A line of the section: the parameter's name, and its value."""
     name = written.replace("_", "-")
     if name not in OPTIONS and name not in FLAGS:
+        import difflib
+
         close = difflib.get_close_matches(name, [*OPTIONS, *FLAGS], 1)
         raise UsageError(
             operation,

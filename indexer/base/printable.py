@@ -47,7 +47,7 @@ def text(value: str, longest: int = MAX_TEXT) -> str:
 
 
 def facts(value: Any) -> Any:
-    """A structure of dicts, lists and scalars with each string as one line.
+    """A structure of dicts, lists, tuples and scalars with each string as one line.
 
     Keys that would become equal get numbers, so nothing is lost.
     """
@@ -60,6 +60,9 @@ def facts(value: Any) -> Any:
         return shown
     if isinstance(value, list):
         return [facts(item) for item in value]
+    if isinstance(value, tuple):
+        items = map(facts, value)
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return value
 
 

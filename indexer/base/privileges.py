@@ -100,8 +100,11 @@ def become_owner(directory: Path, *, only_to_look: bool = False) -> None:
     if owner is None:
         return
     if not only_to_look:
-        # Usually `database` imports this. Here it would be too late where the owner may not read
-        # Python's files: commands ended with a traceback.
+        # Usually those that use these import them. Here that would be too late where the owner may
+        # not read Python's files: commands ended with a traceback.
+        import ctypes  # noqa: F401
+        import hashlib  # noqa: F401
+
         from sqlite_utils import Database
 
         Database(memory=True).close()  # opening the first one imports the rest

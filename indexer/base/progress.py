@@ -1,11 +1,10 @@
-"""Consoles: results go to stdout, and progress bars to stderr if that is a terminal."""
+"""Progress bars on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,33 +12,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.segment import Segment
 
-from . import printable
+from .console import PrintableConsole
 
 Advance = Callable[[int, int], None]
 """Is called with how many are done, and how many there are."""
-
-
-class PrintableConsole(Console):
-    """A console that makes all texts printable, but keeps rich's own codes."""
-
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterator[Segment]:
-        """The segments of `renderable`; only rich's own codes can control the terminal."""
-        for segment in super().render(renderable, options):
-            if segment.control or segment.text.isprintable() or segment.text == "\n":
-                yield segment
-            else:
-                shown = printable.text(segment.text, 10 * len(segment.text) + 1)
-                yield Segment(shown, segment.style)
-
-
-def console() -> PrintableConsole:
-    """The console for results; without a terminal, lines are not wrapped."""
-    screen = PrintableConsole(highlight=False)
-    return screen if screen.is_terminal else PrintableConsole(highlight=False, width=1000)
 
 
 @contextmanager
@@ -50,7 +27,7 @@ def bar(description: str) -> Iterator[Advance]:
         yield lambda done, total: None
         return
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ..base import filesystem, printable, times
+from ..base.notes import ExactText
 
 _MAX_FIELDS = 3
 """Fields of one document that are named."""
@@ -63,12 +64,12 @@ class Difference(NamedTuple):
     """
 
     part: Part
-    what: str
+    what: ExactText
     sort: Sort = Sort.OTHER
-    table: str = ""
-    package: str = ""
-    document: str = ""
-    path: str = ""
+    table: ExactText = ""
+    package: ExactText = ""
+    document: ExactText = ""
+    path: ExactText = ""
     fault: str = ""
 
     def __str__(self) -> str:

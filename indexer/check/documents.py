@@ -238,8 +238,7 @@ def mark_to_write(connection: sqlite3.Connection, wrong: Sequence[Difference]) -
     with database.transaction(connection):
         serial = queries.applied_serial(connection)
         for difference in wrong:
-            if difference.sort is Sort.MODE:
-                continue  # its bytes are right
+            # Also where only the mode is wrong: a file that is not ours alone is removed for it.
             if difference.document in periodic:
                 pending.forget_written(connection, difference.document)
             else:

@@ -1,21 +1,20 @@
-"""What an interrupted check has done, so that the next one resumes; and how the last one ended.
+"""What an interrupted check has done, so that the next one resumes it.
 
 Only the work of one check is remembered: the next one finds bits that flip on the disk later.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from .. import __version__
 from ..base import clock, filesystem, lock, notes, times
-from ..base.directories import CHECK
 from ..base.errors import StateError
-from .differences import Difference, Part, Sort
+from ..base.notes import ExactText
+from .differences import Difference
 
 Progress = Callable[[str, int, int], None]
 """Is called with what is being checked, and how many of how many are done."""
@@ -29,23 +28,15 @@ _SAVE_INTERVAL = 1.0
 """Seconds."""
 
 
-def _difference(value: Any) -> Difference:
-    texts = notes.checked(value, [notes.exact])
-    if len(texts) != len(Difference._fields):
-        raise ValueError("expected a difference")
-    part, what, sort, *rest = texts
-    return Difference(Part(part), what, Sort(sort), *rest)
+class _Reached(NamedTuple):
+    key: list[ExactText]
+    started: int
+    months: dict[str, list[int]]
+    scratch: bool
+    compared: int | None  # the serial
+    documents: ExactText
+    found: list[Difference]
 
-
-_SHAPE = {
-    "key": [notes.exact],
-    "started": notes.count,
-    "months": notes.Map([notes.count]),
-    "scratch": notes.boolean,
-    "index": notes.Nullable(notes.count),
-    "documents": notes.exact,
-    "found": [_difference],
-}
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -97,17 +88,12 @@ class Run:
 
     def _load(self) -> None:
         try:
-            found = notes.loads(os.pread(self._descriptor, notes.MAX_NOTE, 0), _SHAPE)
+            reached = notes.loads(os.pread(self._descriptor, notes.MAX_NOTE, 0), _Reached)
         except (OSError, notes.NoteError):
             return  # it was killed while it wrote this, or is the first
-        if found["key"] != self._key or not 0 <= clock.now() - found["started"] < _MAX_AGE:
+        if reached.key != self._key or not 0 <= clock.now() - reached.started < _MAX_AGE:
             return
-        self.months = found["months"]
-        self.scratch = found["scratch"]
-        self.index = found["index"]
-        self.documents = found["documents"]
-        self.found = found["found"]
-        self.started = found["started"]
+        _, self.started, self.months, self.scratch, self.index, self.documents, self.found = reached
         self.resumed = True
 
     def save(self, *, now: bool = False) -> None:
@@ -117,31 +103,23 @@ class Run:
         if not now and clock.monotonic() - self._saved < _SAVE_INTERVAL:
             return
         self._saved = clock.monotonic()
-        content = json.dumps(
-            {
-                "key": self._key,
-                "started": self.started,
-                "months": self.months,
-                "scratch": self.scratch,
-                "index": self.index,
-                "documents": self.documents,
-                "found": self.found,
-            }
-        ).encode()
+        reached = _Reached(
+            self._key,
+            self.started,
+            self.months,
+            self.scratch,
+            self.index,
+            self.documents,
+            self.found,
+        )
         try:
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, content, 0)
+            os.pwrite(self._descriptor, notes.dumps(reached), 0)
         except OSError:
             pass  # a full disk must not end a check
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Say for `status` how it ended; if it came to its end, nothing is left to go on with.
-
-        Where the state directory may not be written, neither is done.
-        """
-        notes.leave(self._directory / CHECK, result)
-        if not result["finished"]:
-            return
+    def finish(self) -> None:
+        """Leave nothing for the next check to resume, where the state directory can be written."""
         try:
             (self._directory / RESUME).unlink(missing_ok=True)
         except OSError:

@@ -1,4 +1,4 @@
-"""`piw-indexer backfill`: everything that a master knows, asked for or read from its database."""
+"""`piw-indexer backfill`: everything that a master knows, from its queue or its database."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def backfill(
     dsn: str | None,
     download_days: int | None,
 ) -> None:
-    """Take all packages and download counters that a master knows.
+    """Fetch all packages and download counters from a master.
 
-    With --db-queue a running master is asked for one package at a time. With --dsn its database
-    is read, which is much faster and knows more: all builds, how long they took, and downloads by
-    the hour; both belong to the same moment, and nothing is written there.
+    With --db-queue, a running master is asked for one package at a time. With --dsn, its database
+    is read, which is much faster and gives more: all builds with their durations, and downloads by
+    the hour, all of the same moment. Nothing is written to the database.
 
-    One that was interrupted goes on where it stopped; what is known already is not taken twice.
-    Feeds that were broken are whole after it.
+    An interrupted backfill continues where it stopped, and nothing is accepted twice. Afterwards,
+    broken feeds are repaired.
 
-    While the daemon runs it holds the state; with --db-queue it does the same by itself, slowly.
+    The daemon must be stopped. With --db-queue, a running daemon does the same by itself, slowly.
     """
     if (asking.db_queue is None) == (dsn is None):
         raise UsageError(
@@ -60,7 +60,7 @@ def backfill(
             outcome = backfills.backfill(state, asker, progress)
     finally:
         state.close()
-    after = f" (it went on after {outcome.after})" if outcome.after else ""
+    after = f" (it went on after {printable.line(outcome.after)})" if outcome.after else ""
     printable.echo(
         f"{asking.db_queue}: {outcome.packages:,} packages asked for{after}, {outcome.taken:,} were"
         f" different, {outcome.deleted:,} are gone, {outcome.counters:,} counters taken"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from ..base import clock, notes, options, printable, times
+from ..base import clock, notes, options, printable
 from ..base.directories import BACKUP, JOURNAL, SPOOL
 from ..base.privileges import as_owner
 from ..base.progress import bar
 from ..state import backup as backups
+from ..watch.notes import Backup as BackupNote
 
 
 @click.command()
@@ -19,23 +21,17 @@ from ..state import backup as backups
 @options.option("state-dir")
 @as_owner
 def backup(directory: Path, state_dir: Path) -> None:
-    """Copy the journal, the newest checkpoint and a publisher's spool to a directory, verified.
+    """Copy the journal, the newest checkpoint and a publisher's spool, and verify the copies.
 
-    A daemon and a publisher may run meanwhile. The next backup to the same directory copies what
-    has changed. To restore, use (a copy of) the directory as --state-dir; the index is made anew
+    A daemon and a publisher may run meanwhile. The next backup to the same directory copies only
+    what has changed. To restore, use a copy of the directory as --state-dir; the index is rebuilt
     then.
     """
     with bar("copying") as progress:
         done = backups.backup(state_dir, JOURNAL, SPOOL, directory, progress)
     if done.journal is not None:
-        notes.leave(
-            state_dir / BACKUP,
-            {
-                "at": times.to_rfc3339(clock.now()),
-                "directory": str(directory.resolve()),
-                "serial": done.journal.last,
-            },
-        )
+        note = BackupNote(clock.now(), os.path.realpath(directory), done.journal.last)
+        notes.leave(state_dir / BACKUP, note)
         kept = done.checkpoint
         also = f", and a checkpoint at serial {kept.serial}" if kept is not None else ""
         printable.echo(f"{options.as_typed(directory)}: {_said(done.journal)}{also}")

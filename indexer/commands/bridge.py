@@ -23,12 +23,12 @@ from .publisher_options import Publishing
 
 
 @click.command(
-    help=f"""Run the piwheels master that is installed, and publish what it changes.
+    help=f"""Run the installed piwheels master, and publish its changes.
 
-    After -- stand the arguments of piw-master, which runs in this process and as ever; whatever
-    becomes of the feed, it goes on. Every change that its database has committed goes on a change
-    feed, whose spool is STATE_DIR/spool. Ends as piw-master does. Tested with piwheels
-    {TESTED_WITH}; one that looks different is refused.
+    The arguments after -- are those of piw-master, which runs in this process as usual, whatever
+    happens to the feed. Every change that its database has committed is published on a change
+    feed, whose spool is STATE_DIR/spool. The command ends as piw-master does. Tested with piwheels
+    {TESTED_WITH}; a master that looks different is refused.
     """
 )
 @click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)

@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import orjson
 
-from ..base import clock, options, printable, times
-from ..base.directories import JOURNAL, refuse_missing
+from ..base import clock, notes, options, printable, times
+from ..base.directories import CHECK, JOURNAL, refuse_missing
 from ..base.errors import IndexerError, PublishError, StateError
 from ..base.interruption import Interruption
 from ..base.privileges import as_owner
@@ -30,6 +29,7 @@ from ..documents.publish import Publisher
 from ..index import queries
 from ..journal import reader as journal_reader
 from ..state.state import State
+from ..watch.notes import Check as CheckNote
 from .write import publish, written
 
 _MAX_NAMED = 20
@@ -52,7 +52,7 @@ def check(
     refuse_missing(state_dir, JOURNAL)
     publisher = Publisher(output_path)
     site_url = site_url.rstrip("/")
-    against = [_journal_id(state_dir), str(output_path.resolve()), site_url]
+    against = [_journal_id(state_dir), os.path.realpath(output_path), site_url]
     run = Run(state_dir, against, fresh)
     report = _Report(run, as_json)
     with Interruption(signal.SIGINT, signal.SIGTERM) as interruption:
@@ -160,13 +160,13 @@ def _repair(
     Returns:
         What differs still.
     """
+    mark_to_write(state.connection, wrong)
     for difference in wrong:
         if difference.sort is Sort.MODE:
             try:
                 publisher.set_mode(difference.path)
             except PublishError as error:
                 report.say(f"not repaired: {error}")
-    mark_to_write(state.connection, wrong)
     changed = publish(state, publisher, site_url, None)
     if not report.as_json:
         printable.echo(written(publisher, changed))
@@ -310,16 +310,19 @@ class _Report:
 
     def end(self, state_dir: Path, *, finished: bool = True) -> None:
         """Leave the result for `status`, and print it if that is wanted."""
-        result: dict[str, Any] = {
-            "at": times.to_rfc3339(clock.now()),
-            "started": times.to_rfc3339(self._run.started),
-            "finished": finished,
-            "serial": self._run.index or self.serial(state_dir),
-            "differences": self._counts.total(),
-            "fixed": self.fixed,
-        }
-        self._run.finish(result)
+        note = CheckNote(
+            at=clock.now(),
+            finished=finished,
+            serial=self._run.index or self.serial(state_dir),
+            differences=self._counts.total(),
+            started=self._run.started,
+            fixed=self.fixed,
+        )
+        notes.leave(state_dir / CHECK, note)
+        if finished:
+            self._run.finish()
         if self.as_json:
+            result = notes.plain(note)
             result["counts"] = {
                 f"{part}: {label}" if label else str(part): count
                 for (part, label), count in sorted(self._counts.items())

@@ -1,4 +1,4 @@
-"""`piw-indexer checkpoint`: a verified copy of the index, for the day on which months are gone."""
+"""`piw-indexer checkpoint`: a verified copy of the index that replaces archived months."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ..state import checkpoint as checkpoints
 @options.option("state-dir")
 @as_owner
 def checkpoint(state_dir: Path) -> None:
-    """Copy the index, compact and verified, so that older months of the journal may go.
+    """Make a compact, verified copy of the index, so that old months can be archived.
 
-    A daemon may run meanwhile. The copy is compared with a replay of the journal, or of what is
-    left of it after the last checkpoint. Then the months are named that may be archived.
+    A daemon may run meanwhile. The copy is compared with a replay of the journal, or of the part
+    after the last checkpoint. Then the months that may be archived are listed.
     """
     operation = f"make a checkpoint of {state_dir}"
     if not (state_dir / queries.FILE).exists():

@@ -14,33 +14,33 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from ..base import clock, database, printable, times
 from ..base import options as config
+from ..base.console import PrintableConsole
 from ..base.directories import JOURNAL
 from ..base.errors import UsageError
 from ..base.interruption import Interruption
 from ..base.privileges import become_owner
-from ..base.progress import PrintableConsole
-from ..demo.demo import LOG, Demo, Options
+from ..demo.demo import LOG, Demo, Options, Seen
 from ..demo.simulation import Farm
 from ..index import queries
-from ..screens import demo as demo_screen
-from ..screens.demo import Picture
+from ..screens import top as screen
 
 DAYS = 35
-"""Of the farm's life: more than the window of the counters."""
+"""Days of the farm's life: more than the 30-day window of the counters."""
 
 FAILURES = 0.15
-"""Share of the builds: there is something to see."""
+"""Share of the builds that fail, so that there are failures to look at."""
 
 LIVE_SECONDS = 60.0
 UNWATCHED_SECONDS = 6.0
 LINE_INTERVAL = 1.0
 SHOWN = 5
-"""Rows of an answer."""
+"""Rows of an answer that are printed."""
 
 _DIRECTORY = config.PathType(file_okay=False)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -55,7 +55,7 @@ class Query(NamedTuple):
 
 QUERIES = (
     Query(
-        "How numpy 2.2.6 stands on every ABI",
+        "The status of numpy 2.2.6 on every ABI",
         "SELECT abi_tag, status, build_id FROM build_status"
         " WHERE package = 'numpy' AND version = '2.2.6'",
     ),
@@ -72,7 +72,7 @@ QUERIES = (
 
 
 def _option(name: str, **settings: Any) -> Callable[[_Function], _Function]:
-    # Not an option of `config`: what a server's configuration file says is not for simulations.
+    # Not an option of `config`: the configuration of a server must not apply to a simulation.
     return click.option(
         f"--{name}",
         envvar=config.PREFIX + name.upper().replace("-", "_"),
@@ -82,21 +82,21 @@ def _option(name: str, **settings: Any) -> Callable[[_Function], _Function]:
 
 
 def _require_empty(directory: Path, option: str) -> None:
-    """Make a directory, or see that it is empty: simulated messages must not mix with real ones.
+    """Make a directory, or check that it is empty: simulated messages must not mix with real ones.
 
     Raises:
-        UsageError: if it is not, or cannot be made.
+        UsageError: if it is not empty, or cannot be made.
     """
     operation = f"run the demo in {directory}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        found = next(directory.iterdir(), None)
+        entry = next(directory.iterdir(), None)
     except OSError as error:
         raise UsageError(operation, error.strerror or error, f"name another {option}") from error
-    if found is not None:
+    if entry is not None:
         raise UsageError(
             operation,
-            f"it is not empty, there is {found.name} in it",
+            f"it is not empty: there is {entry.name} in it",
             f"name an empty {option}, or leave it out",
         )
 
@@ -109,16 +109,16 @@ def _require_empty(directory: Path, option: str) -> None:
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Packages of the farm.",
+    help="Number of packages.",
 )
 @_option(
     "downloads",
     type=click.IntRange(min=0),
     default=30_000,
     show_default=True,
-    help="Downloads in its life.",
+    help="Number of downloads.",
 )
-@_option("seed", type=int, default=0, show_default=True, help="Another seed, another farm.")
+@_option("seed", type=int, default=0, show_default=True, help="Another seed makes another farm.")
 @_option(
     "rate",
     type=click.FloatRange(min=0, min_open=True),
@@ -130,8 +130,8 @@ def _require_empty(directory: Path, option: str) -> None:
     "seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=None,
-    help=f"How long the live part lasts, at most. Default: {LIVE_SECONDS:g}, and"
-    f" {UNWATCHED_SECONDS:g} when the output is not a terminal.",
+    help=f"How long the live part lasts at most. Default: {LIVE_SECONDS:g}, or"
+    f" {UNWATCHED_SECONDS:g} if the output is not a terminal.",
 )
 def demo(
     state_dir: Path | None,
@@ -142,13 +142,13 @@ def demo(
     rate: float,
     seconds: float | None,
 ) -> None:
-    """A simulated farm and the daemon, for a first look.
+    """Run a simulated farm and the daemon, for a first look.
 
-    The farm's past is sent as fast as it goes, its last days at --rate. Ends by itself, or with
-    Ctrl-C. What was made is kept, in a temporary directory unless told otherwise. Configuration
-    files are not read.
+    The farm's history is sent as fast as possible, its last days at --rate. The demo ends by
+    itself, or at Ctrl-C. It keeps its state and documents, by default in a temporary directory. It
+    does not read configuration files.
     """
-    console = PrintableConsole(highlight=False)
+    console = PrintableConsole()
     watched = (
         sys.stdout.isatty()
         and not console.is_dumb_terminal
@@ -187,50 +187,56 @@ def _play(
     console: PrintableConsole,
     watched: bool,
     title: str,
-) -> Picture | None:
-    """Play the demo; how it stood at the end."""
-    seen: list[Picture] = []
-    with _view(console, watched, title) as view:
+) -> Seen | None:
+    """Play the demo; returns what it showed last."""
+    last: list[Seen] = []
+    with _view(console, watched) as view:
 
-        def watch(picture: Picture) -> None:
-            seen[:] = [picture]
-            view(picture)
+        def watch(seen: Seen) -> None:
+            last[:] = [seen]
+            view(seen)
 
-        with Demo(options, watch, lambda: bool(interruption.wished)) as played:
-            if not watched:
-                printable.echo(f"{title}; the daemon is: piw-indexer {shlex.join(played.command)}")
-            played.play()
-    if watched and seen:
-        console.print(demo_screen.frame(seen[0], title, console.height))
-    return seen[0] if seen else None
+        demo = Demo(options, title, watch, lambda: bool(interruption.wished))
+        try:
+            with demo:
+                if not watched:
+                    command = shlex.join(demo.command)
+                    printable.echo(f"{title}; the daemon is: piw-indexer {command}")
+                demo.play()
+        finally:
+            demo.kill()  # a second Ctrl-C may have come before the block could do it
+    if watched and last:
+        console.print(_frame(last[0], console))
+    return last[0] if last else None
+
+
+def _frame(seen: Seen, console: PrintableConsole) -> RenderableType:
+    status = printable.facts(seen.status)
+    return screen.frame(status, seen.rates, console.height, seen.story)
 
 
 @contextmanager
-def _view(
-    console: PrintableConsole, watched: bool, title: str
-) -> Iterator[Callable[[Picture], None]]:
-    """What shows a picture: the live screen, or a line now and then."""
+def _view(console: PrintableConsole, watched: bool) -> Iterator[Callable[[Seen], None]]:
+    """What shows the demo: the live screen, or one line a second."""
     if watched:
         with Live(console=console, auto_refresh=False, screen=True) as live:
-            yield lambda picture: live.update(
-                demo_screen.frame(picture, title, console.height), refresh=True
-            )
+            yield lambda seen: live.update(_frame(seen, console), refresh=True)
         return
     next_line = 0.0
 
-    def write(picture: Picture) -> None:
+    def write(seen: Seen) -> None:
         nonlocal next_line
-        if picture.elapsed >= next_line or picture.phase in ("done", "interrupted"):
-            printable.echo(demo_screen.line(picture))
+        if seen.story.elapsed >= next_line or seen.story.phase in ("done", "interrupted"):
+            printable.echo(seen.line())
             sys.stdout.flush()
-            next_line = picture.elapsed + LINE_INTERVAL
+            next_line = seen.story.elapsed + LINE_INTERVAL
 
     yield write
 
 
-def _report(options: Options, last: Picture | None, kept: Path | None) -> None:
-    """Where everything is, and what the index answers."""
-    console = PrintableConsole(highlight=False, soft_wrap=True)
+def _report(options: Options, last: Seen | None, kept: Path | None) -> None:
+    """Print where everything is, and what the index answers."""
+    console = PrintableConsole(soft_wrap=True)
 
     def heading(text: str) -> None:
         console.print()
@@ -239,8 +245,9 @@ def _report(options: Options, last: Picture | None, kept: Path | None) -> None:
     if last is not None:
         console.print()
         console.print(
-            f"{last.applied:,} messages in {last.elapsed:.0f} s, {last.written:,} documents"
-            " written. The daemon has stopped in good order."
+            f"{last.status.applied_serial:,} messages in {last.story.elapsed:.0f} s,"
+            f" {last.written:,} documents"
+            " written. The daemon has stopped cleanly."
         )
     index_path = options.state_dir / queries.FILE
     output_path = options.output_path
@@ -278,7 +285,7 @@ def _report(options: Options, last: Picture | None, kept: Path | None) -> None:
 
 
 def _answer(command: list[str], sql: str) -> list[str]:
-    """The lines of an answer, the header and its rule in the first."""
+    """The lines of an answer; the first has the header and its rule."""
     if shutil.which(command[0]):
         done = subprocess.run(
             [*command, sql],
@@ -294,23 +301,23 @@ def _answer(command: list[str], sql: str) -> list[str]:
 
 
 def _python_answer(path: Path, sql: str) -> list[str]:
-    """Likewise where the command is missing, or too old for the index."""
+    """Likewise, where the command `sqlite3` is missing or too old for the index."""
     connection = database.open_reader(path)
     try:
         with database.wrap_errors(f"ask {path}"):
             cursor = connection.execute(sql)
-            found = [["" if value is None else str(value) for value in row] for row in cursor]
+            values = [["" if value is None else str(value) for value in row] for row in cursor]
             names = [column[0] for column in cursor.description]
     finally:
         connection.close()
-    widths = [max(map(len, column)) for column in zip(names, *found, strict=True)]
+    widths = [max(map(len, column)) for column in zip(names, *values, strict=True)]
     rule = ["-" * width for width in widths]
-    table = [names, rule, *found] if found else []
+    table = [names, rule, *values] if values else []
     return _headed(["  ".join(map(str.ljust, row, widths)) for row in table])
 
 
 def _headed(lines: list[str]) -> list[str]:
-    """The lines of a table, its header and rule in one."""
+    """The lines of a table; the first has the header and its rule."""
     if not lines:
         return ["nothing"]
     lines = [line.rstrip() for line in lines]

@@ -1,4 +1,4 @@
-"""`piw-indexer explain`: how a package stands, whether that is right, and what to do."""
+"""`piw-indexer explain`: the state of a package, whether it is right, and what to do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rich.text import Text
 
 from ..ask.explain import explain as gather
 from ..base import clock, options, printable
+from ..base.console import console
 from ..base.directories import JOURNAL, refuse_missing
 from ..base.privileges import as_owner
-from ..base.progress import bar, console
+from ..base.progress import bar
 
 
 @click.command()
@@ -26,7 +27,7 @@ from ..base.progress import bar, console
 @options.flag("json")
 @as_owner
 def explain(package: str, state_dir: Path, output_path: Path, site_url: str, as_json: bool) -> None:
-    """What the index knows of a package, what is published, what is pending, and why.
+    """Explain what the index knows about a package, what is published and what is pending.
 
     Ends with a verdict, and what to do.
     """

@@ -13,9 +13,10 @@ from rich.text import Text
 from ..ask import history as past
 from ..ask import lookup
 from ..base import names, options, printable, times
+from ..base.console import console
 from ..base.directories import JOURNAL, refuse_missing
 from ..base.privileges import as_owner
-from ..base.progress import bar, console
+from ..base.progress import bar
 from ..index import queries
 
 
@@ -36,9 +37,9 @@ def history(
     with_downloads: bool,
     as_json: bool,
 ) -> None:
-    """What happened to a package and when, from the journal, the oldest first.
+    """Tell what happened to a package and when, the oldest first.
 
-    Any spelling of its name will do. Times are UTC.
+    The journal is read for this. Any spelling of the package's name is accepted. Times are UTC.
     """
     refuse_missing(state_dir, JOURNAL)
     name, close, counted = names.canonical(package), [], []
@@ -52,10 +53,12 @@ def history(
         finally:
             connection.close()
     with bar("reading the journal") as progress:
-        found = list(past.events(state_dir / JOURNAL, name, since, progress))
-    named = any(event.what != "SETABIS" for event in found)
+        events = list(past.events(state_dir / JOURNAL, name, since, progress))
+    named = any(event.what != "SETABIS" for event in events)
     refused = [
-        one for one in past.refused(state_dir / JOURNAL, name) if since is None or one.at >= since
+        event
+        for event in past.refused(state_dir / JOURNAL, name)
+        if since is None or event.at >= since
     ]
     if not (named or counted or refused):
         if since is None:
@@ -63,19 +66,19 @@ def history(
         shown = printable.line(name)
         printable.echo(f"Nothing happened to {shown} since {times.to_sql(since)}.", err=True)
         return
-    # Of the same moment, in the order of the journal.
-    every = sorted([*found, *refused, *counted], key=lambda one: one.at)
-    _tell(every if limit is None else every[-limit:], as_json=as_json)
+    # Events of the same moment stay in the order of the journal.
+    every = sorted([*events, *refused, *counted], key=lambda event: event.at)
+    _print(every if limit is None else every[-limit:], as_json=as_json)
 
 
-def _tell(found: list[past.Event], *, as_json: bool) -> None:
+def _print(events: list[past.Event], *, as_json: bool) -> None:
     screen = console()
-    for event in found:
+    for event in events:
         if as_json:
             line = {**event._asdict(), "at": times.to_rfc3339(event.at)}
             printable.echo(orjson.dumps(line, default=_plain))
             continue
-        # A day of downloads has no hour.
+        # A day of downloads has no time of day.
         when = times.to_sql(event.at)
         shown = Text(when[:10].ljust(19) if event.what == "DOWNLOADED" else when, style="dim")
         shown.append(f"  {printable.line(event.words)}", style=_style(event))

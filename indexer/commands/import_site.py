@@ -1,4 +1,4 @@
-"""`piw-indexer import-site`: what a site has published, without its master."""
+"""`piw-indexer import-site`: packages from a published site, without its master."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _BATCH = 500
 @options.option("state-dir")
 @as_owner
 def import_site(site: Path, state_dir: Path) -> None:
-    """Take packages and counters from the documents below SITE, the root of a piwheels site.
+    """Import packages and counters from the documents below SITE, the root of a piwheels site.
 
-    A package that is known already, with the same content, is passed over: it can be given again.
-    The build ABIs are those of the index, or those that the files and documents name.
+    Packages with the same content are skipped, so the command can be repeated. The build ABIs are
+    those of the index, or else those that the files and documents name.
     """
     documents = sites.packages(site)
     state = State(state_dir, "import-site", clock.now)
@@ -101,12 +101,12 @@ def _take_counters(state: State, path: Path) -> int:
 
 
 def _read(path: Path) -> bytes:
-    """The content of a document, or of what a link there leads to.
+    """The content of a document, or of the target of a link in its place.
 
     Raises:
         DecodeError: if it cannot be read.
     """
     try:
-        return filesystem.read(path.resolve(), filesystem.MAX_DOCUMENT)
+        return filesystem.read_linked(path, filesystem.MAX_DOCUMENT)
     except OSError as error:
         raise DecodeError("", f"cannot be read: {error.strerror or error}") from error

@@ -35,10 +35,9 @@ def ingest(
     site_url: str,
     as_of: times.Time | None,
 ) -> None:
-    """Take messages from JSON-lines files; - is the standard input.
+    """Accept messages from JSON-lines files; - is the standard input.
 
-    A file that was given before changes nothing; one that was interrupted goes on where it
-    stopped.
+    A file that was given before changes nothing. An interrupted run continues where it stopped.
     """
     publisher = Publisher(output_path) if write else None
     opened = [MessageFile(name, clock.now) for name in files]
@@ -57,7 +56,7 @@ def ingest(
 
 
 def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
-    """Take one file, in batches."""
+    """Ingest one file, in batches."""
     after = state.journal.position(file.feed, 0)
     accepted = refused = 0
     batch: list[Entry] = []

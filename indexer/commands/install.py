@@ -39,9 +39,9 @@ def install(
 ) -> None:
     """Write systemd units and a commented configuration for what is found on this machine.
 
-    A file that was edited is kept, and the new text is laid beside it as FILE.new; so change units
-    by drop-ins (systemctl edit). Nothing is started: the commands for that are printed.
-    --remove takes away what it wrote, and leaves the state and the documents.
+    A file that you have edited is kept, and the new text is written beside it as FILE.new. So
+    change units by drop-ins (systemctl edit). Nothing is started; the commands for that are
+    printed. --remove deletes what install wrote, and leaves the state and the documents.
     """
     base = root or Path("/")
     if remove:
@@ -66,7 +66,7 @@ def install(
     ]
     for helper in helpers:
         if dry_run or root is not None:
-            printable.echo(f"{'would run' if dry_run else 'to be run there'}: {' '.join(helper)}")
+            printable.echo(f"{'would run' if dry_run else 'run this there'}: {' '.join(helper)}")
         else:
             _run(helper)
     if root is None:
@@ -75,7 +75,7 @@ def install(
             if closed is not None:
                 printable.echo(
                     f"piw-indexer: {machine.user} cannot start {program}: {closed} is not open to"
-                    " everybody; install piw-indexer below /opt, as docs/install.md has it",
+                    " everybody; install piw-indexer below /opt, as docs/install.md says",
                     err=True,
                 )
             writable = installation.others_may_write(program, Path("/"))
@@ -87,25 +87,27 @@ def install(
                 )
     if not _SOURCES.search(texts[installation.CONFIGURATION]):
         printable.echo(
-            f"{installation.CONFIGURATION} names nothing to follow, because no master was found:"
-            " before it is started, set changes-queue and replay-queue there, or status-queue."
+            f"{installation.CONFIGURATION} names no source of messages, as no master was found:"
+            " before you start it, set changes-queue and replay-queue there, or status-queue."
         )
     printable.echo(
-        "To start it:" if not dry_run else "Nothing was written. To start it, after that:"
+        "To start it:" if not dry_run else "Nothing was written. After an install, start it with:"
     )
     for line in _START:
         printable.echo(f"  {line}")
 
 
 def _machine(base: Path, output_path: Path | None, user: str | None) -> Machine:
-    """What there is below `base`."""
+    """What was found below `base`."""
     homes = _homes(base)
     name = user or (
         installation.MASTERS_USER if installation.MASTERS_USER in homes else installation.USER
     )
     if name not in homes and name != installation.USER:
         raise UsageError(
-            f"install for the user {name}", "there is no such user", "make it, or leave --user out"
+            f"install for the user {name}",
+            "there is no such user",
+            "create the user, or leave --user out",
         )
     theirs = []
     for file in options.PIWHEELS_FILES:
@@ -113,11 +115,13 @@ def _machine(base: Path, output_path: Path | None, user: str | None) -> Machine:
             theirs.append(installation.below(base, file))
         elif name in homes:
             theirs.append(installation.below(base, homes[name] + file[1:]))
+    theirs = [path for path in theirs if _is_inside(path, base)]
     piwheels = installation.piwheels_settings(theirs, base)
+    ours = installation.below(base, installation.CONFIGURATION)
     chosen = output_path
     if chosen is None:
-        for path in (*theirs, installation.below(base, installation.CONFIGURATION)):
-            if path.is_file():
+        for path in (*theirs, ours):
+            if path.is_file() and _is_inside(path, base):
                 chosen = _configured(path, base) or chosen
     command = Path(sys.prefix) / "bin" / "piw-indexer"
     if not command.is_file():
@@ -137,35 +141,40 @@ def _machine(base: Path, output_path: Path | None, user: str | None) -> Machine:
     )
 
 
-def _configured(path: Path, base: Path) -> Path | None:
-    """The output path that a configuration file names, if only root may write it.
+def _is_inside(path: Path, base: Path) -> bool:
+    """Whether a file is below a root: a link in an image, or a home, may lead out of it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(base))
 
-    Units say with it what the daemon may write, and root makes the directory.
+
+def _configured(path: Path, base: Path) -> Path | None:
+    """The output path in a configuration file, if only root may write that file.
+
+    The units grant the daemon access to this path, and root creates the directory.
     """
     writable = installation.others_may_write(path.resolve(), base.resolve())
     writable = writable or installation.others_may_write(path, base)
     try:
         options.read_file(path)
-        found = {key.replace("_", "-"): text for key, text in options.section(path).items()}
+        settings = {key.replace("_", "-"): text for key, text in options.section(path).items()}
     except UsageError:
         if writable is None:
             raise
         return None
-    text = (found.get("output-path") or "").strip()
+    text = (settings.get("output-path") or "").strip()
     if not text or writable is None:
         return Path(text) if text else None
     printable.echo(
-        f"piw-indexer: the output-path in {path} is not taken, because others than root may write"
-        f" {writable}: give it as --output-path, if it is right",
+        f"piw-indexer: the output-path in {path} is ignored, because others than root may write"
+        f" {writable}: if it is right, give it as --output-path",
         err=True,
     )
     return None
 
 
 def _homes(base: Path) -> dict[str, str]:
-    """The users and their homes; for another root, those of its passwd."""
+    """The users and their homes; below another root, those in its passwd."""
     if base == Path("/"):
-        return {one.pw_name: one.pw_dir for one in pwd.getpwall()}
+        return {user.pw_name: user.pw_dir for user in pwd.getpwall()}
     text = installation.read(base, "/etc/passwd") or ""
     return {
         fields[0]: fields[5] for line in text.splitlines() if len(fields := line.split(":")) == 7
@@ -173,7 +182,7 @@ def _homes(base: Path) -> dict[str, str]:
 
 
 def _systemd() -> int:
-    """The version of systemd; 0 if there is none."""
+    """The version of systemd; 0 if it is not installed."""
     try:
         done = subprocess.run(
             ["systemctl", "--version"], capture_output=True, text=True, check=True
@@ -185,7 +194,7 @@ def _systemd() -> int:
 
 
 def _closed(path: Path) -> Path | None:
-    """The first directory on the way to it that not everybody may pass."""
+    """The first directory on the way to it that not everybody may enter."""
     for directory in reversed(path.parents):
         if not os.stat(directory).st_mode & 0o001:
             return directory
@@ -193,14 +202,14 @@ def _closed(path: Path) -> Path | None:
 
 
 def _lay(base: Path, path: str, text: str, dry_run: bool) -> None:
-    """Write a file, unless somebody has edited the one that is there."""
+    """Write a file, unless somebody has edited the existing one."""
     there = installation.read(base, path)
     if there is not None and installation.same(there, text):
-        printable.echo(f"{path}: as it should be")
+        printable.echo(f"{path}: unchanged")
         return
     kept = there is not None and not installation.untouched(there)
     shown = f"{path}.new" if kept else path
-    what = "kept, it was edited; the new text is beside it" if kept else "written"
+    what = "kept, because it was edited; the new text is beside it" if kept else "written"
     if dry_run:
         printable.echo(f"{path}: would be {what}: {shown}" if kept else f"{path}: would be {what}")
         lines = text.splitlines()
@@ -223,7 +232,7 @@ def _run(helper: tuple[str, ...]) -> None:
     line = " ".join(helper)
     if shutil.which(tool) is None:
         printable.echo(
-            f"piw-indexer: there is no {tool}; do by hand what {helper[-1]} says", err=True
+            f"piw-indexer: there is no {tool}: do by hand what {helper[-1]} says", err=True
         )
         return
     done = subprocess.run(helper, capture_output=True, text=True, check=False)
@@ -232,7 +241,7 @@ def _run(helper: tuple[str, ...]) -> None:
 
 
 def _remove(base: Path, dry_run: bool) -> None:
-    """Take away what was written and not edited since."""
+    """Delete the files that were written and not edited since."""
     units = installation.below(base, installation.UNIT_DIRECTORY)
     wanted = [
         path.name for path in units.glob("*.wants/piw-indexer*") if path.name in installation.UNITS
@@ -246,7 +255,7 @@ def _remove(base: Path, dry_run: bool) -> None:
         if there is None:
             continue
         if not installation.untouched(there):
-            printable.echo(f"{path}: kept, it was edited")
+            printable.echo(f"{path}: kept, because it was edited")
         elif dry_run:
             printable.echo(f"{path}: would be removed")
         else:

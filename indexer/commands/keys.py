@@ -19,11 +19,12 @@ log = logging.getLogger(__name__)
 @options.configuration
 @options.flag("show")
 def keys(file: Path, show: bool) -> None:
-    """Make a pair of keys for CURVE: FILE.key, the private one, and FILE.pub; print the public one.
+    """Make a pair of keys for CURVE, and print the public key.
 
-    The private key stays on this machine, where --curve-key names it. The public one goes to those
-    who shall know us: a subscriber's among the publisher's --allowed-keys, a publisher's to
-    --curve-server-key of its subscribers. A file that exists is never overwritten.
+    FILE.key is the private key. It stays on this machine, and --curve-key names it. FILE.pub is
+    the public key, for the other side: a subscriber's key belongs to the publisher's
+    --allowed-keys, a publisher's key to --curve-server-key of its subscribers. An existing file is
+    never overwritten.
     """
     private, public = curve.files(file)
     if show:

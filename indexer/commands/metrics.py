@@ -22,7 +22,7 @@ _STOP = (signal.SIGINT, signal.SIGTERM)
 
 MAX_CONNECTIONS = 32
 SILENCE_TIMEOUT = 5.0
-"""Seconds in which a connection has to say something, or to take something."""
+"""Seconds after which a connection ends that neither sends nor reads anything."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -48,11 +48,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: a stranger's request is not an event."""
+        """Log nothing: a stranger's request is not an event."""
 
 
 class _Server(ThreadingHTTPServer):
-    """Has so many connections at most: a new one ends the oldest, so that it always answers.
+    """Limits its connections: a new one ends the oldest, so that the server always answers.
 
     Raises:
         OSError: if the address cannot be bound.
@@ -63,10 +63,10 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        found = socket.getaddrinfo(
+        addresses = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        self.address_family = found[0][0]
+        self.address_family = addresses[0][0]
         self.registry = registry
         self.collecting = threading.Lock()
         self._open: dict[socket.socket, None] = {}
@@ -74,26 +74,26 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve it in a thread of its own, in place of the oldest if there are too many."""
+        """Serve a connection in its own thread, and end the oldest if there are too many."""
         with self._guard:
             self._open[request] = None
             if len(self._open) > MAX_CONNECTIONS:
                 oldest = next(iter(self._open))
                 del self._open[oldest]
                 try:
-                    oldest.shutdown(socket.SHUT_RDWR)  # its thread wakes, and closes it
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread wakes up and closes it
                 except OSError:
-                    pass  # it has gone by itself
+                    pass  # the client has closed it already
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget the connection before its descriptor may belong to another."""
+        """Forget the connection before its descriptor can be reused."""
         with self._guard:
             self._open.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of connections that broke."""
+        """Log nothing about broken connections."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -104,11 +104,11 @@ class _Server(ThreadingHTTPServer):
 @options.option("textfile")
 @options.option("listen")
 def metrics(state_dir: Path, textfile: Path | None, listen: tuple[str, int] | None) -> None:
-    """Show the state of the indexer, for Prometheus.
+    """Print, write or serve metrics for Prometheus.
 
-    Prints the metrics, or writes them to --textfile, for node_exporter: run it from a timer then.
-    With --listen it serves them at /metrics until it is stopped. It works without the daemon,
-    too: piw_indexer_up is 0 then.
+    With --textfile it writes them to a file for node_exporter; run it from a timer then. With
+    --listen it serves them at /metrics until it is stopped. It also works without the daemon:
+    piw_indexer_up is 0 then.
     """
     if listen is not None:
         if textfile is not None:
@@ -116,7 +116,7 @@ def metrics(state_dir: Path, textfile: Path | None, listen: tuple[str, int] | No
         privileges.become_owner(state_dir)
         _serve(state_dir, *listen)
     elif textfile is not None:
-        # The state is its owner's, the file belongs to whoever asks for it.
+        # The state belongs to its owner, the file to the user who runs this.
         with privileges.looking_as_owner(state_dir):
             content = exposed.exposition(state_dir)
         exposed.write(textfile, content)
@@ -126,7 +126,7 @@ def metrics(state_dir: Path, textfile: Path | None, listen: tuple[str, int] | No
 
 
 def _serve(state_dir: Path, host: str, port: int) -> None:
-    # Before there are threads: all of them leave the signals to this one.
+    # Threads inherit this mask, so it must be set before the first starts.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     try:
         server = _Server(host, port, exposed.registry(state_dir))

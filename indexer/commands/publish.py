@@ -46,8 +46,8 @@ def publish(
 ) -> None:
     """Publish the messages of a JSON-lines file on a change feed; - is the standard input.
 
-    Its spool is STATE_DIR/spool. A file that was sent in part goes on where it stopped. Without
-    a file it only serves those who missed something. Stays until it is interrupted.
+    The spool is STATE_DIR/spool. A file that was sent in part continues where it stopped. Without
+    a file, only requests for missed messages are answered. Runs until it is interrupted.
     """
     queues, protection = publishing.checked("publish")
     with database.wrap_errors(f"make the state directory {state_dir}"):

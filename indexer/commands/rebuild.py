@@ -1,4 +1,4 @@
-"""`piw-indexer rebuild`: a fresh index from the journal."""
+"""`piw-indexer rebuild`: a new index from the journal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rebuild(
     as_of: times.Time | None,
     salvage: bool,
 ) -> None:
-    """Make the index anew from the journal, then write what differs.
+    """Rebuild the index from the journal, then write the documents that differ.
 
     The present index stays in use until the new one is complete. If older months of the journal
     are gone, it starts from a checkpoint.

@@ -31,11 +31,10 @@ def reconcile(
     asking: Asking,
     fix: bool,
 ) -> int:
-    """Compare packages (or all) with what a running master says of them; exit status 1 if any
-    differs. Download counters are not compared.
+    """Compare packages, or all packages, with a running master; exit status 1 if any differs.
 
-    With --fix, what the master says is taken; the daemon must not run then. What a master does
-    not tell (durations) is not compared.
+    With --fix, the master's answers are accepted; the daemon must be stopped for that. Download
+    counters and what a master does not report (such as durations) are not compared.
     """
     refuse_missing(state_dir, JOURNAL)
     if asking.db_queue is None:

@@ -51,14 +51,14 @@ def run(
     counters_interval: float,
     validate: bool,
 ) -> None:
-    """The daemon: follow change feeds, or a piwheels master, and publish what they change.
+    """Run the daemon: follow change feeds or a piwheels master, and publish what changes.
 
     To follow an unmodified master: --status-queue shows which builds finished and keeps the farm
     view live; --db-queue fetches each built package and slowly re-checks the rest; --log-queue and
     --log-forward sit between piw-logger and the master.
 
-    Stops on SIGTERM or Ctrl-C, after publishing what is pending. On SIGHUP it checks the
-    configuration, as --validate does, and begins anew with it, if it is valid.
+    The daemon stops on SIGTERM or Ctrl-C, after publishing what is pending. On SIGHUP it checks
+    the configuration, as --validate does, and starts again with it if it is valid.
     """
     feeds = options.feeds("run", changes_queue, replay_queue)
     if not (feeds or queues.addresses):
@@ -78,7 +78,7 @@ def run(
         refuse_unwritable(output_path)
         return
     sources.inherit(reload.inherited_frames())
-    Publisher(output_path)  # refuses an output path that cannot be written, before any socket
+    Publisher(output_path)  # refuses an unwritable output path before any socket opens
     writer = WriterOptions(
         state_dir / FILE,
         output_path,

@@ -1,4 +1,4 @@
-"""`piw-indexer show`: how the versions of a package stand on every ABI."""
+"""`piw-indexer show`: the status of the versions of a package on every ABI."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import orjson
 
 from ..ask import lookup
 from ..base import options, printable
+from ..base.console import console
 from ..base.privileges import as_owner
-from ..base.progress import console
 from ..index import queries
 from ..screens import package as project_screen
 
@@ -32,36 +32,37 @@ def show(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """The build matrix of a package; with a VERSION its builds and files.
+    """Show the build matrix of a package; with VERSION, the builds and files of that version.
 
-    Any spelling of the name will do. A terminal shows the newest 20 versions, unless --all.
+    Any spelling of the package's name is accepted. A terminal shows the newest 20 versions, or all
+    of them with --all.
     """
     connection = queries.open_reader(state_dir / queries.FILE)
     try:
         known = lookup.package_of(connection, package)
-        found = known and lookup.document(connection, known, site_url.rstrip("/"))
-        if not found:
+        document = known and lookup.document(connection, known, site_url.rstrip("/"))
+        if not document:
             close = lookup.close_to(connection, package)
             raise lookup.unknown(f"show {package}", package, close)
     finally:
         connection.close()
-    versions = list(found["releases"])
-    one = None
+    versions = list(document["releases"])
+    chosen = None
     if version is not None:
-        one = lookup.version_of(versions, version)
-        if one is None:
-            raise lookup.unknown_version(found["package"], version, versions)
-    if one is not None:
+        chosen = lookup.version_of(versions, version)
+        if chosen is None:
+            raise lookup.unknown_version(document["package"], version, versions)
+    if chosen is not None:
         for part in ("releases", "builds"):
-            found[part] = {one: found[part][one]}
+            document[part] = {chosen: document[part][chosen]}
     if as_json:
-        printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        printable.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
         return
     screen = console()
-    found = printable.facts(found)
-    if one is not None:
-        [one] = found["releases"]
-        screen.print(project_screen.details(found, one, signs=screen.is_terminal))
+    document = printable.facts(document)
+    if chosen is not None:
+        [chosen] = document["releases"]
+        screen.print(project_screen.details(document, chosen, signs=screen.is_terminal))
         return
     limit = None if everything or not screen.is_terminal else project_screen.FIRST
-    screen.print(project_screen.matrix(found, limit, signs=screen.is_terminal))
+    screen.print(project_screen.matrix(document, limit, signs=screen.is_terminal))

@@ -1,17 +1,14 @@
-"""`piw-indexer status`: is it well, and if not, what to do; on one screen, or for monitoring."""
+"""`piw-indexer status`: whether all is well, and what to do if not; for people and monitoring."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
-import orjson
 
-from ..base import clock, options, printable
+from ..base import clock, notes, options, printable
 from ..base.errors import StateError, UsageError
 from ..base.privileges import become_owner
-from ..base.progress import console
-from ..screens import status as status_screen
 from ..watch import nagios
 from ..watch.status import gather
 
@@ -22,24 +19,42 @@ from ..watch.status import gather
 @options.flag("json")
 @options.flag("monitor")
 def status(state_dir: Path, as_json: bool, monitor: bool) -> int:
-    """Is it well, and if not, what to do? Then serials, feeds, what is pending and more.
+    """Say whether all is well, and what to do if not; then show serials, feeds, lag and more.
 
-    With --monitor one line for Nagios, Icinga and the like, and their exit status: 0 OK, 1
-    WARNING, 2 CRITICAL, 3 UNKNOWN.
+    --monitor prints one line for Nagios, Icinga and the like, and uses their exit status: 0 OK,
+    1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
     if monitor:
         if as_json:
             raise UsageError("show the status", "--json and --monitor are given", "give one")
         return _monitor(state_dir)
-    become_owner(state_dir, only_to_look=True)
-    found = gather(state_dir, clock.now())
     if as_json:
-        printable.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
-        return 0
-    screen = console()
-    width = screen.width if screen.is_terminal else 100
-    screen.print(status_screen.screen(printable.facts(found), width))
+        _print_json(state_dir)
+    else:
+        _print_screen(state_dir)
     return 0
+
+
+# What prints JSON or draws a screen takes long to import, and monitoring needs none of it. It is
+# imported before root becomes a user who may not read Python's files.
+
+
+def _print_json(state_dir: Path) -> None:
+    import orjson
+
+    become_owner(state_dir, only_to_look=True)
+    data = notes.plain(gather(state_dir, clock.now()))
+    printable.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2))
+
+
+def _print_screen(state_dir: Path) -> None:
+    from ..base.console import console
+    from ..screens import status as status_screen
+
+    become_owner(state_dir, only_to_look=True)
+    status = printable.facts(gather(state_dir, clock.now()))
+    screen = console()
+    screen.print(status_screen.screen(status, screen.width if screen.is_terminal else 100))
 
 
 def _monitor(state_dir: Path) -> int:

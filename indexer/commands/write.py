@@ -30,7 +30,7 @@ def write(
     everything: bool,
     as_of: times.Time | None,
 ) -> None:
-    """Publish what is pending, and end."""
+    """Publish what is pending, and exit."""
     publisher = Publisher(output_path)
     refuse_missing(state_dir, *OURS)
     with bar("catching up") as progress:
@@ -49,7 +49,7 @@ def publish_all(
     *,
     everything: bool = False,
 ) -> None:
-    """Publish what is pending in a state, and say how much was written.
+    """Publish what is pending in a state, and print how much was written.
 
     Raises:
         PublishError: if a document could not be published; its mark stays.
@@ -66,7 +66,7 @@ def publish(
     *,
     everything: bool = False,
 ) -> int:
-    """Likewise, with a progress bar only; how many documents were written."""
+    """The same with only a progress bar; returns how many documents were written."""
     publisher.hold()
     try:
         with bar("writing") as progress:

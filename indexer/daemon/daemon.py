@@ -21,7 +21,7 @@ import zmq
 from .. import __version__
 from ..base import clock, disk, times
 from ..base.backoff import Backoff
-from ..base.errors import StateError
+from ..base.errors import Problem, StateError
 from ..base.log import NOTICE, event
 from ..base.once_per import OncePer
 from ..base.systemd import Notifier
@@ -31,9 +31,10 @@ from ..feed.security import Connecting
 from ..feed.subscriber import Subscriber
 from ..messages.entries import Entry, Refused, Row
 from ..state.state import State
+from .progress import Progress
 from .reload import BLOCKED_SIGNALS, Check
 from .source import DaemonContext, OpenSources, Source
-from .status_file import LiveFile, Progress
+from .status_file import Live, LiveFile, LiveTrouble
 from .writer import QUIET_DELAY, WriterHandle
 from .writer_messages import Options as WriterOptions
 
@@ -92,13 +93,13 @@ class Daemon:
         """Whether it has stopped in order to start again with a new configuration."""
         self._reload = False  # whether it was asked for
         self._check: Check | None = None
-        self._reload_trouble = ""  # why the configuration is the old one
+        self._reload_problem: Problem | None = None  # why the configuration is the old one
         self._started = clock.now()
         self._accepted = 0
         self._refused = 0
         self._told = OncePer()
-        self._trouble = ""  # why intake waits
-        self._index_trouble = ""  # why the writer's reports wait
+        self._problem: Problem | None = None  # why intake waits
+        self._index_problem: Problem | None = None  # why the writer's reports wait
         self._live_file = LiveFile(options.state_dir)
         self._last_tick = clock.monotonic()
         self._subscribers: list[Subscriber] = []
@@ -252,10 +253,11 @@ class Daemon:
         if verdict is None:
             return
         self._check = None
-        self._reload_trouble = ""
+        self._reload_problem = None
         if verdict:
-            self._reload_trouble = f"it was not reloaded, the old configuration goes on: {verdict}"
-            log.error("%s", self._reload_trouble, extra=event("reload-refused"))
+            what = f"it was not reloaded, the old configuration goes on: {verdict}"
+            self._reload_problem = Problem(what)
+            log.error("%s", what, extra=event("reload-refused"))
         else:
             log.info("reloading", extra=event("reloading"))
             self.reexec = self._stop = True
@@ -325,17 +327,17 @@ class Daemon:
         backoff = Backoff(1.0, MAX_RETRY_DELAY)
         while (rows := self._take(entries, backoff.delay)) is None:
             if not self._pause(backoff.failed()):
-                raise StateError("stop in good order", self._trouble.partition("\n")[0])
-        if rows or self._trouble:
+                raise StateError("stop in good order", self._problem and self._problem.what)
+        if rows or self._problem:
             # After an error, what was applied may have been journaled by an earlier attempt.
             self._writer.wake()
-        if self._trouble:
+        if self._problem:
             log.log(
                 NOTICE,
                 "intake goes on",
                 extra=event("intake-goes-on", serial=self._state.journal.serial),
             )
-            self._trouble = ""
+            self._problem = None
         self._accepted += len(rows)
         self._log_refused([entry for entry in entries if isinstance(entry, Refused)])
         if rows:
@@ -370,11 +372,11 @@ class Daemon:
             if not error.passing:
                 raise
             self._state.limit_wal()
-            if not self._index_trouble:
+            if not self._index_problem:
                 log.error("%s\n  it is tried again", error, extra=event("index-unwritable"))
-            self._index_trouble = str(error)
+            self._index_problem = error.problem
         else:
-            self._index_trouble = ""
+            self._index_problem = None
 
     def _take(self, entries: Sequence[Entry], wait: float) -> list[Row] | None:
         """Journal and apply; None if the disk refuses that for now."""
@@ -389,7 +391,7 @@ class Daemon:
                 wait,
                 extra=event("intake-waits"),
             )
-            self._trouble = str(error)
+            self._problem = error.problem
             return None
 
     def _pause(self, seconds: float) -> bool:
@@ -415,64 +417,71 @@ class Daemon:
         self._progress.look(self._accepted, self._last_tick)
         self._writer.ping()
         live = self._live()
-        behind = sum(feed["lag"] for feed in live["feeds"])
+        behind = sum(feed.lag for feed in live.feeds)
         # One that does not write makes no progress, however much is taken in.
         alive = {"WATCHDOG": 1} if self._writer.unresponsive_for < QUIET_DELAY else {}
         self._notifier.notify(
             **alive,
-            STATUS=live["trouble"].partition("\n")[0]
-            or f"serial {live['serial']}, {behind} messages behind",
+            STATUS=live.trouble.partition("\n")[0]
+            or f"serial {live.serial}, {behind} messages behind",
         )
+        sources = {name: part for source in self._sources for name, part in source.live().items()}
         try:
-            self._live_file.write(live)
+            self._live_file.write(live, sources)
         except OSError as error:
-            if not self._trouble:
-                self._live_file.tell_unwritable(error)
+            if not self._problem:
+                self._live_file.log_unwritable(error)
 
     @property
-    def _quiet(self) -> str:
+    def _quiet(self) -> Problem | None:
         silence = self._writer.unresponsive_for
         if silence < QUIET_DELAY:
-            return ""
-        return (
+            return None
+        return Problem(
             f"the writer process has said nothing for {silence:.0f} s: look at the file system of"
             " --output-path"
         )
 
-    def _live(self) -> dict[str, Any]:
-        """How the daemon stands, for `status`."""
-        writer = self._writer
-        published = writer.last_published
-        kinds = {kind: times.to_rfc3339(at) for kind, at in writer.published.items()}
-        subscribers = self._subscribers
-        troubles = [
-            ("intake-waiting", self._trouble),
-            ("index-failing", self._index_trouble or self._progress.trouble),
+    def _live(self) -> Live:
+        """The status of the daemon, for `status`."""
+        writer, progress, subscribers = self._writer, self._progress, self._subscribers
+        own = [
+            ("intake-waiting", self._problem),
+            ("index-failing", self._index_problem or progress.problem),
             ("writer-failing", writer.failure or self._quiet),
-            ("reload-refused", self._reload_trouble),
+            ("reload-refused", self._reload_problem),
+        ]
+        others = [
             *(("peer-not-believed", one.distrust) for one in subscribers),
             *(("peer-not-believed", one.distrust) for one in self._sources),
             *(("feed-name-taken", one.conflict) for one in subscribers),
             *(("feed-refused", one.trouble) for one in subscribers),
             *(("source-failing", one.trouble) for one in self._sources),
         ]
-        live: dict[str, Any] = {
-            "pid": os.getpid(),
-            "at": times.to_rfc3339(clock.now()),
-            "started": times.to_rfc3339(self._started),
-            **self._progress.fields(),
-            "trouble": next((text for _, text in troubles[:4] if text), "")
-            or "\n".join(text for _, text in troubles[4:] if text),
-            "troubles": [{"id": kind, "text": text} for kind, text in troubles if text],
-            "written": writer.written,
-            "recently_published": writer.recent,
-            "last_published": times.to_rfc3339(published[1]) if published else None,
-            "counters_published": kinds.get("counters"),
-            "kinds_published": kinds,
-            "feeds": self._progress.feeds(subscribers),
-            "queues": [list(pair) for pair in self._options.feeds],
-            "output_path": str(self._options.writer.output_path),
-        }
-        for source in self._sources:
-            live |= source.live()
-        return live
+        return Live(
+            pid=os.getpid(),
+            at=clock.now(),
+            started=self._started,
+            serial=self._state.journal.serial,
+            applied_serial=progress.applied_serial,
+            pending=progress.pending,
+            oldest_pending_serial=progress.oldest_pending_serial,
+            oldest_pending_seconds=progress.oldest_pending_seconds,
+            accepted=progress.accepted,
+            rate=round(progress.rate, 1),
+            trouble=next((str(problem) for _, problem in own if problem), "")
+            or "\n".join(str(problem) for _, problem in others if problem),
+            troubles=[
+                LiveTrouble(kind, str(problem), problem.what, problem.remedy)
+                for kind, problem in (*own, *others)
+                if problem
+            ],
+            written=writer.written,
+            recently_published=list(writer.recent),
+            last_published=writer.last_published[1] if writer.last_published else None,
+            counters_published=writer.published.get("counters"),
+            feeds=progress.feeds(subscribers),
+            queues=list(self._options.feeds),
+            output_path=str(self._options.writer.output_path),
+            kinds_published=dict(writer.published),
+        )

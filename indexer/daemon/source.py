@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import zmq
 
+from ..base.errors import Problem
 from ..journal.journal import Journal
 from ..messages.entries import Entry, Row
 
@@ -32,12 +33,12 @@ class Source(Protocol):
     """Something that the daemon takes messages from, on its only thread; no method blocks."""
 
     @property
-    def trouble(self) -> str:
-        """What is wrong with the source, in one sentence; empty if nothing is."""
+    def trouble(self) -> Problem | None:
+        """What is wrong with the source; None if nothing is."""
 
     @property
-    def distrust(self) -> str:
-        """Why a peer of the source is not trusted; empty if all are."""
+    def distrust(self) -> Problem | None:
+        """Why a peer of the source is not trusted; None if all are."""
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
         """The sockets to poll for input now."""
@@ -56,8 +57,8 @@ class Source(Protocol):
     def tick(self) -> None:
         """Check timeouts; called about once a second."""
 
-    def live(self) -> dict[str, Any]:
-        """The state of the source, for `status`: keys of daemon.json."""
+    def live(self) -> dict[str, tuple[Any, ...]]:
+        """The status of the source: NamedTuples of `status_file`, by the name of their field."""
 
     def drain(self) -> None:
         """Stop taking messages in; `receive` still returns those that have arrived."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 from ..base import clock, database, times
-from ..base.errors import StateError
+from ..base.errors import Problem, StateError
 from ..documents import registry
 from ..index import downloads, pending
 from . import writer_loop
@@ -78,8 +78,8 @@ class WriterHandle:
         """The last name that was published, and when."""
         self.published: dict[str, times.Time] = {}
         """When documents were published last, by the name of their kind."""
-        self.failure = ""
-        """Why publishing fails at present; empty if it does not."""
+        self.failure: Problem | None = None
+        """Why publishing fails at present; None if it does not."""
         self.recent: list[str] = []
         """The names that were published last, the latest at the end."""
 
@@ -188,10 +188,10 @@ class WriterHandle:
                 with self._writing("note what was written"):
                     pending.note_written(self._connection, kind, version)
                 self.published[kind] = clock.now()
-            case messages.Failing(error):
-                self.failure = error
+            case messages.Failing(problem):
+                self.failure = problem
             case messages.Recovered():
-                self.failure = ""
+                self.failure = None
 
     @contextmanager
     def _writing(self, doing: str) -> Iterator[None]:

@@ -232,10 +232,9 @@ class WriterLoop:
         self._backoff.worked()
 
     def _report_failure(self, failure: IndexerError) -> None:
-        text = str(failure)
-        self._log.error("%s", text, extra=event("publishing-fails"), of=failure.cause)
+        self._log.error("%s", failure, extra=event("publishing-fails"), of=failure.cause)
         self._failing = True
-        self._send(messages.Failing(text))
+        self._send(messages.Failing(failure.problem))
 
     # What no mark asks for
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..base.errors import Problem
+
 
 @dataclass(frozen=True)
 class Options:
@@ -97,9 +99,9 @@ class KindWritten:
 
 @dataclass(frozen=True)
 class Failing:
-    """Publishing fails, and is tried again; `error` says why."""
+    """Publishing fails, and is tried again; `problem` says why."""
 
-    error: str
+    problem: Problem
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
-"""The demo: a simulated farm's life, told over real sockets to the real daemon.
+"""The demo: a simulated farm sends its life over real sockets to the real daemon.
 
-No process outlives it, however it ends; what it made stays where it is, for a look.
+However it ends, no process of it stays. Its state and documents stay, for a look.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import subprocess
@@ -16,35 +15,36 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import orjson
 
 from ..base import clock, database, filesystem, times
-from ..base.directories import LIVE, SPOOL
+from ..base.directories import SPOOL
 from ..base.errors import PeerError, StateError
 from ..feed.publisher import FeedPublisher
-from ..index import pending, queries
+from ..index import queries
 from ..messages import decode
 from ..messages.entries import Accepted
 from ..messages.types import Message
-from ..screens.demo import Details, Picture
+from ..screens.top import PHASES, Details, Story
+from ..screens.top import clock as farm_clock
+from ..watch.status import Status, gather
 from .simulation import Farm
 
 LOG = "daemon.log"
-"""What the daemon says, in the state directory."""
+"""The file in the state directory that has the daemon's log."""
 
 DAEMON_OPTIONS = ("--settle=0.5", "--max-delay=2", "--counters-interval=2")
-"""A quicker rhythm than a server's: somebody is watching."""
+"""Shorter delays than a server's, because somebody is watching."""
 
 LOOK_INTERVAL = 0.25
-RATE_INTERVAL = 0.5
 BATCH = 500
 SLICE = 0.05
-"""Seconds between batches at a rate."""
+"""Seconds between two batches of the live part."""
 
 MAX_AHEAD = 20_000
-"""Messages of the history that are published before the daemon has them in its index."""
+"""Messages of the history that may be sent and not yet be in the index."""
 
 START_TIMEOUT = 60.0
 SETTLE_TIMEOUT = 15.0
@@ -61,8 +61,8 @@ class Options:
     Attributes:
         farm: the farm; its `now` is the present.
         rate: messages a second of the live part, on average.
-        live: number of messages in the live part; what comes before them is sent at once.
-        state_dir: the daemon's; must be empty.
+        live: number of messages in the live part; those before are sent as fast as possible.
+        state_dir: of the daemon; an empty directory.
         output_path: likewise.
     """
 
@@ -73,29 +73,68 @@ class Options:
     output_path: Path
 
 
+class Seen(NamedTuple):
+    """The demo at one moment.
+
+    Attributes:
+        status: of its state.
+        rates: messages a second that the daemon accepted, the oldest first.
+        story: how far the farm's life is told.
+        published: messages sent.
+    """
+
+    status: Status
+    rates: tuple[float, ...]
+    story: Story
+    published: int
+
+    @property
+    def written(self) -> int:
+        """Documents written so far."""
+        return self.status.daemon.live.written if self.status.daemon is not None else 0
+
+    def line(self) -> str:
+        """One line of progress, for a log."""
+        status, story = self.status, self.story
+        when = "" if story.farm_time is None else f"  farm at {farm_clock(story.farm_time)}"
+        rate = status.daemon.live.rate if status.daemon is not None else 0.0
+        trouble = status.daemon.live.trouble if status.daemon is not None else ""
+        return (
+            f"{story.elapsed:5.1f} s  {story.phase:8}"
+            f"  published {self.published:,}  accepted {status.applied_serial:,}"
+            f"  {rate:,.0f}/s  lag {max(0, self.published - status.applied_serial):,}"
+            f"  pending {status.pending:,}  documents {self.written:,}{when}"
+            + (f"  TROUBLE: {trouble}" if trouble else "")
+        )
+
+
 class Demo:
     """A farm's publisher in this process, and the daemon in another.
 
     Args:
         options: what to show.
-        watch: is called about every `LOOK_INTERVAL` seconds with the state.
-        interrupted: says whether it shall end before its time.
+        title: which farm it is.
+        watch: called about every `LOOK_INTERVAL` seconds with what there is to see.
+        interrupted: returns whether the demo has to end early.
 
     Raises:
-        IndexerError: if either cannot start.
+        IndexerError: if one of them cannot start.
     """
 
     def __init__(
         self,
         options: Options,
-        watch: Callable[[Picture], None],
+        title: str,
+        watch: Callable[[Seen], None],
         interrupted: Callable[[], bool],
     ) -> None:
         self._options = options
         self._watch = watch
         self._interrupted = interrupted
         self._began = clock.monotonic()
-        self._rate = 0.0
+        self._title = title
+        self._rates: deque[float] = deque(maxlen=120)
+        self._rated_at = 0
         self._enter("starting")
         self._progress = 0.0
         self._farm_time: times.Time | None = None
@@ -123,14 +162,14 @@ class Demo:
         ]
 
     def play(self) -> None:
-        """Tell the farm's story to its end, or until it is interrupted.
+        """Send the farm's life to its end, or until the demo is interrupted.
 
         Raises:
-            IndexerError: if the daemon ended, or does not follow.
+            IndexerError: if the daemon ended, or does not subscribe.
         """
         with open(filesystem.create(self._options.state_dir / LOG), "wb") as log:
             self._daemon = subprocess.Popen(
-                # -P: not the folder `indexer` that may be in the present directory.
+                # -P: do not import a folder `indexer` of the current directory.
                 [sys.executable, "-P", "-m", "indexer", *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -149,12 +188,13 @@ class Demo:
         self._look()
 
     def _enter(self, phase: str) -> None:
+        assert phase in PHASES
         self._phase = phase
-        self._rates: deque[float] = deque(maxlen=120)
-        self._measured = clock.monotonic(), -1
+        if phase == "live":  # the rates of the history would dwarf them
+            self._rates.clear()
 
     def _send_history(self, tail: deque[Message]) -> None:
-        """Publish all but the last messages, as fast as the daemon takes them."""
+        """Publish all but the last messages, as fast as the daemon accepts them."""
         self._enter("history")
         farm = self._options.farm
         end = times.from_datetime(farm.now)
@@ -168,7 +208,7 @@ class Demo:
                 self._turn(SLICE)
 
     def _held_back(self, tail: deque[Message]) -> Iterator[Message]:
-        """The farm's messages in order, but for the last ones: those remain in `tail`."""
+        """The farm's messages in order, except the last ones, which remain in `tail`."""
         for message in self._options.farm.messages():
             tail.append(decode.from_json(orjson.dumps(message), clock.now()))
             if len(tail) > self._options.live:
@@ -183,28 +223,30 @@ class Demo:
         seconds = len(tail) / self._options.rate
         began = clock.monotonic()
         while tail and not self._interrupted():
-            told = (clock.monotonic() - began) / seconds
-            until = first + int((last - first) * told)
+            progress = (clock.monotonic() - began) / seconds
+            until = first + int((last - first) * progress)
             batch: list[Message] = []
             while tail and len(batch) < BATCH and tail[0].at <= until:
                 batch.append(tail.popleft())
             self._publish(batch)
-            self._progress = min(1.0, told)
+            self._progress = min(1.0, progress)
             self._turn(0.0 if len(batch) == BATCH else SLICE)
 
     def _settle(self) -> None:
         """Wait until the daemon says that everything that was sent is in the documents."""
         self._enter("settling")
         sent = self._publisher.spool.serial
-        before: tuple[object, object] | None = None
+        before: tuple[int, int] | None = None
         until = 0.0
         while not self._interrupted():
-            live = self._live()
-            stands = live.get("applied_serial"), live.get("pending")
-            if stands == (sent, 0):
+            status = self._status()
+            reached = None
+            if status is not None and status.daemon is not None:
+                reached = status.daemon.live.applied_serial, status.daemon.live.pending
+            if reached == (sent, 0):
                 return
-            if stands != before:  # it gets on, however slow the machine is
-                before, until = stands, clock.monotonic() + SETTLE_TIMEOUT
+            if reached != before:  # the daemon makes progress, however slow the machine is
+                before, until = reached, clock.monotonic() + SETTLE_TIMEOUT
             elif clock.monotonic() > until:
                 return
             self._turn(SLICE)
@@ -215,7 +257,7 @@ class Demo:
             self._farm_time = rows[-1].message.at
 
     def _turn(self, seconds: float) -> None:
-        """Serve the daemon for about `seconds`, and look now and then."""
+        """Serve the daemon for about `seconds`, and look at it now and then."""
         until = clock.monotonic() + seconds
         while True:
             self._publisher.serve(max(0.0, until - clock.monotonic()))
@@ -229,7 +271,7 @@ class Demo:
 
     def _index(self) -> sqlite3.Connection | None:
         path = self._options.state_dir / queries.FILE
-        # The daemon makes it before it subscribes.
+        # The daemon creates the index before it subscribes.
         if self._reader is None and self._publisher.subscribers:
             self._reader = database.open_reader(path)
         return self._reader
@@ -241,9 +283,12 @@ class Demo:
     def _lag(self) -> int:
         return self._publisher.spool.serial - self._applied()
 
-    def _pending(self) -> int:
-        connection = self._index()
-        return 0 if connection is None else pending.count(connection)
+    def _status(self) -> Status | None:
+        """What `top` shows; None while the daemon has not created its state yet."""
+        try:
+            return gather(self._options.state_dir, clock.now(), counting=False)
+        except StateError:
+            return None
 
     def _look(self) -> None:
         """Show the state.
@@ -254,47 +299,21 @@ class Demo:
         assert self._daemon is not None
         if self._daemon.poll() is not None and not self._interrupted():
             raise self._ended()
-        live = self._live()
-        applied = self._applied()
-        self._measure(applied)
+        status = self._status()
+        if status is None:
+            return
+        if status.daemon is not None and status.daemon.live.at != self._rated_at:
+            self._rated_at = status.daemon.live.at
+            self._rates.append(status.daemon.live.rate)
         self._look_closer()
-        self._watch(
-            Picture(
-                self._phase,
-                clock.monotonic() - self._began,
-                self._progress,
-                self._farm_time,
-                self._publisher.spool.serial,
-                applied,
-                self._pending(),
-                live.get("written", 0),
-                self._rate,
-                tuple(self._rates),
-                tuple(reversed(live.get("recently_published", []))),
-                live.get("trouble", ""),
-                self._details,
-            )
+        elapsed = clock.monotonic() - self._began
+        story = Story(
+            self._title, self._phase, elapsed, self._progress, self._farm_time, self._details
         )
-
-    def _measure(self, applied: int) -> None:
-        now = clock.monotonic()
-        then, before = self._measured
-        if before < 0:
-            self._measured = now, applied
-        elif now - then >= RATE_INTERVAL:
-            self._rate = (applied - before) / (now - then)
-            self._rates.append(self._rate)
-            self._measured = now, applied
-
-    def _live(self) -> dict[str, Any]:
-        try:
-            live: dict[str, Any] = json.loads((self._options.state_dir / LIVE).read_bytes())
-        except (OSError, ValueError):
-            return {}  # it has not said anything yet
-        return live
+        self._watch(Seen(status, tuple(self._rates), story, self._publisher.spool.serial))
 
     def _look_closer(self) -> None:
-        """Ask the index for the farm; of a large one seldom, or nothing else would be done."""
+        """Query the index for the farm; seldom if the farm is large, because that is slow."""
         began = clock.monotonic()
         connection = self._index()
         if connection is None or began < self._next_details:
@@ -324,14 +343,14 @@ class Demo:
         """Stop the daemon, which publishes what is pending, and the publisher.
 
         Raises:
-            StateError: if the daemon did not end well, and nothing else is wrong.
+            StateError: if the daemon failed, and nothing else is wrong.
         """
         try:
             if self._reader is not None:
                 self._reader.close()
             if self._daemon is not None:
                 self._stop(self._daemon)
-                # A signal to the whole group may have met a daemon that was not ready for it.
+                # A signal to the process group may have come before the daemon was ready for it.
                 if self._daemon.returncode and kind is None and not self._interrupted():
                     raise self._ended()
         finally:
@@ -345,9 +364,13 @@ class Demo:
         except subprocess.TimeoutExpired:
             pass
         finally:
-            if daemon.poll() is None:
-                daemon.kill()  # its writer ends when it is gone
-                daemon.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the daemon if it still runs; its writer ends with it."""
+        if self._daemon is not None and self._daemon.poll() is None:
+            self._daemon.kill()
+            self._daemon.wait()
 
     def _ended(self) -> StateError:
         assert self._daemon is not None
@@ -365,6 +388,6 @@ class Demo:
 
     def _remove_sockets(self) -> None:
         for path in self._sockets:
-            path.unlink(missing_ok=True)  # ZeroMQ leaves them
+            path.unlink(missing_ok=True)  # ZeroMQ does not remove them
         if self._temporary is not None:
             self._temporary.rmdir()

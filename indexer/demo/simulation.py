@@ -1,7 +1,7 @@
-"""A simulated piwheels farm: the messages of its life, of any size, the same for the same seed.
+"""A simulated piwheels farm of any size: the messages of its life, the same for the same seed.
 
-A package follows from the seed and its number alone: nothing is expanded in advance, and memory
-hardly grows with the farm. Nothing here reads a clock.
+Each package is computed from the seed and its number. Nothing is expanded in advance, so memory
+hardly grows with the farm. Nothing here reads the clock.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PIP = "attrs certifi click idna jinja2 packaging python-dateutil typing-extensi
 _KINDS = ("pure", "pure", "pure", "binary", "abi3")
 _PREINSTALLED = ("libc6", "libgcc-s1", "libstdc++6", "zlib1g")
 _REQUIRES = (None, "", ">=3.7", ">=3.8,<4", ">=3.9", ">=3.9", ">=3.11", ">=2.7,!=3.0.*,!=3.1.*")
-_ODD_VERSIONS = ("d", "-final", "-SNAPSHOT", "_stable")  # as PyPI took them before PEP 440
+_ODD_VERSIONS = ("d", "-final", "-SNAPSHOT", "_stable")  # as PyPI accepted them before PEP 440
 _SUFFIXES = ("a1", "b2", "rc1", ".dev3", ".post1", ".post2", *_ODD_VERSIONS)
 _SKIPS = ("binary only", "development mode", "not for Raspberry Pi", "build hangs")
 _DELETIONS = ("DELVER", "DELBUILD+LOGBUILD", "DELPKG")
@@ -65,12 +65,16 @@ _HOUR = 3_600_000  # milliseconds
 
 @dataclass(frozen=True)
 class Farm:
-    """A farm to simulate; equal farms live the same life. Raises ValueError for impossible ones."""
+    """A farm to simulate; equal farms send the same messages. Raises ValueError if impossible."""
 
     seed: int = 0  # another seed, another farm
-    packages: int = 200  # the first are well-known ones, the others are made up
+    packages: int = 200  # the first ones are well-known, the others are made up
     versions: float = 4.0  # mean number that a made-up package has; a few have hundreds
-    abis: tuple[str, ...] = ("cp39", "cp311", "cp313")  # built for; cp37m comes on top, disabled
+    abis: tuple[str, ...] = (
+        "cp39",
+        "cp311",
+        "cp313",
+    )  # that it builds for; a disabled cp37m is added
     failure_rate: float = 0.12  # share of builds, 0 to 1; half of them succeed when tried again
     deletion_rate: float = 0.08  # share of the later events of packages, 0 to 1
     downloads: int = 20_000  # number of LOGDOWNLOAD among `messages`
@@ -88,25 +92,25 @@ class Farm:
             raise ValueError("the now of a farm has no time zone")
 
     def messages(self) -> Iterator[Message]:
-        """The whole life of the farm in order of time; what would come after `now` is left out."""
+        """The whole life of the farm in order of time, up to `now`."""
         life = _Life(self)
         downloads = life.downloads(self.downloads)
         return _messages(heapq.merge(life.events(), downloads, key=lambda event: event[0]))
 
     def population(self) -> Iterator[Message]:
-        """What fills an index: SETABIS, every package with its names, all versions and builds."""
+        """Messages that fill an index: SETABIS, all packages with their names, versions, builds."""
         return _messages(_Life(self, complete=True).events())
 
     def download_messages(self, count: int) -> Iterator[Message]:
-        """`count` LOGDOWNLOADs, mostly of the files that `population` makes, and nothing else."""
+        """`count` LOGDOWNLOADs, mostly of files that `population` makes."""
         return _messages(_Life(self, complete=True).downloads(count))
 
     def build_messages(self, count: int, first_build_id: int = 1) -> Iterator[Message]:
-        """`count` successful LOGBUILDs with three files each, and nothing else.
+        """`count` successful LOGBUILDs with three files each.
 
-        A version of every package on each ABI, then another version; when all are built, further
-        builds take the files over. For an index that `population` filled, `first_build_id` must
-        be above the build ids in there, or those builds are replaced.
+        First one version of every package on each ABI, then the next version. When all versions
+        are built, further builds take over the files. If `population` has filled the index,
+        `first_build_id` must be above the build ids in it; otherwise those builds are replaced.
         """
         return _messages(_Life(self, complete=True).triple_builds(count), first_build_id)
 
@@ -120,14 +124,14 @@ def _messages(events: Iterable[_Event], build_id: int = 1) -> Iterator[Message]:
 
 
 class _Package:
-    """All that is settled about the package of a number, whatever the farm's life brings."""
+    """What is fixed about the package with a number, whatever happens in the farm's life."""
 
     def __init__(self, farm: Farm, number: int) -> None:
         rng = random.Random(f"package {number} of farm {farm.seed}")
         chance, made_up = rng.random, number >= len(_FAMOUS)
         if made_up:
             again, place = divmod(number, len(_FIRST) * len(_SECOND) * len(_THIRD))
-            # A prime that divides no list's length meets every name once, in no visible order.
+            # Steps of a prime that divides no list's length visit every name once, unordered.
             place, first = divmod(place * 1_000_003 + farm.seed, len(_FIRST))
             place, second = divmod(place, len(_SECOND))
             words = _FIRST[first], _SECOND[second]
@@ -139,14 +143,15 @@ class _Package:
             self.display, self.kind, listed, links, self.description = _FAMOUS[number]
             self.name, versions, apt = names.canonical(self.display), listed.split(), links.split()
         self.skip = rng.choice(_SKIPS) if made_up and chance() < 0.02 else ""
-        self.distribution = self.display.replace("-", "_")  # as its wheels are named
+        self.distribution = self.display.replace("-", "_")  # as in the names of its wheels
         self.requires_python = rng.choice(_REQUIRES)
         self.apt = [] if self.kind == "pure" else [*apt, "libc6"]
         self.pip = _PIP[int(chance() * 7) :][: int(chance() * 4)]
         self.pending = min(int(chance() * 3), len(versions) - 1)  # versions that come out later
-        self.age = int((30 + chance() * 2000) * 24 * _HOUR)  # when the simulation starts
-        # The version, why it is skipped, and how its builds end on each ABI: well, well at the
-        # second try (None), or never. A wheel that fits all ABIs has one outcome, a skip has none.
+        self.age = int((30 + chance() * 2000) * 24 * _HOUR)  # at the start of the simulation
+        # The version, why it is skipped, and how its builds end on each ABI: success, success at
+        # the second try (None), or failure. A wheel that fits all ABIs has one outcome, a skipped
+        # version has none.
         self.versions: list[tuple[str, str, tuple[bool | None, ...]]] = []
         for version in versions:
             skip = rng.choice(_SKIPS) if made_up and chance() < 0.03 else ""
@@ -158,9 +163,9 @@ class _Package:
 
 
 class _Life:
-    """One life of a farm: its chances, and the little that must be remembered of its packages.
+    """One life of a farm: its random numbers, and what must be remembered of its packages.
 
-    In a `complete` one all packages and versions are there from the beginning, and stay.
+    In a `complete` life all packages and versions exist from the beginning, and stay.
     """
 
     def __init__(self, farm: Farm, complete: bool = False) -> None:
@@ -170,7 +175,7 @@ class _Life:
         self.start = self.end - farm.days * 24 * _HOUR
         self.complete = complete
         self.known = farm.packages if complete else 0
-        self.appeared: dict[int, int] = {}  # how many of a package's pending versions
+        self.appeared: dict[int, int] = {}  # how many of a package's pending versions are out
         self.deleted: set[int] = set()
         self.package = lru_cache(maxsize=32_768)(partial(_Package, farm))
         self.wheels: dict[tuple[str, str], tuple[str, str, tuple[str, ...]]] = {}
@@ -187,7 +192,7 @@ class _Life:
             self.clients.append((position, _ARMS[1], dict.fromkeys(_CLIENT)))
 
     def events(self) -> Iterator[_Event]:
-        """Everything but downloads. A package that waits for its next turn is one small tuple."""
+        """Everything but downloads. A package that waits for its turn takes one small tuple."""
         build_abis = {"cp37m": "disabled"} | dict.fromkeys(self.farm.abis, "")
         apt = {abi: [*_PREINSTALLED, f"libpython3.{_python(abi)[3:]}"] for abi in build_abis}
         yield self.start, "SETABIS", {"build_abis": build_abis, "preinstalled_apt_packages": apt}
@@ -200,7 +205,7 @@ class _Life:
                 script = self.arrival(number)
                 arrived += 1
                 self.known = max(self.known, arrived)
-                # Packages come quickly at first, or all early downloads would be of a few.
+                # Packages come quickly at first, so that early downloads are of many packages.
                 due = self.start + int((self.end - self.start) * (arrived / packages) ** 2)
                 if arrived < packages:
                     heapq.heappush(queue, (due, -turn, arrived, None))
@@ -218,12 +223,12 @@ class _Life:
                 heapq.heappush(queue, (due, turn, number, script))
 
     def available(self, number: int, package: _Package) -> int:
-        """How many of a package's versions are out."""
+        """How many versions of a package are released."""
         pending = 0 if self.complete else package.pending - self.appeared.get(number, 0)
         return len(package.versions) - pending
 
     def arrival(self, number: int) -> _Script:
-        """A package is found on PyPI with what it has released so far, and is built."""
+        """A package appears with the versions that it has released so far, and is built."""
         package = self.package(number)
         owner = {"package": package.name}
         yield 20, "NEWPKG", {**owner, "skip": package.skip, "description": package.description}
@@ -237,11 +242,11 @@ class _Life:
             yield 0, "LOGBUILD", self.build(package, package.versions[0][0], "cp37m", True)
 
     def release(self, package: _Package, position: int, released: str | None) -> _Script:
-        """A version comes out and is built."""
+        """A version is released and built."""
         version, skip, outcomes = package.versions[position]
         data: _Data = {"package": package.name, "version": version}
         yield 500, "NEWVER", {**data, "released": released, "skip": skip}
-        if outcomes == (False,):  # every ABI is tried for a wheel that none can build
+        if outcomes == (False,):  # if no ABI can build the wheel, all of them try
             outcomes *= len(self.farm.abis)
         for abi, outcome in zip(self.farm.abis, outcomes, strict=False):
             data = self.build(package, version, abi, outcome is True)
@@ -250,7 +255,7 @@ class _Life:
                 yield 1000, "LOGBUILD", self.build(package, version, abi, True)
 
     def sequel(self, number: int, at: int) -> _Script:
-        """Something more happens to a package that is there already."""
+        """Something happens to a package that exists already."""
         rng, package = self.random, self.package(number)
         out = self.available(number, package)
         version, _, outcomes = rng.choice(package.versions[:out])
@@ -282,7 +287,7 @@ class _Life:
                 data["reason"] = next(reasons)
             yield rng.randrange(_HOUR), name, data
         if acts == "DELPKG" and rng.random() < 0.5:
-            yield from self.arrival(number)  # it is reborn
+            yield from self.arrival(number)  # it appears again
         elif acts == "DELPKG":
             self.deleted.add(number)
 
@@ -335,7 +340,7 @@ class _Life:
             yield self.end - (count - 1 - done) * 10, "LOGBUILD", data
 
     def downloads(self, count: int) -> Iterator[_Event]:
-        """`count` downloads over the whole time, more by day than by night."""
+        """`count` downloads over the whole time, more during the day than at night."""
         chance = self.random.random
         hours = range(self.start // _HOUR, self.start // _HOUR + self.farm.days * 24)
         whole = sum(_RHYTHM[hour % 24] for hour in hours)
@@ -348,17 +353,17 @@ class _Life:
                 at = self.start + int((elapsed + (position + chance()) / share) * _HOUR)
                 abi, platform, client = self.clients[int(chance() * len(self.clients))]
                 filename, odd = self.wanted(abi, platform), chance()
-                # A few come from a log that was kept back, a few are of files that are not wheels.
+                # A few come from a delayed log, and a few are of files that are not wheels.
                 accessed = _time(at - int((at - self.start) * chance()) if odd < 0.02 else at)
                 if odd > 0.99:
                     filename = "-".join(filename.split("-")[:2]) + ".tar.gz"
                 yield at, "LOGDOWNLOAD", {"filename": filename, "accessed_at": accessed, **client}
 
     def wanted(self, abi: int, platform: str) -> str:
-        """The name of a wheel; popular packages and new versions are wanted more than others."""
+        """The name of a wheel; popular packages and new versions are downloaded more often."""
         chance = self.random.random
         package, version = self.package(0), ""
-        for _ in range(5):  # the last one stands even if it was never built
+        for _ in range(5):  # the last version counts even if it was never built
             number = int((self.known + 1) ** chance()) - 1  # Zipf's law with exponent 1
             package = self.package(number)
             out = self.available(number, package)
@@ -373,7 +378,7 @@ class _Life:
 
 
 def _invented(rng: random.Random, mean: float) -> list[str]:
-    """The rising versions of a made-up package: mostly few, seldom hundreds."""
+    """The versions of a made-up package in rising order: usually a few, rarely hundreds."""
     chance, number = rng.random, rng.choice((0, 10_000, 20_230_000))  # 20_230_104: 2023.1.4
     versions = []
     for _ in range(1 + int((mean - 1) * rng.expovariate(1) ** 2 / 2 + chance())):
@@ -385,7 +390,7 @@ def _invented(rng: random.Random, mean: float) -> list[str]:
 
 
 def _spelling(name: str, chance: float) -> str:
-    """A package's name as its author may write it; most write the canonical one."""
+    """A package's name as its author may spell it; most use the canonical name."""
     ways = (name.replace("-", "_"), name.title(), name.replace("-", "."), name.upper())
     return ways[int(chance * 10)] if chance < 0.4 else name
 
@@ -395,5 +400,5 @@ def _python(abi: str) -> str:
 
 
 def _time(milliseconds: int, timespec: str = "seconds") -> str:
-    """RFC 3339; microseconds would be lost in the float, milliseconds are not."""
+    """RFC 3339, to the millisecond: a float cannot hold microseconds."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec=timespec)

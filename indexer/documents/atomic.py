@@ -58,18 +58,17 @@ def replace(directory: int, name: str, content: bytes) -> bool:
 def set_mode(directory: int, name: str) -> None:
     """Give a document its mode, whatever comes into its place meanwhile.
 
-    A file that is not ours alone is replaced: it may be another user's, or have another name
-    somewhere else.
+    A file that is not ours alone is removed: it may be another user's, or have another name
+    somewhere else. What is in it is not published: it may be private, or not what was compared.
     """
     descriptor = filesystem.open_regular(name, os.O_RDONLY, dir_fd=directory)
-    with open(descriptor, "rb", 0) as file:
-        status = os.fstat(descriptor)
-        if status.st_uid == os.geteuid() and status.st_nlink == 1:
+    try:
+        if filesystem.is_ours_alone(descriptor):
             os.fchmod(descriptor, filesystem.DOCUMENT)
-            return
-        filesystem.stage(directory, name, file.readall(), filesystem.DOCUMENT, durable=True)
-    filesystem.put(directory, name)
-    os.fsync(directory)
+        else:
+            unlink(directory, name)
+    finally:
+        os.close(descriptor)
 
 
 def remove(directory: int, name: str) -> bool:

@@ -182,7 +182,7 @@ def _build_status(
     fit: tuple[int, bool, int, float | None] | None,
     attempt: tuple[int, int, float | None] | None,
 ) -> dict[str, Any]:
-    """How a version stands on an ABI, and the build that decided it."""
+    """The status of a version on an ABI, and the build that decided it."""
     if fit is not None:
         status, build_id, duration = "success", -fit[2], fit[3]
     elif attempt is not None:

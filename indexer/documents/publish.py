@@ -140,12 +140,7 @@ class Publisher:
             path = f"{self.output_path}/{name}"
             directories.make(self.output_path)
             directories.make(Path(path))
-            status = os.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
-                if status.st_uid not in (0, os.geteuid()):
-                    raise OSError(errno.EEXIST, "it is a symbolic link of another user")
-                path = os.path.realpath(path)
-            self._roots[name] = path
+            path = self._roots[name] = _followed(path)
         return path
 
     def hold(self) -> None:
@@ -378,8 +373,8 @@ class Publisher:
     def set_mode(self, path: str) -> None:
         """Give a document that is there the mode that it should have.
 
-        A document that is not ours alone is replaced: it may be another user's, or have another
-        name somewhere else.
+        A document that is not ours alone is removed, to be written anew: it may be another user's,
+        or have another name somewhere else.
 
         Raises:
             PublishError: if that fails.
@@ -480,6 +475,27 @@ class Publisher:
                 directories.sync_file_system(within)
             else:
                 os.fsync(within)
+
+
+def _followed(path: str) -> str:
+    """Where a directory is, if a link of ours or of root's is in its place.
+
+    Another link may come while we look. Only the one that was opened counts.
+
+    Raises:
+        OSError: if it is a link of another user.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISLNK(status.st_mode):
+            return path
+        if status.st_uid not in (0, os.geteuid()):
+            raise OSError(errno.EEXIST, "it is a symbolic link of another user")
+        target = os.readlink("", dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    return os.path.realpath(os.path.join(os.path.dirname(path), target))
 
 
 def _refuse(name: str) -> None:

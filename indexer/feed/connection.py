@@ -7,7 +7,7 @@ from typing import Any
 
 import zmq
 
-from ..base.errors import PeerError
+from ..base.errors import PeerError, Problem
 from ..base.log import NOTICE, event
 from ..base.once_per import LimitedLog
 from . import sockets
@@ -38,7 +38,7 @@ class Connection:
     Attributes:
         changes: to its PUB.
         replay: to its ROUTER; None if it has none.
-        error: why the publisher cannot be followed now; empty if it can.
+        error: why the publisher cannot be followed now; None if it can.
 
     Raises:
         UsageError: if an address is not one, or may not be connected with this protection.
@@ -54,9 +54,9 @@ class Connection:
         self._protection = protection
         self._failing_since: float | None = None
         self._apart_since: float | None = None
-        self._refused = ""
+        self._refused: Problem | None = None
         self._next_open = 0.0
-        self.error = ""
+        self.error: Problem | None = None
         self._log = LimitedLog(log)
         self.changes = MonitoredSocket(
             context,
@@ -85,8 +85,8 @@ class Connection:
         self.sockets = [self.changes, *([self.replay] if self.replay is not None else [])]
 
     @property
-    def distrust(self) -> str:
-        return next((socket.distrust for socket in self.sockets if socket.distrust), "")
+    def distrust(self) -> Problem | None:
+        return next((socket.distrust for socket in self.sockets if socket.distrust), None)
 
     def look(self) -> None:
         """Notice what happened to the connections."""
@@ -112,7 +112,7 @@ class Connection:
                     address,
                     extra=event("publisher-lets-in", address=address),
                 )
-                self.error = self._refused = ""
+                self.error = self._refused = None
             return False
         if self._apart_since is None:
             self._apart_since = now
@@ -124,8 +124,8 @@ class Connection:
                 return False  # the publisher may have been stopped at that moment
             # A publisher that refuses us may also break off before it has said so.
             if any(socket.refused for socket in self.sockets):
-                self._refused = self._refused or str(self._estranged(True))
-            error = self._refused or str(self._estranged(False))
+                self._refused = self._refused or self._estranged(True).problem
+            error = self._refused or self._estranged(False).problem
             if error != self.error:
                 self._log.error("%s", error, extra=event("publisher-refuses", address=address))
                 self.error = error

@@ -17,7 +17,7 @@ import zmq
 
 from ..base.backoff import Backoff
 from ..base.clock import monotonic
-from ..base.errors import PeerError, UsageError
+from ..base.errors import PeerError, Problem, UsageError
 from ..base.log import NOTICE, event
 from ..base.once_per import LimitedLog
 from . import ipc, security, sockets
@@ -60,7 +60,7 @@ class MonitoredSocket:
 
     Attributes:
         socket: the present one; while it is not `open`, it may only be polled.
-        distrust: why the peer is not trusted; empty if it is, or if there is none.
+        distrust: why the peer is not trusted; None if it is, or if there is none.
 
     Raises:
         UsageError: if it is not an address, or may not be connected with this protection.
@@ -89,7 +89,7 @@ class MonitoredSocket:
         self._immediate = immediate or kind == zmq.DEALER
         self._max_frame, self._high_water = max_frame, high_water
         self._ipv6 = ipv6 and address.startswith("tcp://")
-        self.distrust = ""
+        self.distrust: Problem | None = None
         self._log = LimitedLog(log)
         self._absent = Backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         self._distrusted = Backoff(MIN_DISTRUST_DELAY, MAX_DISTRUST_DELAY)
@@ -202,7 +202,7 @@ class MonitoredSocket:
                 self._refuse(error)
                 return
             if self._seen is None:
-                self.distrust = ""
+                self.distrust = None
                 self._try_later(self._absent)
                 return
         try:
@@ -240,12 +240,12 @@ class MonitoredSocket:
                 self.address,
                 extra=event("peer-believed", address=self.address),
             )
-            self.distrust = ""
+            self.distrust = None
 
     def _refuse(self, error: PeerError) -> None:
-        if self.distrust != str(error):
+        if self.distrust != error.problem:
             self._log.error("%s", error, extra=event("peer-not-believed", address=self.address))
-        self.distrust = str(error)
+        self.distrust = error.problem
         self._try_later(self._distrusted)
 
     def _try_later(self, backoff: Backoff) -> None:

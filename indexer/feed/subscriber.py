@@ -18,7 +18,7 @@ import zmq
 
 from ..base import times
 from ..base.clock import Clock
-from ..base.errors import DecodeError, PeerError
+from ..base.errors import DecodeError, PeerError, Problem
 from ..base.log import NOTICE, event
 from ..base.once_per import LimitedLog
 from ..messages import decode, encode
@@ -169,7 +169,7 @@ class Subscriber:
         self._connection = Connection(context, changes_queue, replay_queue, protection)
         self._source = Source(changes_queue, protection.server_key.decode())
         self._names = names or FeedNames(lambda feed: None, [self._source])
-        self._conflicts: dict[str, str] = {}  # by feed: that it belongs to another address
+        self._conflicts: dict[str, Problem] = {}  # by feed: that it belongs to another address
         self.feeds: dict[str, FeedState] = {}
         self._early = self._early_bytes = 0  # of all feeds
         self._asked: FeedState | None = None  # whose replay is under way
@@ -197,17 +197,17 @@ class Subscriber:
         return None if replay is None else replay.socket
 
     @property
-    def trouble(self) -> str:
+    def trouble(self) -> Problem | None:
         return self._connection.error
 
     @property
-    def distrust(self) -> str:
+    def distrust(self) -> Problem | None:
         return self._connection.distrust
 
     @property
-    def conflict(self) -> str:
-        """Why a feed of this address is not taken: it belongs to another one. Empty if all are."""
-        return next(iter(self._conflicts.values()), "")
+    def conflict(self) -> Problem | None:
+        """Why a feed of this address is not taken: it belongs to another one. None if all are."""
+        return next(iter(self._conflicts.values()), None)
 
     def receive(self, limit: int, until: float) -> list[Entry]:
         """What arrived, in order; returns when the sockets are empty.
@@ -340,7 +340,7 @@ class Subscriber:
                 "give each publisher another name with its --feed; if the feed has moved, take"
                 f" {owner.address} out of --changes-queue, and reload",
             )
-            self._conflicts[feed] = str(error)
+            self._conflicts[feed] = error.problem
             log.error(
                 "%s", error, extra=event("feed-name-taken", feed=feed, address=self.changes_queue)
             )
@@ -713,19 +713,21 @@ class Subscriber:
                 continue
             state.silent = silent
             if silent:
-                log.warning(
+                self._log.warning(
                     "feed %s is silent: nothing came from %s since %s",
                     state.feed,
                     self.changes_queue,
                     times.to_rfc3339(state.heard),
                     extra=event("feed-silent", feed=state.feed, address=self.changes_queue),
+                    of=state.feed,
                 )
             else:
-                log.log(
+                self._log.log(
                     NOTICE,
                     "feed %s is back",
                     state.feed,
                     extra=event("feed-back", feed=state.feed, serial=state.serial),
+                    of=state.feed,
                 )
 
     def _note_break(self, state: FeedState) -> None:

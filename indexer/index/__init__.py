@@ -1,1 +1,1 @@
-"""The index: what each message changes in its tables, and what is pending for the documents."""
+"""The index: what each message changes in its tables, and which documents are pending."""

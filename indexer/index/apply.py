@@ -1,6 +1,6 @@
 """Apply messages to the index: one handler a message, a pure function of the journal.
 
-No clock, no randomness: the same messages give the same rows, however they were batched.
+It uses no clock and no randomness: the same messages give the same rows in any batches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Applier:
     """Applies messages to an index.
 
     Args:
-        connection: of the index; nobody else writes it.
+        connection: the one that writes the index.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -32,13 +32,13 @@ class Applier:
         self._touched, self._counters, self._files = rows.touched, rows.counters, rows.files
 
     def apply(self, rows: Sequence[Row]) -> int:
-        """Apply messages, store how far it got and what they touched: one transaction.
+        """Apply messages and store the last serial and the touched names, in one transaction.
 
         Args:
-            rows: messages of the journal, in order; those applied before are passed over.
+            rows: messages of the journal, in order; those already applied are skipped.
 
         Returns:
-            How many names were touched.
+            The number of touched names.
         """
         with database.transaction(self._connection):
             self._rows.begin()
@@ -50,7 +50,7 @@ class Applier:
                 for serial, (name, at, data) in rows:
                     if serial <= applied:
                         continue
-                    if name == "LOGDOWNLOAD":  # most messages by far
+                    if name == "LOGDOWNLOAD":  # by far the most frequent message
                         download(data.filename, data.accessed_at // hour * 3600)
                     else:
                         if name != "LOGBUILD":
@@ -142,7 +142,7 @@ class Applier:
 
     def _log_build(self, serial: int, at: times.Time, data: messages.LogBuild) -> None:
         if self._counters.waiting:
-            self._files.flush()  # what was downloaded may be among them
+            self._files.flush()  # they may be files that were just downloaded
             self._counters.flush()
         build = (
             data.build_id,
@@ -156,7 +156,7 @@ class Applier:
             *((None, None) if data.status else data.failure or (None, None)),
         )
         try:
-            # Nearly always the version is known and the build is not.
+            # Usually the version exists and the build does not.
             self._rows.insert_build(build)
             self._touched[data.package] = serial
         except sqlite3.IntegrityError:
@@ -184,14 +184,14 @@ class Applier:
         for filename, location in data.files:
             self._files.move(serial, data.package, filename, location)
 
-    # What concerns everything
+    # All packages
 
     def _set_abis(self, serial: int, at: times.Time, data: messages.SetAbis) -> None:
         build_abis = sorted(dict(data.build_abis).items())
         preinstalled = sorted(
             {(abi, name) for abi, names in data.preinstalled_apt_packages for name in names}
         )
-        # A master says this whenever it starts: do not write 600,000 documents for nothing.
+        # A master sends this at every start: do not rewrite 600,000 documents without a change.
         if (
             self._execute("SELECT * FROM build_abis ORDER BY 1").fetchall() == build_abis
             and self._execute("SELECT * FROM preinstalled_apt_packages ORDER BY 1, 2").fetchall()

@@ -1,7 +1,7 @@
-"""The download counters: by the hour, of the moving 30-day window, and ever.
+"""The download counters: by the hour, in the moving 30-day window, and ever.
 
-Their upkeep costs work in proportion to what changed. They are kept for names that are no
-package (yet, or any more) too: the downloads count when the package appears.
+Keeping them costs work in proportion to what changed. Names that are not packages (yet, or any
+more) have counters, too: their downloads count when the package appears.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Counters:
         self.changed = False
 
     def begin(self) -> None:
-        """Forget what was not committed; call it at the start of a transaction."""
+        """Forget everything uncommitted; call it at the start of a transaction."""
         self._downloads.clear()
         self._listed.clear()
         self._counter_ids.clear()
@@ -48,11 +48,11 @@ class Counters:
         self.changed = False
 
     def download(self, filename: str, hour: int) -> None:
-        """Count a download, at the latest with the next `flush`.
+        """Count a download; the next `flush` writes it.
 
         Args:
-            filename: what was downloaded.
-            hour: the start of its hour, seconds since 1970.
+            filename: the file that was downloaded.
+            hour: the start of the hour, seconds since 1970.
         """
         key = filename, hour
         downloads = self._downloads
@@ -64,7 +64,7 @@ class Counters:
         return bool(self._downloads)
 
     def flush(self) -> None:
-        """Count what was downloaded so far, for the packages that the files belong to now."""
+        """Write the counts, for the packages that the files belong to now."""
         if self._listed:
             self._ids(self._listed)
             self._connection.executemany(
@@ -136,7 +136,7 @@ class Counters:
         self.changed = True
 
     def _ids(self, packages: Iterable[str]) -> dict[str, int]:
-        """The counter_ids of packages; those that have none get one."""
+        """The counter_ids of packages; missing ones are created."""
         known = self._counter_ids
         unknown = [package for package in packages if package not in known]
         if unknown:
@@ -162,7 +162,7 @@ class Counters:
         return known
 
     def list_package(self, package: str, listed: bool) -> None:
-        """Note that a package appeared, or went, at the latest with the next `flush`."""
+        """Note that a package appeared or was deleted; the next `flush` writes it."""
         self._listed[package] = listed
 
     def replace(self, package: str, ever: int, hours: dict[int, int]) -> None:
@@ -175,7 +175,7 @@ class Counters:
         """
         self.flush()
         counter_id = self._ids([package])[package]
-        # From hour to hour, not over all rows: the table is ordered by hour so that live
+        # Hour by hour, not over all rows: the table is ordered by hour so that live
         # downloads and the moving window touch few pages.
         self._connection.execute(
             "WITH RECURSIVE hours (hour) AS ("
@@ -207,7 +207,7 @@ def window_start(connection: sqlite3.Connection) -> int:
 
 
 def move_window(connection: sqlite3.Connection, start: int) -> bool:
-    """Move the start of the window, forwards or back; costs what the hours between hold.
+    """Move the start of the window forwards or back; the cost depends on the hours between.
 
     Args:
         connection: of the index, in a transaction.

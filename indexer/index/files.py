@@ -1,7 +1,7 @@
 """The files of builds: their rows, dependencies and earlier contents, and which ABIs they fit.
 
-Files of builds that follow each other are added together, sorted, which is a third faster than
-one build after another. Whoever reads or deletes files or builds calls `flush` first.
+Files of consecutive builds are added together, sorted, which is a third faster than adding each
+build by itself. Call `flush` before reading or deleting files or builds.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _KEEP_CONTENTS = """
 
 
 class BuiltFiles:
-    """Adds files to the index, inside of the transaction that applies a batch.
+    """Adds files to the index, inside the transaction that applies a batch.
 
     Args:
         connection: of the index.
-        touched: the names that must be rewritten, and the serial of the last message that
-            touched each; what files move away from is added.
+        touched: the names that must be rewritten, each with the serial of the last message that
+            touched it; packages that lose files are added.
     """
 
     def __init__(self, connection: sqlite3.Connection, touched: dict[str, int]) -> None:
@@ -45,7 +45,7 @@ class BuiltFiles:
         self._dependencies: list[tuple[str, str, str]] = []
 
     def begin(self) -> None:
-        """A new batch: what is remembered of the index may have been rolled back."""
+        """Begin a batch: what is remembered of the index may have been rolled back."""
         self._rows.clear()
         self._serials.clear()
         self._dependencies.clear()
@@ -57,9 +57,9 @@ class BuiltFiles:
         )
 
     def add(self, serial: int, build_id: int, files: Sequence[messages.File]) -> None:
-        """Add files to a build; one that exists moves here, with its new dependencies."""
+        """Add files to a build; an existing file moves to it, with its new dependencies."""
         if len(files) > 1:
-            files = list({file.filename: file for file in files}.values())  # the last counts
+            files = list({file.filename: file for file in files}.values())  # the last one counts
         rows, dependencies = self._rows, self._dependencies
         for file in files:
             filename = file.filename
@@ -76,14 +76,14 @@ class BuiltFiles:
                     dependencies.append((filename, tool, name))
 
     def flush(self) -> None:
-        """Have in the index what was added so far."""
+        """Write to the index what was added so far."""
         if not self._rows:
             return
         rows = sorted(self._rows.values())
         if self._connection.executemany(_INSERT, rows).rowcount < len(rows):
             for row in rows:
                 self._move(row)
-        # Of few at a time, a file's rows lie beside each other anyway.
+        # If there are few, the rows of a file lie beside each other anyway.
         self._dependencies.sort()
         self._connection.executemany(
             "INSERT OR IGNORE INTO dependencies VALUES (?, ?, ?)", self._dependencies
@@ -93,7 +93,7 @@ class BuiltFiles:
         self._dependencies.clear()
 
     def _move(self, row: tuple[Any, ...]) -> None:
-        """Move a file that another build has to the one of its row."""
+        """Move a file from another build to the build in its row."""
         execute = self._connection.execute
         owner = execute(
             "SELECT b.package FROM files f JOIN builds b ON b.build_id = f.build_id"
@@ -126,7 +126,7 @@ class BuiltFiles:
             self._touched[package] = serial
 
     def set_abis(self, build_abis: Iterable[str]) -> None:
-        """Work out anew which files fit, for other build ABIs."""
+        """Compute again which files fit, after the build ABIs have changed."""
         self._connection.execute("DELETE FROM abi_fits")
         self._build_abis = [*build_abis]
         self._tags.clear()
@@ -143,7 +143,7 @@ class BuiltFiles:
             self._add_requirement(requires_python)
 
     def _add_tags(self, py_version_tag: str, abi_tag: str) -> None:
-        """Work out which build ABIs files with these tags fit."""
+        """Compute which build ABIs files with these tags fit."""
         self._tags.add((py_version_tag, abi_tag))
         self._connection.executemany(
             "INSERT OR REPLACE INTO abi_fits VALUES (?, ?, ?, ?)",

@@ -1,4 +1,4 @@
-"""What must be written again: marked names, and kinds of documents by the version last written.
+"""What must be rewritten: marked names, and for each kind of document the version last written.
 
 The writer decides when.
 """
@@ -39,7 +39,7 @@ def clear(connection: sqlite3.Connection, written: Iterable[tuple[str, int]]) ->
 
     Args:
         connection: of the index, in a transaction.
-        written: the name, and the serial up to which its document was rendered.
+        written: names, each with the serial up to which its document was rendered.
     """
     connection.executemany(
         "DELETE FROM rewrites_pending WHERE package = ? AND serial <= ?", written
@@ -49,9 +49,9 @@ def clear(connection: sqlite3.Connection, written: Iterable[tuple[str, int]]) ->
 def marked(
     connection: sqlite3.Connection, after: tuple[int, str], limit: int
 ) -> list[tuple[str, int]]:
-    """Up to `limit` marks, (name, serial), that come after the mark (serial, name) `after`.
+    """Up to `limit` marks (name, serial) after the mark `after` (serial, name).
 
-    In the order of their serials, then names.
+    They are sorted by serial, then by name.
     """
     return connection.execute(
         "SELECT package, serial FROM rewrites_pending WHERE (serial, package) > (?, ?)"
@@ -69,7 +69,7 @@ def serial(connection: sqlite3.Connection, name: str) -> int | None:
 
 
 def among(connection: sqlite3.Connection, some: Collection[str]) -> set[str]:
-    """Those of some names that are marked."""
+    """Which of some names are marked."""
     marks = ",".join("?" * len(some))
     rows = connection.execute(
         f"SELECT package FROM rewrites_pending WHERE package IN ({marks})", [*some]
@@ -97,7 +97,7 @@ def oldest(connection: sqlite3.Connection) -> int | None:
 
 
 def written(connection: sqlite3.Connection, kind: str) -> str | None:
-    """The version for which the documents of a kind were written last; None: never."""
+    """The version for which the documents of a kind were last written; None if they never were."""
     found = queries.get(connection, f"{kind}_written", None)
     return None if found is None else str(found)
 
@@ -108,5 +108,5 @@ def note_written(connection: sqlite3.Connection, kind: str, version: str) -> Non
 
 
 def forget_written(connection: sqlite3.Connection, kind: str = "*") -> None:
-    """Have the documents of a kind, or of all, written again; in a transaction."""
+    """Let the documents of one kind or of all kinds be written again; in a transaction."""
     connection.execute("DELETE FROM state WHERE key GLOB ?", (f"{kind}_written",))

@@ -1,6 +1,6 @@
-"""The index: where it is, where it stands, and what a document is made of.
+"""Queries to the index: how far it is, and the rows that a document is made of.
 
-It is derived: whatever is wrong with it, the journal makes it anew.
+The index is derived: whatever is wrong with it, it can be rebuilt from the journal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FILE = database.DERIVED
 
 
 def open_index(path: Path, *, synchronous: str = "NORMAL") -> sqlite3.Connection:
-    """Open the index to write, or make an empty one; whoever does so holds the lock.
+    """Open the index to write, or make an empty one; the caller holds the lock.
 
     Raises:
         NewerDatabaseError: if a newer version of the program made it.
@@ -38,13 +38,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
     Raises:
         NewerDatabaseError: if a newer version of the program made it.
-        StateError: if it is not there or cannot be opened.
+        StateError: if it does not exist or cannot be opened.
     """
     return database.open_reader(path, schema.SCHEMA)
 
 
 def open_in_memory() -> sqlite3.Connection:
-    """An empty index that is gone when it is closed."""
+    """An empty index in memory."""
     return database.open_in_memory(schema.SCHEMA)
 
 
@@ -68,12 +68,12 @@ def applied_serial(connection: sqlite3.Connection) -> int:
 
 
 class Abis(NamedTuple):
-    """What every document depends on: the build ABIs.
+    """The build ABIs, on which every document depends.
 
     Attributes:
-        active: those that are built for, sorted by name.
-        preinstalled: the apt packages that are installed already, by ABI.
-        fits: how a file's (py_version_tag, abi_tag) fits an ABI; those that do not are missing.
+        active: the ABIs that are built for, sorted by name.
+        preinstalled: the preinstalled apt packages by ABI.
+        fits: how a file's (py_version_tag, abi_tag) fits an ABI; only those that fit.
     """
 
     active: tuple[str, ...]
@@ -115,7 +115,7 @@ class Project(NamedTuple):
         contents: (filename, filehash, filesize, build_id, built_at), what files had before, the
             latest first
         dependencies: (filename, tool, dependency), tools apt and pip
-        aliases: every other spelling that no package bears as its own name
+        aliases: every other spelling that is not the name of a package
     """
 
     package: str
@@ -133,14 +133,14 @@ class Project(NamedTuple):
 def load_project(connection: sqlite3.Connection, package: str) -> Project | None:
     """The rows of a package's document; None if there is no such package.
 
-    Call it inside a `database.snapshot`, or its parts may be of different moments.
+    Call it inside a `database.snapshot`; otherwise its parts may be from different moments.
     """
     execute = connection.execute
     row = execute("SELECT skip, description FROM packages WHERE package = ?", (package,)).fetchone()
     if row is None:
         return None
     skip, description = row
-    # The one seen last is the display name; of those seen together, the greatest.
+    # The spelling seen last is the display name; of several seen at once, the greatest.
     spellings = [
         found[0]
         for found in execute(
@@ -168,8 +168,8 @@ def load_project(connection: sqlite3.Connection, package: str) -> Project | None
     if builds:
         files = execute(
             "SELECT b.version, b.abi_tag, b.duration, b.built_at, f.build_id, f.filename,"
-            " f.filesize, f.filehash, f.py_version_tag, f.abi_tag, f.platform_tag, f.requires_python,"
-            " f.location FROM builds b JOIN files f ON f.build_id = b.build_id"
+            " f.filesize, f.filehash, f.py_version_tag, f.abi_tag, f.platform_tag,"
+            " f.requires_python, f.location FROM builds b JOIN files f ON f.build_id = b.build_id"
             " WHERE b.package = ?",
             (package,),
         ).fetchall()
@@ -209,7 +209,7 @@ def is_package(connection: sqlite3.Connection, name: str) -> bool:
 
 
 def alias_owner(connection: sqlite3.Connection, name: str) -> str | None:
-    """The package that `name` is a spelling of; None if it is none of any."""
+    """The package that `name` is a spelling of; None if there is none."""
     row = connection.execute("SELECT package FROM package_names WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
 

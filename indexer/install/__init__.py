@@ -1,1 +1,1 @@
-"""What `install` writes: units, a configuration, links to manual pages."""
+"""What `install` writes: units, a configuration, and links to manual pages."""

@@ -1,7 +1,7 @@
-"""The units and the configuration of a service, for what a machine has.
+"""The units and the configuration of the service, for what was found on a machine.
 
-What an administrator has edited is never replaced: every file says in its first line what it was
-when it was written, and one that is no longer that gets a `.new` beside it.
+A file that an administrator has edited is never replaced: the first line of every file has a
+checksum, and if the file no longer matches it, the new text goes into a `.new` beside it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..base import filesystem, options
 from ..base.errors import UsageError
 
 USER = "piw-indexer"
-"""The user of the daemon where there is no master's."""
+"""The daemon's user on a machine without a user for the master."""
 
 MASTERS_USER = "piwheels"
 
 OUTPUT_PATH = Path("/srv/piw-indexer")
-"""A tree of our own."""
+"""The default output path."""
 
 CONFIGURATION = options.OURS
 UNITS = ("piw-indexer.service", "piw-indexer-check.service", "piw-indexer-check.timer")
@@ -35,10 +35,10 @@ SYSUSERS = "/etc/sysusers.d/piw-indexer.conf"
 TMPFILES = "/etc/tmpfiles.d/piw-indexer.conf"
 
 EVERY_FILE = (*(f"{UNIT_DIRECTORY}/{name}" for name in UNITS), CONFIGURATION, SYSUSERS, TMPFILES)
-"""Whatever an installation may write."""
+"""Every file that an installation may write."""
 
 STEPS_SINCE = 254
-"""The version of systemd that knows RestartSteps=."""
+"""The first version of systemd with RestartSteps=."""
 
 _MARK = re.compile(r"# Written by `piw-indexer install` [^ ]+, ([0-9a-f]{64})\.\n")
 
@@ -48,8 +48,8 @@ class Setting:
     """A line of piwheels' configuration.
 
     Attributes:
-        value: what it sets.
-        place: the file and line.
+        value: the value that it sets.
+        place: its file and line.
     """
 
     value: str
@@ -62,10 +62,10 @@ class Machine:
 
     Attributes:
         command: the path of piw-indexer.
-        user: who runs the daemon.
+        user: the user that runs the daemon.
         output_path: the root of the site.
         piwheels: the master's settings, by name.
-        sockets: which of the ipc sockets of a master are there.
+        sockets: the ipc sockets of a master that exist.
         systemd: its version; 0 if that is not known.
     """
 
@@ -78,46 +78,46 @@ class Machine:
 
 
 def piwheels_settings(files: list[Path], root: Path) -> dict[str, Setting]:
-    """What piwheels reads out of its configuration: the last line of a name, in any section.
+    """What piwheels reads from its configuration: the last line of each name, in any section.
 
     Source: ConfigArgParse, DefaultConfigFileParser, which piwheels 0.23 uses.
 
     Raises:
         UsageError: if a file cannot be read.
     """
-    found = {}
+    settings = {}
     for path in files:
         shown = "/" + str(path.relative_to(root)).lstrip("/")
         try:
-            text = filesystem.read(path.resolve(), options.MAX_SETTINGS).decode()
+            text = options.read_text(path)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            raise UsageError(f"read {path}", error, "mend it, or its permissions") from error
+            raise UsageError(f"read {path}", error, "correct it, or its permissions") from error
         for number, line in enumerate(text.splitlines(), 1):
             match = re.match(r"\s*([^:=;#\s\[]+)\s*[:=\s]\s*(.+?)\s*(?:\s[;#].*)?$", line)
-            # They become lines of our configuration, comments of it at least.
+            # They become lines of our configuration, or at least comments in it.
             if match is not None and match[2].isprintable() and shown.isprintable():
-                found[match[1]] = Setting(match[2], f"{shown}, line {number}")
-    return found
+                settings[match[1]] = Setting(match[2], f"{shown}, line {number}")
+    return settings
 
 
-# What becomes a line of a file that root or systemd reads
+# Values that become a line of a file that root or systemd reads
 
 
 def checked_path(operation: str, path: Path) -> Path:
-    """A path that can stand in a unit and in a configuration file, and is what it says.
+    """A path that can be written into a unit and a configuration file without changing its meaning.
 
     Raises:
         UsageError: if it cannot.
     """
     text, cause = str(path), ""
     if not text.startswith("/"):
-        cause = "it does not begin at the root of the file system"
+        cause = "it is not an absolute path"
     elif not text.isprintable() or text != text.strip():
         cause = "it has a line break, another control character, or a space at its end"
     elif set(text) & set("\"'\\"):
-        cause = "systemd would read its quotes or backslashes in another way"
+        cause = "systemd would interpret its quotes or backslashes"
     elif ".." in path.parts or text.startswith("//"):
         cause = "it leads up again"
     elif len(path.parts) == 1:
@@ -128,7 +128,7 @@ def checked_path(operation: str, path: Path) -> Path:
 
 
 def checked_user(name: str) -> str:
-    """The name of a user as systemd wants it; see systemd.syntax(7).
+    """The name of a user that systemd accepts; see systemd.syntax(7).
 
     Raises:
         UsageError: if it is something else.
@@ -136,16 +136,16 @@ def checked_user(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}", name):
         raise UsageError(
             f"install for the user {name!r}",
-            "systemd takes no such name",
-            "name one of letters, digits, _, - and dots",
+            "systemd does not accept this name",
+            "use letters, digits, _, - and dots only",
         )
     return name
 
 
 def others_may_write(path: Path, base: Path) -> Path | None:
-    """What on the way to a file, from `base` on, somebody else than root and us may write.
+    """The file, or the directories above it up to `base`, that others than root and us may write.
 
-    What such a file says is that user's word, not that of whoever installs.
+    Whoever may write them decides what the file says.
     """
     ours = {0, os.geteuid()}
     for part in (path, *path.parents):
@@ -156,7 +156,7 @@ def others_may_write(path: Path, base: Path) -> Path | None:
         if status.st_uid not in ours:
             return part
         others = 0o002 if status.st_gid in (0, os.getegid()) else 0o022
-        # The mode of a link says nothing, and in /tmp nobody exchanges what is not his own.
+        # The mode of a link means nothing, and a sticky directory protects the files of others.
         if status.st_mode & others and not stat.S_ISLNK(status.st_mode):
             if not status.st_mode & stat.S_ISVTX:
                 return part
@@ -166,28 +166,28 @@ def others_may_write(path: Path, base: Path) -> Path | None:
 
 
 def _word(text: str) -> str:
-    """A checked path as a word of a unit: without specifiers, and quoted if it has to be.
+    """A checked path as a word in a unit: specifiers are escaped, and spaces quoted.
 
-    A $ stays as it is: variables are not looked for in these.
+    A $ stays as it is, because systemd does not expand variables in these settings.
     """
     text = text.replace("%", "%%")
     return text if re.fullmatch(r"[\w%+,./:=@~-]*", text) else f'"{text}"'
 
 
 def files(machine: Machine) -> dict[str, str]:
-    """What to write: paths, and what belongs there."""
-    found = {f"{UNIT_DIRECTORY}/{name}": _unit(name, machine) for name in UNITS}
-    found[CONFIGURATION] = _configuration(machine)
+    """The files to write: their contents by path."""
+    texts = {f"{UNIT_DIRECTORY}/{name}": _unit(name, machine) for name in UNITS}
+    texts[CONFIGURATION] = _configuration(machine)
     if machine.user == USER:
-        found[SYSUSERS] = (
+        texts[SYSUSERS] = (
             "# The user of the daemon; see sysusers.d(5).\n"
             f'u {USER} - "Index and JSON API of piwheels" /var/lib/piw-indexer\n'
         )
     if machine.output_path == OUTPUT_PATH:
-        found[TMPFILES] = (
+        texts[TMPFILES] = (
             f"# The documents; see tmpfiles.d(5).\nd {OUTPUT_PATH} 0755 {machine.user} - - -\n"
         )
-    return {path: marked(text) for path, text in found.items()}
+    return {path: marked(text) for path, text in texts.items()}
 
 
 def _unit(name: str, machine: Machine) -> str:
@@ -200,19 +200,19 @@ def _unit(name: str, machine: Machine) -> str:
     if machine.systemd >= STEPS_SINCE:
         text = text.replace(
             "\nRestartSec=10\n",
-            "\nRestartSec=10\n# Later and later, as long as it fails.\n"
+            "\nRestartSec=10\n# The pause grows as long as it fails.\n"
             "RestartSteps=6\nRestartMaxDelaySec=5min\n",
         )
     return text
 
 
 def _configuration(machine: Machine) -> str:
-    """The commented configuration."""
+    """The configuration, with comments."""
     lines = [
-        "# The configuration of piw-indexer. It counts before the section [indexer] of piwheels'",
-        "# own files, and is no place for piwheels' settings: it does not read this.",
-        "# After a change: systemctl reload piw-indexer. Another output-path takes more, because",
-        "# the daemon may write nowhere else: docs/install.md says what.",
+        "# The configuration of piw-indexer. It overrides the section [indexer] of piwheels' own",
+        "# files. piwheels does not read this file, so its settings do not belong here.",
+        "# After a change: systemctl reload piw-indexer. Another output-path needs more, because",
+        "# the daemon may write nowhere else: see docs/install.md.",
         "# Every option: piw-indexer run --help.",
         "",
         "[indexer]",
@@ -221,30 +221,30 @@ def _configuration(machine: Machine) -> str:
     theirs = machine.piwheels.get("output-path")
     if machine.output_path == OUTPUT_PATH:
         lines += [
-            "# Where the documents go: a tree of our own, which the web server lays over the site",
+            "# Where the documents go: a separate tree, which the web server lays over the site",
             "# (docs/beside-a-master.md has the lines for Apache and nginx). The same tree as the",
-            "# master's is possible, too: the output-path of its own configuration"
+            "# master's is also possible: the output-path of the master's configuration"
             + (f" is {theirs.value} ({theirs.place})." if theirs else "."),
         ]
     else:
-        lines.append("# Where the documents go: as it was said, or configured before.")
+        lines.append("# Where the documents go, as given to install or configured before.")
     lines += [f"output-path = {machine.output_path}", ""]
     lines += [
-        "# The site's URL, as the documents show it.",
+        "# The site's URL in the documents.",
         "#site-url = https://www.piwheels.org",
         "",
         *_feeds(machine),
         *_log_queue(machine),
         "# Seconds that a package must have been quiet before it is written.",
         "#settle = 1",
-        "# Seconds between two packages.json, at least.",
+        "# Least number of seconds between two versions of packages.json.",
         "#counters-interval = 60",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _feeds(machine: Machine) -> list[str]:
-    """Where messages come from: a master, as far as one was found, and change feeds."""
+    """The lines for the sources of messages: a master, if one was found, and change feeds."""
     status = machine.piwheels.get("status-queue")
     address = "ipc:///tmp/piw-status"
     if status is not None and options.is_queue(status.value):
@@ -253,7 +253,9 @@ def _feeds(machine: Machine) -> list[str]:
     lines = []
     if machine.piwheels or there:
         why = f"from {status.place}" if status else "piwheels' default"
-        seen = "its socket is there" if there else "its socket is not there: is the master running?"
+        seen = (
+            "its socket is there" if there else "its socket does not exist: is the master running?"
+        )
         lines += [
             f"# The master's public status queue, {why}; {seen}",
             f"status-queue = {address}",
@@ -261,32 +263,32 @@ def _feeds(machine: Machine) -> list[str]:
         ]
     else:
         lines += [
-            "# No piwheels was found here: no configuration, and no socket in /tmp. The status",
-            "# queue of a master that comes later:",
+            "# No piwheels was found: no configuration, and no socket in /tmp. If a master is",
+            "# installed later, this is its status queue:",
             f"#status-queue = {address}",
             "",
         ]
     asked = machine.piwheels.get("db-queue")
     if asked is not None and options.is_queue(asked.value, ("ipc", "tcp")):
         lines += [
-            f"# The master's database queue, from {asked.place}: packages are asked for there.",
+            f"# The master's database queue, from {asked.place}: here we ask for packages.",
             f"db-queue = {asked.value}",
             "",
         ]
     else:
         lines += [
-            "# The master's database queue. Nobody outside of the master can ask there, until its",
+            "# The master's database queue. Nobody outside the master can use it until its",
             "# own configuration has `db-queue = ipc:///run/piw-indexer/db`, its unit has",
-            "# RuntimeDirectory=piw-indexer (docs/security.md), and it was started again; then",
-            "# take the # away, and reload.",
+            "# RuntimeDirectory=piw-indexer (docs/security.md), and the master was restarted; then",
+            "# remove the # and reload.",
             "#db-queue = ipc:///run/piw-indexer/db",
             "",
         ]
     lines += [
-        "# Whose ipc sockets are believed, besides those of root and of the user of the daemon.",
+        "# Whose ipc sockets are trusted, besides those of root and the daemon's user.",
         f"#ipc-peer = {MASTERS_USER}",
         "",
-        "# A change feed, of `piw-indexer bridge` or of another publisher; both addresses.",
+        "# The two addresses of a change feed: of `piw-indexer bridge`, or another publisher.",
         "#changes-queue = ipc:///run/piw-indexer/changes",
         "#replay-queue = ipc:///run/piw-indexer/replay",
         "",
@@ -300,25 +302,25 @@ def _log_queue(machine: Machine) -> list[str]:
     return [
         "# Downloads. piw-logger pushes to us, and we pass on every frame to the master's own",
         f"# log queue ({theirs.place if theirs else 'its default'}). Start piw-logger with",
-        "# `--log-queue ipc:///run/piw-indexer/logger`, then take the # away, and reload. (The",
-        "# unit lets us make sockets in /run/piw-indexer, and not in /tmp.)",
+        "# `--log-queue ipc:///run/piw-indexer/logger`, then remove the # and reload. (The",
+        "# unit allows sockets in /run/piw-indexer, but not in /tmp.)",
         "#log-queue = ipc:///run/piw-indexer/logger",
         f"#log-forward = {address}",
         "",
     ]
 
 
-# What was written, and what became of it
+# Whether a file was edited
 
 
 def marked(text: str) -> str:
-    """A text with a first line that tells whether it was edited since."""
+    """A text with a first line that shows whether it was edited later."""
     digest = _digest(text)
     return f"# Written by `piw-indexer install` {__version__}, {digest}.\n{text}"
 
 
 def untouched(text: str) -> bool:
-    """Whether it is as it was written."""
+    """Whether a text is as it was written."""
     match = _MARK.match(text)
     return match is not None and _digest(text[match.end() :]) == match[1]
 
@@ -327,17 +329,17 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two texts say the same, by whatever version they were written."""
-    return _MARK.sub("", one, 1) == _MARK.sub("", other, 1)
+def same(first: str, second: str) -> bool:
+    """Whether two texts are the same, apart from the version that wrote them."""
+    return _MARK.sub("", first, 1) == _MARK.sub("", second, 1)
 
 
 @contextmanager
 def within(base: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-    """The open directory that a path below a root is in, and its name there.
+    """The open directory that holds a path below a root, and the last part of the path.
 
-    Below another root than this machine's no link is followed: in an image that others have made,
-    one could lead out of it.
+    Below a root other than this machine's, no link is followed: in an image made by others, a link
+    could lead out of the image.
 
     Raises:
         OSError: if there is no such directory.
@@ -357,14 +359,15 @@ def within(base: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, 
 
 
 def read(base: Path, path: str) -> str | None:
-    """What a file below a root says; None if it is not there.
+    """The text of a file below a root; None if there is no such file.
 
     Raises:
         UsageError: if it cannot be read.
     """
     try:
         with within(base, path) as (directory, name):
-            return filesystem.read(name, dir_fd=directory).decode(errors="surrogateescape")
+            content = filesystem.read(name, filesystem.MAX_DOCUMENT, dir_fd=directory)
+            return content.decode(errors="surrogateescape")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -372,7 +375,7 @@ def read(base: Path, path: str) -> str | None:
 
 
 def put(base: Path, path: str, text: str) -> None:
-    """Write a file below a root, whole or not at all.
+    """Write a file below a root atomically.
 
     Raises:
         UsageError: if that is refused.
@@ -399,12 +402,12 @@ def take_away(base: Path, path: str) -> None:
 
 
 def below(base: Path, path: str) -> Path:
-    """Where a path is below a root."""
+    """A path below a root."""
     return base / path.lstrip("/")
 
 
 def refused(operation: str, error: OSError) -> UsageError:
-    """What to raise if the machine refuses something."""
+    """The error to raise if the system refuses something."""
     return UsageError(
         operation,
         error.strerror or error,

@@ -1,4 +1,4 @@
-"""Manual pages where man(1) looks: links to those that pip put into an environment of its own."""
+"""Links that let man(1) find the manual pages that pip put into a virtual environment."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _PAGES = "man[0-9]/piw-indexer*.[0-9]"
 
 
 def link(prefix: Path, base: Path, dry_run: bool) -> str:
-    """Link the pages of an environment below `base`; those that are somebody else's stay.
+    """Link the pages of an environment below `base`; files of others stay.
 
     Args:
-        prefix: of the environment, as `sys.prefix`.
+        prefix: `sys.prefix` of the environment.
         base: the root of the machine.
-        dry_run: only look.
+        dry_run: change nothing.
 
     Returns:
-        What was done, in words; empty if there is nothing to do.
+        What was done, in words; empty if there was nothing to do.
 
     Raises:
         UsageError: if a link cannot be made.
@@ -32,7 +32,7 @@ def link(prefix: Path, base: Path, dry_run: bool) -> str:
     pages = {page.relative_to(theirs): page for page in sorted(theirs.glob(_PAGES))}
     if not pages or theirs.resolve() == ours.resolve():
         return ""
-    # Those of an environment that has gone, or of a page that has.
+    # Links of an environment or a page that no longer exists.
     old = [path for path in _links(base) if path.relative_to(ours) not in pages]
     new = {ours / name: page for name, page in pages.items() if _replaceable(ours / name, page)}
     if not old and not new:
@@ -46,10 +46,10 @@ def link(prefix: Path, base: Path, dry_run: bool) -> str:
 
 
 def unlink(base: Path, dry_run: bool) -> str:
-    """Remove the links that `link` made; in words, empty if there are none.
+    """Remove the links that `link` made; returns what was done, in words.
 
     Raises:
-        UsageError: if one cannot be removed.
+        UsageError: if a link cannot be removed.
     """
     links = list(_links(base))
     if not links:
@@ -61,12 +61,12 @@ def unlink(base: Path, dry_run: bool) -> str:
 
 
 def _path(base: Path, path: Path) -> str:
-    """A path of a root as `installation` wants it."""
+    """A path as `files` takes it."""
     return f"/{path.relative_to(base)}"
 
 
 def _link(base: Path, path: Path, page: Path) -> None:
-    """Make a link to a page in place of one that is there."""
+    """Make a link to a page, and replace an existing link."""
     try:
         with installation.within(base, _path(base, path), make=True) as (directory, name):
             try:
@@ -79,14 +79,14 @@ def _link(base: Path, path: Path, page: Path) -> None:
 
 
 def _links(base: Path) -> Iterator[Path]:
-    """Links to pages of an environment, which may have gone."""
+    """Links to pages of an environment, which may no longer exist."""
     for path in sorted(installation.below(base, DIRECTORY).glob(_PAGES)):
         if path.is_symlink() and path.readlink().parts[-4:-2] == ("share", "man"):
             yield path
 
 
 def _replaceable(path: Path, page: Path) -> bool:
-    """Whether a link should be made here: there is none, or one to another environment."""
+    """Whether a link has to be made here: there is none, or it leads to another environment."""
     if path.is_symlink():
         return path.readlink() != page
     return not path.exists()

@@ -6,7 +6,6 @@ is counted, so nothing is dropped silently.
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -95,6 +94,8 @@ def keep(
     Returns:
         What is kept once the transaction is committed.
     """
+    import hashlib  # only here: `status` counts what is kept
+
     last_id, sources = before.last_id, dict(before.sources)
     for feed_id, refusal in refusals:
         source, raw = refusal.source, refusal.raw

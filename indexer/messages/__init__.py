@@ -1,1 +1,1 @@
-"""Messages: their types, their bytes on the wire and in files, and what is refused of them."""
+"""Messages: their types, their bytes on the wire and in files, and what is refused."""

@@ -1,8 +1,8 @@
-"""Bytes into validated, frozen messages: pure, and `DecodeError` is all it ever raises.
+"""Decodes bytes into validated, frozen messages. Pure; raises nothing but `DecodeError`.
 
 The voluptuous schemas of `indexer.schema.messages` say what is valid. They are also compiled to
-plain functions over the same validators, because voluptuous takes 20 times as long on a valid
-message; whatever these refuse goes to voluptuous itself, which words the error.
+plain functions with the same validators, because voluptuous takes 20 times as long for a valid
+message. What these functions refuse goes to voluptuous, which words the error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .types import Message, Position
 
 _Check = Callable[[Any], Any]
 
-# Maps and lists of records become named tuples; in a map the key is the record's first field.
+# Maps and lists of records become named tuples; a map's key is the record's first field.
 _RECORDS: dict[tuple[str, ...], type[Any]] = {
     ("LOGBUILD", "files"): messages.File,
     ("LOGBUILD", "failure"): messages.Failure,
@@ -37,11 +37,11 @@ _RECORDS: dict[tuple[str, ...], type[Any]] = {
 
 
 class _RefusedError(Exception):
-    """The compiled check refuses a value; voluptuous will say why."""
+    """The compiled check refuses a value; voluptuous says why."""
 
 
 def _compiled(node: Any, path: tuple[str, ...], record: type[Any] | None) -> _Check:
-    """The function that checks and converts what `node` of a schema describes."""
+    """The function that checks and converts what the `node` of a schema describes."""
     if isinstance(node, dict):
         assert record is not None, path
         return _compiled_record(node, path, record)
@@ -57,7 +57,7 @@ def _compiled(node: Any, path: tuple[str, ...], record: type[Any] | None) -> _Ch
 
         return check_list
     if isinstance(node, schema.Nullable) and node.validator is schema.text:
-        # Ten fields of every download: worth a function of its own.
+        # Every download has ten such fields: a special function is worth it.
         def check_nullable_text(value: Any) -> Any:
             if value is None or type(value) is str:
                 return value
@@ -141,7 +141,7 @@ def _compiled_map(node: schema.Map, path: tuple[str, ...]) -> _Check:
 
 
 def _explain(error: MultipleInvalid, prefix: str) -> DecodeError:
-    """The first fault that voluptuous found, as ours: the path as one writes it, the cause."""
+    """The first error of voluptuous as ours: the path as one writes it, and the cause."""
     first = error.errors[0]
     path = prefix
     for part in first.path:
@@ -156,7 +156,7 @@ def _explain(error: MultipleInvalid, prefix: str) -> DecodeError:
 
 
 class Encoding:
-    """How one encoding (msgpack or JSON) is read into messages.
+    """Reads messages in one encoding, msgpack or JSON.
 
     Args:
         time: the validator of this encoding's times.
@@ -177,7 +177,7 @@ class Encoding:
         """The message that an unpacked envelope holds.
 
         Args:
-            envelope: what the bytes say: `{"msg", "at", "data"}`, and anything more.
+            envelope: `{"msg", "at", "data"}`, and any other fields.
             received: the time of receipt, for a message that does not say when it happened.
 
         Raises:
@@ -221,7 +221,7 @@ _REPLAY = Schema(schema.REPLAY, extra=REMOVE_EXTRA)
 
 
 class Published(NamedTuple):
-    """What a publisher sent: where it stands, and the message or why it is none."""
+    """What a publisher sent: its position, and the message, or the error if it is not valid."""
 
     position: Position
     message: Message | None
@@ -250,10 +250,10 @@ class ReplayRequest(NamedTuple):
 
 
 def unpack(payload: bytes) -> Any:
-    """What a payload of msgpack says; one of many values is refused before they are made.
+    """The value of a msgpack payload; too many values are refused before they are made.
 
     Raises:
-        DecodeError: whatever the bytes, this and nothing else.
+        DecodeError: if they are not valid; no other error, whatever the bytes.
     """
     try:
         if len(payload) > elements.MAX_UNCOUNTED:
@@ -261,7 +261,7 @@ def unpack(payload: bytes) -> Any:
         return msgpack.unpackb(payload, timestamp=0)
     except elements.TooManyError as error:
         raise DecodeError("", str(error)) from None
-    except Exception as error:  # it has many: ValueError, RecursionError, OverflowError...
+    except Exception as error:  # it raises many: ValueError, RecursionError, OverflowError...
         cause = str(error) or type(error).__name__
         raise DecodeError("", f"is not msgpack: {cause}") from None
 
@@ -291,7 +291,7 @@ def from_msgpack(payload: bytes, received: Time) -> Message:
     """The message in one msgpack payload, whatever else its envelope holds.
 
     Raises:
-        DecodeError: whatever the bytes, this and nothing else.
+        DecodeError: if they are not valid; no other error, whatever the bytes.
     """
     return _MSGPACK.message(unpack(payload), received)
 
@@ -300,7 +300,7 @@ def from_json(line: bytes, received: Time) -> Message:
     """The message in one line of a JSON-lines file.
 
     Raises:
-        DecodeError: whatever the bytes, this and nothing else.
+        DecodeError: if they are not valid; no other error, whatever the bytes.
     """
     try:
         envelope = orjson.loads(line)
@@ -319,9 +319,9 @@ def published(payload: bytes, received: Time) -> Published:
 
 
 def position_of(payload: bytes) -> Position | None:
-    """Where a payload of a change feed stands, without a look at its data; None if it is not told.
+    """The position of a payload of a change feed, without reading its data; None if it has none.
 
-    Nothing is made of what the data hold: it may be what would end this process.
+    The data are skipped, because they may be what ends this process.
     """
     found: dict[object, object] = {}
     try:
@@ -363,7 +363,7 @@ def replayed(payload: bytes, received: Time) -> Published | End | Gone:
     """One frame of a publisher's answer to a replay request.
 
     Raises:
-        DecodeError: if it is none.
+        DecodeError: if it is not one.
     """
     value = unpack(payload)
     try:
@@ -382,7 +382,7 @@ def replay_request(payload: bytes) -> ReplayRequest:
     """A subscriber's request for a replay.
 
     Raises:
-        DecodeError: if it is none.
+        DecodeError: if it is not one.
     """
     value = unpack(payload)
     try:

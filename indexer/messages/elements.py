@@ -1,7 +1,7 @@
-"""How many values a frame holds, counted before anything is made of them.
+"""Counts the values in a frame before any is made.
 
-One byte of msgpack or CBOR can become an object of 70 bytes, and five bytes announce a list of any
-length. Counting takes no memory, and ends where there are too many.
+One byte of msgpack or CBOR can become an object of 70 bytes, and five bytes can announce a list of
+any length. Counting takes no memory, and stops when there are too many.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Container
 
 MAX_UNCOUNTED = 64 * 1024
-"""Bytes: whatever a frame of this size holds takes a few MiB, and is not worth counting."""
+"""Bytes: the values in a frame of this size take a few MiB at most, so they are not counted."""
 
 MAX_ELEMENTS = 1_000_000
 """Values in one frame: a snapshot of 9,500 versions with two files each has 700,000, the list of
 all packages 750,000."""
 
 ELEMENT_BYTES = 104
-"""Memory that one value takes, at most, besides its text: an empty list, and its place in
-another; then the tuple that a record becomes."""
+"""Bytes of memory that one value takes at most, besides its text: an empty list, its place in
+another list, and the tuple that a record becomes."""
 
 TEXT_BYTES = 4
-"""Memory that a byte of text takes, at most: one character outside the usual ones is enough."""
+"""Bytes of memory that a byte of text takes at most: one unusual character is enough."""
 
 _MSGPACK_FIXED = [1] * 256
 _MSGPACK_ITEMS = [0] * 256
-_MSGPACK_WIDTH = [0] * 256  # of a length that follows
+_MSGPACK_WIDTH = [0] * 256  # the length follows
 for _byte in range(0x80, 0x90):
     _MSGPACK_ITEMS[_byte] = 2 * (_byte & 15)
 for _byte in range(0x90, 0xA0):
@@ -68,14 +68,14 @@ for _byte, _size in {
 
 
 class TooManyError(ValueError):
-    """A frame holds more values than it may."""
+    """A frame has more values than it may."""
 
     def __init__(self, most: int) -> None:
         super().__init__(f"it holds more than {most} values")
 
 
 def count_msgpack(frame: bytes, most: int = MAX_ELEMENTS) -> int:
-    """How many values a frame of msgpack holds; of one that is cut off, as far as it goes.
+    """The number of values in a frame of msgpack; of an incomplete frame, up to its end.
 
     Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 
@@ -93,7 +93,7 @@ def count_msgpack(frame: bytes, most: int = MAX_ELEMENTS) -> int:
             length = int.from_bytes(frame[position + 1 : position + 1 + width], "big")
             position += 1 + width
             if byte < 0xDC:
-                position += length + (0xC7 <= byte <= 0xC9)  # with the type of an extension
+                position += length + (0xC7 <= byte <= 0xC9)  # including the type of an extension
                 continue
             items = length if byte < 0xDE else 2 * length
         else:
@@ -108,18 +108,18 @@ def count_msgpack(frame: bytes, most: int = MAX_ELEMENTS) -> int:
 
 
 def count_cbor(frame: bytes, most: int = MAX_ELEMENTS, tags: Container[int] | None = None) -> int:
-    """How many values a frame of CBOR holds; of one that is cut off, as far as it goes.
+    """The number of values in a frame of CBOR; of an incomplete frame, up to its end.
 
     Source: RFC 8949, section 3.
 
     Args:
         frame: the bytes.
         most: how many there may be.
-        tags: that it may have; all of them without.
+        tags: the tags that it may have; without this, all tags.
 
     Raises:
         TooManyError: if there are more than `most`.
-        ValueError: for a length that is not given, or another tag.
+        ValueError: for an indefinite length, or another tag.
     """
     position, size = 0, len(frame)
     found = waiting = 1

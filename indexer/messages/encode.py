@@ -1,6 +1,6 @@
-"""Messages into bytes: of the wire (named fields, DESIGN section 4) and of the journal.
+"""Encodes messages for the wire (named fields, DESIGN section 4) and for the journal.
 
-The journal keeps a message's fields by position, in the order of `indexer.messages`.
+The journal stores the fields of a message by position, in the order of `messages.types`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def fields(message: Message) -> dict[str, Any]:
     """A message's data with the field names of the wire; times as msgpack timestamps."""
     name, _, data = message
     named: dict[str, Any] = dict(zip(data._fields, data, strict=True))
-    if name == "LOGDOWNLOAD":  # most messages by far
+    if name == "LOGDOWNLOAD":  # by far the most frequent message
         named["accessed_at"] = timestamp(data.accessed_at)
     elif name == "LOGBUILD":
         named["files"] = [_file(file) for file in data.files]
@@ -100,7 +100,7 @@ def payload(position: Position, message: Message) -> bytes:
 
 
 def topic(message: Message) -> bytes:
-    """The first frame of a message on a change feed: its name, and the package that it names."""
+    """The first frame of a message on a change feed: its name, and its package."""
     package = messages.package_of(message.data)
     return (message.name if package is None else f"{message.name} {package}").encode()
 
@@ -141,12 +141,11 @@ _FACTOR = 1_000_003
 
 
 def checksum(serial: int, at: Time, name: str, data: bytes) -> int:
-    """What tells a message in the journal from one in which a bit has flipped.
+    """The checksum of a message in the journal, which a flipped bit changes.
 
-    CRC-32 of its data, begun with that of its name, and with its serial and time: a change of any
-    one of them changes it.
+    It is the CRC-32 of its data, combined with its name, serial and time.
     """
-    # What never was a name has one that flipped: whatever comes out is not what was written.
+    # An invalid name has a flipped bit, so any result differs from what was written.
     begin = (serial * _FACTOR + at) % _PRIME ^ _NAMES.get(name, 0)
     return zlib.crc32(data, begin)
 
@@ -154,8 +153,8 @@ def checksum(serial: int, at: Time, name: str, data: bytes) -> int:
 def first_changed(rows: Iterable[tuple[int, Time, str, bytes, int | None]]) -> int | None:
     """The serial of the first of (serial, at, name, data, checksum) in which a bit has flipped.
 
-    Those without a checksum are taken as they are. Nothing is called for a row but CRC-32: every
-    message of a rebuild comes by here.
+    Rows without a checksum are accepted. Only CRC-32 is called for each row, because every message
+    of a rebuild passes here.
     """
     names, crc32 = _NAMES, zlib.crc32
     for serial, at, name, data, expected in rows:
@@ -176,7 +175,7 @@ def from_journal(name: str, at: Time, data: bytes) -> Message:
     """The message that `to_journal` stored.
 
     Raises:
-        Exception: whatever msgpack or a tuple says, if the journal is damaged.
+        Exception: any error of msgpack or of a tuple, if the journal is damaged.
     """
     values = _unpack(data, use_list=False)
     if name == "LOGBUILD":
@@ -187,8 +186,8 @@ def from_journal(name: str, at: Time, data: bytes) -> Message:
     elif name == "SNAPSHOT":
         values = (*values[:4], tuple([_journal_release(release) for release in values[4]]))
     kind, size = _KINDS[name]
-    # What a class would do takes longer, and every message of a rebuild comes by here; fields that
-    # are missing were added later.
+    # Calling the class takes longer, and every message of a rebuild passes here. Missing fields
+    # were added later.
     made = _new(kind, values) if len(values) == size else kind(*values)
     message: Message = _new(Message, (name, at, made))
     return message

@@ -1,4 +1,4 @@
-"""What a journal takes: messages, refused bytes, and word of what is lost."""
+"""What a journal accepts: messages, refused bytes, and notices of lost messages."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .types import Message, Position
 
 
 class Identity(NamedTuple):
-    """What identifies a message without a place in a feed, and when it happened."""
+    """What identifies a message without a position in a feed, and when it happened."""
 
     digest: int
     happened: Time
 
 
 class Accepted(NamedTuple):
-    """A message to append, and where it stands in its feed; None where it has no place there.
+    """A message to append, and its position in its feed; None without a feed.
 
     Attributes:
-        identity: what else tells it from others; one that came before is passed over.
+        identity: identifies a message without a position; a known one is skipped.
     """
 
     position: Position | None
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Bytes to quarantine: where they came from, how they are encoded, what is wrong."""
+    """Bytes for the quarantine: their source, their encoding, and what is wrong."""
 
     position: Position | None
     source: str
@@ -46,14 +46,14 @@ class Refused(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The messages of a feed up to `position` that were not accepted are lost; `why` says how."""
+    """Messages of a feed up to `position` were not accepted and are lost; `why` says why."""
 
     position: Position
     why: str
 
 
 class Claimed(NamedTuple):
-    """A feed is heard, for the first time, or from now on, at an address.
+    """A feed was heard for the first time, or for the first time at another address.
 
     Attributes:
         feed: its name.

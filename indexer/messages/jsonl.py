@@ -1,7 +1,7 @@
 """JSON-lines files as feeds of their own.
 
-A file is known by the SHA-256 of its content, its lines are the serials: what was accepted from
-it once is never accepted again, wherever the file lies.
+A file is identified by the SHA-256 of its content, and its lines are the serials. So what was
+accepted from it once is never accepted again, wherever the file is.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class MessageFile:
         self.feed = f"{FILE_FEED}{digest}"
 
     def entries(self, after: int) -> Iterator[tuple[Entry, int]]:
-        """What its lines hold, from the one after line `after` on, and the bytes read so far."""
+        """The entries after line `after`, each with the number of bytes read so far."""
         self._file.seek(0)
         read = 0
         for number, line in enumerate(self._file, 1):
@@ -66,7 +66,7 @@ class MessageFile:
             position = Position(self.feed, 0, number)
             try:
                 message = decode.from_json(line, self._clock())
-                # What is never stored may have made the line long.
+                # Fields that are never stored may have made the line long.
                 if self._most is not None and len(line) > self._most:
                     if len(encode.to_journal(message)) > self._most:
                         raise DecodeError("", f"has more than {self._most} bytes")

@@ -1,11 +1,11 @@
-"""What is being handled, so that a message that ends this process is known to the next one.
+"""Notes the message that is being handled, so that the next process knows which one ended this one.
 
-A message that is valid and still ends whoever reads or applies it (for want of memory, say) is not
-in the journal then, and a publisher replays it to every start. So its digest is noted before it is
-looked at. One that was noted when two processes ended is put aside, unread. That is at no cost for
-small messages, which are noted only after several processes have ended without getting anywhere.
+A valid message may end the process that reads or applies it, for example for lack of memory. Then
+it is not in the journal, and its publisher replays it after every start. So its digest is noted
+before it is read, and a message that was noted when two processes ended is put aside unread. Small
+messages cost nothing: they are noted only after several processes have ended without progress.
 
-The note outlives the process. It need not outlive the machine, which no message ends.
+The note outlives the process. It need not survive a crash of the machine, which no message causes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MAX_TRIES = 2
 """Processes that end over one message before it is put aside."""
 
 MAX_ENDS = 3
-"""Processes that end in a batch, without any progress, before each small message is noted, too."""
+"""Processes that end without progress before small messages are noted, too."""
 
 CAREFUL_MESSAGES = 10_000
-"""So many are handled one by one then; a batch has no more."""
+"""Messages that are handled one by one then; a batch has no more."""
 
 _LAYOUT = struct.Struct(">8sBBBxxxxxQ32s")  # magic, busy, ends, tries, serial, key
 _MAGIC = b"piwnote1"
@@ -41,7 +41,7 @@ _NONE = b"\0" * 32
 
 
 class PutAsideError(DecodeError):
-    """A message is not looked at, because that ended those who did."""
+    """A message is not read, because it has ended the processes that read it."""
 
     def __init__(self) -> None:
         super().__init__("", f"ended {MAX_TRIES} processes that handled it, and was put aside")
@@ -55,8 +55,8 @@ class Note:
         serial: of the last message in the journal.
 
     Attributes:
-        careful: whether small messages are noted, too; they have to be handled one by one then.
-        apply_each: whether the last process ended while it applied messages of the journal.
+        careful: true if small messages are noted, too; then they are handled one by one.
+        apply_each: true if the last process ended while it applied messages of the journal.
     """
 
     def __init__(self, directory: Path, serial: int) -> None:
@@ -93,7 +93,7 @@ class Note:
         )
 
     def begin(self, serial: int) -> None:
-        """A batch begins after this serial."""
+        """Note that a batch begins after this serial."""
         if serial != self._serial:
             self._serial = serial
             if not self.careful:
@@ -101,15 +101,15 @@ class Note:
         self._write(_BATCH)
 
     def applying(self) -> None:
-        """Messages of the journal are about to be applied."""
+        """Note that messages of the journal are about to be applied."""
         self._write(_APPLYING)
 
     def refuses_to_apply(self, serial: int) -> bool:
-        """Likewise one message; true if it must not be, and is put aside."""
+        """Note that one message is about to be applied; true if it must be put aside instead."""
         return self._refuses(b"serial %d" % serial, _APPLYING_ONE)
 
     def refuses(self, payload: bytes) -> bool:
-        """Note that a message is about to be handled; true if it must not be, and is put aside."""
+        """Note that a message is about to be handled; true if it must be put aside instead."""
         return self._refuses(payload, _MESSAGE)
 
     def _refuses(self, payload: bytes, kind: int) -> bool:
@@ -123,11 +123,11 @@ class Note:
         return False
 
     def wants(self, size: int) -> bool:
-        """Whether a message of so many bytes has to be noted."""
+        """Whether a message of this size has to be noted."""
         return size > MAX_UNCOUNTED or self.careful
 
     def end(self) -> None:
-        """The batch is in the journal and applied."""
+        """Note that the batch is journaled and applied."""
         if self._handling:
             self._handling = False
             if self._key == self._suspect:
@@ -138,7 +138,7 @@ class Note:
         self._write(_IDLE)
 
     def close(self) -> None:
-        """End in good order."""
+        """Note a clean end, and close the note."""
         self._file.close()
 
 

@@ -1,6 +1,6 @@
-"""What is refused, as the quarantine keeps it: the bytes, less what must never be stored.
+"""Prepares refused bytes for the quarantine: removes what must never be stored.
 
-A build's log and a downloader's address are taken out of whatever can be read that far; all other
+A build's log and a downloader's address are removed if the bytes can be read that far. All other
 bytes stay as they came, and can be retried.
 """
 
@@ -31,18 +31,18 @@ def refused(
     raw: bytes,
     redacted: Callable[[bytes], bytes] | None = None,
 ) -> Refused:
-    """The entry for the journal of bytes that are not a valid message.
+    """The journal's entry for bytes that are not a valid message.
 
     Args:
-        position: where they stand in a feed, if that could be read.
-        source: a socket's address or a file's name.
+        position: their position in a feed, if it could be read.
+        source: the address of a socket, or the name of a file.
         encoding: `msgpack`, `json` or `cbor`.
         error: what is wrong.
         raw: the bytes.
-        redacted: takes what must never be stored out of them; None where the fields have names.
+        redacted: removes what must never be stored; None if the fields have names.
     """
     if isinstance(error, PutAsideError):
-        # It must not be read, and so what must not be stored cannot be taken out.
+        # It must not be read, so what must not be stored cannot be removed.
         kept = b"" if any(name.encode() in raw for name in NEVER_STORED) else raw
     else:
         kept = _redacted(encoding, raw) if redacted is None else redacted(raw)

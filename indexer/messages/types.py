@@ -1,7 +1,7 @@
 """The messages inside the program: frozen, typed, already validated.
 
-The order of a message's fields is the order in which the journal stores them: fields are only
-ever appended, with a default, or old journals could not be read any more.
+The journal stores the fields of a message in this order. So fields are only ever appended, with a
+default; otherwise old journals could not be read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Failure(NamedTuple):
 
 
 class SetAbis(NamedTuple):
-    """The build ABIs with their skip reasons, and what is preinstalled on each."""
+    """The build ABIs with their skip reasons, and the preinstalled apt packages."""
 
     build_abis: tuple[tuple[str, str], ...]
     preinstalled_apt_packages: tuple[tuple[str, tuple[str, ...]], ...]
@@ -72,7 +72,7 @@ class SkipPackage(NamedTuple):
 
 
 class DeletePackage(NamedTuple):
-    """A package goes, with all below it."""
+    """A package is deleted, with everything below it."""
 
     package: str
 
@@ -109,7 +109,7 @@ class UnyankVersion(NamedTuple):
 
 
 class DeleteVersion(NamedTuple):
-    """A version goes, with its builds and files."""
+    """A version is deleted, with its builds and files."""
 
     package: str
     version: str
@@ -144,7 +144,7 @@ class MoveFiles(NamedTuple):
 
 
 class DeleteBuild(NamedTuple):
-    """All builds and files of a version go."""
+    """All builds and files of a version are deleted."""
 
     package: str
     version: str
@@ -168,7 +168,7 @@ class LogDownload(NamedTuple):
 
 
 class SnapshotBuild(NamedTuple):
-    """How the builds of a version stand on one ABI; null is what is not known."""
+    """The result of the builds of a version on one ABI; None: not known."""
 
     abi_tag: str
     status: str
@@ -179,7 +179,7 @@ class SnapshotBuild(NamedTuple):
 
 
 class SnapshotFile(NamedTuple):
-    """A file as a piwheels master tells it."""
+    """A file as a piwheels master describes it."""
 
     filename: str
     filesize: int
@@ -205,7 +205,7 @@ class SnapshotRelease(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All that a piwheels master knows of a package."""
+    """Everything that a piwheels master knows about a package."""
 
     package: str
     name: str
@@ -242,7 +242,7 @@ BY_NAME: dict[str, type[Any]] = {
     "SNAPSHOT": Snapshot,
     "DOWNLOADS": Downloads,
 }
-"""The type of every message's data, by the NAME it has on the wire."""
+"""The type of the data of every message, by its NAME on the wire."""
 
 
 class Message(NamedTuple):
@@ -254,7 +254,7 @@ class Message(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a message stands: the feed's name, the life of its spool, the number in it."""
+    """The position of a message: the name of the feed, the epoch of its spool, and the serial."""
 
     feed: str
     epoch: int
@@ -262,5 +262,5 @@ class Position(NamedTuple):
 
 
 def package_of(data: Any) -> str | None:
-    """The package that a message names; None for those that name none."""
+    """The package of a message; None if it does not name one."""
     return getattr(data, "package", None)

@@ -29,6 +29,13 @@ OF_THE_BUILD = frozenset({"build_id", "log_url", "status"})
 """What depends on which build is chosen. A master chooses any of several equal builds, and compares
 ABIs as text: if the index has its build, the index knows the outcome better."""
 
+MAX_SCRATCH = 8 * 1024 * 1024
+"""Bytes of the index in memory that are kept for the next comparison: a master may describe each
+package with 16 MiB."""
+
+_MAPS = frozenset({"releases", "abis", "files"})
+"""Fields whose keys are names that others chose; one may be called like a field of ours."""
+
 _MAX_SERIALS = 200
 
 
@@ -37,10 +44,12 @@ class Comparer:
 
     Args:
         connection: reads the index.
+        max_scratch: bytes of the index in memory that are kept for the next comparison.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, max_scratch: int = MAX_SCRATCH) -> None:
         self._connection = connection
+        self._max_scratch = max_scratch
         self._memory: sqlite3.Connection | None = None
         self._abis: SetAbis | None = None
         self._serial = 0
@@ -81,6 +90,8 @@ class Comparer:
             release = here["releases"].get(version)
             if release is not None and abi in release["abis"]:
                 there["releases"][version]["abis"][abi] = release["abis"][abi]
+        if _size(memory) > self._max_scratch:
+            self.close()
         return list(_differences("", here, there, known))
 
     def close(self) -> None:
@@ -113,12 +124,36 @@ def _document(connection: sqlite3.Connection, package: str) -> Any:
     return document
 
 
-def _differences(path: str, here: Any, there: Any, known: set[int]) -> Iterator[str]:
-    """Args: `known`, the numbers of the builds that the index has of the package."""
+def _size(memory: sqlite3.Connection) -> int:
+    """The bytes of a database in memory."""
+    pages, bytes_ = (
+        memory.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+    )
+    return int(pages * bytes_)
+
+
+def _untold(there: dict[str, Any], known: set[int]) -> frozenset[str]:
+    """The fields that need not agree."""
+    null = {key for key in UNTOLD_IF_NULL if there.get(key) is None}
+    return UNTOLD | null | (OF_THE_BUILD if there.get("build_id") in known else frozenset())
+
+
+def _differences(
+    path: str, here: Any, there: Any, known: set[int], *, names: bool = False
+) -> Iterator[str]:
+    """What two parts of documents say differently.
+
+    Args:
+        path: where they are.
+        here: of the index.
+        there: of the master.
+        known: the numbers of the builds that the index has of the package.
+        names: whether their keys are names, and not our fields.
+    """
     if isinstance(here, dict) and isinstance(there, dict):
-        left_out = UNTOLD | OF_THE_BUILD if there.get("build_id") in known else UNTOLD
+        untold = frozenset() if names else _untold(there, known)
         for key in dict.fromkeys((*here, *there)):
-            if key in left_out or (key in UNTOLD_IF_NULL and there.get(key) is None):
+            if key in untold:
                 continue
             inner = f"{path} {key}" if path else key
             if key not in there:
@@ -126,6 +161,7 @@ def _differences(path: str, here: Any, there: Any, known: set[int]) -> Iterator[
             elif key not in here:
                 yield f"{inner}: the index does not have it"
             else:
-                yield from _differences(inner, here[key], there[key], known)
+                inside = not names and key in _MAPS
+                yield from _differences(inner, here[key], there[key], known, names=inside)
     elif here != there:
         yield f"{path}: {here!r} in the index, {there!r} at the master"

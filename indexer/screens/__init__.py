@@ -1,1 +1,1 @@
-"""What terminals show."""
+"""The screens of the commands that print for people."""

@@ -1,6 +1,6 @@
-"""How a package looks on a terminal: its build matrix, or a version in detail.
+"""A package on a terminal: its build matrix, or one version in detail.
 
-Pure: what `lookup.document` gives in, something that rich can print out.
+Pure functions from what `lookup.document` returns to something that rich can print.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SIGNS = {
     "pending": ("…", "yellow"),
     "skip": ("–", "dim"),
 }
-"""How a build may stand, its sign and style."""
+"""The status of a build, its sign and style."""
 
 FIRST = 20
-"""Versions that a terminal shows, without `--all`."""
+"""Versions that a terminal shows without `--all`."""
 
 
 def abi_order(abi_tags: Sequence[str]) -> list[str]:
@@ -35,23 +35,23 @@ def abi_order(abi_tags: Sequence[str]) -> list[str]:
     return sorted(abi_tags, key=lambda tag: (names.abi_version(tag) or (0, 0, ""), tag))
 
 
-def matrix(found: Document, limit: int | None, *, signs: bool) -> RenderableType:
+def matrix(document: Document, limit: int | None, *, signs: bool) -> RenderableType:
     """All versions on all ABIs, the newest first.
 
     Args:
-        found: of `lookup.document`.
-        limit: versions to show, at most; None: all.
-        signs: whether a status is a sign, with a legend, or a word.
+        document: what `lookup.document` returned.
+        limit: how many versions to show at most; None for all.
+        signs: show a status as a sign with a legend, not as a word.
     """
-    releases = found["releases"]
+    releases = document["releases"]
     shown = list(releases)[:limit]
-    parts: list[RenderableType] = [_title(found)]
+    parts: list[RenderableType] = [_title(document)]
     if not releases:
         parts.append(Text("It has no versions.", style="yellow"))
         return Group(*parts)
     abis = abi_order(next(iter(releases.values()))["abis"])
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    # Never cut in the middle of a word that somebody may copy.
+    # A word that somebody may copy is never cut.
     table.add_column("version", overflow="fold")
     table.add_column("released", no_wrap=True)
     for abi in abis:
@@ -80,19 +80,19 @@ def matrix(found: Document, limit: int | None, *, signs: bool) -> RenderableType
     return Group(*parts)
 
 
-def _title(found: Document) -> Text:
-    title = Text(found["name"], style="bold")
-    if found["summary"]:
-        title.append(f"  {found['summary']}", style="not bold")
+def _title(document: Document) -> Text:
+    title = Text(document["name"], style="bold")
+    if document["summary"]:
+        title.append(f"  {document['summary']}", style="not bold")
     title.append(
-        f"\n{found['downloads_recent']:,} downloads in the last 30 days,"
-        f" {found['downloads_all']:,} ever",
+        f"\n{document['downloads_recent']:,} downloads in the last 30 days,"
+        f" {document['downloads_all']:,} ever",
         style="not bold",
     )
-    for url in (found["pypi_url"], found["piwheels_url"]):
+    for url in (document["pypi_url"], document["piwheels_url"]):
         title.append(f"\n{url}", style="not bold cyan")
-    if found["skip"]:
-        title.append(f"\nskipped: {found['skip']}", style="not bold yellow")
+    if document["skip"]:
+        title.append(f"\nskipped: {document['skip']}", style="not bold yellow")
     return title
 
 
@@ -110,24 +110,24 @@ def _legend() -> Text:
 
 
 def _notes(release: dict[str, Any]) -> str:
-    """What else is to be said of a version."""
+    """Notes on a version."""
     notes = [kind for kind in ("yanked", "prerelease") if release[kind]]
     if release["skip_reason"]:
         notes.append(f"skipped: {release['skip_reason']}")
     return ", ".join(notes)
 
 
-def details(found: Document, version: str, *, signs: bool) -> RenderableType:
+def details(document: Document, version: str, *, signs: bool) -> RenderableType:
     """One version: its status on each ABI, every attempt, and the files."""
-    release = found["releases"][version]
-    title = Text(f"{found['name']} {version}", style="bold")
+    release = document["releases"][version]
+    title = Text(f"{document['name']} {version}", style="bold")
     notes = _notes(release)
     title.append(f"\nreleased {release['released']}", style="not bold")
     if notes:
         title.append(f"  {notes}", style="not bold yellow")
-    parts: list[RenderableType] = [title, Text(), _abis(found, version, signs=signs)]
-    decisive = {one["build_id"] for one in release["abis"].values()}
-    other = [one for one in found["builds"][version] if one["build_id"] not in decisive]
+    parts: list[RenderableType] = [title, Text(), _abis(document, version, signs=signs)]
+    decisive = {build["build_id"] for build in release["abis"].values()}
+    other = [build for build in document["builds"][version] if build["build_id"] not in decisive]
     if other:
         parts += [Text(), _attempts(other, signs=signs)]
     if not release["files"]:
@@ -138,7 +138,7 @@ def details(found: Document, version: str, *, signs: bool) -> RenderableType:
 
 
 def _table(*columns: str) -> Table:
-    # So close that 80 columns hold them.
+    # So narrow that they fit into 80 columns.
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         right = column in ("build", "seconds", "by")
@@ -151,35 +151,35 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _abis(found: Document, version: str, *, signs: bool) -> Table:
-    builds = {one["build_id"]: one for one in found["builds"][version]}
-    abis = found["releases"][version]["abis"]
+def _abis(document: Document, version: str, *, signs: bool) -> Table:
+    builds = {build["build_id"]: build for build in document["builds"][version]}
+    abis = document["releases"][version]["abis"]
     table = _table("abi", "status", "build", "seconds", "by", "when", "log")
     for abi in abi_order(abis):
-        one = abis[abi]
-        build = builds.get(one["build_id"], {})
-        table.add_row(Text(abi), *_row(one, build, signs=signs))
+        decided = abis[abi]
+        build = builds.get(decided["build_id"], {})
+        table.add_row(Text(abi), *_row(decided, build, signs=signs))
     return table
 
 
 def _attempts(builds: list[dict[str, Any]], *, signs: bool) -> Table:
     table = _table("other", "status", "build", "seconds", "by", "when", "log")
-    for one in builds:
-        table.add_row(Text(one["abi_tag"]), *_row(one, one, signs=signs))
+    for build in builds:
+        table.add_row(Text(build["abi_tag"]), *_row(build, build, signs=signs))
     return table
 
 
-def _row(one: dict[str, Any], build: dict[str, Any], *, signs: bool) -> list[Text]:
-    status = _status(one["status"], signs=False)
+def _row(decided: dict[str, Any], build: dict[str, Any], *, signs: bool) -> list[Text]:
+    status = _status(decided["status"], signs=False)
     if signs:
-        status = Text.assemble(_status(one["status"], signs=True), " ", status)
+        status = Text.assemble(_status(decided["status"], signs=True), " ", status)
     return [
         status,
-        _known(one["build_id"]),
-        _known(None if one["duration"] is None else f"{one['duration']:.1f}"),
+        _known(decided["build_id"]),
+        _known(None if decided["duration"] is None else f"{decided['duration']:.1f}"),
         _known(build.get("slave_id")),
         Text((build.get("built_at") or "")[:16], style="dim"),
-        _known(one["log_url"]),
+        _known(decided["log_url"]),
     ]
 
 
@@ -199,7 +199,7 @@ def _file(filename: str, file: dict[str, Any]) -> Text:
     row("tags", f"{file['file_abi_tag']} {file['platform']}, built on {file['builder_abi']}")
     requires = file["requires_python"]
     row("python", "not said" if requires is None else requires or '""')
-    row("apt", " ".join(file["apt_dependencies"]) or "nothing that is not installed already")
+    row("apt", " ".join(file["apt_dependencies"]) or "nothing that is not preinstalled")
     if file["pip_dependencies"]:
         row("pip", " ".join(file["pip_dependencies"]))
     row("url", file["file_url"])

@@ -1,4 +1,4 @@
-"""What the screens are made of: panels, little columns and bars, spans of time, sizes."""
+"""The parts of screens: panels, sparklines, bars, spans of time, sizes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 class Spark:
-    """Numbers as little columns, the latest at the right, as many as there is room for."""
+    """A sparkline: numbers as little columns, the latest at the right, as many as fit."""
 
     def __init__(self, numbers: Iterable[float]) -> None:
         self._numbers = tuple(numbers)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown = self._numbers[-options.max_width :]
-        most = max(shown, default=0.0) or 1.0
-        columns = (_COLUMNS[round(number / most * (len(_COLUMNS) - 1))] for number in shown)
+        highest = max(shown, default=0.0) or 1.0
+        columns = (_COLUMNS[round(number / highest * (len(_COLUMNS) - 1))] for number in shown)
         yield Text("".join(columns), style="cyan", justify="right")
 
 
@@ -30,12 +30,12 @@ class Bar:
     """A bar with parts of several colours.
 
     Args:
-        most: what fills the whole width.
+        maximum: the number that fills the whole width.
         parts: (number, style), from the left.
     """
 
-    def __init__(self, most: float, *parts: tuple[float, str]) -> None:
-        self._most = most or 1
+    def __init__(self, maximum: float, *parts: tuple[float, str]) -> None:
+        self._maximum = maximum or 1
         self._parts = parts
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -43,12 +43,12 @@ class Bar:
         total = 0.0
         for number, style in self._parts:
             total += number
-            bar.append("▄" * (round(total / self._most * options.max_width) - len(bar)), style)
+            bar.append("▄" * (round(total / self._maximum * options.max_width) - len(bar)), style)
         yield bar
 
 
 def panel(title: str, content: RenderableType, rows: int | None = None) -> Panel:
-    """Something in a frame; as high as it is, or `rows` lines."""
+    """Something in a frame, `rows` lines high or as high as its content."""
     return Panel(
         content,
         title=Text(title, "bold"),
@@ -70,12 +70,12 @@ def span(seconds: float) -> str:
     return _two(left // 86400, "d", left % 86400 // 3600, "h")
 
 
-def _two(one: int, name: str, other: int, part: str) -> str:
-    return f"{one:,} {name} {other} {part}" if other else f"{one:,} {name}"
+def _two(large: int, name: str, small: int, part: str) -> str:
+    return f"{large:,} {name} {small} {part}" if small else f"{large:,} {name}"
 
 
 def size(bytes_: float) -> str:
-    """A size in the largest unit in which it is not below 1: `21 GiB`, `1.5 MiB`."""
+    """A size in the largest unit that keeps it at 1 or above: `21 GiB`, `1.5 MiB`."""
     for unit in _UNITS:
         if bytes_ < 1000 or unit == _UNITS[-1]:
             break

@@ -1,1 +1,1 @@
-"""The state directory: journal and index together, their checkpoints, backups and rescue."""
+"""The state directory: journal and index, checkpoints, backups, and salvage."""

@@ -1,12 +1,13 @@
 """A backup of a state directory, taken while a daemon or a publisher may write it.
 
-What it leaves behind is a state directory without its index: journal and checkpoint, of one
-moment, and the spool of a publisher. Every file is whole when it gets its name; months that are
-unchanged are not copied again. What is in the backup is never replaced by less.
+The backup is a state directory without an index: journal and checkpoint of one moment, and the
+spool of a publisher. Every file is complete when it gets its name. Unchanged months are not copied
+again. Nothing in the backup is ever replaced by less.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,11 @@ from ..journal.reader import JournalReader
 from . import checkpoint
 
 Progress = Callable[[int, int], None]
-"""Is told how many of how many bytes are copied."""
+"""Is called with how many of how many bytes are copied."""
 
 
 class Copied(NamedTuple):
-    """What was done about a journal: the months copied, and not; the messages it holds now."""
+    """The result for a journal: months copied and unchanged, and the messages that it now holds."""
 
     copied: int
     unchanged: int
@@ -34,7 +35,7 @@ class Copied(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a backup did: about the journal, the newest checkpoint, and the spool."""
+    """The result of a backup: for the journal, the newest checkpoint, and the spool."""
 
     journal: Copied | None
     checkpoint: checkpoint.Checkpoint | None
@@ -47,9 +48,9 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
     Args:
         state_dir: the state directory; only read.
         journal: the name of the journal's directory in it.
-        spool: that of a publisher's spool; one of them must be there.
-        target: of the backup; made if it is not there.
-        progress: is told how far it got.
+        spool: the name of a publisher's spool in it; one of the two must exist.
+        target: the directory of the backup; created if it does not exist.
+        progress: called with the bytes copied so far.
 
     Raises:
         StateError: if the source is damaged, the target cannot be written, or holds something
@@ -63,7 +64,7 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
             "there is no journal in it",
             "check --state-dir; the daemon or `piw-indexer ingest` makes it",
         )
-    source, directory = state_dir.resolve(), target.resolve()
+    source, directory = (Path(os.path.realpath(path)) for path in (state_dir, target))
     if directory == source or source in directory.parents:
         raise StateError(
             operation,
@@ -76,7 +77,7 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
             f"{target} has an index: it is a state directory in use, and no backup",
             "choose another directory",
         )
-    # It is no more open than the state.
+    # The backup must not be more open than the state.
     mode = filesystem.STATE_DIRECTORY & state_dir.stat().st_mode
     remedy = f"make it for the user that the state belongs to: install -d -o USER -m 750 {target}"
     try:
@@ -87,7 +88,7 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
     try:
         kept = journaled = spooled = None
         if has_journal:
-            # The checkpoint first: one that is made meanwhile may be ahead of the months copied.
+            # The checkpoint first: a checkpoint made meanwhile may be ahead of the copied months.
             kept = _checkpoint(state_dir, target, journal)
             journaled = _journal(state_dir / journal, target / journal, operation, progress)
             _refuse_unusable(target, journal, kept, operation)
@@ -121,7 +122,7 @@ def _checkpoint(state_dir: Path, target: Path, journal: str) -> checkpoint.Check
 
 
 def _journal(source: Path, target: Path, operation: str, progress: Progress) -> Copied:
-    """Copy a journal, and look at what there is then."""
+    """Copy a journal, and verify the result."""
     reader = JournalReader(source)
     try:
         reader.verify()
@@ -139,7 +140,7 @@ def _journal(source: Path, target: Path, operation: str, progress: Progress) -> 
 def _months(
     reader: JournalReader, target: Path, operation: str, progress: Progress
 ) -> tuple[int, int]:
-    """Copy the months that the backup lacks, the oldest first; how many, and how many not."""
+    """Copy the months that the backup lacks, the oldest first; returns copied and unchanged."""
     with database.wrap_errors(f"write to {target}"):
         if not target.is_dir():
             directories.make(target, filesystem.STATE_DIRECTORY)
@@ -176,7 +177,7 @@ def _months(
 
 
 def _identity(path: Path) -> list[Any]:
-    """What differs as soon as a month does: its last message, its feeds, its quarantine."""
+    """What differs whenever a month does: its last message, its feeds, its quarantine."""
     connection = database.open_reader(path)
     try:
         with database.snapshot(connection):
@@ -195,7 +196,7 @@ def _identity(path: Path) -> list[Any]:
 
 
 def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> None:
-    """Copy one month; it takes the place of an older copy when it is whole and sound."""
+    """Copy one month; the copy replaces an older one when it is complete and verified."""
     log = Path(f"{place}-wal")
     if log.exists() and log.stat().st_size:
         raise JournalError(
@@ -215,7 +216,7 @@ def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> 
             )
         if before is not None:
             _refuse_less(before, _identity(unfinished), path, place)
-        for suffix in ("-wal", "-shm"):  # a reader's, empty
+        for suffix in ("-wal", "-shm"):  # the empty log of a reader
             Path(f"{place}{suffix}").unlink(missing_ok=True)
         filesystem.rename(unfinished, place)
     finally:
@@ -223,7 +224,7 @@ def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> 
 
 
 def _refuse_less(before: list[Any], now: list[Any], path: Path, place: Path) -> None:
-    """Refuse to replace a month of the backup by one that has lost messages since."""
+    """Refuse to replace a month of the backup by a month that has lost messages since."""
     (had,), (has,) = before[0], now[0]
     lost = dict(now[1]).get("lost", "[]") != dict(before[1]).get("lost", "[]")
     if lost or (had[0] or 0) > (has[0] or 0):
@@ -238,7 +239,7 @@ def _refuse_less(before: list[Any], now: list[Any], path: Path, place: Path) -> 
 def _refuse_unusable(
     target: Path, journal: str, kept: checkpoint.Checkpoint | None, operation: str
 ) -> None:
-    """Refuse a backup of which no state directory could be made."""
+    """Refuse a backup from which no state directory could be restored."""
     reader = JournalReader(target / journal)
     try:
         checkpoint.base(target, reader, reader.last_serial())

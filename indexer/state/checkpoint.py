@@ -1,7 +1,7 @@
 """Checkpoints: copies of the index at a serial, from which a replay starts.
 
-They stand for the months of the journal that are archived or lost. A checkpoint gets its name
-when it is whole, on the disk and verified, and never changes after that.
+They replace months of the journal that are archived or lost. A checkpoint gets its name when it
+is complete, synced and verified, and never changes after that.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ DIRECTORY = "checkpoint"
 """Its name in the state directory."""
 
 LOCK = "checkpoint.lock"
-"""A file in the state directory: one process makes a checkpoint at a time."""
+"""A lock file in the state directory: only one process makes a checkpoint at a time."""
 
 KEPT = 2
-"""The one before the newest stays, for the day on which the newest is damaged."""
+"""Checkpoints that are kept, in case the newest is damaged."""
 
 UNFINISHED = "unfinished.new"
 REPLAYED = "replayed.new"
@@ -39,18 +39,18 @@ _NAME = re.compile(r"(\d{12})\.db", re.ASCII)
 
 
 _sound: set[tuple[object, ...]] = set()
-"""Files that were looked through: that takes minutes, and they never change."""
+"""Files that were verified, which takes minutes; they never change."""
 
 
 class Checkpoint(NamedTuple):
-    """A copy of the index; `serial` is that of the last message in it."""
+    """A copy of the index; `serial` is its last message."""
 
     path: Path
     serial: int
 
 
 def every(state_dir: Path) -> list[Checkpoint]:
-    """The checkpoints of a state directory, the oldest first; whether they are sound or not."""
+    """The checkpoints of a state directory, sound or not, the oldest first."""
     directory = state_dir / DIRECTORY
     if not directory.is_dir():
         return []
@@ -106,12 +106,11 @@ def base(state_dir: Path, journal: JournalReader, until: int) -> Checkpoint | No
     """The checkpoint from which a replay up to serial `until` has to start.
 
     Returns:
-        The newest that can be used; None to start from the first message: the whole journal is
-        there, or no checkpoint knows what it has lost.
+        The newest usable one; None to start from the first message, because the journal is
+        complete, or because no checkpoint holds what it has lost.
 
     Raises:
-        JournalError: if messages are gone, and the checkpoints that hold them are damaged, or
-            there are none.
+        JournalError: if messages are gone, and no sound checkpoint holds them.
     """
     if journal.first == 1 and not journal.lost:
         return None
@@ -134,13 +133,13 @@ def base(state_dir: Path, journal: JournalReader, until: int) -> Checkpoint | No
 
 
 def refuse_bare(state_dir: Path, journal: JournalReader, until: int) -> None:
-    """Refuse a journal whose first months are gone, if no checkpoint stands for them.
+    """Refuse a journal whose first months are gone, if no checkpoint replaces them.
 
     Args:
         until: the serial that the checkpoint must not be newer than.
 
     Raises:
-        JournalError: if that is so; whether the checkpoint is sound, only its use shows.
+        JournalError: if that is so. Whether the checkpoint is sound is found out when it is used.
     """
     if journal.first == 1:
         return
@@ -156,7 +155,7 @@ def refuse_bare(state_dir: Path, journal: JournalReader, until: int) -> None:
 
 
 def restore(one: Checkpoint, path: Path) -> None:
-    """Put a copy of a checkpoint at `path`; not yet durable.
+    """Copy a checkpoint to `path`; the copy is not durable yet.
 
     Raises:
         StateError: if it cannot be read or written.
@@ -167,7 +166,7 @@ def restore(one: Checkpoint, path: Path) -> None:
 
 @contextmanager
 def making(state_dir: Path) -> Iterator[Path]:
-    """Make a checkpoint inside, alone; what is yielded is a path for the unfinished copy.
+    """Hold the lock for making a checkpoint; yields a path for the unfinished copy.
 
     Raises:
         StateError: if another process is making one, or the directory cannot be written.
@@ -194,10 +193,10 @@ def making(state_dir: Path) -> Iterator[Path]:
 
 
 def copy_index(state_dir: Path, unfinished: Path) -> Checkpoint:
-    """Copy the index as it stands; a daemon may go on writing it.
+    """Copy the index, while a daemon may write it.
 
     Raises:
-        StateError: if there is none, it is damaged, or holds nothing.
+        StateError: if there is no index, or it is damaged or empty.
     """
     operation = f"copy the index {state_dir / queries.FILE}"
     with database.wrap_errors(operation):
@@ -213,7 +212,7 @@ def copy_index(state_dir: Path, unfinished: Path) -> Checkpoint:
 
 
 def accept(state_dir: Path, unfinished: Checkpoint, journal_id: str) -> Checkpoint:
-    """Give a finished copy its name, then remove what it makes superfluous.
+    """Give a finished copy its name, then remove checkpoints that are no longer needed.
 
     Raises:
         StateError: if it is not sound, or cannot be put in its place.
@@ -236,14 +235,14 @@ def accept(state_dir: Path, unfinished: Checkpoint, journal_id: str) -> Checkpoi
 
 
 def beyond(state_dir: Path, serial: int) -> list[Checkpoint]:
-    """Those with messages after the last one of the journal, `serial`: it has lost its end."""
+    """Checkpoints with messages after `serial`, the last one of a journal that has lost its end."""
     return [one for one in every(state_dir) if one.serial > serial]
 
 
 def set_aside(checkpoints: list[Checkpoint]) -> None:
-    """Take checkpoints out of use whose last messages the journal no longer has.
+    """Disable checkpoints whose last messages the journal no longer has.
 
-    Once new messages have taken those serials, they would be wrong.
+    They would be wrong as soon as new messages use those serials.
     """
     for one in checkpoints:
         aside = one.path.with_suffix(".unused")

@@ -1,8 +1,8 @@
-"""What can be read of a damaged journal; the rest is given up, and the journal says so.
+"""Save what can be read of a damaged journal, and give up the rest.
 
-A month that is damaged or missing is replaced by a new file with every message that can still be
-read; the file tells which serials are lost, and the damaged one stays beside it. What was read
-once is never read worse: a salvage that was interrupted can be run again.
+A damaged or missing month is replaced by a new file with every message that can still be read. The
+new file lists the lost serials, and the damaged file stays beside it. An interrupted salvage can be
+run again without losing more.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from . import checkpoint
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Is told how many of how many are done."""
+"""Is called with how many of how many are done."""
 
 _INSERTS = {
     "feeds": "INSERT OR IGNORE INTO feeds VALUES (?, ?, ?, ?, ?)",
@@ -49,7 +49,7 @@ def _silent(done: int, total: int) -> None:
 
 
 class Loss(NamedTuple):
-    """A month that was replaced: which serials it lost, and where the damaged file is now."""
+    """A month that was replaced: the serials that it lost, and the name of the damaged file."""
 
     month: str
     lost: tuple[Span, ...]
@@ -60,10 +60,10 @@ class Salvaged(NamedTuple):
     """What was given up.
 
     Attributes:
-        losses: by month; empty if the journal was whole.
-        covered: up to this serial nothing is missing from the index, whatever was lost.
-        checkpoint: where the index that held the lost messages was kept, if it was needed.
-        feeds_lost: how far the feeds were accepted is not known for sure any more.
+        losses: the replaced months; empty if the journal was complete.
+        covered: up to this serial the index has everything, whatever was lost.
+        checkpoint: the index that held the lost messages, if it was needed and kept.
+        feeds_lost: true if the positions of the feeds are no longer certain.
     """
 
     losses: tuple[Loss, ...]
@@ -73,12 +73,12 @@ class Salvaged(NamedTuple):
 
 
 def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salvaged:
-    """Replace what is damaged of a state's journal; whoever does so holds its lock.
+    """Replace the damaged months of a state's journal; the caller holds its lock.
 
     Args:
         state_dir: the state directory.
         journal: the name of the journal's directory in it.
-        progress: is told how many of how many months were looked through.
+        progress: called with how many of how many months were read.
 
     Raises:
         JournalError: if it holds months of different journals.
@@ -86,7 +86,7 @@ def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salv
     """
     directory = state_dir / journal
     try:
-        roll_back(directory)  # what a killed process left half done looks like damage
+        roll_back(directory)  # an unfinished change of a killed process looks like damage
     except JournalError as error:
         if error.passing:
             raise
@@ -149,7 +149,7 @@ def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salv
 
 
 class _Plan(NamedTuple):
-    """A month's new file: the serials that it stands for, and those of them that are lost."""
+    """A month's new file: the serials that belong to it, and those of them that are lost."""
 
     month: damage.Month
     after: int
@@ -161,16 +161,16 @@ def _plan(months: list[damage.Month], covered: int, known: int, progress: Progre
     """The months that must be replaced.
 
     Args:
-        months: those there are, the oldest first.
-        covered: the serial of a checkpoint: what is missing in front of it may be archived.
-        known: the highest serial that is known to have been given.
+        months: the existing months, the oldest first.
+        covered: the serial of a checkpoint; what is missing before it may be archived.
+        known: the highest serial that is known to have been used.
     """
     plan: list[_Plan] = []
     first = months[0]
     end = first.after
     if end is None:
         end = 0
-        # Where a damaged first month began, only its own messages tell; what a checkpoint holds
+        # Only its own messages show where a damaged first month began; what a checkpoint holds
         # may have been archived.
         if covered:
             end = min([covered, *(begin - 1 for begin, _ in first.held(0, None))])
@@ -193,7 +193,7 @@ def _plan(months: list[damage.Month], covered: int, known: int, progress: Progre
         last = max((span[1] for span in held), default=end)
         given_up = max((span[1] for span in lost), default=0)
         if until is None:
-            # The end of a sound newest month is the end; of a damaged one, nobody knows.
+            # A sound newest month ends the journal; where a damaged one ended is not known.
             until = max(last, given_up)
             if later is None and month.faults:
                 until = max(until, known)
@@ -211,7 +211,7 @@ def _plan(months: list[damage.Month], covered: int, known: int, progress: Progre
             and following < later.path
             and not month.faults
         ):
-            # A month between them is missing; this one is whole.
+            # A month between them is missing; this one is sound.
             begin = max(last, given_up)
             before = _missing(end, begin, held)
             if before != [span for span in lost if span[1] <= begin]:
@@ -224,7 +224,7 @@ def _plan(months: list[damage.Month], covered: int, known: int, progress: Progre
 
 
 def _missing(after: int, until: int, held: Iterable[Span]) -> list[Span]:
-    """The serials from `after` + 1 to `until` that are not held."""
+    """The serials from `after` + 1 to `until` that are missing."""
     found: list[Span] = []
     expected = after + 1
     for first, last in [*held, (until + 1, until + 1)]:
@@ -235,7 +235,7 @@ def _missing(after: int, until: int, held: Iterable[Span]) -> list[Span]:
 
 
 def _derived_id(state_dir: Path) -> str:
-    """The name of the journal that the index or a checkpoint was made from; else a new one."""
+    """The id of the journal that the index or a checkpoint was made from, or else a new one."""
     paths = [state_dir / queries.FILE, *(one.path for one in reversed(checkpoint.every(state_dir)))]
     for path in paths:
         found = dict(row[:2] for row in damage.table(path, "state")).get("journal_id")
@@ -245,7 +245,7 @@ def _derived_id(state_dir: Path) -> str:
 
 
 def _index_serial(state_dir: Path, journal_id: str) -> int:
-    """The last message that is in the index, if that is sound; else 0."""
+    """The last message in the index; 0 if the index is not sound."""
     try:
         connection = database.open_reader(state_dir / queries.FILE)
     except IndexerError:
@@ -263,7 +263,7 @@ def _index_serial(state_dir: Path, journal_id: str) -> int:
 def _advanced(
     feeds: list[tuple[Any, ...]], rows: Iterable[tuple[Any, ...]]
 ) -> list[tuple[Any, ...]]:
-    """The feeds of the month before, as far as messages that could be read have taken them."""
+    """The feeds of the month before, moved on by the messages that could be read."""
     positions: dict[int, int] = {}
     for _, _, _, _, feed_id, feed_serial, _, _ in rows:
         if feed_id is not None and feed_serial is not None:
@@ -280,7 +280,7 @@ def _broken(feed: tuple[Any, ...], why: str) -> tuple[Any, ...]:
 
 
 def _break_feeds(path: Path, why: str) -> None:
-    """Note in the newest month that messages of its feeds are lost."""
+    """Record in the newest month that messages of its feeds are lost."""
     with database.wrap_errors(f"use the journal's {path.name}", JournalError):
         connection = database.open_writer(path, schema.SCHEMA, synchronous="FULL")
         try:
@@ -295,7 +295,7 @@ def _break_feeds(path: Path, why: str) -> None:
 def _replace(
     one: _Plan, feeds: list[tuple[Any, ...]], months: list[damage.Month], journal_id: str
 ) -> Loss:
-    """Put a new file in the place of a month; the damaged one stays under another name."""
+    """Replace a month by a new file; the damaged file stays under another name."""
     path = one.month.path
     epoch = next((month.meta["epoch"] for month in reversed(months) if month.meta), 0)
     quarantine = one.month.table("quarantine")
@@ -308,13 +308,13 @@ def _replace(
     known = {feed[0] for feed in feeds}
 
     def linked(row: tuple[Any, ...], place: int) -> tuple[Any, ...]:
-        """The row without its feed, if nobody knows that any more."""
+        """The row, without its feed if that is not known any more."""
         if row[place] is None or row[place] in known:
             return row
         return (*row[:place], None, *row[place + 1 :])
 
     def checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The row with its checksum as it is now."""
+        """The row with a new checksum."""
         serial, at, msg, _, _, _, data, _ = row
         return (*row[:7], encode.checksum(serial, at, msg, data))
 
@@ -361,7 +361,7 @@ def _replace(
 
 
 def _put_aside(path: Path) -> str:
-    """Give a damaged month and its log a second name, then take the log from the first."""
+    """Give a damaged month and its log a second name, then remove the log's first name."""
     number = 1
     while True:
         aside = Path(f"{path}{damage.DAMAGED}{number}")
@@ -373,7 +373,7 @@ def _put_aside(path: Path) -> str:
     if wal.exists():
         os.link(wal, f"{aside}-wal")
     directories.sync(path.parent)
-    # The new file would take the old log for its own.
+    # Otherwise SQLite would apply the old log to the new file.
     for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     directories.sync(path.parent)
@@ -381,14 +381,14 @@ def _put_aside(path: Path) -> str:
 
 
 def _after(path: Path) -> Path:
-    """The month that follows."""
+    """The month after."""
     year, month = map(int, path.stem.split("-"))
     year, month = (year + 1, 1) if month == 12 else (year, month + 1)
     return path.with_name(f"{year:04d}-{month:02d}.db")
 
 
 def _before(path: Path) -> Path:
-    """The month that goes before."""
+    """The month before."""
     year, month = map(int, path.stem.split("-"))
     year, month = (year - 1, 12) if month == 1 else (year, month - 1)
     return path.with_name(f"{year:04d}-{month:02d}.db")

@@ -1,6 +1,6 @@
-"""The state directory, opened to be written: lock, journal and index that agree.
+"""The state directory, opened to write: its lock, and a journal and an index that agree.
 
-What arrives is journaled first and applied then; on opening, the index catches up.
+Messages are journaled first and then applied. When the state is opened, the index catches up.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from . import checkpoint, salvage
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Is told how many of how many messages are done."""
+"""Is called with how many of how many messages are done."""
 
 SOURCE = "journal"
-"""Where messages came from that were in the journal and could not be applied."""
+"""The source, in the quarantine, of messages of the journal that could not be applied."""
 
 OURS = (JOURNAL, queries.FILE, checkpoint.DIRECTORY)
-"""What is in a state directory; from any of them it goes on."""
+"""The parts of a state directory; if one of them exists, so does the state."""
 
 NEW_INDEX = "index.db.new"
 BATCH = 10_000
 SHORT_BATCH = 500
-"""Messages of one transaction, where disk space is short."""
+"""Messages in one transaction if disk space is low."""
 
 ALWAYS_CHECKED = 512 * 1024 * 1024
-"""Bytes; a larger index is looked through only after a crash, because it takes long."""
+"""Bytes; a larger index is verified only after a crash, because that takes long."""
 
 
 def _silent(done: int, total: int) -> None:
@@ -51,14 +51,14 @@ def _silent(done: int, total: int) -> None:
 
 
 class State:
-    """A state directory that this process alone writes.
+    """A state directory that only this process writes.
 
     Args:
-        directory: the state directory; made if it is not there.
-        command: what the process does, for the lock file.
-        clock: the time of receipt.
-        progress: is told of a long catch-up.
-        rebuild: make the index anew, whatever there is.
+        directory: the state directory; created if it does not exist.
+        command: the name of the command, for the lock file.
+        clock: gives the time of receipt.
+        progress: called during a long catch-up.
+        rebuild: rebuild the index in any case.
         salvage_journal: first give up what cannot be read of a damaged journal.
 
     Attributes:
@@ -121,11 +121,11 @@ class State:
         return queries.open_index(path)
 
     def _refuse_newer(self) -> None:
-        """Refuse to replace the index of a newer version by one of ours."""
+        """Refuse to replace an index that a newer version has written."""
         try:
             connection = database.open_reader(self.index_path)
         except StateError:
-            return  # not there, or damaged: nothing is lost
+            return  # missing or damaged: nothing is lost
         try:
             database.refuse_newer(connection, self.index_path, SCHEMA)
         except sqlite3.DatabaseError:
@@ -134,13 +134,13 @@ class State:
             connection.close()
 
     def _index_fault(self) -> str:
-        """Why the index cannot be used and has to be made anew; empty if it can be."""
+        """Why the index has to be rebuilt; empty if it can be used."""
         path = self.index_path
         for one in checkpoint.beyond(self.directory, self.journal.serial):
             raise self._lost_end(f"use the checkpoint {one.path}", one.serial)
         if not path.exists():
             return "there is none" if self.journal.serial else ""
-        # The log of a database that was closed in good order is gone.
+        # A database that was closed cleanly has no log.
         suspect = Path(f"{path}-wal").exists() or path.stat().st_size < ALWAYS_CHECKED
         try:
             connection = queries.open_index(path)
@@ -148,7 +148,7 @@ class State:
             raise
         except StateError as error:
             if error.passing:
-                raise  # a full disk is no reason to throw an index away
+                raise  # a full disk is not a reason to discard an index
             return error.cause
         try:
             made_from = queries.get(connection, "journal_id", self.journal.reader.journal_id)
@@ -204,7 +204,7 @@ class State:
             progress(done, total)
 
     def _apply_each(self, rows: list[Row]) -> None:
-        """Apply messages one by one; what ended those who did is put aside."""
+        """Apply messages one by one; a message that ended earlier processes is put aside."""
         for row in rows:
             if self.note.refuses_to_apply(row.serial):
                 self.journal.give_up(row, SOURCE, poison.PutAsideError())
@@ -223,7 +223,7 @@ class State:
         """Apply messages of the journal to the index.
 
         Raises:
-            StateError: if the index cannot be written; the journal has them.
+            StateError: if the index cannot be written; the journal keeps the messages.
         """
         with database.wrap_errors(f"write to the index {self.index_path}", beside=self.directory):
             if rows and rows[0].serial == 1:
@@ -237,7 +237,7 @@ class State:
             The messages that were new.
 
         Raises:
-            JournalError: if it could not be journaled; nothing happened, try again.
+            JournalError: if the batch could not be journaled; nothing was changed, try again.
             StateError: if the index could not be written; the journal has the messages, and the
             next call applies them.
         """
@@ -259,23 +259,23 @@ class State:
 
     @property
     def batch(self) -> int:
-        """Messages that should be taken at once, at most."""
+        """The most messages that should be accepted at once."""
         return SHORT_BATCH if self.journal.low_on_space else BATCH
 
     def _save_space(self) -> None:
-        """Treat the index as the journal is."""
+        """Set the index to save space if the journal does."""
         if self._brief != self.journal.low_on_space:
             self._brief = self.journal.low_on_space
             database.limit_wal(self.connection, self._brief)
 
     def limit_wal(self) -> None:
-        """Keep the write-ahead logs small, as far as possible, until there is room again."""
+        """Keep the write-ahead logs as small as possible until there is space again."""
         self.journal.limit_wal(True)
         self._brief = True
         database.limit_wal(self.connection, True)
 
     def retry(self, quarantine_id: int, message: Message) -> bool:
-        """Accept a message that was quarantined; false if that was done before.
+        """Accept a message that was quarantined; false if it was accepted before.
 
         Raises:
             StateError: if it could not be written.
@@ -287,7 +287,7 @@ class State:
         return True
 
     def close(self) -> None:
-        """Close everything and let others have the state."""
+        """Close everything and release the lock."""
         with database.wrap_errors(f"close the index {self.index_path}"):
             self.connection.close()
         self.note.close()
@@ -305,17 +305,17 @@ def replay(
 ) -> sqlite3.Connection:
     """Make an index at `path` from the messages of a journal up to serial `until`.
 
-    It starts from a checkpoint, beside the journal's directory, if older messages are gone.
+    It starts from a checkpoint beside the journal's directory if older messages are gone.
 
     Args:
         keep: resume from an index at `path`, and leave a resumable one if killed. Not crash-safe:
             valid until the next boot.
 
     Returns:
-        Its connection, open; not yet durable. Every package in it is marked to be written.
+        An open connection to it; the index is not durable yet. All its packages are marked.
 
     Raises:
-        JournalError: if the journal is not whole, and no checkpoint has what is missing.
+        JournalError: if the journal is not complete, and no checkpoint has what is missing.
         StateError: if it cannot be written.
     """
     source.verify()
@@ -325,13 +325,13 @@ def replay(
         database.remove(path)
         if start is not None:
             checkpoint.restore(start, path)
-    # Millions of small tuples, none in a cycle: the collector would look at them again and again.
+    # The collector would scan millions of small tuples in vain: none is in a cycle.
     gc.set_threshold(200_000, 50, 100)
     connection = queries.open_index(path, synchronous="OFF")
     try:
         with database.wrap_errors(f"write the index {path}"):
             if not keep:
-                # Nobody reads it yet, and after a crash it is made again: no write-ahead log.
+                # Nobody reads it yet, and a crash means a rebuild: it needs no write-ahead log.
                 connection.execute("PRAGMA journal_mode = MEMORY")
             connection.execute(f"PRAGMA cache_size = -{256 * 1024}")
             applier = apply.Applier(connection)
@@ -361,9 +361,9 @@ def replay(
 
 
 def _begin_from(connection: sqlite3.Connection, start: checkpoint.Checkpoint) -> None:
-    """Mark everything to be written: nobody knows what became of the documents since then.
+    """Mark everything to be written, because the documents may have changed since then.
 
-    The live farm is not in the journal; that of the checkpoint is long past.
+    The live farm is not in the journal, and that of the checkpoint is outdated.
     """
     with database.transaction(connection):
         connection.execute("DELETE FROM slaves")
@@ -373,10 +373,10 @@ def _begin_from(connection: sqlite3.Connection, start: checkpoint.Checkpoint) ->
 
 
 def rebuild_index(directory: Path, source: JournalReader, progress: Progress = _silent) -> None:
-    """Make the index anew from the journal and swap it in when it is complete.
+    """Rebuild the index from the journal, and replace the old index when it is complete.
 
     Raises:
-        JournalError: if the journal is not whole.
+        JournalError: if the journal is not complete.
         StateError: if it cannot be written.
     """
     path = directory / queries.FILE
@@ -385,8 +385,8 @@ def rebuild_index(directory: Path, source: JournalReader, progress: Progress = _
     with database.wrap_errors(f"put the new index {path} in its place", beside=directory):
         try:
             connection.execute("PRAGMA synchronous = FULL")
-            # As it is used: to change that later would be undone by a rollback journal, which
-            # nobody can who only reads.
+            # Switch to WAL mode now: a later switch that is interrupted leaves a rollback journal,
+            # which readers cannot roll back.
             connection.execute("PRAGMA journal_mode = WAL")
             database.truncate_wal(connection)
         finally:

@@ -1,1 +1,1 @@
-"""Whether all is in order: for people, for Prometheus, for Nagios."""
+"""Whether everything works: for people, for Prometheus, for Nagios."""

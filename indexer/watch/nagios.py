@@ -1,17 +1,15 @@
 """The state of the indexer, for a monitoring system: one line and an exit status.
 
-Both are those of the monitoring plugins of Nagios, Icinga and others, as their development
-guidelines have them (https://www.monitoring-plugins.org/doc/guidelines.html): 0 OK, 1 WARNING,
-2 CRITICAL, 3 UNKNOWN, and after a bar the performance data `label=value[UOM]`.
+They follow the guidelines for plugins of Nagios, Icinga and others
+(https://www.monitoring-plugins.org/doc/guidelines.html): exit status 0 OK, 1 WARNING, 2 CRITICAL,
+3 UNKNOWN; after a bar, the performance data `label=value[UOM]`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..base.errors import StateError
 from . import alerts
-from .status import unreadable
+from .status import Status, unreadable
 
 NAME = "PIW-INDEXER"
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
@@ -29,23 +27,20 @@ _DATA = (
     ("disk_free", "disk_free_bytes", "B"),
     ("output_disk_free", "output_disk_free_bytes", "B"),
 )
-"""Label, key of `status.gather`, and unit; what is not known is left out."""
+"""Label, field of `Status`, and unit; what is not known is left out."""
 
 
-def line(found: dict[str, Any]) -> tuple[str, int]:
-    """What a plugin says, and its exit status.
-
-    Args:
-        found: what `status.gather` says.
-    """
-    severity = alerts.worst(found["alerts"])
-    status, word = _STATES[severity]
-    said = "; ".join(one["what"] for one in found["alerts"] if one["severity"] != alerts.NOTICE)
-    text = said or f"serial {found['serial']}, {found['lag']} behind"
+def line(status: Status) -> tuple[str, int]:
+    """The line that a plugin prints for this status, and its exit status."""
+    code, word = _STATES[alerts.worst(status.alerts)]
+    wrong = "; ".join(alert.what for alert in status.alerts if alert.severity != alerts.NOTICE)
+    text = wrong or f"serial {status.serial}, {status.lag} behind"
     data = " ".join(
-        f"{label}={found[key]}{unit}" for label, key, unit in _DATA if found[key] is not None
+        f"{label}={value}{unit}"
+        for label, field, unit in _DATA
+        if (value := getattr(status, field)) is not None
     )
-    return f"{NAME} {word} - {_plain(text)} | {data}", status
+    return f"{NAME} {word} - {_plain(text)} | {data}", code
 
 
 def unknown(error: StateError) -> tuple[str, int]:
@@ -54,5 +49,5 @@ def unknown(error: StateError) -> tuple[str, int]:
 
 
 def _plain(text: str) -> str:
-    """On one line; a bar would begin the performance data."""
+    """The text on one line, without bars: a bar would begin the performance data."""
     return " ".join(text.replace("|", "/").split())

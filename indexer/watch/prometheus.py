@@ -1,16 +1,17 @@
-"""The state of the indexer, for Prometheus: every metric that there is, and its exposition.
+"""The state of the indexer, for Prometheus.
 
-`METRICS` is the one place: what is exposed, and what docs/watching.md lists. Names follow
-Prometheus' conventions (https://prometheus.io/docs/practices/naming/): base units, `_total` for
-counters only. Reading the state takes what `status` takes, and never holds up the daemon.
+`METRICS` lists every metric; docs/watching.md has the same list. Names follow Prometheus'
+conventions (https://prometheus.io/docs/practices/naming/): base units, `_total` for counters only.
+Reading the state costs as much as `status`, and never delays the daemon.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -18,15 +19,16 @@ from prometheus_client.registry import Collector
 
 from ..base import clock, filesystem, printable, times
 from ..base.errors import StateError, UsageError
-from .alerts import KINDS
-from .status import STALE, gather, unreadable
+from ..base.times import Time
+from ..daemon.status_file import Live
+from .alerts import KINDS, Alert
+from .status import MAX_SILENCE, FeedStatus, Status, gather, unreadable
 
 COUNT_INTERVAL = 600.0
-"""Seconds between two counts of the index's rows: that reads much of a large one."""
+"""Seconds between two counts of the index's rows, which read much of a large index."""
 
 MAX_LABEL = 200
 
-Found = dict[str, Any]
 Samples = Iterator[tuple[tuple[str, ...], float | None]]
 """Values of labels, and the value; None: not known, and not exposed."""
 
@@ -35,108 +37,101 @@ class Metric(NamedTuple):
     """A metric.
 
     Attributes:
-        name: of it.
+        name: its name.
         help: what it is.
-        samples: what it is at present.
-        labels: their names.
-        counter: whether it only grows.
+        samples: returns its present values.
+        labels: the names of its labels.
+        counter: true if it only grows.
     """
 
     name: str
     help: str
-    samples: Callable[[Found], Samples]
+    samples: Callable[[Status], Samples]
     labels: tuple[str, ...] = ()
     counter: bool = False
 
 
-def _one(value: Callable[[Found], Any]) -> Callable[[Found], Samples]:
-    def samples(found: Found) -> Samples:
-        try:
-            yield (), value(found)
-        except (KeyError, TypeError):
-            pass  # no daemon, no index, or never
+def _one(value: Callable[[Status], float | None]) -> Callable[[Status], Samples]:
+    def samples(status: Status) -> Samples:
+        yield (), value(status)
 
     return samples
 
 
-def _at(text: Any) -> float | None:
-    """Seconds since 1970."""
-    try:
-        return times.parse_rfc3339(text) / times.SECOND
-    except (TypeError, ValueError, AttributeError):
-        return None
+def _of_daemon(value: Callable[[Live], float | None]) -> Callable[[Status], Samples]:
+    return _one(lambda status: None if status.daemon is None else value(status.daemon.live))
 
 
-def _feeds(key: str) -> Callable[[Found], Samples]:
-    def samples(found: Found) -> Samples:
-        for feed in found["feeds"]:
-            yield (feed["feed"],), feed[key]
+def _seconds(at: Time | None) -> float | None:
+    """Since 1970."""
+    return None if at is None else at / times.SECOND
+
+
+def _feeds(value: Callable[[FeedStatus], float | None]) -> Callable[[Status], Samples]:
+    def samples(status: Status) -> Samples:
+        for feed in status.feeds:
+            yield (feed.feed,), value(feed)
 
     return samples
 
 
-def _broken(found: Found) -> Samples:
-    for feed in found["feeds"]:
-        yield (feed["feed"],), float(feed["broken"] is not None)
-
-
-def _problems(found: Found) -> Samples:
-    there = {one["id"] for one in found["alerts"]}
+def _problems(alerts: list[Alert]) -> Samples:
+    there = {alert.id for alert in alerts}
     for kind in KINDS.values():
         yield (kind.id, kind.severity), float(kind.id in there)
 
 
-def _disks(key: str) -> Callable[[Found], Samples]:
-    def samples(found: Found) -> Samples:
-        yield ("state",), found[f"disk_{key}"]
-        yield ("output",), found[f"output_disk_{key}"]
-
-    return samples
+def _disk_free(status: Status) -> Samples:
+    yield ("state",), status.disk_free_bytes
+    yield ("output",), status.output_disk_free_bytes
 
 
-def _rows(found: Found) -> Samples:
-    for table, rows in found["counts"].items():
+def _disk_size(status: Status) -> Samples:
+    yield ("state",), status.disk_bytes
+    yield ("output",), status.output_disk_bytes
+
+
+def _rows(status: Status) -> Samples:
+    for table, rows in status.counts.items():
         yield (table,), rows
 
 
-def _kinds(found: Found) -> Samples:
-    if found["daemon"] is not None:
-        for kind, at in found["daemon"].get("kinds_published", {}).items():
-            yield (kind,), _at(at)
+def _kinds(status: Status) -> Samples:
+    if status.daemon is not None and status.daemon.live.kinds_published is not None:
+        for kind, at in status.daemon.live.kinds_published.items():
+            yield (kind,), _seconds(at)
 
 
-def _slaves(found: Found) -> Samples:
-    if found["farm"] is not None:
-        counts: dict[str, int] = {}
-        for slave in found["farm"]["slaves"]:
-            counts[slave["doing"] or "unknown"] = counts.get(slave["doing"] or "unknown", 0) + 1
-        for doing, number in sorted(counts.items()):
+def _slaves(status: Status) -> Samples:
+    if status.farm is not None:
+        doings = Counter(slave.doing or "unknown" for slave in status.farm.slaves)
+        for doing, number in sorted(doings.items()):
             yield (doing,), number
 
 
-def _up(found: Found) -> float:
-    live = found["daemon"]
-    return float(live is not None and live["age_seconds"] <= STALE)
+def _up(status: Status) -> float:
+    daemon = status.daemon
+    return float(daemon is not None and daemon.age_seconds <= MAX_SILENCE)
 
 
-def _info(found: Found) -> Samples:
-    yield (found["version"], found["sqlite_version"]), 1.0
+def _info(status: Status) -> Samples:
+    yield (status.version, status.sqlite_version), 1.0
 
 
 READABLE = Metric(
     "piw_indexer_state_readable",
-    "1 if the state directory could be read; if not, all but this, up and problem is missing.",
-    _one(lambda found: 1.0),
+    "1 if the state directory could be read; if 0, there are only this, up and problem.",
+    _one(lambda status: 1.0),
 )
 UP = Metric(
     "piw_indexer_up",
-    "1 if a daemon runs, and has reported its state in the last ten seconds.",
+    "1 if a daemon runs and has reported its state in the last ten seconds.",
     _one(_up),
 )
 PROBLEM = Metric(
     "piw_indexer_problem",
-    "1 if there is a problem of that kind; see the list in docs/watching.md.",
-    _problems,
+    "1 if there is a problem of that kind; docs/watching.md lists them.",
+    lambda status: _problems(status.alerts),
     ("id", "severity"),
 )
 
@@ -146,51 +141,51 @@ METRICS = (
     PROBLEM,
     Metric(
         "piw_indexer_well",
-        "1 if nothing is wrong: no problem but notices.",
-        _one(lambda found: float(found["well"])),
+        "1 if nothing is wrong, apart from notices.",
+        _one(lambda status: float(status.well)),
     ),
     Metric(
         "piw_indexer_build_info",
-        "1; the versions of piw-indexer and of its SQLite are the labels.",
+        "Always 1; the labels are the versions of piw-indexer and of its SQLite.",
         _info,
         ("version", "sqlite_version"),
     ),
     Metric(
         "piw_indexer_start_time_seconds",
         "When the daemon started, since 1970.",
-        _one(lambda found: _at(found["daemon"]["started"])),
+        _of_daemon(lambda live: _seconds(live.started)),
     ),
     Metric(
         "piw_indexer_journal_serial",
         "The last message of the journal.",
-        _one(lambda found: found["serial"]),
+        _one(lambda status: status.serial),
     ),
     Metric(
         "piw_indexer_applied_serial",
         "The last message that is in the index.",
-        _one(lambda found: found["applied_serial"]),
+        _one(lambda status: status.applied_serial),
     ),
     Metric(
         "piw_indexer_accepted_messages_total",
         "Messages accepted since the daemon started.",
-        _one(lambda found: found["daemon"]["accepted"]),
+        _of_daemon(lambda live: live.accepted),
         counter=True,
     ),
     Metric(
         "piw_indexer_published_documents_total",
         "Documents published since the daemon started.",
-        _one(lambda found: found["daemon"]["written"]),
+        _of_daemon(lambda live: live.written),
         counter=True,
     ),
     Metric(
         "piw_indexer_last_published_timestamp_seconds",
         "When the last document was published, since 1970.",
-        _one(lambda found: _at(found["daemon"]["last_published"])),
+        _of_daemon(lambda live: _seconds(live.last_published)),
     ),
     Metric(
         "piw_indexer_counters_published_timestamp_seconds",
         "When packages.json was published last, since 1970.",
-        _one(lambda found: _at(found["daemon"]["counters_published"])),
+        _of_daemon(lambda live: _seconds(live.counters_published)),
     ),
     Metric(
         "piw_indexer_kind_published_timestamp_seconds",
@@ -201,95 +196,95 @@ METRICS = (
     Metric(
         "piw_indexer_pending_documents",
         "Documents that wait to be written.",
-        _one(lambda found: found["pending"]),
+        _one(lambda status: status.pending),
     ),
     Metric(
         "piw_indexer_oldest_pending_seconds",
-        "For how long the oldest of them has been waiting.",
-        _one(lambda found: found["oldest_pending_seconds"]),
+        "How long the oldest of them has been waiting.",
+        _one(lambda status: status.oldest_pending_seconds),
     ),
     Metric(
         "piw_indexer_quarantined_messages",
-        "Refused messages that wait to be looked at.",
-        _one(lambda found: found["quarantined"]),
+        "Refused messages that nobody has looked at yet.",
+        _one(lambda status: status.quarantined),
     ),
     Metric(
         "piw_indexer_feed_serial",
-        "The last message that was accepted of a feed.",
-        _feeds("serial"),
+        "The last message that was accepted from a feed.",
+        _feeds(lambda feed: feed.serial),
         ("feed",),
     ),
     Metric(
         "piw_indexer_feed_lag_messages",
-        "Messages that a feed has published and that are not accepted.",
-        _feeds("lag"),
+        "Messages that a feed has sent and that are not accepted yet.",
+        _feeds(lambda feed: feed.lag),
         ("feed",),
     ),
     Metric(
         "piw_indexer_feed_lag_seconds",
-        "For how long the oldest of them has been waiting.",
-        _feeds("lag_seconds"),
+        "How long the oldest of them has been waiting.",
+        _feeds(lambda feed: feed.lag_seconds),
         ("feed",),
     ),
     Metric(
         "piw_indexer_feed_silent_seconds",
-        "Since a feed said anything, a heartbeat included.",
-        _feeds("silent_seconds"),
+        "Time since a feed sent anything, heartbeats included.",
+        _feeds(lambda feed: feed.silent_seconds),
         ("feed",),
     ),
     Metric(
         "piw_indexer_feed_broken",
         "1 if messages of a feed are lost.",
-        _broken,
+        _feeds(lambda feed: float(feed.broken is not None)),
         ("feed",),
     ),
     Metric(
         "piw_indexer_journal_size_bytes",
         "The size of the journal.",
-        _one(lambda found: found["journal_bytes"]),
+        _one(lambda status: status.journal_bytes),
     ),
     Metric(
         "piw_indexer_disk_free_bytes",
-        "Room on the file system of the state, and of the documents (output).",
-        _disks("free_bytes"),
+        "Free space on the file system of the state, and of the documents (output).",
+        _disk_free,
         ("of",),
     ),
     Metric(
         "piw_indexer_disk_size_bytes",
         "The size of these file systems.",
-        _disks("bytes"),
+        _disk_size,
         ("of",),
     ),
     Metric(
         "piw_indexer_rows",
-        "Rows of the index, counted every ten minutes at most.",
+        "Rows of the index, counted at most every ten minutes.",
         _rows,
         ("table",),
     ),
     Metric(
         "piw_indexer_downloads_total",
         "Downloads that were counted.",
-        _one(lambda found: found["downloads"]),
+        _one(lambda status: status.downloads),
         counter=True,
     ),
     Metric(
         "piw_indexer_last_check_timestamp_seconds",
-        "When `check` was run last, since 1970.",
-        _one(lambda found: _at(found["last_check"]["at"])),
+        "When `check` ran last, since 1970.",
+        _one(lambda status: status.last_check and _seconds(status.last_check.at)),
     ),
     Metric(
         "piw_indexer_last_check_differences",
-        "How many differences it found.",
-        _one(lambda found: found["last_check"]["differences"]),
+        "How many differences that check found.",
+        _one(lambda status: status.last_check and status.last_check.differences),
     ),
     Metric(
         "piw_indexer_last_backup_timestamp_seconds",
-        "When `backup` was run last, since 1970.",
-        _one(lambda found: _at(found["last_backup"]["at"])),
+        "When `backup` ran last, since 1970.",
+        _one(lambda status: status.last_backup and _seconds(status.last_backup.at)),
     ),
     Metric(
         "piw_indexer_slaves",
-        "Build slaves, by what they do; with --status-queue.",
+        "Build slaves by what they are doing; with --status-queue.",
         _slaves,
         ("doing",),
     ),
@@ -307,43 +302,51 @@ class StateCollector(Collector):
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._counted: Found = {}
+        self._counted: Status | None = None
         self._count_at = 0.0
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """Every metric, as it is now."""
-        with self._lock:  # two at once would count twice
-            found = self._gather()
+        try:
+            with self._lock:  # two at once would count twice
+                status = self._gather()
+        except StateError as error:
+            yield _family(READABLE, [((), 0.0)])
+            yield _family(UP, [((), 0.0)])
+            yield _family(PROBLEM, _problems([unreadable(error)]))
+            return
         for metric in METRICS:
-            if "well" not in found and metric not in (READABLE, UP, PROBLEM):
-                continue
-            kind = CounterMetricFamily if metric.counter else GaugeMetricFamily
-            family = kind(metric.name, metric.help, labels=metric.labels)
-            for labels, value in metric.samples(found):
-                if isinstance(value, int | float):
-                    family.add_metric([printable.line(one, MAX_LABEL) for one in labels], value)
-            if metric is READABLE and "well" not in found:
-                family = kind(metric.name, metric.help, value=0.0)
+            family = _family(metric, metric.samples(status))
             if family.samples:
                 yield family
 
-    def _gather(self) -> Found:
-        counting = not self._counted or clock.monotonic() >= self._count_at
-        try:
-            found = gather(self._directory, clock.now(), counting=counting)
-        except StateError as error:
-            return {"daemon": None, "alerts": [unreadable(error).as_data()]}
+    def _gather(self) -> Status:
+        counting = self._counted is None or clock.monotonic() >= self._count_at
+        status = gather(self._directory, clock.now(), counting=counting)
         if counting:
             self._count_at = clock.monotonic() + COUNT_INTERVAL
-            self._counted = {key: found[key] for key in ("counts", "downloads") if key in found}
-        return {**found, **self._counted}
+            self._counted = status
+        if self._counted is not None:
+            status = status._replace(counts=self._counted.counts, downloads=self._counted.downloads)
+        return status
+
+
+def _family(
+    metric: Metric, samples: Iterable[tuple[tuple[str, ...], float | None]]
+) -> GaugeMetricFamily | CounterMetricFamily:
+    kind = CounterMetricFamily if metric.counter else GaugeMetricFamily
+    family = kind(metric.name, metric.help, labels=metric.labels)
+    for labels, value in samples:
+        if value is not None:
+            family.add_metric([printable.line(label, MAX_LABEL) for label in labels], value)
+    return family
 
 
 def registry(directory: Path) -> CollectorRegistry:
-    """What knows all metrics of a state directory, and no other."""
-    found = CollectorRegistry()
-    found.register(StateCollector(directory))
-    return found
+    """A registry with the metrics of a state directory only."""
+    registry = CollectorRegistry()
+    registry.register(StateCollector(directory))
+    return registry
 
 
 def exposition(directory: Path) -> bytes:
@@ -352,7 +355,7 @@ def exposition(directory: Path) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put an exposition in its place, whole: node_exporter may read it at any moment.
+    """Write a textfile atomically, because node_exporter may read it at any moment.
 
     Raises:
         UsageError: if it cannot be written.

@@ -1,50 +1,132 @@
-"""How a state directory stands: read only, whether a daemon runs or not."""
+"""The status of a state directory: read only, whether a daemon runs or not."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from .. import __version__
 from ..base import database, directories, disk, lock, notes, printable, sqlite_bug, times
 from ..base.directories import BACKUP, CHECK, JOURNAL, LIVE
 from ..base.errors import NewerDatabaseError, PeerError, StateError
 from ..base.names import FILE_FEED
+from ..base.notes import At
+from ..daemon.status_file import LiveStatusQueue
 from ..index import pending, queries
 from ..journal import quarantine
 from ..journal.reader import JournalReader
-from . import notes as shapes
-from .alerts import Alert, alert, explained, is_well, sentences
+from ..piwheels.farm.picture import Picture
+from .alerts import CRITICAL, NOTICE, WARNING, Alert, alert, is_healthy, sentences
+from .notes import Backup, Check, Daemon, DaemonNote
 
-STALE = 10.0
-"""Seconds without a word of the daemon, or of a feed, until `status` wonders."""
+MAX_SILENCE = 10.0
+"""Seconds without a word of the daemon, or of a feed, until there is an alert."""
 
-LATE = 60.0
-"""Seconds that published messages may wait until it is worth a word."""
+MAX_LAG = 60.0
+"""Seconds that published messages may wait until there is an alert."""
 
-STUCK = 300.0
-"""Seconds that a package may wait to be written."""
+MAX_PENDING = 300.0
+"""Seconds that a package may wait to be written until there is an alert."""
 
-LITTLE = 2**30
-"""Bytes of a file system below which somebody should make room."""
+LOW_SPACE = 2**30
+"""Bytes of a file system below which there is an alert."""
 
 COUNTED = ("packages", "versions", "builds", "files", "download_counts")
 
 _OURS = "piw-indexer "
 _DAEMON = f"{_OURS}run (pid "
 
+_Note = TypeVar("_Note")
 
-def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[str, Any]:
+
+class FeedStatus(NamedTuple):
+    """A feed in its newest epoch; what follows `broken` only a running daemon knows."""
+
+    feed: str
+    epoch: int | None
+    serial: int
+    broken: str | None
+    published: int | None
+    lag: int | None
+    lag_seconds: float | None
+    filling: bool
+    silent_seconds: float | None
+
+
+class Month(NamedTuple):
+    """A file of the journal."""
+
+    month: str
+    bytes: int
+
+
+class Status(NamedTuple):
+    """Everything that `status` shows; schema/status.schema.json says what the fields mean."""
+
+    version: str
+    at: At
+    well: bool
+    alerts: list[Alert]
+    problems: list[str]
+    state_dir: str
+    held_by: str
+    serial: int
+    applied_serial: int
+    to_apply: int
+    to_accept: int
+    lag: int
+    lag_seconds: float
+    pending: int
+    oldest_pending_serial: int | None
+    oldest_pending_seconds: float | None
+    quarantined: int
+    quarantined_let_go: int
+    feeds: list[FeedStatus]
+    files_ingested: int
+    counts: dict[str, int]
+    not_a_wheel: int
+    journal_bytes: int
+    journal_months: list[Month]
+    journal_bytes_a_month: int | None
+    sqlite_version: str
+    sqlite_wal_reset_bug: bool
+    last_check: Check | None
+    last_backup: Backup | None
+    daemon: DaemonNote | None
+    farm: Picture | None
+    disk_free_bytes: int | None
+    disk_bytes: int | None
+    output_path: str | None
+    output_disk_free_bytes: int | None
+    output_disk_bytes: int | None
+    downloads: int | None = None  # only where rows were counted
+
+
+class FarmStatus(NamedTuple):
+    """What `farm` shows: the farm, the connection to its master, and what is wrong."""
+
+    farm: Picture
+    status_feed: LiveStatusQueue | None
+    problems: list[str]
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **notes.plain(self.farm),
+            "status_feed": notes.plain(self.status_feed, LiveStatusQueue | None),
+            "problems": self.problems,
+        }
+
+
+def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status:
     """Everything that `status` shows.
 
     Args:
-        directory: of the state.
-        now: for ages, microseconds since 1970.
-        counting: whether to count the rows of the index, which reads much of a large one.
-
-    Returns:
-        What schema/status.schema.json describes.
+        directory: the state directory.
+        now: the present, for ages.
+        counting: count the rows of the index, which reads much of a large index.
 
     Raises:
         StateError: if there is no state there, or it cannot be read.
@@ -52,80 +134,81 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> dict[s
     directories.refuse_missing(directory, JOURNAL)
     held_by = lock.holder(directory)
     noted = _Noted(directory)
-    live = noted.live(held_by, now)
+    daemon = noted.daemon(held_by, now)
     reader = JournalReader(directory / JOURNAL)
     try:
         serial = reader.last_serial()
-        feeds = _feeds(reader, live, now)
+        every_feed = _feeds(reader, daemon, now)
         quarantined, let_go = quarantine.waiting(reader), quarantine.let_go(reader)
-        months = [{"month": path.stem, "bytes": path.stat().st_size} for path in reader.months]
+        months = [Month(path.stem, path.stat().st_size) for path in reader.months]
     finally:
         reader.close()
-    status: dict[str, Any] = {
-        "version": __version__,
-        "at": times.to_rfc3339(now),
-        "well": False,
-        "alerts": [],
-        "state_dir": printable.utf8(str(directory)),
-        "held_by": held_by,
-        "serial": serial,
-        "applied_serial": 0,
-        "pending": 0,
-        "oldest_pending_serial": None,
-        "oldest_pending_seconds": live.get("oldest_pending_seconds") if live else None,
-        "quarantined": quarantined,
-        "quarantined_let_go": let_go,
-        "feeds": [feed for feed in feeds if not feed["feed"].startswith(FILE_FEED)],
-        "files_ingested": sum(feed["feed"].startswith(FILE_FEED) for feed in feeds),
-        "counts": {},
-        "not_a_wheel": 0,
-        "journal_bytes": sum(month["bytes"] for month in months),
-        "journal_months": months,
-        # Of a month that is over; the present one is not.
-        "journal_bytes_a_month": months[-2]["bytes"] if len(months) > 1 else None,
-        "sqlite_version": sqlite3.sqlite_version,
-        "sqlite_wal_reset_bug": sqlite_bug.has_wal_reset_bug(sqlite3.sqlite_version_info),
-        "last_check": noted.read(CHECK, shapes.CHECK),
-        "last_backup": noted.read(BACKUP, shapes.BACKUP),
-        "daemon": live,
-        "farm": live.pop("farm", None) if live is not None else None,
-    }
+    index = _Index()
     if (directory / queries.FILE).exists():
-        status |= _index(directory / queries.FILE, counting)
-    status["disk_free_bytes"], status["disk_bytes"] = disk.sizes(directory)
-    status["output_path"] = live.get("output_path") if live else None
-    status["output_disk_free_bytes"], status["output_disk_bytes"] = (
-        disk.sizes(Path(status["output_path"])) if status["output_path"] else (None, None)
+        index = _read_index(directory / queries.FILE, counting)
+    feeds = [feed for feed in every_feed if not feed.feed.startswith(FILE_FEED)]
+    to_apply = max(0, serial - index.applied_serial)
+    # Publishers may claim any serial; readers of JSON cannot hold larger numbers.
+    to_accept = min(sum(feed.lag or 0 for feed in feeds), notes.MAX_COUNT)
+    output_path = daemon.live.output_path if daemon is not None else ""
+    free, size = disk.sizes(directory)
+    output_free, output_size = disk.sizes(Path(output_path)) if output_path else (None, None)
+    status = Status(
+        version=__version__,
+        at=now,
+        well=False,
+        alerts=[],
+        problems=[],
+        state_dir=printable.utf8(str(directory)),
+        held_by=held_by,
+        serial=serial,
+        applied_serial=index.applied_serial,
+        to_apply=to_apply,
+        to_accept=to_accept,
+        lag=min(to_apply + to_accept, notes.MAX_COUNT),
+        lag_seconds=max((feed.lag_seconds or 0.0 for feed in feeds), default=0.0),
+        pending=index.pending,
+        oldest_pending_serial=index.oldest_pending_serial,
+        oldest_pending_seconds=daemon.live.oldest_pending_seconds if daemon is not None else None,
+        quarantined=quarantined,
+        quarantined_let_go=let_go,
+        feeds=feeds,
+        files_ingested=len(every_feed) - len(feeds),
+        counts=index.counts or {},
+        not_a_wheel=index.not_a_wheel,
+        journal_bytes=sum(month.bytes for month in months),
+        journal_months=months,
+        # The last complete month; the present one still grows.
+        journal_bytes_a_month=months[-2].bytes if len(months) > 1 else None,
+        sqlite_version=sqlite3.sqlite_version,
+        sqlite_wal_reset_bug=sqlite_bug.has_wal_reset_bug(sqlite3.sqlite_version_info),
+        last_check=noted.read(CHECK, Check),
+        last_backup=noted.read(BACKUP, Backup),
+        daemon=daemon,
+        farm=daemon.sources.farm if daemon is not None else None,
+        disk_free_bytes=free,
+        disk_bytes=size,
+        output_path=output_path or None,
+        output_disk_free_bytes=output_free,
+        output_disk_bytes=output_size,
+        downloads=index.downloads,
     )
-    status["to_apply"] = max(0, serial - status["applied_serial"])
-    # Publishers say how far they are, and JSON has no larger numbers.
-    status["to_accept"] = min(sum(feed["lag"] or 0 for feed in status["feeds"]), notes.MAX_COUNT)
-    status["lag"] = min(status["to_apply"] + status["to_accept"], notes.MAX_COUNT)  # messages
-    status["lag_seconds"] = max(
-        (feed["lag_seconds"] or 0.0 for feed in status["feeds"]), default=0.0
-    )
-    alerts = _alerts(status, noted.unreadable)
-    status["alerts"] = [one.as_data() for one in alerts]
-    status["well"] = is_well(alerts)
-    status["problems"] = sentences(alerts)
-    return status
+    alerts = alerts_of(status, noted.unreadable)
+    return status._replace(alerts=alerts, well=is_healthy(alerts), problems=sentences(alerts))
 
 
 def unreadable(error: StateError) -> Alert:
-    """What it means that `gather` raised this."""
+    """The alert for an error of `gather`."""
     kind = "database-newer" if isinstance(error, NewerDatabaseError) else "state-unreadable"
-    return alert(kind, f"cannot {error.operation}: {error.cause}", error.remedy)
+    return alert(kind, *error.problem)
 
 
-def live_farm(directory: Path, now: times.Time) -> dict[str, Any]:
+def live_farm(directory: Path, now: times.Time) -> FarmStatus:
     """The farm as the daemon sees it at this moment.
 
     Args:
-        directory: of the state.
-        now: microseconds since 1970.
-
-    Returns:
-        at, master, slaves, finished, status_feed, problems.
+        directory: the state directory.
+        now: the present, for ages.
 
     Raises:
         StateError: if there is no state there.
@@ -134,262 +217,206 @@ def live_farm(directory: Path, now: times.Time) -> dict[str, Any]:
     directories.refuse_missing(directory, JOURNAL)
     operation = f"show the farm of {directory}"
     noted = _Noted(directory)
-    live = noted.live(lock.holder(directory), now)
-    for one in noted.unreadable.values():
-        raise PeerError(operation, one.what, one.remedy)
-    if live is None:
+    daemon = noted.daemon(lock.holder(directory), now)
+    for unread in noted.unreadable.values():
+        raise PeerError(operation, unread.what, unread.remedy)
+    if daemon is None:
         raise PeerError(operation, "no daemon runs there", "start it, with --status-queue")
-    if "farm" not in live:
+    if daemon.sources.farm is None:
         raise PeerError(
             operation,
             "its daemon follows no master",
             "give it --status-queue, the address of piw-master's status queue",
         )
-    farm: dict[str, Any] = live["farm"]
-    alerts = sentences(_daemon_alerts(live))
-    return {**farm, "status_feed": live.get("status_feed"), "problems": alerts}
+    alerts = sentences(list(_daemon_alerts(daemon)))
+    return FarmStatus(daemon.sources.farm, daemon.sources.status_feed, alerts)
 
 
-def _index(path: Path, counting: bool) -> dict[str, Any]:
+class _Index(NamedTuple):
+    """What the index says; the defaults stand for an index that does not exist."""
+
+    applied_serial: int = 0
+    pending: int = 0
+    oldest_pending_serial: int | None = None
+    not_a_wheel: int = 0
+    counts: dict[str, int] | None = None
+    downloads: int | None = None
+
+
+def _read_index(path: Path, counting: bool) -> _Index:
     connection = queries.open_reader(path)
     try:
         if not database.has_tables(connection):
-            return {}  # whoever began it was killed; the next one goes on
+            return _Index()  # the process that began it was killed; the next start continues
         with database.wrap_errors(f"read {path}"), database.snapshot(connection):
-            found = {
-                "applied_serial": queries.applied_serial(connection),
-                "pending": pending.count(connection),
-                "oldest_pending_serial": pending.oldest(connection),
-                "not_a_wheel": queries.get(connection, "no_wheels", 0),
-            }
-            return {**found, **_counts(connection)} if counting else found
+            index = _Index(
+                queries.applied_serial(connection),
+                pending.count(connection),
+                pending.oldest(connection),
+                queries.get(connection, "no_wheels", 0),
+            )
+            return _counted(connection, index) if counting else index
     finally:
         connection.close()
 
 
-def _counts(connection: sqlite3.Connection) -> dict[str, Any]:
-    """How many rows there are; 0.3 s for ten million versions in memory, more from a disk."""
-    return {
-        "counts": {
+def _counted(connection: sqlite3.Connection, index: _Index) -> _Index:
+    """The same with the rows counted; takes 0.3 s for ten million versions in memory."""
+    return index._replace(
+        counts={
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in COUNTED
         },
-        "downloads": connection.execute(
+        downloads=connection.execute(
             "SELECT CAST(total(downloads_all) AS INTEGER) FROM download_counts"
         ).fetchone()[0],
-    }
+    )
 
 
 class _Noted:
-    """The notes of a state directory; one that cannot be read is as if it were not there.
+    """The notes of a state directory; a note that cannot be read counts as missing.
 
     Attributes:
-        unreadable: what is to be said of those, by name.
+        unreadable: the alerts for unreadable notes, by their name.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.unreadable: dict[str, Alert] = {}
 
-    def read(self, name: str, shape: notes.Shape) -> dict[str, Any] | None:
-        """What a note says; None if there is none."""
+    def read(self, name: str, kind: type[_Note]) -> _Note | None:
+        """A note; None if there is none."""
         try:
-            found: dict[str, Any] | None = notes.read(self._directory / name, shape)
+            return notes.read(self._directory / name, kind)
         except notes.NoteError as error:
             what = f"the note {name} in the state directory cannot be read: {error}"
             self.unreadable[name] = alert("note-unreadable", what)
             return None
-        return found
 
-    def live(self, held_by: str, now: times.Time) -> dict[str, Any] | None:
+    def daemon(self, held_by: str, now: times.Time) -> Daemon | None:
         """What the daemon that holds the directory says of itself; None if there is none."""
         if not held_by or (held_by.startswith(_OURS) and not held_by.startswith(_DAEMON)):
             return None
-        live = self.read(LIVE, shapes.DAEMON)
-        # One that was killed leaves its last words behind.
-        if live is None or f"(pid {live['pid']})" not in held_by:
+        hint: Any = DaemonNote
+        daemon: Daemon | None = self.read(LIVE, hint)
+        # A daemon that was killed leaves its note behind.
+        if daemon is None or f"(pid {daemon.live.pid})" not in held_by:
             return None
-        live["age_seconds"] = round((now - times.parse_rfc3339(live["at"])) / times.SECOND, 1)
-        return live
+        return daemon._replace(age_seconds=round((now - daemon.live.at) / times.SECOND, 1))
 
 
-def _feeds(
-    reader: JournalReader, live: dict[str, Any] | None, now: times.Time
-) -> list[dict[str, Any]]:
+def _feeds(reader: JournalReader, daemon: Daemon | None, now: times.Time) -> list[FeedStatus]:
     """Every feed in its newest epoch, with what the daemon knows of it."""
-    newest: dict[str, dict[str, Any]] = {}
+    newest: dict[str, FeedStatus] = {}
     for feed, epoch, serial, broken in reader.feeds():
         before = newest.get(feed)
-        newest[feed] = {
-            "feed": feed,
-            "epoch": epoch,
-            "serial": serial,
-            # A feed stays broken in its next lives, until it is repaired.
-            "broken": broken or (before["broken"] if before else None),
-            "published": None,
-            "lag": None,
-            "lag_seconds": None,
-            "filling": False,
-            "silent_seconds": None,
-        }
-    for known in live["feeds"] if live else ():
-        found = newest.setdefault(
-            known["feed"],
-            {"feed": known["feed"], "serial": known["serial"], "broken": None},
+        # A feed stays broken in later epochs until it is repaired.
+        broken = broken or (before.broken if before else None)
+        newest[feed] = FeedStatus(feed, epoch, serial, broken, None, None, None, False, None)
+    for live in daemon.live.feeds if daemon else ():
+        accepted = newest.get(live.feed)
+        serial = accepted.serial if accepted is not None else live.serial
+        newest[live.feed] = FeedStatus(
+            live.feed,
+            live.epoch,
+            serial,
+            accepted.broken if accepted is not None else None,
+            live.published,
+            max(0, live.published - serial),
+            live.lag_seconds,
+            live.filling,
+            round((now - live.heard) / times.SECOND, 1),
         )
-        heard = times.parse_rfc3339(known["heard"])
-        found |= {
-            "epoch": known["epoch"],
-            "published": known["published"],
-            "lag": max(0, known["published"] - found["serial"]),
-            "lag_seconds": known["lag_seconds"],
-            "filling": known["filling"],
-            "silent_seconds": round((now - heard) / times.SECOND, 1),
-        }
     return list(newest.values())
 
 
-def _alerts(status: dict[str, Any], unreadable_notes: dict[str, Alert]) -> list[Alert]:
-    """What is not well, the worst first; empty if all is well."""
-    found = [*unreadable_notes.values(), *_disk_alerts(status)]
+def alerts_of(status: Status, unreadable_notes: dict[str, Alert]) -> list[Alert]:
+    """Everything that is wrong, the worst first."""
+    alerts = [*unreadable_notes.values(), *_disk_alerts(status)]
     if LIVE not in unreadable_notes:
-        found += _holder_alerts(status)
-    if status["daemon"] is not None:
-        found += _daemon_alerts(status["daemon"])
-    for feed in status["feeds"]:
-        found += _feed_alerts(feed)
-    found += _index_alerts(status)
-    if status["quarantined"]:
-        found.append(alert("quarantine", f"{status['quarantined']} messages are in the quarantine"))
-    checked = status["last_check"]
-    if checked is not None and checked["finished"] and checked["differences"]:
-        found.append(
-            alert(
-                "check-differences",
-                f"the check of {checked['at']} found {checked['differences']} differences",
-            )
-        )
-    if status["sqlite_wal_reset_bug"]:
-        found.append(
-            alert(
-                "sqlite-wal-reset",
-                f"SQLite {status['sqlite_version']} can corrupt a database that two connections"
-                " write or checkpoint at once",
-            )
-        )
-    rank = {"critical": 0, "warning": 1, "notice": 2}
-    return sorted(found, key=lambda one: rank[one.kind.severity])
+        alerts += _holder_alerts(status)
+    if status.daemon is not None:
+        alerts += _daemon_alerts(status.daemon)
+    for feed in status.feeds:
+        alerts += _feed_alerts(feed)
+    alerts += _index_alerts(status)
+    rank = {CRITICAL: 0, WARNING: 1, NOTICE: 2}
+    return sorted(alerts, key=lambda shown: rank[shown.severity])
 
 
-def _holder_alerts(status: dict[str, Any]) -> list[Alert]:
-    held_by = status["held_by"]
-    if status["daemon"] is not None:
-        return []
-    if held_by.startswith(_DAEMON):
-        return [
-            alert(
-                "daemon-starting",
-                f"the daemon is starting: {status['serial'] - status['applied_serial']:,}"
-                " messages of the journal are still to be applied",
-            )
-        ]
-    beside = f"; {held_by} holds the state" if held_by else ""
-    return [alert("daemon-not-running", f"no daemon runs{beside}")]
+def _holder_alerts(status: Status) -> Iterator[Alert]:
+    if status.daemon is not None:
+        return
+    if status.held_by.startswith(_DAEMON):
+        left = status.serial - status.applied_serial
+        what = f"the daemon is starting: {left:,} messages of the journal are still to be applied"
+        yield alert("daemon-starting", what)
+    else:
+        beside = f"; {status.held_by} holds the state" if status.held_by else ""
+        yield alert("daemon-not-running", f"no daemon runs{beside}")
 
 
-def _disk_alerts(status: dict[str, Any]) -> list[Alert]:
-    found = []
-    free = status["disk_free_bytes"]
-    if free is not None:
-        enough = max(LITTLE, 2 * (status["journal_bytes_a_month"] or 0))
-        where = f"the file system of {status['state_dir']}"
-        if free < disk.MIN_SPACE:
-            found.append(
-                alert(
-                    "disk-full",
-                    f"{where} has only {free // 1024} KiB left: nothing is taken any more",
-                )
-            )
-        elif free < enough:
-            found.append(alert("state-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left"))
-    free = status["output_disk_free_bytes"]
-    if free is not None and free < LITTLE:
-        found.append(
-            alert(
-                "output-disk-low",
-                f"the file system of {status['output_path']} has only {free / 2**20:,.0f} MiB left",
-            )
-        )
-    return found
+def _disk_alerts(status: Status) -> Iterator[Alert]:
+    free = status.disk_free_bytes
+    where = f"the file system of {status.state_dir}"
+    if free is not None and free < disk.MIN_SPACE:
+        what = f"{where} has only {free // 1024} KiB left: no messages are accepted"
+        yield alert("disk-full", what)
+    elif free is not None and free < max(LOW_SPACE, 2 * (status.journal_bytes_a_month or 0)):
+        yield alert("state-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left")
+    free = status.output_disk_free_bytes
+    where = f"the file system of {status.output_path}"
+    if free is not None and free < LOW_SPACE:
+        yield alert("output-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left")
 
 
-def _daemon_alerts(live: dict[str, Any]) -> list[Alert]:
-    """What the daemon says is wrong."""
-    found = [explained(one["id"], one["text"]) for one in live["troubles"]]
-    age = live["age_seconds"]
-    if age > STALE:
-        found.append(
-            alert("daemon-silent", f"the daemon has not reported its state for {age:.0f} s")
-        )
-    elif age < -STALE:
-        found.append(
-            alert(
-                "clock-jump",
-                f"what the daemon said last is {-age:.0f} s in the future: the clock was set back",
-            )
-        )
-    running = times.parse_rfc3339(live["at"]) - times.parse_rfc3339(live["started"])
-    if running > STALE * times.SECOND:
-        heard = {feed["changes_queue"] for feed in live["feeds"]}
-        told = {"feed-refused", "feed-name-taken", "peer-not-believed"}
-        refused = any(one["id"] in told for one in live["troubles"])
-        found += [
-            alert("feed-never-heard", f"nobody has been heard at {changes} yet")
-            for changes, _ in live["queues"]
-            if changes not in heard and not refused
-        ]
-    return found
+def _daemon_alerts(daemon: Daemon) -> Iterator[Alert]:
+    live, age = daemon.live, daemon.age_seconds
+    for trouble in live.troubles:
+        yield alert(trouble.id, trouble.what or trouble.text, trouble.remedy)
+    if age > MAX_SILENCE:
+        yield alert("daemon-silent", f"the daemon has not reported its state for {age:.0f} s")
+    elif age < -MAX_SILENCE:
+        what = f"the daemon's last note is {-age:.0f} s in the future: the clock was set back"
+        yield alert("clock-jump", what)
+    reasons = {"feed-refused", "feed-name-taken", "peer-not-believed"}
+    refused = any(trouble.id in reasons for trouble in live.troubles)
+    if not refused and live.at - live.started > MAX_SILENCE * times.SECOND:
+        heard = {feed.changes_queue for feed in live.feeds}
+        for changes, _ in live.queues:
+            if changes not in heard:
+                yield alert("feed-never-heard", f"nothing has come from {changes} yet")
 
 
-def _feed_alerts(feed: dict[str, Any]) -> list[Alert]:
-    found = []
-    name = feed["feed"]
-    if feed["broken"]:
-        found.append(alert("feed-broken", f"feed {name} is broken: {feed['broken']}"))
-    silent = feed["silent_seconds"]
-    if silent is not None and silent > STALE:
-        found.append(alert("feed-silent", f"feed {name} has been silent for {silent:.0f} s"))
-    late = feed["lag_seconds"] or 0.0
-    if feed["filling"] and late > STALE:
-        found.append(
-            alert("feed-filling", f"a hole in feed {name} is being filled for {late:.0f} s")
-        )
-    elif late > LATE:
-        found.append(
-            alert(
-                "feed-behind",
-                f"feed {name} is {feed['lag']:,} messages behind, for {late:.0f} s",
-            )
-        )
-    return found
+def _feed_alerts(feed: FeedStatus) -> Iterator[Alert]:
+    name, silent, late = feed.feed, feed.silent_seconds, feed.lag_seconds or 0.0
+    if feed.broken:
+        yield alert("feed-broken", f"feed {name} is broken: {feed.broken}")
+    if silent is not None and silent > MAX_SILENCE:
+        yield alert("feed-silent", f"feed {name} has been silent for {silent:.0f} s")
+    if feed.filling and late > MAX_SILENCE:
+        what = f"missing messages of feed {name} have been fetched for {late:.0f} s"
+        yield alert("feed-filling", what)
+    elif late > MAX_LAG:
+        what = f"feed {name} is {feed.lag:,} messages behind, for {late:.0f} s"
+        yield alert("feed-behind", what)
 
 
-def _index_alerts(status: dict[str, Any]) -> list[Alert]:
-    found = []
-    if status["to_apply"] and not status["held_by"]:
-        found.append(
-            alert(
-                "index-behind",
-                f"{status['to_apply']:,} messages of the journal are not in the index",
-            )
-        )
-    waiting = status["oldest_pending_seconds"] or 0.0
-    if waiting > STUCK:
-        found.append(
-            alert(
-                "writer-stuck",
-                f"{status['pending']:,} documents are waiting to be written, the oldest for"
-                f" {waiting:.0f} s",
-            )
-        )
-    return found
+def _index_alerts(status: Status) -> Iterator[Alert]:
+    if status.to_apply and not status.held_by:
+        what = f"the index lacks {status.to_apply:,} messages of the journal"
+        yield alert("index-behind", what)
+    waiting = status.oldest_pending_seconds or 0.0
+    if waiting > MAX_PENDING:
+        what = f"{status.pending:,} documents are waiting to be written, the oldest for"
+        yield alert("writer-stuck", f"{what} {waiting:.0f} s")
+    if status.quarantined:
+        yield alert("quarantine", f"{status.quarantined} messages are in the quarantine")
+    check = status.last_check
+    if check is not None and check.finished and check.differences:
+        when = times.to_rfc3339(check.at)
+        what = f"the check of {when} found {check.differences} differences"
+        yield alert("check-differences", what)
+    if status.sqlite_wal_reset_bug:
+        what = f"SQLite {status.sqlite_version} can corrupt a database that two connections"
+        yield alert("sqlite-wal-reset", f"{what} write or checkpoint at once")

@@ -1,4 +1,4 @@
-"""What an administrator asks about one package, and that it is what was published."""
+"""What an administrator asks about one package: the answers are what was published."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ HISTORY = [
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A site with two packages and one that was deleted; nobody changes it."""
+    """A site with two packages and a deleted one; no test changes it."""
     site = Site(tmp_path_factory.mktemp("asked"))
     site.take(*HISTORY)
     return site
@@ -65,7 +65,7 @@ def published(site: Site, package: str) -> Any:
 
 
 def on_a_terminal(site: Site, *arguments: object, columns: int = 80) -> str:
-    """What a command shows on a terminal, to its end."""
+    """Everything that a command shows on a terminal."""
     primary, secondary = pty.openpty()
     process = subprocess.Popen(
         [COMMAND, *map(str, arguments), *map(str, site.state)],
@@ -168,7 +168,7 @@ def test_what_there_is_not(arguments: list[str], says: list[str], asked: Site) -
         assert part in result.stderr
 
 
-def test_no_state(tmp_path: Path) -> None:
+def test_a_state_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     assert "does not exist" in Site(tmp_path).piw("show", "numpy", status=3).stderr
 
 

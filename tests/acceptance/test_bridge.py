@@ -1,4 +1,4 @@
-"""`piw-indexer bridge`: a master runs in it as ever, and a daemon follows what it changes."""
+"""`piw-indexer bridge`: a master runs in it as before, and a daemon follows its changes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Master:
         return Process(self.home, "bridge", *self.options(*arguments), settings=self.settings)
 
     def run_alone(self) -> None:
-        """Run it without a bridge, which makes the tables."""
+        """Run the master without a bridge, to make its tables."""
         script = f"from piwheels.master import main; main(['--dsn', {str(self.dsn)!r}])"
         subprocess.run([sys.executable, "-c", script], env=self.settings, check=True)
 
@@ -126,7 +126,7 @@ def test_a_daemon_follows_a_master(site: Site, master: Master, ipc: Feed) -> Non
 
 
 def test_the_master_runs_as_ever(master: Master) -> None:
-    """Its log, its umask, its status; our own log beside it."""
+    """The master keeps its log, umask and exit status; our log is separate."""
     before = os.umask(0o027)
     try:
         process = master.start(stay=True)
@@ -173,13 +173,13 @@ def refusal(master: Master, status: int = 2) -> str:
     return result.stderr
 
 
-def test_one_feed(master: Master) -> None:
+def test_a_second_feed_is_refused(master: Master) -> None:
     options = ["--changes-queue", "ipc:///nowhere/other", *master.options()]
     result = piw("bridge", *options, home=master.home, status=2, settings=master.settings)
     assert "one --changes-queue" in result.stderr
 
 
-def test_without_piwheels(site: Site, ipc: Feed, tmp_path: Path) -> None:
+def test_without_piwheels_installed_it_says_so(site: Site, ipc: Feed, tmp_path: Path) -> None:
     package = tmp_path / "none" / "piwheels"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ModuleNotFoundError(\"No module 'piwheels'\")\n")
@@ -212,7 +212,7 @@ def test_spool_of_another(site: Site, master: Master) -> None:
 
 
 def test_killed_masters_lose_nothing_in_silence(site: Site, master: Master) -> None:
-    """Whenever it is killed: what the database has is in the feed, or the feed is a new one."""
+    """Whenever it is killed, the feed has what the database has, or begins a new epoch."""
     number = 0
     for share in (1, 300, 600):
         committed = f"SELECT count(*) FROM packages WHERE substr(package, 9) + 0 >= {number}"

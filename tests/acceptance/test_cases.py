@@ -1,4 +1,4 @@
-"""Every case gives exactly its documents, whichever way its messages arrive."""
+"""Every case gives exactly its documents, however its messages arrive."""
 
 from __future__ import annotations
 

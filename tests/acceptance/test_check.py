@@ -1,4 +1,4 @@
-"""`check` finds what does not agree, and `check --fix` mends it."""
+"""`check` finds differences, and `check --fix` repairs them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Content = dict[str, bytes | str]
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A site with the documents of a case, as the present has them."""
+    """A site with the documents of a case, for the present time."""
     site = Site(tmp_path_factory.mktemp("pristine"))
     site.ingest(CASE.messages)
     return site
@@ -43,7 +43,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture
 def checked(pristine: Site, site: Site) -> Site:
-    """A copy of it to spoil."""
+    """A copy of the site, to be damaged."""
     site.copy(pristine)
     return site
 
@@ -122,7 +122,7 @@ def edit_compressed_packages(site: Site) -> str:
 
 
 def flip_compressed_packages(site: Site) -> str:
-    """Its end, which is all that the writer looks at, stays as it was."""
+    """Its end, the only part that the writer reads, stays as it was."""
     path = site.output_path / "packages.json.gz"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -210,7 +210,7 @@ SPOILS: dict[str, Callable[[Site], str]] = {
 }
 
 
-def test_no_differences(checked: Site) -> None:
+def test_a_sound_state_has_no_differences(checked: Site) -> None:
     before = contents(checked.output_path)
     assert checked.piw("check").stdout == "No differences.\n"
     assert checked.piw("check", "--fix").stdout.endswith("No differences.\n")
@@ -218,7 +218,9 @@ def test_no_differences(checked: Site) -> None:
 
 
 @pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS.keys())
-def test_differences(spoil: Callable[[Site], str], checked: Site, pristine: Site) -> None:
+def test_check_reports_and_fix_repairs(
+    spoil: Callable[[Site], str], checked: Site, pristine: Site
+) -> None:
     says = spoil(checked)
     spoiled = published(checked)
     result = checked.piw("check", status=1)
@@ -246,7 +248,7 @@ def test_several_differences_at_once(checked: Site, pristine: Site) -> None:
 
 
 def test_documents_of_an_index_that_differs(checked: Site, pristine: Site) -> None:
-    """They are looked at when it is mended, and mended, too."""
+    """The repair looks at them, and repairs them, too."""
     SPOILS["changed build"](checked)
     for name in ("edited document", "stray alias", "deleted packages.json"):
         SPOILS[name](checked)
@@ -307,7 +309,7 @@ def test_check_beside_a_running_daemon(ipc: Feed, checked: Site) -> None:
 
 
 def spoiled(site: Site, change: Callable[[bytes], bytes]) -> str:
-    """What is said of a document whose bytes were changed."""
+    """The report on a document whose bytes were changed."""
     path = document(site)
     before = path.read_bytes()
     path.write_bytes(change(before))
@@ -362,7 +364,7 @@ def test_words_for_packages_json(checked: Site) -> None:
 
 
 def test_a_large_document_of_others_is_not_read(checked: Site) -> None:
-    """It has a terabyte, and no block on the disk."""
+    """The file has a terabyte, but no block on the disk."""
     with document(checked).open("r+b") as file:
         file.truncate(2**40)
     assert "cannot be read: it has more than 128 MiB" in checked.piw("check", status=1).stdout
@@ -373,7 +375,7 @@ def test_a_large_document_of_others_is_not_read(checked: Site) -> None:
 
 
 def test_what_unpacks_to_much_is_not_unpacked(checked: Site) -> None:
-    """Once `check` took as much memory as a few kilobytes of others' unpack to."""
+    """A few kilobytes that unpack to gigabytes once took as much memory."""
     path = checked.output_path / "packages.json.gz"
     right = gzip.decompress(path.read_bytes())
     bomb = gzip.compress(right + bytes(64 * 2**20))
@@ -471,7 +473,7 @@ def leftovers(site: Site) -> set[str]:
 
 
 def test_what_cannot_be_repaired_is_named(checked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is called repaired that is not."""
+    """Only what was repaired is reported as repaired."""
     edit_document(checked)
     monkeypatch.setattr("indexer.commands.check.publish", lambda *rest: 0)
     arguments = ["check", *checked.state, *checked.output, "--fix"]
@@ -516,7 +518,7 @@ def test_an_interrupted_check_resumes(site: Site, number: int, status: int) -> N
 
 
 def test_what_was_found_before_an_interruption_is_not_forgotten(checked: Site) -> None:
-    """And `--fresh` begins anew."""
+    """`--fresh` starts from the beginning."""
     run = Run(checked.state_dir, against(checked), fresh=True)
     run.index, run.documents = 1, "zzz"
     run.found = [Difference(Part.DOCUMENTS, "p: gone", Sort.DOCUMENT, package="p", fault="others")]
@@ -556,7 +558,7 @@ def test_a_torn_scratch_index_is_made_anew(checked: Site) -> None:
 
 
 def test_tables_are_compared_in_chunks(checked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever their size, and wherever a difference is."""
+    """Whatever the size of the documents, and wherever they differ."""
     monkeypatch.setattr(index, "_CHUNK", 3)
     for name in ("changed build", "deleted version", "changed counter", "row without a parent"):
         SPOILS[name](checked)
@@ -576,7 +578,7 @@ def test_tables_are_compared_in_chunks(checked: Site, monkeypatch: pytest.Monkey
 
 
 def test_check_while_a_daemon_takes_messages(ipc: Feed, site: Site) -> None:
-    """What changes meanwhile is no difference."""
+    """Changes during the check are not differences."""
     messages = site.home / "messages.jsonl"
     with messages.open("w") as file:
         for one in range(1, 3001):

@@ -44,7 +44,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture
 def filled(pristine: Site, site: Site) -> Site:
-    """A copy of it to spoil."""
+    """A copy of the site, to be damaged."""
     site.copy(pristine)
     return site
 
@@ -261,7 +261,7 @@ def test_address_that_somebody_has_bound(ipc: Feed, tcp: Feed, site: Site) -> No
 
 @pytest.fixture
 def held(site: Site) -> Iterator[Site]:
-    """A site whose state somebody holds."""
+    """A site whose state another process holds."""
     state = State(site.state_dir, "run", lambda: samples.NOW)
     yield site
     state.close()
@@ -280,7 +280,7 @@ def held(site: Site) -> Iterator[Site]:
     ],
     ids=" ".join,
 )
-def test_locked_state(command: list[str], held: Site) -> None:
+def test_a_locked_state_is_refused_and_the_holder_named(command: list[str], held: Site) -> None:
     output = [] if command[0] == "quarantine" else held.output
     result = piw(*command, *held.state, *output, home=held.home, status=3)
     assert_explained(result.stderr, held.state_dir, f"piw-indexer run (pid {os.getpid()})")
@@ -325,7 +325,7 @@ def test_state_that_is_not_there(command: str, site: Site) -> None:
 
 @pytest.mark.parametrize("command", ["write", "rebuild"])
 def test_state_that_is_not_there_does_not_empty_the_site(command: str, filled: Site) -> None:
-    """A --state-dir with a slip of the pen must not replace packages.json by an empty one."""
+    """A mistyped --state-dir must not replace packages.json by an empty one."""
     before = contents(filled.output_path)
     wrong = filled.home / "stat"
     result = filled.piw(command, "--state-dir", wrong, status=None)
@@ -363,7 +363,7 @@ def test_output_path_that_may_not_be_written(filled: Site) -> None:
 
 
 def newer(path: Path) -> None:
-    """Make a database look as a newer version of the program leaves it."""
+    """Make a database look as if a newer version of the program had written it."""
     connection = sqlite3.connect(path)
     with connection:
         connection.execute(
@@ -515,7 +515,7 @@ def test_root_leaves_nothing_that_the_daemon_cannot_write() -> None:
 
 @pytest.mark.parametrize("place", ["project/numpy/json/index.json", "packages.json"])
 def test_a_fifo_in_the_output_tree_holds_nobody_up(site: Site, place: str) -> None:
-    """Whoever opened one would wait for a writer for ever."""
+    """Opening a FIFO would wait for a writer for ever."""
     site.take(samples.new_package("numpy"))
     path = site.output_path / place
 

@@ -27,7 +27,7 @@ OF_THE_JOURNAL = "-- journal"
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state directory of a farm in which something happens today; some of it is wrong."""
+    """The state directory of a farm with events of today, some of them failures."""
     home = tmp_path_factory.mktemp("farm")
     # Its life ends tomorrow: "today" must not be over while this runs.
     now = datetime.now(UTC) + timedelta(hours=12)

@@ -1,4 +1,4 @@
-"""`piw-indexer demo`: it ends by itself, says true things, and leaves no process behind."""
+"""`piw-indexer demo`: it ends by itself, prints the truth, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SMALL = ("--packages", "60", "--downloads", "2000", "--rate", "300")
 
 
 def start(home: Path, *options: str) -> Process:
-    """Start a small demo, its output no terminal; what it makes goes below `home`."""
+    """Start a small demo without a terminal; its files go below `home`."""
     return Process(home, "demo", *SMALL, *options, settings={"TMPDIR": str(home)})
 
 
 def living(session: int) -> list[str]:
-    """The command lines of the processes that are left of a session."""
+    """The command lines of the remaining processes of a session."""
     found = []
     for directory in Path("/proc").iterdir():
         try:
@@ -114,7 +114,7 @@ def test_its_queries_and_answers_are_true(tmp_path: Path) -> None:
         cut = [line.split() for line in shown if not line.startswith("  ... and ")]
         assert cut == said[: len(cut)]
         assert len(cut) == len(said) or len(cut) == 2 + 5, "the first five rows"
-    _, numpy = answers["How numpy 2.2.6 stands on every ABI"]
+    _, numpy = answers["The status of numpy 2.2.6 on every ABI"]
     assert [line.split()[0] for line in numpy[2:]] == ["cp311", "cp313", "cp39"]
 
 

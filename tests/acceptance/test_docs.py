@@ -56,7 +56,7 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def named(text: str) -> list[tuple[str, str]]:
-    """(module, what of it) of everything in backquotes that begins with a module's name."""
+    """(module, attribute) for everything in backquotes that begins with a module's name."""
     found = []
     for quoted in re.findall(r"`([a-z_]+(?:\.\w+)*)`", text):
         parts = quoted.split(".")
@@ -115,7 +115,7 @@ _OURS = re.compile(r"(?:sudo -u \w+ |runuser -u \w+ -- |/\S*/)*piw-indexer (.+)"
 
 
 def typed() -> list[str]:
-    """What is to be typed after `piw-indexer`, in fenced blocks and in backquotes."""
+    """The arguments of `piw-indexer` in fenced blocks and in backquotes."""
     found = []
     for page in PAGES:
         if page.name == "commands.md":  # made from the commands themselves

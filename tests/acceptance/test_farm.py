@@ -1,4 +1,4 @@
-"""The live farm: a daemon that follows a master, and what `farm` and `status` say of it."""
+"""The live farm: a daemon that follows a master, and what `farm` and `status` show."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CAPTURED = [one.frame for one in captured.STATUS]
 
 
 class Place:
-    """Where a master's queues are, and a daemon that follows them."""
+    """The queues of a master, and a daemon that follows them."""
 
     def __init__(self, site: Site, sockets: Path, feed: Feed) -> None:
         self.site, self._feed = site, feed
@@ -83,7 +83,7 @@ def queue(place: Place) -> Iterator[StatusQueue]:
 
 
 def present() -> Master:
-    """A master whose time is ours."""
+    """A master whose clock agrees with ours."""
     return Master(times.to_datetime(now()))
 
 
@@ -127,7 +127,7 @@ def test_the_captured_life_at_many_times_its_speed(place: Place, queue: StatusQu
 def test_builds_that_have_ended_are_asked_for(
     place: Place, queue: StatusQueue, sockets: Path
 ) -> None:
-    """At once, and not when it is their turn in the sweep over all packages."""
+    """At once, before their turn in the sweep over all packages."""
     with (
         Database(f"ipc://{sockets}/db", database()) as asked,
         place.daemon("--db-queue", asked.address, "--sweep-pause", 2) as daemon,
@@ -191,7 +191,7 @@ def test_the_master_is_asked_to_say_everything_again(place: Place) -> None:
 
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_a_restart_of_the_daemon(place: Place, queue: StatusQueue, end: str) -> None:
-    """Who the slaves are is known again, without a hello."""
+    """The slaves are known again without a hello."""
     master = present()
     with place.daemon() as daemon:
         queue.wait_for_subscriber()

@@ -1,4 +1,4 @@
-"""The change feed through the installed commands: restarts, late comers, strangers."""
+"""The change feed through the installed commands: restarts, late subscribers, strangers."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ WAITING = ["--settle", 600, "--max-delay", 600, "--counters-interval", 600]
 
 
 def wait_for_writer(site: Site, daemon: Process) -> None:
-    """Wait until the writer process runs: what waits when it starts, it publishes at once."""
+    """Wait until the writer process runs: at its start it publishes at once."""
     packages = site.output_path / "packages.json"
     eventually(packages.exists, lambda: daemon.output)
 
@@ -132,7 +132,7 @@ def wait_for_writer(site: Site, daemon: Process) -> None:
 def test_daemon_stops_well_when_its_whole_group_is_told_to(
     number: signal.Signals, ipc: Feed, site: Site
 ) -> None:
-    """As systemd and Ctrl-C do: the writer process hears it, too."""
+    """As systemd and Ctrl-C do: the writer process gets the signal, too."""
     case = case_named("lifecycle")
     with site.daemon(ipc, *WAITING) as daemon:
         wait_for_writer(site, daemon)
@@ -182,7 +182,7 @@ def test_daemon_keeps_packages_json_current(ipc: Feed, site: Site) -> None:
 
 @contextmanager
 def stranger(feed: Feed) -> Iterator[zmq.Socket[bytes]]:
-    """A PUB where the daemon expects its publisher."""
+    """A PUB socket at the address of the publisher."""
     with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
         socket.bind(feed.changes)
         assert socket.poll(60_000)  # a subscriber
@@ -238,7 +238,7 @@ def test_daemon_survives_whatever_a_stranger_sends(tcp: Feed, site: Site) -> Non
 
 
 def test_refused_messages_of_a_publisher_keep_their_place(tcp: Feed, site: Site) -> None:
-    """A publisher of a newer version may send what this one refuses."""
+    """A newer publisher may send messages that this version refuses."""
     good = samples.new_package("numpy")
     bad = samples.new_package("NumPy")
     with site.daemon(tcp) as daemon:
@@ -272,7 +272,7 @@ def test_publisher_does_not_send_what_is_no_message(ipc: Feed, site: Site) -> No
 
 
 def test_publisher_does_not_send_what_no_frame_may_hold(ipc: Feed, site: Site) -> None:
-    """What is never sent may be as long as it likes."""
+    """Fields that are never sent may have any length."""
     at = "2026-11-20T12:00:00+00:00"
     envelopes = [
         {"msg": "NEWPKG", "at": at, "data": {"package": "a", "output": "x" * MAX_MESSAGE}},

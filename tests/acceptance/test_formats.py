@@ -1,4 +1,4 @@
-"""docs/messages.md and docs/documents.md: their bytes, samples and programs are true."""
+"""docs/messages.md and docs/documents.md: their bytes, samples and programs work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`piw-indexer install`: what it writes, what systemd says of it, and what it leaves alone."""
+"""`piw-indexer install`: what it writes, whether systemd accepts it, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def master(root: Path) -> Iterator[Path]:
-    """A machine with a master that runs."""
+    """A machine with a running master."""
     (root / "etc" / "passwd").write_text(PASSWD + PIWHEELS)
     (root / "tmp").mkdir()
     (root / "etc" / "piwheels.conf").write_text(
@@ -126,7 +126,7 @@ def test_units_are_clean_and_hardened_as_installed(root: Path) -> None:
 
 
 def test_verify_finds_what_it_should(root: Path) -> None:
-    """The test above can fail."""
+    """Proves that the test above can fail."""
     install(root)
     path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
     path.write_text(path.read_text().replace("ProtectClock=yes", "ProtectCloak=yes"))
@@ -134,7 +134,7 @@ def test_verify_finds_what_it_should(root: Path) -> None:
 
 
 def test_units_are_of_one_kind() -> None:
-    """What the check may not do the daemon may not, but for what its work needs."""
+    """The daemon has no more rights than the check, except those that its work needs."""
     daemon, check = ((UNITS / name).read_text().splitlines() for name in SERVICES)
     hardening = [
         line for line in check if re.match(r"(Protect|Restrict|Private|Capab|NoNew|Memory)", line)
@@ -205,7 +205,7 @@ def test_the_unit_follows_the_configuration(root: Path) -> None:
     install(root)
     path = root / "etc" / "piw-indexer.conf"
     path.write_text(path.read_text().replace("/srv/piw-indexer", "/srv/elsewhere"))
-    assert "/etc/piw-indexer.conf: kept, it was edited" in install(root)
+    assert "/etc/piw-indexer.conf: kept, because it was edited" in install(root)
     assert "\nReadWritePaths=-/srv/elsewhere\n" in unit(root)
 
 
@@ -260,7 +260,7 @@ def test_hostile_output_paths_from_a_file(root: Path, file: str, value: str) -> 
 
 
 @pytest.mark.parametrize("user", ["root\nExecStartPre=+/x", "a b", "0", "-x", "%u", ""])
-def test_hostile_users(root: Path, user: str) -> None:
+def test_a_user_name_that_systemd_misreads_is_refused(root: Path, user: str) -> None:
     (root / "etc" / "passwd").write_text(f"{PASSWD}{user}:x:999:999::/home/x:/bin/bash\n")
     install(root, "--user", user, status=None if not user else 2)
     if user:
@@ -273,7 +273,7 @@ def test_hostile_users(root: Path, user: str) -> None:
 def test_unusual_paths_are_written_as_systemd_reads_them(
     root: Path, tmp_path: Path, output: str
 ) -> None:
-    """The command, too: verify says of one that it cannot find."""
+    """systemd-analyze verify reports a command that it cannot find."""
     command = tmp_path / "50% of $HOME" / "piw-indexer"
     command.parent.mkdir()
     command.write_text("#!/bin/sh\n")
@@ -287,13 +287,46 @@ def test_unusual_paths_are_written_as_systemd_reads_them(
 
 
 def test_a_configuration_of_a_terabyte_is_not_read(master: Path) -> None:
-    """It has no block on the disk; the master's user may make one in no time."""
+    """The file has no block on the disk; the master's user can make one in a moment."""
     directory = master / "home" / "piwheels" / ".config" / "piwheels"
     directory.mkdir(parents=True)
     (directory / "piwheels.conf").touch()
     os.truncate(directory / "piwheels.conf", 2**40)
     result = piw("install", "--root", master, home=master.parent, status=2)
     assert "it has more than 1 MiB" in result.stderr
+
+
+@pytest.mark.parametrize("trap", ["loop", "spaces"])
+def test_a_configuration_that_holds_up_root(master: Path, trap: str) -> None:
+    directory = master / "home" / "piwheels" / ".config" / "piwheels"
+    directory.mkdir(parents=True)
+    if trap == "loop":
+        (directory / "piwheels.conf").symlink_to("piwheels.conf")
+    else:
+        (directory / "piwheels.conf").write_text(f"a=b{' ' * 1000}c")
+    assert "what to do: mend" in install(master, status=2)
+
+
+@pytest.mark.parametrize("way", ["link", "directory", "home"])
+def test_configurations_outside_of_an_image_are_not_read(
+    root: Path, tmp_path: Path, way: str
+) -> None:
+    """A link in it, or the home of a user of it, may lead to files of this machine."""
+    outside = tmp_path / "outside" / ".config" / "piwheels"
+    outside.mkdir(parents=True)
+    (outside / "piwheels.conf").write_text(
+        "[indexer]\noutput-path = /srv/stolen\n[master]\nstatus-queue = ipc:///tmp/stolen\n"
+    )
+    home = "/../outside" if way == "home" else "/home/piwheels"
+    (root / "etc" / "passwd").write_text(f"{PASSWD}piwheels:x:999:999::{home}:/bin/sh\n")
+    if way == "link":
+        (root / "etc" / "piwheels.conf").symlink_to(outside / "piwheels.conf")
+    elif way == "directory":
+        (root / "home").mkdir()
+        (root / "home" / "piwheels").symlink_to(tmp_path / "outside")
+    install(root)
+    assert "stolen" not in unit(root)
+    assert "stolen" not in text(root, installation.CONFIGURATION)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
@@ -314,7 +347,7 @@ def test_what_the_services_user_may_write_is_no_word_of_roots(master: Path, whos
         path.symlink_to(master / "home" / "theirs")
         os.chown(path, 999, 999, follow_symlinks=False)
     result = piw("install", "--root", master, home=master.parent)
-    assert f"the output-path in {path} is not taken" in result.stderr
+    assert f"the output-path in {path} is ignored" in result.stderr
     assert "\nReadWritePaths=-/srv/piw-indexer\n" in unit(master)
     assert "\x1b" not in text(master, installation.CONFIGURATION)
     path.write_text("nonsense\n[indexer\n")
@@ -325,7 +358,7 @@ def test_what_the_services_user_may_write_is_no_word_of_roots(master: Path, whos
     "path", ["etc/systemd", "etc/systemd/system", "etc/sysusers.d", "etc/tmpfiles.d"]
 )
 def test_links_in_an_image_lead_nowhere(root: Path, tmp_path: Path, path: str) -> None:
-    """Below --root: one that others have made may lead into this machine."""
+    """Below --root: a link made by others may lead out of the image."""
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (root / path).parent.mkdir(exist_ok=True)
@@ -372,7 +405,7 @@ def test_again_changes_nothing(root: Path) -> None:
     install(root)
     before = contents(root)
     said = install(root)
-    assert said.count(": as it should be\n") == len(before) - 1
+    assert said.count(": unchanged\n") == len(before) - 1
     assert contents(root) == before
 
 
@@ -381,7 +414,7 @@ def test_what_was_edited_is_kept(root: Path) -> None:
     path = root / "etc" / "systemd" / "system" / "piw-indexer.service"
     path.write_text(path.read_text().replace("MemoryMax=1G", "MemoryMax=2G"))
     edited = path.read_text()
-    assert ": kept, it was edited" in install(root)
+    assert ": kept, because it was edited" in install(root)
     assert path.read_text() == edited
     assert "\nMemoryMax=1G\n" in path.with_name("piw-indexer.service.new").read_text()
 
@@ -413,7 +446,7 @@ def test_the_way_back(root: Path) -> None:
     path = root / "etc" / "piw-indexer.conf"
     path.write_text(path.read_text() + "settle = 2\n")
     said = install(root, "--remove")
-    assert "/etc/piw-indexer.conf: kept, it was edited" in said
+    assert "/etc/piw-indexer.conf: kept, because it was edited" in said
     assert state.is_dir()
     left = contents(root)
     assert left.keys() - before.keys() == {"etc/piw-indexer.conf"}

@@ -1,4 +1,4 @@
-"""Backups, checkpoints and damage, as an administrator meets them."""
+"""Backups, checkpoints and damage, from an administrator's point of view."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CASE = case_named("churn-1")
 
 
 def assert_restored(site: Site, backup: Path, home: Path, case: Case = CASE) -> Site:
-    """What a copy of a backup publishes is what the case expects."""
+    """A copy of a backup publishes what the case expects."""
     home.mkdir()
     restored = Site(home)
     shutil.copytree(backup, restored.state_dir)
@@ -78,7 +78,9 @@ def test_an_older_backup_catches_up_from_the_feed(site: Site, ipc: Feed, tmp_pat
     assert "No differences." in site.piw("check").stdout
 
 
-def test_archived_months(site: Site, ipc: Feed) -> None:
+def test_a_rebuild_starts_from_the_checkpoint_when_months_are_archived(
+    site: Site, ipc: Feed
+) -> None:
     fill(site.state_dir, CASE)
     said = site.piw("checkpoint").stdout
     for name in MONTHS:

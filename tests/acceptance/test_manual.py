@@ -1,4 +1,4 @@
-"""docs/commands.md and the man pages: what the commands say, well-formed, and installed."""
+"""docs/commands.md and the man pages: correct, well-formed, and installed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def mandoc(*arguments: object) -> str:
 
 
 def rendered(name: str) -> str:
-    """A page as a reader sees it, without what makes it bold, in lines that are never broken."""
+    """A page as a reader sees it, without bold type and line breaks."""
     text = mandoc("-Tutf8", "-Owidth=999", MAN / name)
     return re.sub(".\b", "", text)
 

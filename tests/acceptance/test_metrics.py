@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, and docs/watching.md, which lists them and every kind of problem."""
+"""Metrics for Prometheus, and the lists of metrics and problems in docs/watching.md."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_read(site: Site) -> None:
     assert value(found, "piw_indexer_journal_serial") is None
 
 
-def test_a_textfile(site: Site) -> None:
+def test_a_textfile_is_replaced_as_a_whole(site: Site) -> None:
     site.take(samples.new_package("numpy"))
     collected = site.home / "textfile"
     collected.mkdir()
@@ -125,7 +125,7 @@ def reachable(port: int) -> Callable[[], bool]:
     return reached
 
 
-def test_a_port(site: Site) -> None:
+def test_a_port_serves_the_present_state(site: Site) -> None:
     [port] = free_ports(1)
     with Process(site.home, "metrics", *site.state, "--listen", port) as server:
         eventually(reachable(port), lambda: server.output)
@@ -157,14 +157,14 @@ def served(site: Site) -> Iterator[int]:
 
 
 def connected(port: int, said: bytes = b"") -> socket.socket:
-    """A connection that has said something and reads nothing yet."""
+    """A connection that has sent something and reads nothing yet."""
     found = socket.create_connection(("127.0.0.1", port), DEADLINE)
     found.sendall(said)
     return found
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the other side ends the connection."""
+    """Everything that comes until the other side ends the connection."""
     found = b""
     try:
         while got := connection.recv(65_536):
@@ -200,12 +200,12 @@ def test_requests_that_come_slowly(served: int) -> None:
 
 
 def threads(server: Process) -> int:
-    """How many a process has at present."""
+    """How many descriptors a process has."""
     return len(os.listdir(f"/proc/{server.pid}/task"))
 
 
 def test_reader_that_does_not_read(site: Site) -> None:
-    """What it does not take is more than the kernel holds: a thread waits for it, for a while."""
+    """The answer is larger than the kernel's buffers, so a thread waits for the reader."""
     state = State(site.state_dir, "test", lambda: samples.NOW)
     message = samples.decoded(samples.new_package("numpy"))
     feeds = [f"{number:06}" + "🥧" * 94 for number in range(2500)]  # 6 MB, all in all
@@ -239,7 +239,7 @@ def head(port: int) -> bytes:
 
 
 def test_two_hundred_connections(served: int) -> None:
-    """There are never more than so many, and it goes on answering."""
+    """The number of connections is limited, and the server continues to answer."""
     with ExitStack() as stack:
         oldest = stack.enter_context(connected(served, b"GET /metrics?"))
 
@@ -304,7 +304,7 @@ def test_a_feed_with_a_strange_name(site: Site, ipc: Feed) -> None:
 
 
 def test_names_follow_the_conventions() -> None:
-    """What `promtool check metrics` looks for, too."""
+    """`promtool check metrics` checks the same."""
     assert len({one.name for one in METRICS}) == len(METRICS)
     for one in METRICS:
         assert re.fullmatch(r"piw_indexer_[a-z_]+", one.name)

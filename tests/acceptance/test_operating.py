@@ -1,4 +1,4 @@
-"""docs/operating.md is true: it knows every problem, and its drills end as it says."""
+"""docs/operating.md is true: it explains every problem, and its drills work as described."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_there_are_enough_drills() -> None:
 
 
 class Machine:
-    """What stands in for a machine with systemd: its one service, and its directories."""
+    """A stand-in for a machine with systemd: one service, and its directories."""
 
     def __init__(self, site: Site, feed: Feed) -> None:
         self._site = site
@@ -76,7 +76,7 @@ class Machine:
         self._daemon = self._site.daemon(self._feed, "--counters-interval", 1)
 
     def settled(self) -> None:
-        """Wait until there is nothing left to do."""
+        """Wait until everything is published."""
         assert self._daemon is not None
         self._site.wait_for_all(CASE.count, self._daemon)
 
@@ -95,7 +95,7 @@ class Machine:
             pytest.fail(f"systemctl {verb}")
 
     def do(self, line: str, shown: list[str]) -> None:
-        """Do what a line says; it must print what is shown."""
+        """Run a command line of a drill; it must print what the page shows."""
         if line.startswith("systemctl "):
             self.systemctl(line.split()[1])
             return
@@ -108,7 +108,7 @@ class Machine:
         assert has(said, shown), (line, said)
 
     def run(self, line: str) -> str:
-        """Run a line in a shell; what it says."""
+        """Run a line in a shell; returns what it prints."""
         for there, here in (
             ("/var/lib/piw-indexer", self._site.state_dir),
             ("/srv/piw-indexer", self._site.output_path),
@@ -135,7 +135,7 @@ class Machine:
 
 
 def has(output: str, shown: list[str]) -> bool:
-    """Whether all that is shown was said; `...` stands for anything."""
+    """Whether everything that the page shows was printed; `...` stands for anything."""
     return all(
         any(
             re.search(".*".join(map(re.escape, line.split("..."))), " ".join(said.split()))
@@ -146,7 +146,7 @@ def has(output: str, shown: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("title", DRILLS, ids=lambda title: title.replace(" ", "-"))
-def test_drill(title: str, site: Site, ipc: Feed) -> None:
+def test_each_drill_works_as_described(title: str, site: Site, ipc: Feed) -> None:
     machine = Machine(site, ipc)
     with site.publisher(ipc, CASE.messages):
         machine.start()

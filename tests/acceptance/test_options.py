@@ -143,7 +143,7 @@ def test_option_of_a_configuration_file(name: str, tmp_path: Path) -> None:
 
 
 def test_every_option_is_one_of_a_configuration_file() -> None:
-    """But which file to read; `demo` plays, and is not configured."""
+    """Except which file to read; `demo` has no configuration."""
     have = {option.opts[-1][2:] for name, option in OPTIONS if name != "demo"}
     assert have - config.OPTIONS.keys() - config.FLAGS.keys() <= {"configuration"}
 

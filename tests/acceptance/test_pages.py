@@ -1,4 +1,4 @@
-"""What first-steps.md, configuration.md and state.md of docs/ show works as they say."""
+"""The examples in docs/first-steps.md, configuration.md and state.md work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATE = (DOCS / "state.md").read_text()
 
 
 def run(line: str, directory: Path) -> str:
-    """What a command line prints in a directory."""
+    """The output of a command line in a directory."""
     program, *arguments = shlex.split(line)
     done = subprocess.run(
         [COMMAND if program == "piw-indexer" else needs.program(program), *arguments],

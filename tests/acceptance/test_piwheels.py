@@ -51,7 +51,7 @@ def documents(root: Path) -> dict[str, Any]:
 
 
 def assert_agrees(theirs: Any, ours: Any, path: str = "") -> None:
-    """Whatever piwheels published is in ours, with the same value."""
+    """Every field that piwheels published is in ours, with the same value."""
     if isinstance(theirs, dict):
         for key, value in theirs.items():
             assert key in ours, f"{path} {key}"
@@ -148,7 +148,7 @@ def test_backfill_repairs_a_broken_feed(ipc: Feed, site: Site, master: Master) -
 
 
 def test_backfill_repairs_only_feeds_that_were_broken_when_it_began(tmp_path: Path) -> None:
-    """What broke later may have lost what was asked for before."""
+    """A feed that broke later may have lost what the backfill had asked for."""
     path = tmp_path / "backfill.json"
     record = Record(path, ["one"], 1000)
     record.reached("numpy")
@@ -199,6 +199,33 @@ def test_answer_that_is_none_is_quarantined(site: Site, master: Master) -> None:
     assert "1 answers were unusable" in result.stderr
     assert site.status()["counts"]["packages"] == 6
     assert "'../x'" in site.piw("quarantine").stdout
+
+
+def test_counters_that_are_none_are_quarantined(site: Site, master: Master) -> None:
+    """Once one such counter ended every backfill with a traceback, at its very end."""
+    counters = {**master.get("GETSEARCH"), "../x": [1, 2], "huge": [1, 2**63 - 1]}
+    master.answers[cbor.dumps("GETSEARCH")] = cbor.dumps("OK", counters)
+    result = site.piw("backfill", "--db-queue", master.address)
+    assert "2 answers were unusable" in result.stderr
+    assert ", 2 counters taken" in result.stdout
+    listed = site.piw("quarantine").stdout
+    assert """'../x' has a "/\"""" in listed
+    assert "is not between 0 and 1099511627776" in listed
+    site.piw("write")
+    assert_site(site.output_path)
+
+
+def test_a_name_begins_no_line_of_its_own(site: Site, master: Master) -> None:
+    name = "zzz\n0 packages asked for, all is well"
+    master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", [name])
+    master.put("PROJDATA", name, {"name": name, "description": "", "releases": {}})
+    master.put("GETPKGNAMES", name, [])
+    good = master.answers.pop(cbor.dumps("GETSEARCH"))
+    site.piw("backfill", "--db-queue", master.address, status=4)  # it stops before the counters
+    master.answers[cbor.dumps("GETSEARCH")] = good
+    told = site.piw("backfill", "--db-queue", master.address).stdout
+    assert told.count("\n") == 1
+    assert "(it went on after zzz\\n0 packages asked for, all is well)" in told
 
 
 # reconcile
@@ -266,7 +293,7 @@ def test_daemon_survives_its_master(ipc: Feed, site: Site, sockets: Path) -> Non
 
 
 class TheirLog:
-    """A master's own log queue; keeps what comes."""
+    """A master's own log queue; it keeps what comes."""
 
     def __init__(self, address: str) -> None:
         self.frames: list[list[bytes]] = []
@@ -365,7 +392,7 @@ def test_a_file_given_again_after_a_restart_counts_once(
 def test_master_that_is_away_neither_loses_nor_delays(
     ipc: Feed, site: Site, queues: tuple[str, str]
 ) -> None:
-    """More than sockets hold: piw-logger is not blocked, and the master gets all of it later."""
+    """More than sockets hold: piw-logger is not blocked, and the master gets everything later."""
     many = [
         cbor.dumps("LOGDOWNLOAD", [f"numpy-1.{number}-py3-none-any.whl", *cbor.loads(frame)[1][1:]])
         for number in range(200)
@@ -426,7 +453,7 @@ def test_what_waits_for_the_master_is_passed_on_when_we_stop(
 def test_a_master_that_hangs_does_not_hold_up_a_stop(
     ipc: Feed, site: Site, queues: tuple[str, str]
 ) -> None:
-    """What it was sent and has not read is told, too: nobody knows whether it will."""
+    """The log also says what was sent and not read, because nobody knows whether it will be."""
     with (
         site.daemon(ipc, "--log-queue", queues[0], "--log-forward", queues[1]) as daemon,
         Logger(queues[0]) as logger,
@@ -513,7 +540,7 @@ def test_site_with_a_document_that_is_none(site: Site) -> None:
 
 
 def test_a_site_with_documents_that_cannot_be_read(site: Site) -> None:
-    """Once the first one of them ended the command with a traceback."""
+    """The first of them once ended the command with a traceback."""
     shutil.copytree(SITE, site.home / "old")
     there = site.home / "old" / "project" / "numpy" / "json" / "index.json"
     there.unlink()

@@ -60,7 +60,7 @@ ERRORS = {
 
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A site into which strangers have written wherever they can."""
+    """A site into which strangers have written wherever they could."""
     site = Site(tmp_path_factory.mktemp("attacked"))
     wheel = samples.file("esc-1.1-py3-none-any.whl", requires_python=HOSTILE)
     build = samples.log_build(1, "esc", "1.1", wheel)
@@ -92,7 +92,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 def assert_harmless(said: str) -> None:
-    """Nothing in it steers a terminal, and no line of it is somebody else's."""
+    """No part of it controls a terminal, and no line of it was forged."""
     for one in STEERS:
         assert one not in said, ascii(said)
     for line in re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", said).splitlines():
@@ -111,7 +111,7 @@ def on_pipe(site: Site, *arguments: object) -> subprocess.CompletedProcess[bytes
 
 
 def on_terminal(site: Site, *arguments: object) -> str:
-    """What appears on a terminal; `top` is ended by its key."""
+    """Everything that appears on a terminal; `top` is ended by its key."""
     screen, side = os.openpty()
     fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 60, WIDTH, 0, 0))
     process = subprocess.Popen(
@@ -225,7 +225,7 @@ def test_versions_that_differ_late_are_both_shown(site: Site) -> None:
 
 
 def test_the_daemon_s_log_cannot_be_forged(tmp_path: Path, ipc: Feed) -> None:
-    """By the name of a directory, a feed, a field, a key, or a whole message."""
+    """In the name of a directory, a feed, a field or a key, or as a whole message."""
     site = Site(tmp_path / f"x{''.join(STEERS)}\npiw-indexer: {FORGED}")
     site.home.mkdir()
     context: zmq.Context[Any] = zmq.Context()
@@ -275,7 +275,7 @@ def quarantined(site: Site) -> int:
 
 
 def test_names_of_files_and_strays(site: Site, tmp_path: Path) -> None:
-    """Whoever may write to the output tree chooses names of files."""
+    """Whoever may write to the output tree can choose names of files."""
     site.take(samples.set_abis("cp311"), samples.new_package("x"))
     stray = site.output_path / "project" / f"a{STEERS[1]}\n{FORGED}"
     stray.mkdir()
@@ -294,7 +294,7 @@ DOCUMENT = json.dumps({"package": "numpy", "summary": "", "releases": {}})
 
 
 def test_a_site_with_names_that_are_no_text(tmp_path: Path, site: Site) -> None:
-    """One file that somebody made there ended the import, however often it was tried."""
+    """One such file once ended every import."""
     project = tmp_path / "there" / "project"
     for name, content in (("numpy", DOCUMENT), (BYTES, "nonsense")):
         (project / name / "json").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""README.md is true: its commands, options and queries; and it stays short."""
+"""README.md is correct (commands, options and queries), and stays short."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_an_administrator_does_is_a_dozen_commands() -> None:
     assert len(shown & COMMANDS.keys()) >= 12
 
 
-def test_make_targets() -> None:
+def test_make_targets_of_the_readme_exist() -> None:
     assert re.findall(r"^    make (\w+)", PROSE, re.M) == ["run", "test"]
     shown = re.findall(r'make run ARGS="([^"]*)"', PROSE)
     assert shown
@@ -61,7 +61,7 @@ def test_make_targets() -> None:
 
 
 def sqlite3(line: str, directory: Path) -> str:
-    """What a command line with sqlite3 prints in a directory."""
+    """The output of a command line with sqlite3 in a directory."""
     program, *arguments = shlex.split(line)
     assert program == "sqlite3"
     return subprocess.run(
@@ -77,7 +77,7 @@ def sqlite3(line: str, directory: Path) -> str:
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state directory of a small farm in which something happens today."""
+    """The state directory of a small farm with events of today."""
     home = tmp_path_factory.mktemp("farm")
     # Its life ends tomorrow: "today" must not be over while this runs.
     now = datetime.now(UTC).replace(hour=23, minute=59) + timedelta(days=1)

@@ -1,4 +1,4 @@
-"""What is not a valid message is quarantined, with a reason, and changes nothing."""
+"""An invalid message is quarantined with a reason, and changes nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_refused_line_is_kept_with_its_reason_and_nothing_else_changes(sit
 
 
 def path_of(reason: str, otherwise: str) -> str:
-    """Where in the message the fault must be found to lie, if the reason tells."""
+    """The place in the message where the fault must be reported, if the reason has one."""
     kind, _, rest = reason.partition(" ")
     field = re.match(r"(?:without )?(\w+)", rest)
     assert field or kind not in ("file", "build", "download")
@@ -82,7 +82,7 @@ def path_of(reason: str, otherwise: str) -> str:
 
 
 def test_refused_lines_among_good_ones(site: Site) -> None:
-    """What is between them is taken, and the whole is the same in any number of runs."""
+    """Messages between them are accepted, and any number of runs gives the same result."""
     case = case_named("equal-versions")
     mixed = b"".join(
         good + bad for good, bad in zip(case.lines, LINES, strict=False) if good.strip()
@@ -99,7 +99,7 @@ def test_refused_lines_among_good_ones(site: Site) -> None:
 
 
 def test_retry_after_a_fix(site: Site) -> None:
-    """As after an update of the program: what was refused once is valid now."""
+    """As after an update of the program: a refused message is valid now."""
     site.ingest("-", input=samples.line(samples.new_package("NumPy")))
     site.ingest("-", input=samples.line(samples.new_package("SciPy")))
     [journal] = site.state_dir.glob("journal/*.db")
@@ -141,7 +141,7 @@ def test_what_was_looked_at_is_put_aside_and_kept(site: Site) -> None:
 
 
 def test_what_is_kept_in_part_cannot_be_retried(site: Site) -> None:
-    """And a list of much shows no bytes, and says what is not kept."""
+    """A long list shows no bytes, and says what is not kept."""
     description = {"package": "NumPy", "description": "x" * MAX_KEPT_BODY}
     for number in range(2):
         site.take({"msg": "NEWPKG", "data": {**description, "skip": f"{number}"}}, write=False)
@@ -158,7 +158,7 @@ def test_what_is_kept_in_part_cannot_be_retried(site: Site) -> None:
         connection.execute("INSERT INTO quarantine_let_go VALUES ('tcp://x', 12, 5000)")
     connection.close()
     listed = site.piw("quarantine").stdout
-    assert "12 older messages were let go" in listed
+    assert "12 older messages were deleted" in listed
     assert len(listed) < 2000
     assert site.status()["quarantined_let_go"] == 12
     assert "2; 12 more were let go" in site.piw("status").stdout
@@ -173,7 +173,7 @@ def test_quarantine_of_nothing(site: Site) -> None:
 
 
 def test_log_and_address_are_never_stored(site: Site) -> None:
-    """The log of a build is large, the address of a downloader is personal."""
+    """The log of a build is large, and the address of a downloader is personal data."""
     build = samples.log_build(1, "numpy", "2.0", "numpy-2.0-py3-none-any.whl")
     build["data"]["output"] = "gcc: a secret log"
     download = samples.log_download("numpy-2.0-py3-none-any.whl", host="203.0.113.77")

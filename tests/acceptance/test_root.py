@@ -1,4 +1,4 @@
-"""What root types, on whose files; and what other users of the machine can do about ours."""
+"""What root does to whose files, and what other users of the machine can do to ours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 OURS = 4242
-"""The user of the daemon."""
+"""The daemon's user."""
 
 OTHER = 4343
 """Somebody else on the machine."""
@@ -39,7 +39,7 @@ MANY = 1000
 
 
 class Place:
-    """A directory that every user may enter, and the command as every user may start it."""
+    """A directory that every user may enter, and a command that every user may start."""
 
     def __init__(self, directory: Path, interpreter: str) -> None:
         self.directory = directory
@@ -91,7 +91,7 @@ class Place:
 
 
 def who(user: int) -> dict[str, Any]:
-    """For subprocess: another user, who is in no other groups."""
+    """Arguments of subprocess for another user without groups."""
     return {"user": user, "group": user, "extra_groups": []}
 
 
@@ -128,7 +128,7 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture
 def private(place: Place) -> Path:
-    """A directory of root's that others may not enter, as /root is."""
+    """A directory of root that others may not enter, like /root."""
     private = place.directory / "root"
     private.mkdir(mode=0o700)
     return private
@@ -142,7 +142,7 @@ def owners(directory: Path) -> dict[str, int]:
 
 
 def test_every_command_works_as_the_owner_of_the_state(place: Place, private: Path) -> None:
-    """What a command ends with does not matter here: what it leaves behind is the owner's."""
+    """However a command ends, everything that it leaves behind belongs to the owner."""
     place.fill("numpy")
     backup = place.directory / "backup"
     backup.mkdir()
@@ -189,7 +189,7 @@ def test_every_command_works_as_the_owner_of_the_state(place: Place, private: Pa
 
 
 def test_metrics_for_node_exporter_are_roots(place: Place, private: Path) -> None:
-    """The directory of the textfiles is root's; the state is looked at as its owner."""
+    """The directory of the textfiles belongs to root; the state is read as its owner."""
     place.fill("numpy")
     victim = private / "victim"
     victim.write_text("theirs")
@@ -256,7 +256,7 @@ def test_a_backup_where_the_owner_may_not_write(place: Place) -> None:
 
 @pytest.mark.parametrize("what", ["link", "directory"])
 def test_a_state_that_others_could_exchange(place: Place, private: Path, what: str) -> None:
-    """Root would work as root, on whatever the other user puts there."""
+    """Otherwise root would work as root on whatever the other user puts there."""
     home = place.directory / "home"
     home.mkdir()
     if what == "link":
@@ -278,7 +278,7 @@ def test_a_state_that_others_could_exchange(place: Place, private: Path, what: s
 
 @pytest.mark.parametrize("user", [0, OURS])
 def test_a_directory_that_the_owner_may_not_enter(place: Place, private: Path, user: int) -> None:
-    """As root in /root, or with sudo -u there; children begin where their parent is."""
+    """As root in /root, or with sudo -u there; children start in their parent's directory."""
     packages = [f"p{number}" for number in range(MANY)]
     place.fill("numpy")
     place.piw("ingest", place.messages(*packages), "--state-dir", place.state)
@@ -355,7 +355,7 @@ sys.stdin.read()
 
 @contextmanager
 def locked(place: Place, *directories: Path, **someone: Any) -> Iterator[list[str]]:
-    """While somebody keeps locks of all that he may open; what that is."""
+    """Lock everything that another user may open; yields what that is."""
     with subprocess.Popen(
         [place.interpreter, "-c", TAKE, *map(str, directories)],
         stdin=subprocess.PIPE,

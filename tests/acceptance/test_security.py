@@ -21,7 +21,7 @@ Keys = Callable[[str], str]
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Keys:
-    """Makes a pair with the command; what it prints."""
+    """Make a pair with the command; returns what it prints."""
 
     def make(name: str) -> str:
         return piw("keys", name, home=tmp_path).stdout.strip()
@@ -30,7 +30,7 @@ def keys(tmp_path: Path) -> Keys:
 
 
 def assert_refused(result: Result, *parts: str) -> None:
-    """It says operation and cause on one line, and what to do on the next."""
+    """An error has the operation and cause on one line, and the remedy on the next."""
     assert result.stdout == ""
     first, second = result.stderr.splitlines()
     assert first.startswith("piw-indexer: cannot ")
@@ -122,7 +122,7 @@ def test_daemon_that_is_not_allowed_says_so_until_it_is(tcp: Feed, site: Site, k
 
 
 def test_list_of_keys_is_read_when_a_signal_says_so(tcp: Feed, site: Site, keys: Keys) -> None:
-    """Nobody connects: nothing else would have it read."""
+    """Nobody connects, which would make the publisher read the list."""
     keys("master")
     allowed = site.home / "allowed"
     allowed.write_text((site.home / "master.pub").read_text())

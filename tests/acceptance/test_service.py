@@ -25,7 +25,7 @@ pytestmark = pytest.mark.acceptance
 
 
 class Systemd:
-    """The end of a NOTIFY_SOCKET that systemd has."""
+    """systemd's end of a NOTIFY_SOCKET."""
 
     def __init__(self, path: Path) -> None:
         self.settings = {"NOTIFY_SOCKET": str(path)}
@@ -35,7 +35,7 @@ class Systemd:
         self.told: list[dict[str, str]] = []
 
     def until(self, name: str) -> list[dict[str, str]]:
-        """What is told next, up to the first that has `name`."""
+        """The next notifications, up to the first with `name`."""
         begin = len(self.told)
         while True:
             lines = self._socket.recv(10_000).decode().splitlines()
@@ -56,7 +56,7 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
 
 @pytest.fixture
 def queues(sockets: Path) -> list[str]:
-    """Where piw-logger pushes, and the master's own."""
+    """The queue for piw-logger, and the master's own log queue."""
     return [f"ipc://{sockets}/log", f"ipc://{sockets}/master-log"]
 
 
@@ -193,7 +193,7 @@ def test_what_the_master_never_gets_is_said(
 def test_a_stop_journals_what_has_arrived(
     site: Site, ipc: Feed, systemd: Systemd, queues: list[str]
 ) -> None:
-    """Frames that were pushed, and taken off the queue while the daemon could not look."""
+    """Frames that were pushed while the daemon could not handle them."""
     with site.daemon(ipc, "--log-queue", queues[0], settings=systemd.settings) as daemon:
         systemd.until("READY")
         with Logger(queues[0]) as logger:

@@ -1,4 +1,4 @@
-"""`status` for a person, a program and a monitoring system: real states, and real trouble."""
+"""`status` for people, programs and monitoring systems: real states with real problems."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHERS = [f"other-{number}" for number in range(300)]
 
 
 def undescribed(found: Any, schema: dict[str, Any], path: str = "") -> list[str]:
-    """Every field that a schema which names fields does not name."""
+    """Every field that is missing from a schema that lists fields."""
     if isinstance(found, list):
         items = schema.get("items", {})
         return [one for value in found for one in undescribed(value, items, f"{path}[]")]
@@ -45,7 +45,7 @@ def undescribed(found: Any, schema: dict[str, Any], path: str = "") -> list[str]
 
 
 def valid(site: Site) -> dict[str, Any]:
-    """What `status --json` says; as the schema has it."""
+    """What `status --json` prints, checked against the schema."""
     status = site.status()
     jsonschema.Draft202012Validator(
         SCHEMA, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
@@ -59,12 +59,12 @@ def valid(site: Site) -> dict[str, Any]:
 
 
 def ids(status: dict[str, Any]) -> set[str]:
-    """What is wrong."""
+    """The ids of the alerts."""
     return {one["id"] for one in status["alerts"] if one["severity"] != "notice"}
 
 
 def monitored(site: Site, code: int) -> str:
-    """The line of `--monitor`, which must end so."""
+    """The line of `--monitor`, which must have this exit status."""
     line = site.piw("status", "--monitor", status=code).stdout
     assert line.count("\n") == 1
     return line
@@ -113,14 +113,14 @@ def test_a_daemon_that_is_well_and_then_is_not(ipc: Feed, site: Site) -> None:
             screen = site.piw("status").stdout.splitlines()
             assert screen[0].strip() == "✗ Not well: 1 critical."
             assert screen[1].startswith("✗ feed-broken  ")
-            assert screen[2].startswith("  what to do: take it from the master again")
+            assert screen[2].startswith("  what to do: fetch it from the master again")
         daemon.terminate()
 
 
 def test_a_publisher_that_never_was_there(ipc: Feed, site: Site) -> None:
     with site.daemon(ipc) as daemon:
         site.wait(lambda found: ids(found) == {"feed-never-heard"}, daemon)
-        assert f"nobody has been heard at {ipc.changes} yet" in monitored(site, 1)
+        assert f"nothing has come from {ipc.changes} yet" in monitored(site, 1)
         daemon.terminate()
 
 
@@ -180,12 +180,13 @@ def test_a_mistake_in_the_configuration_does_not_hide_how_it_stands(ipc: Feed, s
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_look_is_told_so(site: Site) -> None:
-    """By a line for monitoring, too, which runs as a user of its own."""
+    """Also by the line for monitoring, which runs as another user."""
     site.take(samples.new_package("numpy"))
     site.state_dir.chmod(0o700)
-    # The command is imported first: orjson crashes for a user who may not read Python's files.
+    # Everything is imported first: this user may not be allowed to read Python's files.
     as_nobody = (
         "import os, sys; from indexer.cli import main; import indexer.commands.status;"
+        " import indexer.base.console, indexer.screens.status;"
         " os.setgroups([]); os.setgid(65534); os.setuid(65534); main(sys.argv[1:])"
     )
     for options, status in (([], 3), (["--monitor"], 3)):

@@ -1,4 +1,4 @@
-"""`top` on a terminal, and on none; with a daemon, and without."""
+"""`top` with and without a terminal, with and without a daemon."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CASE = case_named("equal-versions")
 
 @contextmanager
 def on_terminal(site: Site) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """`top` on a terminal; its other side, and the process."""
+    """Run `top` on a terminal; yields the other side of the terminal, and the process."""
     screen, side = pty.openpty()
     fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     process = subprocess.Popen(

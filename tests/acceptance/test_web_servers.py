@@ -1,4 +1,4 @@
-"""The web servers' snippets of the documentation, in the servers themselves, as Debian has them."""
+"""The documentation's snippets for web servers, in Debian's own servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULES = "mpm_event authz_core alias dir headers mime rewrite setenvif"
 
 
 def snippet(language: str, output_path: Path) -> str:
-    """The code of a language in the documentation, for another output path."""
+    """The snippets of one language in the documentation, changed to another output path."""
     [found] = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert "/srv/piw-indexer" in found
     return str(found).replace("/srv/piw-indexer", str(output_path))
@@ -89,7 +89,7 @@ def apache(home: Path, old: Path, output_path: Path, port: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered."""
+    """The answer of a server."""
 
     status: int
     type: str | None

@@ -1,4 +1,4 @@
-"""Nobody gains by being first: addresses, other users of the machine, names of feeds."""
+"""Nobody gains anything by being first: addresses, other users, names of feeds."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_feed_of_a_stranger(site: Site, everybodys: Path) -> None:
 
 @as_root
 def test_log_entries_go_to_no_stranger(site: Site, everybodys: Path) -> None:
-    """They bear the addresses of those who download."""
+    """Log entries contain the addresses of downloaders."""
     ours, theirs = f"ipc://{everybodys}/logger", f"ipc://{everybodys}/master-logger"
     entry = cbor2.dumps(["LOGDOWNLOAD", ["numpy-1.0-py3-none-any.whl", HOST, WHEN, *[None] * 10]])
     context: zmq.Context[Any] = zmq.Context()

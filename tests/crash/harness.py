@@ -1,4 +1,4 @@
-"""A generated stream of messages, what it must end in, and processes that are killed on the way."""
+"""A generated stream of messages, its expected result, and processes that are killed meanwhile."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PUBLISHER_SEAMS = (("journal", 20), ("send", 200))
 
 
 def seed() -> int:
-    """Another one every time, but in CI; set PIW_INDEXER_CRASH_SEED to see a failure again."""
+    """A new seed each time, except in CI; set PIW_INDEXER_CRASH_SEED to repeat a failure."""
     wanted = os.environ.get("PIW_INDEXER_CRASH_SEED")
     found = (
         int(wanted) if wanted else 1 if os.environ.get("CI") == "true" else random.randrange(10**6)
@@ -49,7 +49,7 @@ def seed() -> int:
 
 @dataclass(frozen=True)
 class Stream:
-    """A file of messages, and a site on which they were taken undisturbed."""
+    """A file of messages, and a site that has ingested them undisturbed."""
 
     file: Path
     parts: list[Path]  # the same messages in several files
@@ -73,7 +73,7 @@ class Stream:
         return tree(self.reference.output_path)
 
     def check(self, site: Site, *, spool: bool = False) -> None:
-        """A site that was written as of `AS_OF` is as if nothing had happened."""
+        """A site that was written as of `AS_OF` is the same as the undisturbed one."""
         with tally.comparison("with an undisturbed run"):
             self._compare(site, spool)
 
@@ -163,20 +163,20 @@ def index_rows(site: Site) -> Rows:
 
 
 class Victim(Process):
-    """A command that is to be killed."""
+    """A command that will be killed."""
 
     def __enter__(self) -> Victim:
         return self
 
     def ended(self, seconds: float = 0.0) -> int | None:
-        """How it ended, within some seconds; None if it runs."""
+        """Its exit status, within some seconds; None if it still runs."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def kill_alone(self) -> None:
-        """End it, but not what it started, as an administrator would."""
+        """Kill it, but not the processes that it started, as an administrator would."""
         self.signal(signal.SIGKILL)
         self.wait()
 
@@ -195,7 +195,7 @@ def publisher(
 
 
 class Chance:
-    """Where and when a process is killed; `command` is what it is, for the summary."""
+    """Where and when a process is killed; `command` names it in the summary."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -203,7 +203,7 @@ class Chance:
         self.kills: dict[str, int] = {}
 
     def settings(self, seams: tuple[tuple[str, int], ...], share: float = 0.6) -> dict[str, str]:
-        """The environment of the next process: with a seam at which it kills itself, or none."""
+        """The environment of the next process: with a seam at which it kills itself, or without."""
         if self.random.random() >= share:
             return {}
         seam, most = self.random.choice(seams)
@@ -215,9 +215,9 @@ class Chance:
         return settings
 
     def kill(self, process: Victim, settings: dict[str, str], seconds: float) -> None:
-        """Kill a process that would live for some seconds, unless it has ended by then.
+        """Kill a process that would run for some seconds, unless it ends before.
 
-        One that waits for its seam is given a little more time to get there.
+        A process that waits for its seam gets a little more time to reach it.
         """
         share = 1.2 if settings else self.random.uniform(0.2, 0.9)
         status = process.ended(seconds * share)

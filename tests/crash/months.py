@@ -1,4 +1,4 @@
-"""A clock that is wrong by months, for processes that are told so when they start."""
+"""A clock that is wrong by months, for processes that get it at their start."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class WrongClock:
         self.next_month()
 
     def settings(self) -> dict[str, str]:
-        """The environment of a process that goes by it."""
+        """The environment of a process that uses this clock."""
         return {"PYTHONPATH": str(self._seams), "PIW_TEST_CLOCK": str(self._path)}
 
     def next_month(self, *, hold: bool = False) -> str:
-        """Move on to the second day of the month that follows; its name.
+        """Move on to the second day of the next month; returns its name.
 
         Args:
             hold: until `turn` is called.
@@ -38,7 +38,7 @@ class WrongClock:
         return f"{self._now:%Y-%m}"
 
     def turn(self) -> None:
-        """Have it show what it was moved to."""
+        """Make the clock show the time that it was moved to."""
         wrong = int(self._now.timestamp() * 1e9) - time.time_ns()
         temporary = self._path.with_suffix(".new")
         temporary.write_text(str(wrong))

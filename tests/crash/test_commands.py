@@ -36,7 +36,7 @@ def run_and_kill(
         chance.kill(victim, settings, stream.seconds)
 
 
-def test_ingest(stream: Stream, site: Site) -> None:
+def test_ingest_killed_anywhere_converges(stream: Stream, site: Site) -> None:
     chance = Chance("ingest")
     durable = 0
     site.output_path.mkdir()
@@ -54,7 +54,7 @@ def test_ingest(stream: Stream, site: Site) -> None:
     stream.check(site)
 
 
-def test_write(stream: Stream, site: Site) -> None:
+def test_write_killed_anywhere_converges(stream: Stream, site: Site) -> None:
     chance = Chance("write")
     site.piw("ingest", stream.file)
     site.output_path.mkdir()
@@ -68,7 +68,7 @@ def test_write(stream: Stream, site: Site) -> None:
     stream.check(site)
 
 
-def test_rebuild(stream: Stream, site: Site) -> None:
+def test_rebuild_killed_anywhere_converges(stream: Stream, site: Site) -> None:
     chance = Chance("rebuild")
     site.piw("ingest", stream.file)
     for turn in range(amount(3, 40)):

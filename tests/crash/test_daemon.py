@@ -75,7 +75,7 @@ def ends_with_all(victim: Victim) -> bool:
 
 
 def test_nothing_outlives_a_killed_daemon(stream: Stream, site: Site, ipc: Feed) -> None:
-    """A writer that went on would write beside the next daemon's."""
+    """A writer that continued would write at the same time as the next daemon's writer."""
     with publisher(site, ipc, stream.file), daemon(site, ipc) as victim:
         eventually(lambda: journaled(site) > 0 and len(session(victim.pid)) > 1)
         victim.kill_alone()

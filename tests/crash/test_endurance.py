@@ -1,6 +1,6 @@
 """A long life: memory and file descriptors stay as they were, however many messages have come.
 
-Months begin, two feeds lose messages that are replayed, and a third talks nonsense, all the while.
+Meanwhile months begin, two feeds lose messages, which are replayed, and a third sends nonsense.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Lossy(FeedPublisher):
 
 
 class Nonsense:
-    """A publisher of what is not a message; it answers for what was missed."""
+    """A publisher of invalid messages, which also answers requests for replay."""
 
     def __init__(self, context: zmq.Context[Any], feed: Feed) -> None:
         self.changes: zmq.Socket[bytes] = context.socket(zmq.XPUB)
@@ -91,7 +91,7 @@ class Nonsense:
 
 
 class Size(NamedTuple):
-    """What the processes of a daemon take: bytes of memory, and open files."""
+    """The memory in bytes and the open files of a daemon's processes."""
 
     memory: int
     files: int
@@ -156,7 +156,7 @@ class Life:
         self.nonsense.serve()
 
     def arrived(self) -> bool:
-        """Everything is applied and published, what is wrong is in the quarantine."""
+        """Everything is applied and published, and invalid messages are in the quarantine."""
         self.serve(0.01)
         self.nonsense.heartbeat()
         try:
@@ -168,7 +168,9 @@ class Life:
         return standing == (self.sent, wrong, 0)
 
 
-def test_flat(stream: Stream, site: Site, sockets: Path, tmp_path: Path) -> None:
+def test_nothing_grows_over_a_long_time(
+    stream: Stream, site: Site, sockets: Path, tmp_path: Path
+) -> None:
     wrong = WrongClock(tmp_path / "clock", SEAMS)
     feeds = [ipc_feed(sockets, str(number)) for number in range(3)]
     options = [*site.state, *site.output, *(one for feed in feeds for one in feed.options)]

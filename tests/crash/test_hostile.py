@@ -1,4 +1,4 @@
-"""Whatever bytes a peer sends, the daemon runs on, and what it refuses is in the quarantine."""
+"""Whatever bytes a peer sends, the daemon continues, and quarantines what it refuses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def marker(serial: int) -> list[bytes]:
 
 
 class Peer:
-    """A publisher that sends whatever it is told to, and the daemon that listens to it."""
+    """A publisher that sends what the test says, and its daemon."""
 
     def __init__(self, site: Site, feed: Feed, victim: Victim | None = None) -> None:
         self.site = site
@@ -70,7 +70,7 @@ class Peer:
         self.changes.recv()
 
     def answer(self) -> None:
-        """Answer a request, junk first."""
+        """Answer a request, beginning with junk."""
         while self.replay.poll(50):
             sender, request = self.replay.recv_multipart()
             wanted = decode.replay_request(request)
@@ -135,7 +135,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
 
 
 def refused_as(decoder: Callable[[bytes], object], payload: bytes) -> bytes | None:
-    """What must be in the quarantine for these bytes; None if they can be read."""
+    """The entry that the quarantine must have for these bytes; None if they are valid."""
     try:
         decoder(payload)
     except DecodeError as error:
@@ -183,7 +183,7 @@ def test_any_bytes_on_both_sockets(
 
 
 def test_an_invalid_message_keeps_its_place(peer: Peer) -> None:
-    """It must not look like a hole, nor be lost."""
+    """It must neither look like a missing message nor get lost."""
     for _ in range(3):
         peer.serial += 1
         body = {"feed": GOOD, "epoch": EPOCH, "serial": peer.serial, "msg": "?", "data": {}}
@@ -195,7 +195,7 @@ def test_an_invalid_message_keeps_its_place(peer: Peer) -> None:
 
 
 def test_a_frame_that_is_too_large(peer: Peer) -> None:
-    """The connection is cut; ZeroMQ would not make another one."""
+    """The connection is cut, and ZeroMQ would not make another one."""
     for _ in range(2):
         peer.send([b"DELPKG", TOO_LARGE])
         peer.send_good()
@@ -205,7 +205,7 @@ def test_a_frame_that_is_too_large(peer: Peer) -> None:
 
 
 def test_a_message_that_cannot_be_replayed(site: Site, feed: Feed) -> None:
-    """It is asked for a few times, given up, and said; what follows it is taken."""
+    """It is requested a few times, then given up and reported; later messages are accepted."""
     with daemon(site, feed) as victim:
         peer = Peer(site, feed, victim)
         try:
@@ -228,7 +228,7 @@ def test_a_message_that_cannot_be_replayed(site: Site, feed: Feed) -> None:
 
 
 def test_names_of_feeds_without_end(site: Site, ipc: Feed) -> None:
-    """Whoever makes up names of feeds does not fill the memory, nor displace the real one."""
+    """Invented names of feeds neither fill the memory nor displace the real feed."""
     with daemon(site, ipc) as victim:
         peer = Peer(site, ipc, victim)
         try:
@@ -290,7 +290,7 @@ class Babbler:
 
 
 def test_a_server_that_speaks_anything_but_zeromq(site: Site, tcp: Feed) -> None:
-    """When the publisher is back, it must be heard."""
+    """When the publisher is back, its messages must arrive."""
     babblers = [Babbler(tcp.changes), Babbler(tcp.replay)]
     with daemon(site, tcp) as victim:
         try:

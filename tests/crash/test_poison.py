@@ -1,4 +1,4 @@
-"""A valid message that ends whoever handles it is put aside, and the feed goes on."""
+"""A valid message that ends the process that handles it is put aside, and the feed continues."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_it_is_put_aside(where: str, description: str, deaths: int, site: Site, 
 
 
 def test_one_that_cannot_be_applied_is_put_aside(site: Site, ipc: Feed) -> None:
-    """It is in the journal by then, and every start and every rebuild would apply it again."""
+    """It is already in the journal, so every start and every rebuild would apply it again."""
     with site.publisher(ipc, messages(site, "POISON")):
         # In a batch, in the next one's catching up, and twice by itself.
         for number in range(2 + MAX_TRIES):
@@ -92,7 +92,7 @@ def test_one_that_cannot_be_applied_is_put_aside(site: Site, ipc: Feed) -> None:
 
 
 def test_another_end_at_the_same_message_is_no_proof(site: Site, ipc: Feed) -> None:
-    """One kill may be anybody's."""
+    """A single kill may have any other cause."""
     with site.publisher(ipc, messages(site, "POISON " + LARGE)):
         with daemon(site, ipc, poisoned("read")) as victim:
             assert victim.wait() == -signal.SIGKILL
@@ -102,7 +102,7 @@ def test_another_end_at_the_same_message_is_no_proof(site: Site, ipc: Feed) -> N
             victim.terminate()
 
 
-def test_the_note(tmp_path: Path) -> None:
+def test_the_note_names_the_message_that_ended_processes(tmp_path: Path) -> None:
     def opened(serial: int) -> Note:
         return Note(tmp_path, serial)
 
@@ -132,7 +132,7 @@ def test_the_note(tmp_path: Path) -> None:
 def test_a_note_that_cannot_be_written_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As on a full disk."""
+    """As if the disk were full."""
 
     def full(*arguments: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -178,7 +178,7 @@ def ended_or_done(victim: Victim, site: Site) -> bool:
 
 
 def test_nobody_waits_for_a_message_that_is_put_aside(site: Site, ipc: Feed) -> None:
-    """Two of them in a row: each is found out, one after the other."""
+    """Two such messages in a row: one after the other is identified."""
     file = messages(site, "POISON " + LARGE)
     lines = file.read_text().splitlines()
     second = samples.new_package("package-10b", description="POISON again " + LARGE)

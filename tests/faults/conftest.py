@@ -25,7 +25,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """A site with a directory above both of its own, and apart from the logs of its processes."""
+    """A site whose two directories have a common parent, apart from the logs of its processes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     site = Site(tmp_path)

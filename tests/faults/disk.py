@@ -61,7 +61,7 @@ def recorded(directory: Path) -> list[Operation]:
 
 
 class Write(NamedTuple):
-    """A change of a file's bytes; without data, of its size."""
+    """A change of a file's bytes, or without data of its size."""
 
     offset: int
     data: bytes | None
@@ -77,7 +77,7 @@ class Write(NamedTuple):
 
 @dataclass(eq=False)
 class File:
-    """A file: its bytes on the disk, and what was done to them since they were synced."""
+    """A file: its bytes on the disk, and the changes since they were synced."""
 
     durable: bytes = b""
     pending: list[Write] = field(default_factory=list)
@@ -92,13 +92,13 @@ class File:
 
 @dataclass(eq=False)
 class Link:
-    """A symbolic link; it is whole whenever it is there."""
+    """A symbolic link; if it exists, it is complete."""
 
     target: str
 
 
 class Change(NamedTuple):
-    """A change of a directory: names that get a new meaning at once, or lose theirs."""
+    """A change of a directory: names that are set or removed in one step."""
 
     names: dict[str, File | Link | Directory | None]
 
@@ -146,7 +146,7 @@ class Loss(NamedTuple):
 
 
 def losses(chance: random.Random) -> list[Loss]:
-    """The extremes, and one by chance."""
+    """The extremes, and a random one."""
 
     def some(writes: Sequence[Write]) -> list[Write]:
         if chance.random() < 0.5:  # in order, as many file systems do
@@ -173,10 +173,10 @@ EVERYTHING = Loss("everything", lambda writes: writes, lambda count: count)
 
 
 class Disk:
-    """A directory whose operations are played again.
+    """A directory on which operations are replayed.
 
     Args:
-        root: the directory; what is in it when this is made is on the disk.
+        root: the directory; its present content counts as synced.
     """
 
     def __init__(self, root: Path) -> None:
@@ -212,7 +212,7 @@ class Disk:
         return directory, name
 
     def play(self, operation: Operation) -> None:
-        """Do again what a process did."""
+        """Replay an operation."""
         kind = operation.kind
         if kind in ("write", "ftruncate", "fsync"):
             found = self._known.get(operation.identity)
@@ -251,7 +251,7 @@ class Disk:
             directory.change(**{name: None, new: directory.entries[name]})
 
     def leave(self, to: Path, loss: Loss) -> None:
-        """Make in an empty directory what is left after a power cut now."""
+        """Write into an empty directory what a power cut now would leave."""
         _leave(self._root, to, loss)
 
 
@@ -275,7 +275,7 @@ def _leave(directory: Directory, to: Path, loss: Loss) -> None:
 
 
 def cuts(operations: Sequence[Operation], chance: random.Random, count: int) -> Iterator[int]:
-    """Where to cut the power: at what makes names and syncs them in each place, and anywhere."""
+    """Where to cut the power: at each kind of rename and sync in each place, and at random."""
 
     def beside(*places: str) -> list[int]:
         return [

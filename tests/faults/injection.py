@@ -1,4 +1,4 @@
-"""The shim between a process and its file system: where it kills, what it fails, what it saw."""
+"""The shim between a process and its file system, which kills it, fails its calls, or logs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ERRORS = ("ENOSPC", "EDQUOT", "EROFS", "EIO")
 
 
 def build(directory: Path) -> Path:
-    """Compile it."""
+    """Compile the shim."""
     library = directory / "shim.so"
     flags = ["-O2", "-Wall", "-Wextra", "-Wno-unused-result", "-shared", "-fPIC", "-pthread"]
     subprocess.run([needs.program("cc"), *flags, "-o", library, SOURCE], check=True)
@@ -39,7 +39,7 @@ class Shim:
         log: Path | None = None,
         counts: Path | None = None,
     ) -> dict[str, str]:
-        """The environment of a process that it watches; see its source for the plan."""
+        """The environment of a process with the shim; its source explains the plan."""
         settings = {"LD_PRELOAD": str(self.library), "FAULT_ROOTS": str(self.root)}
         if plan:
             settings["FAULT_PLAN"] = plan
@@ -60,7 +60,7 @@ def counted(directory: Path) -> dict[str, int]:
 
 
 class Switch:
-    """A plan that comes and goes while processes run."""
+    """A plan that can be switched on and off while processes run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

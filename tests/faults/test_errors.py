@@ -1,4 +1,4 @@
-"""The disk is full, over quota, read-only or broken, at any call; then it is well again.
+"""The disk is full, over quota, read-only or broken at any call, and then works again.
 
 The daemon stops its intake, says so, and goes on by itself; a command ends with a remedy and can
 be run again.
@@ -54,12 +54,12 @@ REMEDIES = {
 
 
 def problems(site: Site) -> list[str]:
-    found: list[str] = gather(site.state_dir, clock.now())["problems"]
+    found = gather(site.state_dir, clock.now()).problems
     return found
 
 
 def wait_for_more(site: Site, stream: Stream, count: int) -> None:
-    """Wait until a publisher has sent so many more messages, or all."""
+    """Wait until a publisher has sent this many more messages, or all."""
     wanted = min(spooled(site) + count, stream.count)
     eventually(lambda: spooled(site) >= wanted, lambda: (spooled(site), wanted))
 
@@ -69,7 +69,9 @@ def switch(tmp_path: Path) -> Switch:
     return Switch(tmp_path / "fault")
 
 
-def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switch) -> None:
+def test_a_daemon_recovers_from_each_error_of_the_disk(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switch
+) -> None:
     chance = random.Random(seed())
     every = [("EDQUOT", ("write", "/journal/")), READ]
     if SCALE:
@@ -110,8 +112,10 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, switch: Switc
 
 @pytest.mark.parametrize("where", ["/journal/", "/state/", "/output/"])
 @pytest.mark.parametrize("error", ERRORS)
-def test_remedy(stream: Stream, site: Site, shim: Shim, error: str, where: str) -> None:
-    """SQLite knows a full disk only, and calls all else an I/O error."""
+def test_an_error_of_the_disk_brings_its_remedy(
+    stream: Stream, site: Site, shim: Shim, error: str, where: str
+) -> None:
+    """SQLite distinguishes only a full disk; everything else is an I/O error to it."""
     plan = f"{error}+:write:1:{where}"
     said = site.ingest(stream.file, settings=shim.settings(plan), status=3).stderr
     assert REMEDIES[error] in said
@@ -120,7 +124,9 @@ def test_remedy(stream: Stream, site: Site, shim: Shim, error: str, where: str) 
 
 
 @pytest.mark.parametrize("command", ["ingest", "write", "rebuild"])
-def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
+def test_a_command_recovers_from_each_error_of_the_disk(
+    stream: Stream, site: Site, shim: Shim, command: str
+) -> None:
     options: list[object] = ["--as-of", AS_OF]
     if command == "ingest":
         options += ["--write", *stream.parts]
@@ -162,7 +168,7 @@ def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
 
 
 def faults(calls: dict[str, int], chance: random.Random) -> Iterator[str]:
-    """Every error at every kind of call, once and for good, at any of them."""
+    """Every error at every kind of call, both once and permanently."""
     while True:
         for number, kind in enumerate(calls):
             error = ERRORS[(number + chance.randrange(4)) % 4] if kind != "read" else "EIO"
@@ -170,8 +176,10 @@ def faults(calls: dict[str, int], chance: random.Random) -> Iterator[str]:
             yield f"{error}{for_good}:{kind}:{chance.randint(1, calls[kind])}"
 
 
-def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
-    """What cannot be spooled is not sent; run again, it goes on where it stopped."""
+def test_a_publisher_sends_only_what_it_has_spooled(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed
+) -> None:
+    """Messages that cannot be spooled are not sent; the next run continues where it stopped."""
     chance = random.Random(seed())
     with daemon(site, ipc) as survivor:
         for number in range(amount(2, 40)):
@@ -196,11 +204,13 @@ def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
     stream.check(site, spool=True)
 
 
-def test_unreadable(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
-    """A disk that does not give back what it holds: SQLite takes that for damage.
+def test_a_daemon_recovers_when_the_disk_is_readable_again(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed
+) -> None:
+    """A disk that does not return what it holds, which SQLite takes for damage.
 
-    The daemon may end, with a remedy; what it does when it starts again is right, whether it can
-    read then or not.
+    The daemon may end, with a remedy. Its next start must do the right thing, whether it can read
+    then or not.
     """
     chance = random.Random(seed())
     site.publisher_dir = site.home / "publisher"
@@ -235,7 +245,7 @@ def test_unreadable(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
 def test_unreadable_is_not_damaged(
     stream: Stream, site: Site, shim: Shim, command: list[str]
 ) -> None:
-    """What a failing disk does not give back now is not given up."""
+    """Data that a failing disk does not return now is not given up."""
     site.ingest(stream.file, as_of=AS_OF)
     before = journaled(site)
     said = site.piw(*command, status=3, settings=shim.settings("EIO+:read:1:/journal/2")).stderr
@@ -264,7 +274,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Leave not a byte of room."""
+    """Use all the free space."""
     with path.open("ab", buffering=0) as file:
         for size in (65536, 4096, 1):
             try:
@@ -274,8 +284,10 @@ def fill(path: Path) -> None:
                 continue
 
 
-def test_small_disk(stream: Stream, site: Site, ipc: Feed, small_disk: Path) -> None:
-    """Full, a little freed, full again: it stops in time, and goes on whenever it can."""
+def test_a_daemon_continues_whenever_there_is_space(
+    stream: Stream, site: Site, ipc: Feed, small_disk: Path
+) -> None:
+    """The disk is full, then has a little space, then is full again."""
     site.state_dir, site.output_path = small_disk / "state", small_disk / "output"
     filler = small_disk / "filler"
     rounds = amount(2, 12)

@@ -1,6 +1,6 @@
-"""SIGKILL before or after any call to the system, and what comes of it.
+"""SIGKILL before or after any system call, and a correct state after the next run.
 
-Where Python calls the system is in `tests/crash`; here it is every call of SQLite and ZeroMQ, too.
+`tests/crash` kills at calls of Python; this also kills at every call of SQLite and ZeroMQ.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHAIN = 3
 
 
 class Seams:
-    """Where to kill `command` next: every kind of call in turn, spread over all of that kind."""
+    """Where to kill `command` next: every kind of call in turn, spread over its occurrences."""
 
     def __init__(self, command: str, calls: dict[str, int], share: float = 1.0) -> None:
         self.command = command
@@ -57,7 +57,7 @@ class Seams:
 
 
 def calls_of(site: Site, shim: Shim, *command: object) -> dict[str, int]:
-    """The calls of a command that nobody disturbs."""
+    """The calls of an undisturbed command."""
     counts = site.home / "counts"
     counts.mkdir()
     with Victim(site.home, *command, settings=shim.settings(counts=counts)) as undisturbed:
@@ -66,14 +66,16 @@ def calls_of(site: Site, shim: Shim, *command: object) -> dict[str, int]:
 
 
 def assert_clean(site: Site) -> None:
-    """Nothing is left of what was under way."""
+    """No temporary files are left."""
     left = [path.name for path in site.state_dir.rglob("*") if path.is_file()]
     assert not [name for name in left if name.endswith((".check", "-journal"))], left
     assert "No differences" in site.piw("check").stdout
 
 
 @pytest.mark.parametrize("command", ["ingest", "write", "rebuild"])
-def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
+def test_a_command_killed_at_any_call_converges(
+    stream: Stream, site: Site, shim: Shim, command: str
+) -> None:
     options = [*site.state, *site.output, "--as-of", AS_OF]
     line: list[object] = [command, *options]
     if command == "ingest":
@@ -112,8 +114,10 @@ def test_command(stream: Stream, site: Site, shim: Shim, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["checkpoint", "backup", "check"])
-def test_copy(stream: Stream, site: Site, shim: Shim, command: str) -> None:
-    """What copies or compares a state leaves it as it is, wherever it is killed."""
+def test_a_killed_copy_or_comparison_leaves_the_state_as_it_is(
+    stream: Stream, site: Site, shim: Shim, command: str
+) -> None:
+    """A command that copies or compares a state never changes it, wherever it is killed."""
     line: list[object] = [command, *site.state]
     if command == "check":
         line += site.output
@@ -129,7 +133,7 @@ def test_copy(stream: Stream, site: Site, shim: Shim, command: str) -> None:
         shutil.copytree(kept, shim.root, symlinks=True)
 
     def look() -> None:
-        """It works when nobody disturbs it, and nothing is left of what was killed."""
+        """The next run works, and no temporary files of the killed one are left."""
         site.piw(command, *line[3:])
         stream.check(site)
         assert_clean(site)
@@ -156,8 +160,10 @@ def test_copy(stream: Stream, site: Site, shim: Shim, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["backfill", "import-site"])
-def test_taking_over(site: Site, shim: Shim, sockets: Path, command: str) -> None:
-    """What asks somebody else goes on where it was killed; what is known is not taken twice."""
+def test_a_killed_backfill_continues_where_it_was(
+    site: Site, shim: Shim, sockets: Path, command: str
+) -> None:
+    """It continues where it was killed, and accepts nothing twice."""
     address = f"ipc://{sockets}/db"
     rest = ["--db-queue", address, "--pause", 0] if command == "backfill" else [master.SITE]
     line: list[object] = [command, *site.state, *rest]
@@ -191,7 +197,7 @@ def test_taking_over(site: Site, shim: Shim, sockets: Path, command: str) -> Non
 def half_made(stream: Stream, site: Site, shim: Shim) -> Path:
     """A month with a hot rollback journal, which no reader can undo.
 
-    Restored from a backup, it is not yet in the mode in which it is used.
+    After a restore from a backup the file is not in WAL mode yet.
     """
     site.ingest(*stream.parts, as_of=AS_OF)
     backup = site.home / "backup"
@@ -231,7 +237,7 @@ def test_whoever_writes_undoes_what_was_half_done(
 
 
 def test_a_half_made_index(stream: Stream, site: Site, shim: Shim) -> None:
-    """Readers say so; whoever writes makes it again."""
+    """Readers report it; a writer builds it again."""
     command = ["ingest", "--write", *site.state, *site.output, *stream.parts]
     plan = "before:unlink:2:index.db-journal"  # the first makes sure that there is none
     with Victim(site.home, *command, settings=shim.settings(plan)) as victim:
@@ -259,7 +265,7 @@ def test_an_index_without_tables(stream: Stream, site: Site, shim: Shim) -> None
 
 
 def test_daemon_and_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed) -> None:
-    """Both are killed, now the one, now the other, while thousands of messages are sent."""
+    """Publisher and daemon are killed in turn while thousands of messages are sent."""
     turns = amount(4, 180)
     counts: list[Path] = [site.home / "daemon-calls", site.home / "publisher-calls"]
     for path in counts:
@@ -312,7 +318,7 @@ def test_daemon_and_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed)
 
 
 def finish(stream: Stream, site: Site, ipc: Feed) -> None:
-    """Let them end what was begun, and compare."""
+    """Let them finish their work, and compare."""
     with daemon(site, ipc) as survivor, publisher(site, ipc, stream.file) as source:
         site.wait_for_all(stream.count, survivor, source)
         survivor.terminate()

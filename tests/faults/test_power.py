@@ -1,6 +1,7 @@
-"""The power goes: what was journaled is there, and the rest is made again.
+"""After a power cut, everything that was journaled is there, and the rest is rebuilt.
 
-Processes are recorded, and what their disk may hold after a cut is made in fresh directories.
+Processes are recorded, and possible states of their disk after a cut are written into new
+directories.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ CUTS = amount(1, 50)
 
 
 def run(site: Site, command: str, *arguments: object) -> int:
-    """A command in this process: it is quicker, and there are many states to look at."""
+    """Run a command in this process, because that is quicker and there are many states."""
     options = [*site.state, *site.output, *arguments]
     try:
         status = piw_indexer.main([command, *map(str, options)], standalone_mode=False)
@@ -51,7 +52,7 @@ def run(site: Site, command: str, *arguments: object) -> int:
 
 
 def applied(site: Site) -> int:
-    """The last serial that the index of a site had; 0 if there is none yet."""
+    """The last serial of a site's index; 0 without an index."""
     try:
         connection = database.open_reader(site.state_dir / queries.FILE)
     except StateError:
@@ -73,7 +74,7 @@ def at(directory: Path) -> Site:
 
 
 class Cutter:
-    """Cuts the power while recorded operations are played, and looks at what is left."""
+    """Cuts the power while recorded operations are replayed, and checks what is left."""
 
     def __init__(self, disk: Disk, log: Path, scratch: Path) -> None:
         self.disk = disk
@@ -84,7 +85,7 @@ class Cutter:
     def cut(
         self, name: str, count: int, look: Callable[[Site, Site, Operation | None], None]
     ) -> None:
-        """Look at what is left, and at what was there: `look(left, before, last operation)`."""
+        """Call `look(left, before, last operation)` for each cut."""
         chance = random.Random(seed())
         played = 0
         for number in cuts(self.operations, chance, count):
@@ -114,7 +115,7 @@ def _shown(operation: Operation | None) -> str:
 
 
 def kept_in(directory: Path) -> list[Message]:
-    """What a journal holds for who opens it to write; that rolls back what a reader cannot."""
+    """The content of a journal that is opened to write, which rolls back what a reader cannot."""
     if not directory.is_dir():
         return []
     journal = Journal(directory, clock.now)
@@ -125,14 +126,16 @@ def kept_in(directory: Path) -> list[Message]:
 
 
 def assert_kept(stream: Stream, left: Site, before: Site) -> int:
-    """What anything acted on is in the journal; how many messages are."""
+    """The journal has everything that was acted on; returns its number of messages."""
     kept = kept_in(left.state_dir / "journal")
     assert len(kept) >= applied(before), "what was journaled is lost"
     assert kept == stream.messages[: len(kept)]
     return len(kept)
 
 
-def test_ingest(stream: Stream, site: Site, shim: Shim, tmp_path: Path) -> None:
+def test_ingest_converges_after_a_power_cut(
+    stream: Stream, site: Site, shim: Shim, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     log.mkdir()
     disk = Disk(shim.root)
@@ -151,7 +154,7 @@ def test_ingest(stream: Stream, site: Site, shim: Shim, tmp_path: Path) -> None:
 
 
 def take_rest(site: Site, stream: Stream, feed: str) -> None:
-    """Take what a feed's publisher still has, as the daemon would."""
+    """Accept what a feed's publisher still has, as the daemon would."""
     state = State(site.state_dir, "test", clock.now)
     try:
         epoch = state.journal.feed_epoch(feed) or 0
@@ -165,8 +168,10 @@ def take_rest(site: Site, stream: Stream, feed: str) -> None:
         state.close()
 
 
-def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path) -> None:
-    """Killed and started again on the way, too: what a killed one had not synced is nobody's."""
+def test_a_daemon_converges_after_a_power_cut(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path
+) -> None:
+    """The daemon is also killed and restarted meanwhile."""
     # A slow daemon gets all messages at once and writes each document once. The two that are killed
     # must leave enough of them for the next one to get to its call.
     assert len(list(stream.reference.output_path.glob("project/*/json/index.json"))) > 40
@@ -194,8 +199,10 @@ def test_daemon(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Pat
     Cutter(disk, log, tmp_path / "cut").cut("daemon", CUTS, look)
 
 
-def test_publisher(stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path) -> None:
-    """Whatever somebody has received is in the spool."""
+def test_a_publisher_keeps_what_was_received_in_a_power_cut(
+    stream: Stream, site: Site, shim: Shim, ipc: Feed, tmp_path: Path
+) -> None:
+    """Everything that a subscriber has received is in the spool."""
     log = tmp_path / "log"
     log.mkdir()
     site.state_dir = tmp_path / "subscriber"
@@ -227,8 +234,10 @@ def applied_in(state_dir: Path) -> int:
 
 
 @pytest.mark.parametrize("command", ["write", "rebuild"])
-def test_command(stream: Stream, site: Site, shim: Shim, tmp_path: Path, command: str) -> None:
-    """Killed on the way, and run again."""
+def test_a_command_converges_after_a_power_cut(
+    stream: Stream, site: Site, shim: Shim, tmp_path: Path, command: str
+) -> None:
+    """The command is killed meanwhile, and run again."""
     log = tmp_path / "log"
     log.mkdir()
     site.piw("ingest", *stream.parts)

@@ -1,6 +1,7 @@
-"""A new month begins while things go wrong: nothing is taken twice, and nothing is lost.
+"""A new month begins while something fails: nothing is accepted twice, and nothing is lost.
 
-A month's file begins with how far the feeds are; without that every message would come in again.
+A month's file begins with the positions of the feeds; without them every message would be
+accepted again.
 """
 
 from __future__ import annotations
@@ -56,12 +57,14 @@ def months(site: Site) -> list[str]:
 
 
 def intake_waits(found: dict[str, Any]) -> bool:
-    """Whether `status` says so; that the clock was turned, it may say, too."""
+    """Whether `status` has this alert; it may also have `clock-jump`."""
     return "intake-waiting" in {one["id"] for one in found["alerts"]}
 
 
-def test_killed(stream: Stream, site: Site, shim: Shim, wrong: WrongClock) -> None:
-    """At every call that makes a month, or opens it for the first time."""
+def test_a_process_killed_at_a_new_month_converges(
+    stream: Stream, site: Site, shim: Shim, wrong: WrongClock
+) -> None:
+    """At every call that creates a month or opens it for the first time."""
     half = len(stream.parts) // 2
     first = wrong.settings()
     site.piw("ingest", *stream.parts[:half], settings=first)
@@ -95,10 +98,10 @@ def test_killed(stream: Stream, site: Site, shim: Shim, wrong: WrongClock) -> No
     assert "No differences" in site.piw("check").stdout
 
 
-def test_daemon(
+def test_a_daemon_waits_until_it_can_make_a_new_month(
     stream: Stream, site: Site, shim: Shim, ipc: Feed, wrong: WrongClock, tmp_path: Path
 ) -> None:
-    """It waits, says why, and goes on by itself, with a month that can be written."""
+    """It waits, says why, and continues by itself with a month that can be written."""
     switch = Switch(tmp_path / "fault")
     every = FAULTS if SCALE else FAULTS[: amount(2, 0)]
     site.publisher_dir = site.home / "publisher"

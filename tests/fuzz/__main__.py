@@ -1,4 +1,4 @@
-"""A fuzzer on what decodes bytes from elsewhere, guided by the coverage of our own code.
+"""A coverage-guided fuzzer for the code that decodes bytes from outside.
 
 `python -m tests.fuzz TARGET [CORPUS...] [options of libFuzzer]`; a fault ends it with another
 status than 0 and leaves the bytes beside it.
@@ -24,7 +24,7 @@ from . import TARGETS
 
 
 def _agreed(encoding: decode.Encoding, envelope: Any) -> None:
-    """The compiled schema and voluptuous say the same of a message's data."""
+    """The compiled schema and voluptuous agree about a message's data."""
     if isinstance(envelope, dict) and "data" in envelope:
         name = envelope.get("msg")
         if isinstance(name, str) and name in encoding._checks:

@@ -74,7 +74,7 @@ SOURCES: dict[str, Callable[[], list[bytes]]] = {
 
 
 def words() -> str:
-    """What a fuzzer would not guess: names of messages and fields."""
+    """Words that a fuzzer would not guess: names of messages and fields."""
     found = set(NAMES)
     for line in lines()[:SEEDS]:
         found |= set(json.loads(line)) | set(json.loads(line)["data"])

@@ -35,7 +35,7 @@ WHEN = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 @contextmanager
 def imported(directory: Path) -> Iterator[None]:
-    """`piwheels` is what is in a directory, whatever is installed."""
+    """Import `piwheels` from a directory, whatever is installed."""
     kept = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_piwheels(name)}
     sys.path.insert(0, str(directory))
     try:
@@ -100,7 +100,7 @@ class Bridged:
         return self._class(self.dsn)
 
     def sql(self, *statements: str) -> list[Any]:
-        """What an administrator does by hand."""
+        """Run a statement, as an administrator does by hand."""
         connection = sqlite3.connect(self.dsn, timeout=60)
         with connection:
             rows = [connection.execute(statement).fetchall() for statement in statements]
@@ -118,16 +118,16 @@ class Bridged:
         self.database.log_download(download(self.states, filename, host, **fields))
 
     def wait(self) -> None:
-        """Until everything is published."""
+        """Wait until everything is published."""
         eventually(lambda: not self.marks.unsettled, lambda: self.marks.unsettled)
 
     def published(self) -> list[Message]:
-        """What is in the spool."""
+        """The messages in the spool."""
         self.wait()
         return published(self.spool)
 
     def changes(self) -> list[Message]:
-        """What is in the spool, but for the build ABIs, which come at a moment of their own."""
+        """The messages in the spool, except the build ABIs, which come at a time of their own."""
         return [message for message in self.published() if message.name != "SETABIS"]
 
     @property
@@ -138,7 +138,7 @@ class Bridged:
         return spool.reader.epoch
 
     def stop(self) -> None:
-        """End as the master does."""
+        """End like the master."""
         if self.bridge.is_alive():
             self._ended.set()
             self.outbox.ring()
@@ -161,7 +161,7 @@ def published(spool: Path) -> list[Message]:
 
 
 def quarantined(spool: Path) -> list[tuple[str, Any]]:
-    """What was refused: why, and what it was."""
+    """The refused messages: the reasons, and the messages."""
     reader = JournalReader(spool)
     try:
         return [
@@ -172,7 +172,7 @@ def quarantined(spool: Path) -> list[tuple[str, Any]]:
 
 
 def build(states: Any, package: str, version: str, *filenames: str, **fields: Any) -> Any:
-    """A build as a slave reports it; what a test does not say is plausible."""
+    """A build as a slave reports it; fields that a test does not give are plausible."""
     known = {
         "slave_id": 3,
         "abi_tag": "cp311",

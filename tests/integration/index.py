@@ -1,4 +1,4 @@
-"""An index to apply messages to, and to look into."""
+"""An index for tests: messages are applied to it, and its tables are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ URL = "https://www.piwheels.org"
 
 
 class Index:
-    """An index in a file, and what applies messages to it."""
+    """An index in a file, with its applier."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class Index:
         self.connection.close()
 
     def apply(self, *envelopes: Envelope | Message) -> dict[str, int]:
-        """Apply messages in one batch; which names they touched, and with which serial."""
+        """Apply messages in one batch; returns the touched names with their serials."""
         rows = []
         for envelope in envelopes:
             self.serial += 1

@@ -1,4 +1,4 @@
-"""State directories whose journals have several months, damaged months, and what they publish."""
+"""State directories with several months, some of them damaged, and the documents of each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def start_of(month: str) -> times.Time:
 def opened(
     state_dir: Path, month: str = "", *, rebuild: bool = False, salvage_journal: bool = False
 ) -> Iterator[State]:
-    """The state, in a month."""
+    """Open the state in a month."""
     now = start_of(month) if month else clock.now()
     state = State(state_dir, "test", lambda: now, rebuild=rebuild, salvage_journal=salvage_journal)
     try:
@@ -51,7 +51,7 @@ def opened(
 
 
 def take(state_dir: Path, month: str, messages: Sequence[Message], feed: str = FEED) -> None:
-    """Accept messages in a month, as the next ones of a feed."""
+    """Accept messages in a month, as the next of a feed."""
     with opened(state_dir, month) as state:
         after = state.journal.position(feed, EPOCH)
         state.take(
@@ -72,7 +72,7 @@ def fill(state_dir: Path, case: Case, months: Sequence[str] = MONTHS) -> None:
 
 
 def publish(state_dir: Path, output: Path, case: Case, *, rebuild: bool = False) -> Tree:
-    """Publish what is pending; every document and link that is published then."""
+    """Publish what is pending; returns every document and link."""
     with opened(state_dir, rebuild=rebuild) as state:
         publish_all(state, Publisher(output), URL, times.parse_rfc3339(case.as_of))
     return tree(output)
@@ -87,7 +87,7 @@ def silent(part: str, done: int, total: int) -> None:
 
 
 def differences(state_dir: Path) -> list[str]:
-    """What `check` has to say of journal, checkpoints and index."""
+    """The differences that `check` finds in journal, checkpoints and index."""
     run = Run(state_dir, [], fresh=True)
     try:
         found = [*check_journal(state_dir, run, silent)]
@@ -127,7 +127,7 @@ def serials(path: Path) -> list[int]:
 
 
 def fold(path: Path) -> None:
-    """Have everything of a database in its file."""
+    """Move the write-ahead log of a database into its file."""
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()

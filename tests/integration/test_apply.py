@@ -1,4 +1,4 @@
-"""Every message does to the index what the design's table says, and touches what it changed."""
+"""Every message changes the index as the design says, and touches what it changed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def dependencies(index: Index) -> list[tuple[Any, ...]]:
 # Packages
 
 
-def test_newpkg(index: Index) -> None:
+def test_newpkg_adds_a_package_once(index: Index) -> None:
     assert index.apply(new_package("numpy", skip="no", description="Arrays")) == {"numpy": 1}
     assert index.table("packages") == [("numpy", "no", "Arrays")]
     # Nothing if it exists.
@@ -137,8 +137,8 @@ def test_delpkg_takes_all_below_it(index: Index) -> None:
     assert index.apply(message("DELPKG", package="numpy")) == {}
 
 
-def test_rebirth(index: Index) -> None:
-    """Nothing comes back with a package that was deleted but its downloads."""
+def test_a_deleted_package_that_appears_again_has_only_its_downloads(index: Index) -> None:
+    """Only its downloads come back."""
     index.apply(
         new_package("numpy", skip="no", description="old"),
         new_name("numpy", "NumPy"),
@@ -156,7 +156,7 @@ def test_rebirth(index: Index) -> None:
 # Versions
 
 
-def test_newver(index: Index) -> None:
+def test_newver_adds_a_version_and_its_package_once(index: Index) -> None:
     released = "2026-11-19T13:00:00.999999+01:00"
     assert index.apply(new_version("numpy", "1.0", released, skip="no")) == {"numpy": 1}
     assert index.table("packages") == [("numpy", "", "")]
@@ -294,7 +294,7 @@ def test_build_id_that_exists_is_replaced(index: Index) -> None:
 
 @pytest.mark.parametrize("together", [True, False])
 def test_build_that_is_replaced_by_the_next_message(index: Index, together: bool) -> None:
-    """Files of builds in a row are added together: not those of one that is gone by then."""
+    """Files of consecutive builds are added together, but not those of a deleted build."""
     first = log_build(1, "numpy", "1.0", file(WHEEL, dependencies={"pip": ["x"]}))
     second = log_build(1, "numpy", "1.0", OTHER)
     if together:
@@ -361,7 +361,7 @@ def test_dependency_that_is_named_twice(index: Index) -> None:
     assert dependencies(index) == [(WHEEL, "apt", ""), (WHEEL, "apt", "a")]
 
 
-def test_delbuild(index: Index) -> None:
+def test_delbuild_deletes_all_builds_of_a_version(index: Index) -> None:
     index.apply(
         log_build(1, "numpy", "1.0", WHEEL),
         log_build(2, "numpy", "1.0", status=False, abi_tag="cp39"),
@@ -440,7 +440,7 @@ def numpy_snapshot(**changes: object) -> samples.Envelope:
     return snapshot("numpy", LATER, **data | changes)
 
 
-def test_snapshot(index: Index) -> None:
+def test_a_snapshot_replaces_a_package(index: Index) -> None:
     assert "numpy" in index.apply(numpy_snapshot())
     assert index.table("packages") == [("numpy", "", "Arrays")]
     assert {row[0] for row in index.table("package_names")} >= {"NumPy", "numPy", "NUMPY"}
@@ -673,7 +673,7 @@ def test_snapshot_takes_over_files_and_builds(index: Index) -> None:
 
 
 def test_snapshot_of_a_file_whose_build_is_not_told(index: Index) -> None:
-    """Disabled ABIs are not told; what they built is."""
+    """Disabled ABIs are not listed, but what was built for them is."""
     releases = {"1.0": snapshot_release({WHEEL: snapshot_file(builder_abi="cp37m")})}
     index.apply(set_abis("cp311"), numpy_snapshot(releases=releases))
     [(build_id, abi_tag)] = index.rows("SELECT build_id, abi_tag FROM builds")
@@ -704,7 +704,7 @@ def test_snapshot_of_a_skipped_version_names_the_build_of_its_files(index: Index
 
 
 def test_snapshot_of_a_file_whose_builder_is_disabled(index: Index) -> None:
-    """An ABI that the file serves, and that has no file of its own, tells the build."""
+    """An ABI that the file fits and that has no file of its own names the build."""
     name = "numpy-1.0-py3-none-any.whl"
     releases = {
         "1.0": snapshot_release(
@@ -749,7 +749,7 @@ def test_batches_give_the_same_rows(size: int, tmp_path: Path) -> None:
 
 
 def test_what_was_applied_is_not_applied_again(index: Index) -> None:
-    """The journal may give a message twice; those after it are applied all the same."""
+    """The journal may give a message twice; later messages are applied nevertheless."""
     index.apply(new_package("numpy"), log_download(WHEEL))
     index.serial = 0
     index.apply(new_package("numpy"), log_download(WHEEL), new_package("scipy"))
@@ -794,7 +794,7 @@ def test_at_of_downloads_is_when_they_happened(index: Index) -> None:
 
 
 def test_success_of_a_snapshot_that_no_file_fits_is_another_abis(index: Index) -> None:
-    """A master compares ABIs as text, and calls cp39 well because of a file for cp311."""
+    """A master compares ABIs as text, and calls cp39 a success because of a file for cp311."""
     index.apply(
         set_abis("cp39", "cp311"),
         snapshot(

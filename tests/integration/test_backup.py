@@ -1,4 +1,4 @@
-"""Backups: what is in one is enough for the same documents, and is never replaced by less."""
+"""A backup is enough to get the same documents, and is never replaced by less."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LONG = case_named("churn-1")
 
 
 def back_up(state_dir: Path, target: Path) -> str:
-    """What the command says."""
+    """What the command prints."""
     done = CliRunner().invoke(piw_indexer, ["backup", str(target), "--state-dir", str(state_dir)])
     if done.exception is not None:
         raise done.exception
@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_in_it_is_copied_again(state_dir: Path, target: Pat
 
 
 def test_nothing_in_the_state_is_written(state_dir: Path, target: Path) -> None:
-    """While a daemon holds it: the last messages are only in its write-ahead log."""
+    """While a daemon holds the state, the last messages are only in its write-ahead log."""
     fill(state_dir, CASE, MONTHS[:1])
     with opened(state_dir, MONTHS[1]) as state:
         state.take(Accepted(None, one) for one in messages_of(CASE)[:5])
@@ -181,7 +181,7 @@ def test_nothing_in_the_state_is_written(state_dir: Path, target: Path) -> None:
 
 @pytest.fixture
 def backed_up(state_dir: Path, target: Path) -> Iterator[dict[str, bytes]]:
-    """A state with a backup; whatever is tried, what is in that stays."""
+    """A state with a backup, whose content must stay, whatever a test tries."""
     fill(state_dir, LONG)
     back_up(state_dir, target)
     before = kept(target)
@@ -281,7 +281,7 @@ def test_a_month_of_it_that_somebody_wrote(state_dir: Path, target: Path) -> Non
         back_up(state_dir, target)
 
 
-def test_no_journal(state_dir: Path, target: Path) -> None:
+def test_without_a_journal_a_backup_is_refused(state_dir: Path, target: Path) -> None:
     refused(state_dir, target, "there is no journal")
     assert not target.exists()
 
@@ -295,7 +295,7 @@ def test_of_an_empty_journal(state_dir: Path, target: Path) -> None:
 def test_a_month_is_never_half_copied(
     state_dir: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before it has its name: the next one begins anew."""
+    """Killed before the file has its name: the next backup starts again."""
     fill(state_dir, CASE)
 
     def killed(source: object, destination: object) -> None:

@@ -1,4 +1,4 @@
-"""What those who connect can take of a publisher: little, and nothing from each other."""
+"""Those who connect to a publisher can use few resources, and none of each other."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def publisher(ipc: Feed, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
 
 
 class Peers:
-    """Raw sockets, and what becomes of their connections."""
+    """Raw sockets and their connections."""
 
     def __init__(self) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
@@ -51,14 +51,14 @@ class Peers:
         return self._kept[-1]
 
     def deaf(self, kind: int) -> zmq.Socket[bytes]:
-        """One that takes next to nothing and is never read."""
+        """A socket with tiny buffers that is never read."""
         made = self.socket(kind)
         made.rcvhwm = 1
         made.setsockopt(zmq.RCVBUF, 4096)
         return made
 
     def disconnections(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-        """Can be read when the other side has ended the connection."""
+        """Becomes readable when the other side has ended the connection."""
         self._kept.append(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED))
         return self._kept[-1]
 
@@ -107,7 +107,7 @@ def heartbeats(socket: zmq.Socket[bytes]) -> int:
 def test_who_makes_up_subscriptions_is_let_go(
     publisher: FeedPublisher, context: Peers, ipc: Feed, caplog: Any
 ) -> None:
-    """Once a flood of them kept the publisher from all else, and took a gigabyte in seconds."""
+    """A flood of them once blocked the publisher, and took a gigabyte within seconds."""
     friend = subscribed(publisher, context, ipc)
     flood = context.socket(zmq.XSUB)
     flood.sndhwm = 0
@@ -166,7 +166,7 @@ def test_there_are_so_many_subscriptions(
 
 
 def spoken(feed: Feed, *messages: bytes) -> socket.socket:
-    """A subscriber that says what no library would: ZeroMQ's leave out what changes nothing.
+    """A subscriber that sends what no library would: ZeroMQ leaves out redundant subscriptions.
 
     Source: https://rfc.zeromq.org/spec/23/
     """
@@ -184,7 +184,7 @@ def spoken(feed: Feed, *messages: bytes) -> socket.socket:
 
 
 def test_subscriptions_that_are_said_twice_are_one(publisher: FeedPublisher, ipc: Feed) -> None:
-    """Once whoever did so and left kept all others out for good, by what nobody counted back."""
+    """A client that did this and left once locked everybody else out, because the count stayed."""
     for _ in range(2):
         with spoken(ipc, *[b"\1same"] * 50):
             serve(publisher, lambda: publisher.subscribers > 0)
@@ -196,7 +196,7 @@ def test_subscriptions_that_are_said_twice_are_one(publisher: FeedPublisher, ipc
 
 
 def test_subscriptions_that_nobody_had_are_not_ended(publisher: FeedPublisher, ipc: Feed) -> None:
-    """Once there was no bound on all subscriptions after that."""
+    """After that there was once no bound on subscriptions."""
     with spoken(ipc, *[b"\0never"] * 50, b"\1one", b"\1two"):
         serve(publisher, lambda: publisher.subscribers == 2)
     serve(publisher, lambda: publisher.subscribers == 0)
@@ -212,7 +212,7 @@ def test_who_closes_one_half_has_left(publisher: FeedPublisher, ipc: Feed) -> No
 def test_an_address_in_a_request_is_short(
     publisher: FeedPublisher, context: Peers, ipc: Feed
 ) -> None:
-    """It is repeated with each message of an answer: a megabyte of it became a gigabyte."""
+    """The envelope is repeated with each message of an answer: a megabyte became a gigabyte."""
     publisher.publish([large(1, 10)])
     one = context.socket(zmq.DEALER)
     one.connect(ipc.replay)
@@ -228,7 +228,7 @@ def test_an_address_in_a_request_is_short(
 def test_who_does_not_read_answers_gets_no_more(
     publisher: FeedPublisher, context: Peers, ipc: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once requests of 60 bytes took 1.5 GB within seconds."""
+    """Requests of 60 bytes once took 1.5 GB within seconds."""
     publisher.publish([large(number) for number in range(200)])
     answers: list[int] = []
     answered = publisher._endpoint.answered
@@ -285,7 +285,7 @@ def test_a_subscriber_that_does_not_read_is_let_go(
     ipc: Feed,
     caplog: Any,
 ) -> None:
-    """By bytes, long before ZeroMQ would drop its messages by their number."""
+    """The bound counts bytes, long before ZeroMQ would drop messages by their number."""
     friend = subscribed(publisher, context, ipc)
     deaf = context.deaf(zmq.SUB)
     deaf.subscribe(b"")
@@ -313,7 +313,7 @@ def test_a_subscriber_that_does_not_read_is_let_go(
 def test_a_very_large_message_is_only_replayed(
     publisher: FeedPublisher, context: Peers, ipc: Feed
 ) -> None:
-    """A bound on what is sent to all is one on what a subscriber has to take unasked."""
+    """A bound on what is sent to all also bounds what a subscriber receives unasked."""
     friend = subscribed(publisher, context, ipc)
     publisher.publish([large(1, 100), large(2, sockets.MAX_PUBLISHED), large(3, 100)])
     topics = []

@@ -1,4 +1,4 @@
-"""The bridge: what a master's database commits is published, once, in order, whatever happens."""
+"""The bridge: whatever happens, each committed change is published once and in order."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_what_the_database_makes_of_odd_values(bridged: Bridged) -> None:
     assert download.accessed_at == AT
 
 
-def test_without_downloads(start: Callable[..., Bridged]) -> None:
+def test_no_downloads_leaves_downloads_to_the_master(start: Callable[..., Bridged]) -> None:
     bridged = start(downloads=False)
     bridged.download(WHEEL)
     bridged.database.add_new_package("numpy")
@@ -235,7 +235,7 @@ def test_refused_changes_are_quarantined(
 
 
 def test_published_in_the_order_of_the_commits(bridged: Bridged) -> None:
-    """Threads that commit and dawdle; what concerns the same package comes in its order."""
+    """Threads that commit with delays; changes of one package are published in their order."""
     sys.modules["piwheels.master.db"].Database.dawdle = 0.01
 
     def work(seed: int) -> None:
@@ -277,7 +277,7 @@ def test_published_in_the_order_of_the_commits(bridged: Bridged) -> None:
 
 
 def test_a_file_that_moves_between_packages(bridged: Bridged) -> None:
-    """Builds of different packages with the same file come in their order."""
+    """Builds of different packages with the same file are published in their order."""
     sys.modules["piwheels.master.db"].Database.dawdle = 0.01
     for package in ("numpy", "scipy", "other"):
         bridged.database.add_new_package(package)
@@ -300,7 +300,7 @@ def test_a_file_that_moves_between_packages(bridged: Bridged) -> None:
 
 
 def test_other_packages_do_not_wait(bridged: Bridged) -> None:
-    """A change that the database holds up holds up nobody else."""
+    """A change that waits in the database delays no other change."""
     bridged.database.add_new_package("numpy")
     inside, go_on = threading.Event(), threading.Event()
 
@@ -379,7 +379,7 @@ def writer_of(bridged: Bridged) -> sqlite3.Connection:
 
 
 def full(bridged: Bridged) -> sqlite3.Connection:
-    """Let the spool have no more pages, as on a full disk; gives its connection."""
+    """Let the spool have no more pages, as on a full disk; returns its connection."""
     bridged.wait()
     writer = writer_of(bridged)
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
@@ -505,7 +505,7 @@ def test_spool_that_another_uses(start: Callable[..., Bridged], tmp_path: Path) 
 def test_spool_that_cannot_be_opened_for_now(
     start: Callable[..., Bridged], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    """As when a machine starts with a full disk: the master does."""
+    """As when a machine starts with a full disk: the master starts nevertheless."""
     begin = Journal.begin
 
     refused = 0
@@ -552,7 +552,7 @@ def test_bridge_that_was_killed_while_changes_were_under_way(
 
 
 class BrokeOffError(Exception):
-    """As SQLAlchemy's errors tell of a lost connection."""
+    """SQLAlchemy's errors for a lost connection."""
 
     connection_invalidated = True
 
@@ -564,7 +564,7 @@ class BrokeOffError(Exception):
 def test_connection_that_breaks_off(
     bridged: Bridged, statement: str | None, lost: bool, caplog: Any
 ) -> None:
-    """In a statement, nothing was committed; in a commit, nobody knows."""
+    """During a statement nothing was committed; during a commit nobody knows."""
     abis_read(bridged, 1)
     epoch = bridged.epoch
     bridged.outbox.begin()
@@ -576,7 +576,7 @@ def test_connection_that_breaks_off(
 
 
 def test_change_that_cannot_be_read(bridged: Bridged, caplog: Any) -> None:
-    """The master goes on, and subscribers know that they miss something."""
+    """The master continues, and subscribers learn that something is missing."""
     bridged.database.add_new_package("numpy")
     bridged.database.add_new_package_version("numpy", "1.0")
     bridged.wait()
@@ -593,7 +593,7 @@ def test_change_that_cannot_be_read(bridged: Bridged, caplog: Any) -> None:
 
 
 def marks_of(directory: Path, change: Callable[[bytearray], object] = lambda content: None) -> bool:
-    """Whether something counts as lost after a change of the file."""
+    """Whether messages count as lost after a change of the file."""
     file = directory / "bridge"
     content = bytearray(file.read_bytes())
     change(content)
@@ -605,7 +605,7 @@ def marks_of(directory: Path, change: Callable[[bytearray], object] = lambda con
     return lost
 
 
-def test_marks(tmp_path: Path) -> None:
+def test_marks_show_what_a_kill_left_unpublished(tmp_path: Path) -> None:
     marks = Marks(tmp_path)
     assert not marks.lost
     marks.begin()
@@ -733,7 +733,7 @@ def test_other_version_that_looks_the_same(
 
 
 def test_wrapped_methods_look_like_the_originals(bridged: Bridged) -> None:
-    """piwheels finds its requests by looking at them."""
+    """piwheels finds its handlers by inspecting methods."""
     for change in CHANGES:
         method = getattr(type(bridged.database), change.method)
         assert method.message == change.message

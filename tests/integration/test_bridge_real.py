@@ -1,4 +1,4 @@
-"""The bridge with the piwheels that is installed, on a real PostgreSQL; skipped without them."""
+"""The bridge with the installed piwheels, on a real PostgreSQL; skipped without them."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def real(dsn: str, tmp_path: Path, ipc: Feed) -> Iterator[tuple[Any, Any, Marks,
 
 
 def dawdling(method: Any) -> Any:
-    """Those who committed after it may be done before it."""
+    """Changes that committed later may finish earlier."""
 
     @functools.wraps(method)
     def execute(*arguments: Any) -> Any:
@@ -132,7 +132,7 @@ def dawdling(method: Any) -> Any:
 
 
 def live(database: Any, states: Any, seed: int, refused: list[Exception]) -> None:
-    """A life of few packages, with much that fails and much that changes nothing."""
+    """The life of a few packages, with many failures and many changes without effect."""
     chance = random.Random(seed)
     choose = chance.choice
 

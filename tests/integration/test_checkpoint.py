@@ -1,4 +1,4 @@
-"""Checkpoints: a replay that starts from one ends where the whole journal would have led."""
+"""Checkpoints: a replay that starts from one gives the same result as the whole journal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SAID = {"package": "numpy", "description": "Something else"}
 
 
 def make(state_dir: Path) -> str:
-    """What the command says."""
+    """What the command prints."""
     done = CliRunner().invoke(piw_indexer, ["checkpoint", "--state-dir", str(state_dir)])
     if done.exception is not None:
         raise done.exception
@@ -50,7 +50,7 @@ def make(state_dir: Path) -> str:
 
 
 def filled_with_checkpoints(state_dir: Path, case: Case, count: int = 1) -> list[int]:
-    """Three months; a checkpoint after each of the `count` before the last. Their serials."""
+    """Three months, and checkpoints after `count` months before the last; returns the serials."""
     made = []
     for number, (name, some) in enumerate(zip(MONTHS, parts(messages_of(case)), strict=True)):
         take(state_dir, name, some)
@@ -77,7 +77,7 @@ def test_documents_are_the_same_without_the_months_before(name: str, tmp_path: P
 
 
 def test_one_of_a_published_index(tmp_path: Path) -> None:
-    """Its marks are cleared, its counters are written: all is written again."""
+    """Its marks are cleared and its counters are written, so everything is written again."""
     state_dir = tmp_path / "state"
     take(state_dir, MONTHS[0], messages_of(CASE))
     publish(state_dir, tmp_path / "before", CASE)
@@ -91,7 +91,7 @@ def test_one_of_a_published_index(tmp_path: Path) -> None:
 
 
 def test_the_live_farm_is_no_part_of_it(tmp_path: Path) -> None:
-    """What is there now does not come from the journal, and is long gone when it is restored."""
+    """The live farm is not in the journal, and is outdated when a checkpoint is restored."""
     state_dir = tmp_path / "state"
     take(state_dir, MONTHS[0], messages_of(CASE))
     with sqlite3.connect(state_dir / queries.FILE) as connection:
@@ -113,7 +113,7 @@ def test_the_live_farm_is_no_part_of_it(tmp_path: Path) -> None:
 
 
 def test_one_that_is_newer_than_what_is_asked_for(tmp_path: Path) -> None:
-    """As `check` does with an index that is older than the last checkpoint."""
+    """As `check` does if the index is older than the last checkpoint."""
     older, newer = filled_with_checkpoints(tmp_path, CASE, 2)
     archive(tmp_path, MONTHS[0])
     reader = JournalReader(tmp_path / "journal")
@@ -125,7 +125,7 @@ def test_one_that_is_newer_than_what_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_one_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That takes minutes for a large one; one that has changed is looked through again."""
+    """That takes minutes for a large checkpoint; only a changed one is verified again."""
     filled_with_checkpoints(tmp_path, CASE)
     archive(tmp_path, MONTHS[0])
     look = checkpoint._look
@@ -225,7 +225,7 @@ def test_an_index_that_is_not_what_the_journal_says(tmp_path: Path, archived: bo
 
 
 def damage(path: Path) -> None:
-    """Spoil a table that nobody looks at to tell whether it is a checkpoint."""
+    """Damage a table that is not needed to recognise a checkpoint."""
     connection = sqlite3.connect(path)
     (size,) = connection.execute("PRAGMA page_size").fetchone()
     (root,) = connection.execute(
@@ -283,7 +283,7 @@ def test_one_of_a_newer_version(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_ends_before_it(tmp_path: Path) -> None:
-    """An older journal was put back: its next messages would take serials that are in use."""
+    """An older journal was restored: its next messages would get serials that are in use."""
     filled_with_checkpoints(tmp_path, CASE, 2)
     newest = checkpoint.every(tmp_path)[-1]
     archive(tmp_path, *MONTHS[1:])
@@ -330,7 +330,7 @@ def test_nothing_to_copy(tmp_path: Path) -> None:
 
 
 def test_the_index_is_only_read(tmp_path: Path) -> None:
-    """While somebody holds the state, as a daemon does."""
+    """While another process holds the state, as a daemon does."""
     with opened(tmp_path, MONTHS[0]) as state:
         some, more = parts(messages_of(CASE), 2)
         for number, batch in enumerate((some, more)):

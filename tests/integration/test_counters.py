@@ -1,4 +1,4 @@
-"""The download counters: for whom, since when, and the window of 30 days as it moves."""
+"""The download counters: which package a download counts for, from when, and the 30-day window."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_is_no_wheel_counts_for_nobody(index: Index) -> None:
 
 
 def test_at_once_and_for_good(index: Index) -> None:
-    """A download counts from the moment it happened, whatever becomes of the file."""
+    """A download counts from the moment it happened, whatever happens to the file later."""
     index.apply(
         new_package("numpy"),
         new_package("scipy"),
@@ -105,7 +105,7 @@ def test_at_once_and_for_good(index: Index) -> None:
 def test_downloads_before_a_change_in_one_batch(
     change: samples.Envelope, batches: bool, index: Index
 ) -> None:
-    """They count for whom the file was then, however messages are batched."""
+    """They count for the package that had the file then, however messages are batched."""
     script = [log_build(1, "owner", "1.0", WHEEL), log_download(WHEEL), change]
     if batches:
         index.apply(*script)
@@ -245,7 +245,7 @@ def test_downloads_count_in_the_batch_that_they_came_in(index: Index) -> None:
 
 
 def test_largest_counters_do_not_overflow(index: Index) -> None:
-    """What was accepted must never stop everything when it is counted."""
+    """An accepted message must never stop the daemon when it is counted."""
     from indexer.schema.messages import MAX_COUNT
 
     index.apply(

@@ -1,4 +1,4 @@
-"""A damaged journal is refused, found, and salvaged: what is lost is known to the message."""
+"""A damaged journal is refused, reported and salvaged; every lost message is named."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CASE = case_named("lifecycle")
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three months, and what they publish."""
+    """Three months, and their documents."""
     directory = tmp_path_factory.mktemp("filled")
     fill(directory / "state", CASE)
     publish(directory / "state", directory / "output", CASE)
@@ -76,7 +76,7 @@ def held(state_dir: Path) -> list[int]:
 
 
 def documents_of(directory: Path, messages: Sequence[Message], case: Case = CASE) -> Tree:
-    """What these messages publish."""
+    """The documents of these messages."""
     take(directory / "state", MONTHS[0], messages)
     return publish(directory / "state", directory / "output", case)
 
@@ -134,13 +134,13 @@ def spoil_several(path: Path) -> None:
 
 
 def spoil_message(path: Path) -> None:
-    """A message whose bytes say nothing any more; SQLite does not mind."""
+    """A message with unreadable bytes, which SQLite does not notice."""
     first, last = serials(path)[0], serials(path)[-1]
     change(path, "UPDATE messages SET data = x'c1' WHERE serial = ?", (first + last) // 2)
 
 
 def flip_bit(path: Path) -> None:
-    """One bit of a message's text: it is as good a text as before."""
+    """One bit of a message's text, which is still valid text."""
     fold(path)
     connection = sqlite3.connect(path)
     rows = connection.execute("SELECT data FROM messages WHERE length(data) < 200 ORDER BY serial")
@@ -165,13 +165,13 @@ def change(path: Path, statement: str, *values: object) -> None:
 
 
 def spoil_both(path: Path) -> None:
-    """A message that says nothing, among those that are asked for one by one."""
+    """An unreadable message among those that are read one by one."""
     spoil_message(path)
     spoil_leaf(path, 1)
 
 
 def drop_tail(path: Path) -> None:
-    """As if an older copy of the month had been put back."""
+    """As if an older copy of the month had been restored."""
     change(path, "DELETE FROM messages WHERE serial > ?", serials(path)[-6])
 
 
@@ -285,7 +285,7 @@ def test_a_change_beside_the_data_shows(state_dir: Path, change_to: str) -> None
 
 
 def forget_checksums(path: Path) -> None:
-    """A month as it was made before there were any."""
+    """A month from a version without checksums."""
     connection = sqlite3.connect(path)
     connection.execute("ALTER TABLE messages DROP COLUMN checksum")
     connection.execute("DELETE FROM _sqlite_migrations WHERE name = '003-checksums'")
@@ -364,7 +364,7 @@ def leaves(path: Path) -> int:
 def test_feeds_of_a_newest_month_that_is_gone_are_those_before(
     state_dir: Path, tmp_path: Path, expected: Tree
 ) -> None:
-    """Their publishers send it again, and it counts once."""
+    """Their publishers send them again, and they count once."""
     before = serials(month(state_dir, MONTHS[1]))[-1]
     hurt(state_dir, MONTHS[2], scribble)
     assert salvage(state_dir).feeds_lost
@@ -377,7 +377,7 @@ def test_feeds_of_a_newest_month_that_is_gone_are_those_before(
 
 
 def test_without_its_last_month(state_dir: Path, tmp_path: Path) -> None:
-    """Whole as far as it goes: the index is ahead, and its loss has to be accepted."""
+    """The journal is intact but shorter than the index; the loss has to be accepted."""
     archive(state_dir, MONTHS[2])
     with pytest.raises(StateError, match="lost its end"), opened(state_dir):
         pass
@@ -451,7 +451,7 @@ def test_the_damaged_file_stays(state_dir: Path) -> None:
 def test_the_old_log_is_not_read_into_the_new_file(
     state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
-    """The last messages are in the log only, as after a crash."""
+    """The last messages are only in the write-ahead log, as after a crash."""
     path = month(state_dir, MONTHS[2])
     fold(path)
     with opened(state_dir, MONTHS[2]) as state:
@@ -552,5 +552,5 @@ def test_an_index_that_is_damaged_is_not_kept(state_dir: Path) -> None:
     assert differences(state_dir) == []
 
 
-def test_spans() -> None:
+def test_spans_of_serials_in_words() -> None:
     assert spans([(1, 5), (7, 7), (9, 12)]) == "1 to 5, 7, 9 to 12"

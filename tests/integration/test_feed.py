@@ -1,4 +1,4 @@
-"""The change feed on real sockets: every message once and in order, whatever the publisher does."""
+"""The change feed over real sockets: each message once and in order, whatever a publisher does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def packages(last: int, first: int = 1, epoch: int = 1) -> list[str]:
 
 
 class FakePublisher:
-    """A publisher that does what a test tells it; honest as long as that says nothing.
+    """A publisher that does what a test says, and is honest otherwise.
 
     Attributes:
         kept: payloads that it replays, by serial.
@@ -79,7 +79,7 @@ class FakePublisher:
             assert time.monotonic() < until
 
     def subscribed(self) -> bool:
-        """True if somebody came since it was last asked."""
+        """True if a subscriber has connected since the last call."""
         found = False
         while self._changes.poll(1):
             found |= self._changes.recv() == b"\1"
@@ -110,7 +110,7 @@ class FakePublisher:
         self.send_frames(*encode.heartbeat(Position(MASTER, self.epoch, serial)))
 
     def serve(self) -> None:
-        """Answer what was asked."""
+        """Answer the requests."""
         while self._replay.poll(0):
             *envelope, payload = self._replay.recv_multipart()
             request = msgpack.unpackb(payload)["replay"]
@@ -134,11 +134,11 @@ class FakePublisher:
 
 
 def silent(request: dict[str, int], send: Send) -> None:
-    """No answer."""
+    """Give no answer."""
 
 
 class Follower:
-    """A subscriber with its journal, as the daemon has them.
+    """A subscriber with its journal, like the daemon's.
 
     Attributes:
         pace: seconds that pass with a step; more of them where somebody is silent.
@@ -217,7 +217,7 @@ def pump(
 
 
 def follow(follower: Follower, publisher: FakePublisher, expected: list[str]) -> None:
-    """Let both sides work until the messages are there, and nothing but them."""
+    """Let both sides work until exactly these messages are there."""
     pump(follower, publisher, lambda: follower.journal.serial >= len(expected))
     for _ in range(20):
         publisher.serve()
@@ -228,7 +228,7 @@ def follow(follower: Follower, publisher: FakePublisher, expected: list[str]) ->
 # What a publisher may do
 
 
-def test_in_order(follower: Follower, publisher: FakePublisher) -> None:
+def test_messages_in_order_need_no_replay(follower: Follower, publisher: FakePublisher) -> None:
     publisher.send(*range(1, 101))
     follow(follower, publisher, packages(100))
     assert publisher.requests == []
@@ -300,7 +300,7 @@ def test_large_hole_is_filled_by_parts(
 def test_memory_for_early_messages_is_bounded(
     follower: Follower, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What does not fit is dropped, and asked for again."""
+    """Messages that do not fit are dropped, and requested again."""
     follower.pace = 0.02
     monkeypatch.setattr(feed_subscriber, "MAX_EARLY", 10)
     publisher.keep(1)
@@ -417,7 +417,7 @@ def test_refused_message_keeps_its_place(
 def test_message_that_is_never_replayed_is_given_up(
     follower: Follower, publisher: FakePublisher
 ) -> None:
-    """One message less must not stop all that come after it."""
+    """One missing message must not stop all later ones."""
     publisher.send(1)
     follow(follower, publisher, packages(1))
     publisher.send(3, 4)
@@ -447,7 +447,7 @@ def test_messages_that_are_kept_no_more(follower: Follower, publisher: FakePubli
 def test_publisher_that_still_keeps_the_next_message(
     follower: Follower, publisher: FakePublisher
 ) -> None:
-    """Nothing is given up for an answer that says no more than what is known."""
+    """Nothing is given up because of an answer without news."""
 
     def gone(request: dict[str, int], send: Send) -> None:
         send(encode.replay_gone(publisher.epoch, 1))
@@ -472,7 +472,7 @@ def test_early_messages_that_are_given_up_make_room(
     assert follower.subscriber.feeds[MASTER].early == {}
 
 
-def test_new_spool(follower: Follower, publisher: FakePublisher) -> None:
+def test_a_new_spool_breaks_the_feed(follower: Follower, publisher: FakePublisher) -> None:
     publisher.send(1, 2, 3)
     follow(follower, publisher, packages(3))
     publisher.epoch, publisher.kept = 2, {}
@@ -504,7 +504,7 @@ def test_new_spool_that_a_replay_tells_of(follower: Follower, publisher: FakePub
 def test_spool_that_went_back(
     follower: Follower, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after a restore from a backup: what it publishes next would be taken for known."""
+    """As after a restore from a backup: its next messages would be taken for known ones."""
     publisher.send(*range(1, 11))
     follow(follower, publisher, packages(10))
     for _ in range(5):
@@ -537,7 +537,7 @@ def test_spool_that_went_back(
 
 
 def test_heartbeat_that_was_ahead(follower: Follower, publisher: FakePublisher) -> None:
-    """A publisher that says it has nothing more is believed: nothing is given up."""
+    """If a publisher says that it has nothing more, nothing is given up."""
     publisher.send(1)
     publisher.heartbeat(5)
     pump(follower, publisher, lambda: len(publisher.requests) >= 1)
@@ -639,7 +639,7 @@ def too_large(request: dict[str, int], send: Send) -> None:
 def test_announced_feed_whose_answers_break_off_ends_nobody(
     follower: Follower, publisher: FakePublisher
 ) -> None:
-    """Once the daemon ended over a heartbeat, and answers that were too large."""
+    """A heartbeat and too large answers once ended the daemon."""
     publisher.answers = [too_large] * (TRIES + 1)
     publisher.heartbeat(5)
     pump(follower, publisher, lambda: not publisher.answers)
@@ -651,7 +651,7 @@ def test_announced_feed_whose_answers_break_off_ends_nobody(
 def test_answers_that_break_off_where_nothing_is_missing_lose_nothing(
     follower: Follower, publisher: FakePublisher
 ) -> None:
-    """After the last serial that SQLite can store there is no other that could be lost."""
+    """After the last serial that SQLite can store, no message can be missing."""
     last = MAX_INTEGER
 
     def gone(request: dict[str, int], send: Send) -> None:
@@ -675,7 +675,7 @@ def test_answers_that_break_off_where_nothing_is_missing_lose_nothing(
 def test_answers_that_skip_more_and_more_fill_no_memory(
     follower: Follower, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first message of a replay is kept, whatever else is; but not that of each replay."""
+    """The first message of a replay is kept in any case, but not the first of each replay."""
     monkeypatch.setattr(feed_subscriber, "MAX_EARLY_BYTES", 1000)
     kept = []
 
@@ -697,7 +697,7 @@ def test_answers_that_skip_more_and_more_fill_no_memory(
 def test_messages_that_came_early_are_handed_on_in_several_batches(
     follower: Follower, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read, they may have many times their size: all at once they would not fit into memory."""
+    """Decoded messages may be many times larger: all at once would not fit into memory."""
     monkeypatch.setattr(feed_subscriber, "MAX_BATCH_BYTES", 1000)
     publisher.answers = [silent]
     publisher.send(*range(2, 101))
@@ -718,7 +718,7 @@ def test_messages_that_came_early_are_handed_on_in_several_batches(
 
 
 class Afraid:
-    """A guard that has a message put aside, from when it is told of it."""
+    """A guard that puts a message aside from a given moment on."""
 
     careful = False
     put_aside: bytes | None = None
@@ -734,7 +734,7 @@ class Afraid:
 def test_early_message_that_is_put_aside_keeps_its_place(
     seeming: Position, follower: Follower, publisher: FakePublisher
 ) -> None:
-    """Unread, one with its position in it twice may seem to have another, or none."""
+    """Unread, a message with two positions in it may seem to have another one, or none."""
     guard = follower.subscriber._guard = Afraid()
     publisher.answers = [silent]
     publisher.keep(2)
@@ -751,6 +751,28 @@ def test_early_message_that_is_put_aside_keeps_its_place(
     [refused] = quarantine.entries(follower.journal.reader)
     assert (refused.feed, refused.feed_serial) == (MASTER, 2)
     assert [feed.feed for feed in follower.journal.reader.feeds()] == [MASTER]
+
+
+def test_publisher_that_is_silent_again_and_again_fills_no_log(
+    follower: Follower, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    publisher.send(1)
+    follow(follower, publisher, packages(1))
+    state = follower.subscriber.feeds[MASTER]
+    now = NOW
+    follower.subscriber._clock = lambda: now
+    for _ in range(10):
+        now += feed_subscriber.SILENCE_TIMEOUT
+        follower.step()
+        publisher.heartbeat(1)
+        pump(follower, publisher, lambda: not state.silent)
+    told = [vars(record)["piw_event"] for record in caplog.records]
+    assert [told.count(event) for event in ("feed-silent", "feed-back")] == [1, 1]
+    follower.now += 60
+    now += feed_subscriber.SILENCE_TIMEOUT
+    follower.step()
+    assert "(9 more were left out of the log before)" in caplog.text
 
 
 # The real publisher
@@ -802,7 +824,7 @@ class Client:
         self._context.term()
 
     def subscribe(self, topic: bytes = b"") -> list[list[bytes]]:
-        """Subscribe; the heartbeats that greet us: as many as there are subscriptions, or fewer."""
+        """Subscribe; returns the heartbeats that greet us, at most one for each subscription."""
         self._changes.subscribe(topic)
         self._changes.subscribe(MARK)
         self._changes.connect(self._feed.changes)
@@ -814,7 +836,7 @@ class Client:
         return self.rest()
 
     def rest(self) -> list[list[bytes]]:
-        """What was sent and not received yet: all that comes before a mark that we send now."""
+        """Everything that was sent and not received yet, up to a mark that is sent now."""
         self._publisher._own.changes.send(MARK)
         found = []
         while (frames := self._receive(self._changes)) != [MARK]:
@@ -822,7 +844,7 @@ class Client:
         return found
 
     def received(self) -> tuple[bytes, dict[str, Any]]:
-        """The topic and the payload of what comes next."""
+        """The topic and the payload of the next message."""
         topic, payload = self._receive(self._changes)
         return topic, msgpack.unpackb(payload)
 
@@ -833,7 +855,7 @@ class Client:
         return socket.recv_multipart(zmq.NOBLOCK)
 
     def asked(self, *requests: bytes) -> list[dict[str, Any]]:
-        """What the publisher answers to the last of some requests."""
+        """The publisher's answer to the last of some requests."""
         for request in requests:
             self._replay.send(request)
         answers: list[dict[str, Any]] = []
@@ -894,7 +916,7 @@ def test_heartbeat_every_second(client: Client, real: FeedPublisher, clock: Cloc
     assert client.received()[1]["serial"] == 2
 
 
-def test_replay(client: Client, real: FeedPublisher) -> None:
+def test_a_replay_answers_from_a_serial_up_to_a_limit(client: Client, real: FeedPublisher) -> None:
     real.publish(entries(*range(1, 11)))
 
     def serials(after: int, limit: int) -> tuple[list[int], int]:
@@ -1006,7 +1028,7 @@ def test_address_that_cannot_be_bound(
 def test_subscriber_that_is_too_slow_misses_nothing(
     ipc: Feed, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sockets drop what they cannot hold; replay brings it back."""
+    """Sockets drop messages that they cannot hold; replay fetches them."""
     monkeypatch.setattr(feed_sockets, "HIGH_WATER", 50)
     monkeypatch.setattr(feed_subscriber, "REPLAY_LIMIT", 20)
     monkeypatch.setattr(feed_subscriber, "MAX_EARLY", 100)

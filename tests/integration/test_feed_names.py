@@ -1,4 +1,4 @@
-"""Whose name a feed bears, and what is believed of the numbers in it."""
+"""Who may use the name of a feed, and which of its numbers are trusted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HUGE = 2**63 - 1
 
 
 class Daemon:
-    """Subscribers of several addresses with one journal, as the daemon has them."""
+    """Subscribers of several addresses with one journal, like the daemon's."""
 
     def __init__(self, directory: Path, feeds: list[Feed], keys: tuple[bytes, ...] = ()) -> None:
         self.journal = Journal(directory, lambda: NOW)
@@ -61,7 +61,7 @@ class Daemon:
         self.now += 0.01
 
     def until(self, publishers: list[FakePublisher], serial: int) -> None:
-        """Work until so many messages are journaled, and until nothing more comes."""
+        """Work until this many messages are journaled and no more come."""
 
         def done() -> bool:
             self.work(publishers)
@@ -137,10 +137,10 @@ def test_name_of_another_address_is_not_taken(
     daemon.until(publishers, 4)
     assert daemon.accepted == packages(4)
     assert daemon.broken == []
-    conflict = daemon.subscribers[1].conflict
+    conflict = str(daemon.subscribers[1].conflict)
     assert f"take the feed {MASTER} from {feeds[1].changes}" in conflict
     assert f"belongs to {feeds[0].changes}" in conflict
-    assert daemon.subscribers[0].conflict == ""
+    assert daemon.subscribers[0].conflict is None
     daemon.close()
 
 

@@ -1,4 +1,4 @@
-"""Files that are opened to write: no link, no FIFO, no file of others, no mode of the umask."""
+"""Files that are opened to write are never links, FIFOs or files of others, whatever the umask."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from indexer.piwheels.bridge.unsettled import FILE as MARKS
 from indexer.piwheels.bridge.unsettled import Marks
 from indexer.schema import index as schema
 from indexer.state.state import State
+from indexer.watch.notes import Check
 
 pytestmark = pytest.mark.integration
 
@@ -31,7 +32,7 @@ OTHER = 4242
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Iterator[Path]:
-    """A file that nothing may touch."""
+    """A file that must never be touched."""
     victim = tmp_path / "victim"
     victim.write_text("theirs")
     victim.chmod(0o600)
@@ -164,6 +165,21 @@ def test_a_file_of_somebody_else_is_not_locked(tmp_path: Path) -> None:
         filesystem.open_own(tmp_path / "lock")
 
 
+def test_a_file_with_another_name_is_not_written_in_place(tmp_path: Path) -> None:
+    """Once a lock was cut to nothing, and what else had that name with it."""
+    other = tmp_path / "other"
+    other.write_bytes(b"theirs")
+    other.chmod(0o640)
+    os.link(other, tmp_path / "lock")
+    with pytest.raises(OSError, match="another name"):
+        filesystem.open_own(tmp_path / "lock")
+    with pytest.raises(OSError, match="another name"):
+        filesystem.overwrite(tmp_path / "lock", b"ours")
+    with pytest.raises(StateError, match="another name"):
+        Lock(tmp_path, "test")
+    assert (other.read_bytes(), mode(other)) == (b"theirs", 0o640)
+
+
 @pytest.mark.parametrize("plant", [*PLANTED.values(), lambda path, _: path.mkdir()])
 def test_only_a_socket_of_ours_is_opened_to_others(
     tmp_path: Path, victim: Path, plant: Callable[[Path, Path], None]
@@ -186,8 +202,8 @@ def test_only_a_socket_of_ours_is_opened_to_others(
 def test_nothing_of_a_state_is_open_to_others(tmp_path: Path, umask: int) -> None:
     state = State(tmp_path / "state", "test", lambda: 0)
     state.journal.begin()
-    notes.leave(tmp_path / "state" / CHECK, {})
-    LiveFile(tmp_path / "state").write({})
+    notes.leave(tmp_path / "state" / CHECK, Check(0, True, 0, 0))
+    LiveFile(tmp_path / "state").write(Check(0, True, 0, 0), {})  # type: ignore[arg-type]
     Run(tmp_path / "state", [], False).close()
     Marks(tmp_path / "state").close()
     files = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
@@ -219,7 +235,7 @@ def test_a_state_that_is_open_to_others_is_closed_to_them(tmp_path: Path) -> Non
 
 
 def test_a_directory_that_was_not_ours_keeps_its_mode(tmp_path: Path) -> None:
-    """Only what we make in it is ours: somebody may name /srv for a backup."""
+    """Only our files in it are restricted: somebody may name /srv for a backup."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").touch()
     tmp_path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Signals that end a command: none is lost, wherever it comes."""
+"""A signal that ends a command is never lost, wherever it comes."""
 
 from __future__ import annotations
 

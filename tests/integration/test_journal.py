@@ -55,7 +55,7 @@ Opener = Callable[[], Journal]
 
 @pytest.fixture
 def opened(directory: Path, clock: Clock) -> Iterator[Opener]:
-    """Opens the journal; what a test leaves open is closed."""
+    """Opens the journal, and closes what a test leaves open."""
     journals: list[Journal] = []
 
     def open_journal() -> Journal:
@@ -348,7 +348,7 @@ def test_lost_messages_mark_their_feed(opened: Opener) -> None:
 
 
 def test_epochs_in_which_nothing_came_are_forgotten(opened: Opener) -> None:
-    """A publisher may make up a new one with every heartbeat."""
+    """A publisher may invent a new epoch with every heartbeat."""
     journal = opened()
     journal.append(accepted(1, 2))
     journal.append([Lost(Position("master", epoch, 0), "a new spool") for epoch in range(2, 500)])
@@ -419,7 +419,7 @@ def test_large_ones_are_kept_in_part(opened: Opener) -> None:
 
 
 def test_a_source_keeps_so_many_bytes_and_the_oldest_go(opened: Opener, directory: Path) -> None:
-    """Once a frame of 1 MB each filled the disk, and no list could be read."""
+    """Frames of 1 MB once filled the disk, and no list could be read."""
     journal = opened()
     journal.append([refused(None, b"another's", source="tcp://y")])
     each = MAX_KEPT_BYTES // MAX_KEPT_BODY
@@ -458,7 +458,7 @@ def test_a_source_keeps_so_many_messages(directory: Path, clock: Clock) -> None:
     journal.close()
 
 
-def test_retry(opened: Opener, clock: Clock) -> None:
+def test_a_retry_gives_a_refused_message_the_next_serial_once(opened: Opener, clock: Clock) -> None:
     journal = opened()
     journal.append([*accepted(1), refused(2), refused(3)])
     clock.now = DECEMBER
@@ -476,7 +476,7 @@ def test_retry(opened: Opener, clock: Clock) -> None:
 def test_what_is_refused_for_want_of_room_waits_until_there_is_more(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where intake stops, a little room must not start it for one batch."""
+    """If intake has stopped, a little free space must not start it for one batch."""
     free = disk.MIN_SPACE
     monkeypatch.setattr(disk, "free_bytes", lambda directory: free)
     journal = opened()

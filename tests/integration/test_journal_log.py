@@ -1,4 +1,4 @@
-"""What systemd's journal gets, taken from a socket in its place."""
+"""What systemd's journal receives, read from a socket in its place."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def parse(datagram: bytes) -> Entry:
 
 
 class Journal:
-    """A socket as journald has it; `entries` came so far."""
+    """A socket like journald's; `entries` holds what came so far."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -173,7 +173,7 @@ def test_a_long_error_of_several_lines_is_one_entry(
 
 
 def test_elsewhere_lines_stay_plain(journal: Journal, site: Site) -> None:
-    """Who set the variable for a parent of ours did not mean a pipe."""
+    """The variable was set for a parent process, and not for this pipe."""
     result = site.piw(
         "status",
         status=3,

@@ -28,7 +28,7 @@ def context() -> Iterator[zmq.Context[Any]]:
 
 
 def test_a_relay_rests_while_its_master_is_away(sockets: Path, context: zmq.Context[Any]) -> None:
-    """Its thread once polled the standard input in the place of a socket that was closed."""
+    """Its thread once polled the standard input instead of a closed socket."""
     logger, address = f"ipc://{sockets}/logger", f"ipc://{sockets}/master"
     tools: Any = DaemonContext(context, None, None, lambda: None)  # type: ignore[arg-type]
     relay = LogRelay(tools, logger, address, LOCAL_BINDING, LOCAL_CONNECTING, clock.now)

@@ -53,7 +53,7 @@ class Database:
             cursor.executemany(statement, rows)
 
     def copy(self, here: sqlite3.Connection) -> None:
-        """Take over the tables of an index."""
+        """Copy the tables of an index."""
         for table in TABLES:
             rows = here.execute(f"SELECT * FROM {table}").fetchall()
             if rows:
@@ -277,7 +277,7 @@ def test_all_is_of_one_moment(filled: Database, filler: Filler) -> None:
 
 
 def test_names_that_the_database_sorts_otherwise(filled: Database, filler: Filler) -> None:
-    """In the order of a language, a-b stands after ab."""
+    """In the collation of a language, a-b comes after ab."""
     try:
         filled.sql("CREATE COLLATION language (provider = icu, locale = 'und-u-ka-shifted')")
     except psycopg.errors.FeatureNotSupported:
@@ -294,7 +294,7 @@ def test_names_that_the_database_sorts_otherwise(filled: Database, filler: Fille
 
 
 def compare(database: Database, filler: Filler, tmp_path: Path) -> None:
-    """The index is what a new one would be."""
+    """The index is the same as a new one."""
     fresh = Filler(tmp_path / "fresh", database)
     fresh()
     assert filler.tables() == fresh.tables()
@@ -448,21 +448,21 @@ def test_only_the_hours_of_some_days(filled: Database, filler: Filler) -> None:
 def test_rows_that_are_no_messages(filled: Database, filler: Filler, tmp_path: Path) -> None:
     filled.package("Not_Canonical", "1.0")
     filled.build("Not_Canonical", "1.0")
-    filled.package("good", "1/0", "1.0", "9.0", "9.1")
+    filled.package("good", "1/0", "1.0", "9.0", "9.1", "9.2")
     filled.sql("INSERT INTO package_names VALUES ('good', '.good')")
     filled.build("good", "1.0", "good-1.0-py3-none-any.whl", filehash="X" * 64)
     filled.build("good", "1.0", "good-2.0-py3-none-any.whl")
     filled.sql("UPDATE versions SET released = '0044-03-15 BC' WHERE version = '9.0'")
     filled.sql("UPDATE versions SET released = 'infinity' WHERE version = '9.1'")
+    filled.sql("UPDATE versions SET released = '294276-12-31' WHERE version = '9.2'")
     for _ in range(2):
-        assert filler().refused == 6
+        assert filler().refused == 7
         assert sorted(reason for reason, _ in filler.quarantine()) == [
             f"data.files[0].filehash: '{'X' * 56}... is not a SHA-256 in 64 lower-case"
             " hexadecimal digits",
             "data.name: '.good' begins with a dot",
             "data.package: 'Not_Canonical' is not a canonical package name (PEP 503)",
-            "data.released: lies outside the years 1 to 9999 UTC",
-            "data.released: lies outside the years 1 to 9999 UTC",
+            *["data.released: lies outside the years 1 to 9999 UTC"] * 3,
             "data.version: '1/0' has a \"/\"",
         ]
     assert filler.rows("SELECT version FROM versions WHERE package = 'good'") == [("1.0",)]
@@ -476,10 +476,19 @@ def test_rows_that_are_no_messages(filled: Database, filler: Filler, tmp_path: P
     compare(filled, filler, tmp_path)
 
 
+@pytest.mark.parametrize("when", ["infinity", "-infinity", "294276-12-31", "0044-03-15 BC"])
+def test_downloads_that_never_were(filled: Database, filler: Filler, when: str) -> None:
+    """Once one of them ended every backfill."""
+    filled.download("zope-1.0-py3-none-any.whl", count=2)
+    filled.sql(f"UPDATE downloads SET accessed_at = '{when}' WHERE filename LIKE 'zope%'")
+    assert filler().counters == 1
+    assert counts(filler).keys() == {"numpy"}
+
+
 def test_connection_that_breaks_off(
     filled: Database, filler: Filler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was taken is kept, and the next one goes on there."""
+    """What was accepted is kept, and the next run continues there."""
     filler.sizes = Sizes(page=1, batch=1)
     monkeypatch.setattr("indexer.piwheels.backfill.postgres.AT_ONCE", 1)
 
@@ -527,7 +536,9 @@ def test_broken_feeds_are_whole_after_it(filled: Database, filler: Filler) -> No
     reader.close()
 
 
-def test_without_psycopg(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_psycopg_it_says_what_to_install(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UsageError, match="extra `postgres`"):
         Source(database.dsn, lambda: NOW)

@@ -1,4 +1,4 @@
-"""Publishing: atomic, only what differs, and never beyond what is ours."""
+"""Publishing is atomic, writes only what differs, and never touches files of others."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def document_of(project: Path, package: str = "numpy") -> Path:
     return project / package / "json" / "index.json"
 
 
-def test_document(publisher: Tree, project: Path, output: Path) -> None:
+def test_a_document_is_published_for_everybody_to_read(
+    publisher: Tree, project: Path, output: Path
+) -> None:
     assert publisher.project("numpy", b"{}", []) is True
     assert document_of(project).read_bytes() == b"{}"
     assert sorted(contents(output)) == ["project/numpy/json/index.json"]
@@ -118,7 +120,7 @@ def test_reader_never_sees_half_a_document(publisher: Tree, project: Path) -> No
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is synced and renamed, in order."""
+    """The syncs and renames, in order."""
     done: list[str] = []
     sync, rename, whole = os.fsync, os.rename, directories.sync_file_system
 
@@ -255,7 +257,7 @@ def test_temporary_file_that_is_a_link(publisher: Tree, project: Path, tmp_path:
 def test_links_in_the_way(
     prepare: Callable[[Path, Path], object], publisher: Tree, project: Path, tmp_path: Path
 ) -> None:
-    """A link gives way; nothing is written through it."""
+    """A link is replaced; nothing is written through it."""
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "index.json").write_bytes(b"theirs")
@@ -294,7 +296,7 @@ def test_root_of_the_site_may_be_a_link(tmp_path: Path) -> None:
 def test_files_of_others_in_the_way(
     prepare: Callable[[Path], object], publisher: Tree, project: Path
 ) -> None:
-    """They stay; the error says where, and concerns this name alone."""
+    """They stay; the error says where, and concerns only this name."""
     prepare(project)
     with pytest.raises(PublishError) as error:
         publisher.project("numpy", b"ours", [])
@@ -322,7 +324,7 @@ def test_names_that_must_not_become_paths(publisher: Tree, tmp_path: Path) -> No
 # Aliases
 
 
-def test_aliases(publisher: Tree, project: Path) -> None:
+def test_aliases_are_links_that_follow_the_names(publisher: Tree, project: Path) -> None:
     assert publisher.project("rpi-gpio", b"{}", ["RPi.GPIO", "RPi_GPIO"]) is True
     for alias in ("RPi.GPIO", "RPi_GPIO"):
         assert os.readlink(project / alias) == "rpi-gpio"
@@ -453,7 +455,7 @@ def test_directory_of_others_under_an_alias_is_not_ours(publisher: Tree, project
 # packages.json
 
 
-def test_packages(publisher: Tree, output: Path) -> None:
+def test_packages_json_is_published_with_its_gzip_copy(publisher: Tree, output: Path) -> None:
     assert publisher.packages(b'[["a",1,2]]') is True
     assert (output / "packages.json").read_bytes() == b'[["a",1,2]]'
     assert gzip.decompress((output / "packages.json.gz").read_bytes()) == b'[["a",1,2]]'
@@ -484,7 +486,7 @@ def test_lost_half_comes_back(lost: str, publisher: Tree, output: Path) -> None:
 def test_crash_between_the_two(
     stops_at: int, publisher: Tree, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was replaced first, the next start finds the two equal again."""
+    """Whichever file was replaced first, after the next start both agree again."""
     publisher.packages(b"old")
     rename = os.rename
     count = 0
@@ -587,6 +589,21 @@ def test_what_is_not_ours_gives_way_and_stays_as_it_is(
     assert not [path for path in output.rglob("*.piw-indexer") if path.is_file()]
 
 
+def test_what_came_since_it_was_looked_at_is_not_published(output: Path, tmp_path: Path) -> None:
+    """Once `check --fix` copied whatever was in the place of a document, for everybody to read."""
+    publisher = Tree(output)
+    publisher.project("numpy", b"1", [])
+    secret = tmp_path / "private.key"
+    secret.write_bytes(b"secret")
+    secret.chmod(0o600)
+    document_of(output / "project").unlink()
+    os.link(secret, document_of(output / "project"))
+    publisher.set_mode(path_of("numpy"))
+    published = [path for path in output.rglob("*") if path.is_file() and path.stat().st_mode & 4]
+    assert not [path for path in published if path.read_bytes() == b"secret"]
+    assert secret.read_bytes() == b"secret"
+
+
 def test_links_that_come_while_it_runs_lead_nowhere(output: Path, tmp_path: Path) -> None:
     publisher = Tree(output)
     publisher.project("numpy", b"1", [])
@@ -611,7 +628,7 @@ def test_links_that_come_while_it_runs_lead_nowhere(output: Path, tmp_path: Path
 
 
 def test_project_that_is_a_link(output: Path, tmp_path: Path) -> None:
-    """Of an administrator it is followed, of another user not."""
+    """A link of an administrator is followed, a link of another user is not."""
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     output.mkdir()
@@ -622,6 +639,26 @@ def test_project_that_is_a_link(output: Path, tmp_path: Path) -> None:
         os.chown(output / "project", 4242, 4242, follow_symlinks=False)
         with pytest.raises(PublishError, match="a symbolic link of another user"):
             Publisher(output)
+
+
+def test_project_that_is_another_link_by_the_time_it_is_followed(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for one in (ours, theirs, output):
+        one.mkdir()
+    (output / "project").symlink_to(ours)
+    follow = os.path.realpath
+
+    def after_another_came(path: str) -> str:
+        (output / "project").unlink()
+        (output / "project").symlink_to(theirs)
+        return follow(path)
+
+    monkeypatch.setattr(os.path, "realpath", after_another_came)
+    Tree(output).project("numpy", b"1", [])
+    assert document_of(ours).read_bytes() == b"1"
+    assert list(theirs.iterdir()) == []
 
 
 def test_nobody_else_can_take_the_lock(output: Path) -> None:
@@ -656,7 +693,7 @@ def test_a_lock_that_is_not_ours(output: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["numpy", ""])
 @pytest.mark.parametrize("kind", ["ours", "hard link", "another user's", "link", "FIFO"])
 def test_mode_of_a_document(output: Path, tmp_path: Path, package: str, kind: str) -> None:
-    """What is ours alone keeps its time; what is not is replaced, or left alone."""
+    """What is ours alone keeps its time; what is not is removed, or left alone."""
     publisher = Tree(output)
     publisher.project("numpy", b"1", [])
     publisher.packages(b"1")
@@ -685,6 +722,9 @@ def test_mode_of_a_document(output: Path, tmp_path: Path, package: str, kind: st
         assert path.lstat().st_mode == before.st_mode
     else:
         publisher.set_mode(path_of(package) if package else "packages.json")
+        assert path.exists() == (kind == "ours")
+        publisher.project("numpy", b"1", [])
+        publisher.packages(b"1")
         after = path.lstat()
         assert (after.st_mode & 0o777, after.st_uid) == (0o644, os.geteuid())
         assert (after.st_ino == before.st_ino) == (kind == "ours")

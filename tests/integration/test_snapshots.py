@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import zmq
 from indexer.base import clock
 from indexer.daemon.source import DaemonContext
 from indexer.journal import quarantine
-from indexer.messages.entries import Accepted, Entry
-from indexer.piwheels import cbor
+from indexer.messages.entries import Accepted, Entry, Row
+from indexer.piwheels import cbor, compare
+from indexer.piwheels.backfill import asker, from_master
 from indexer.piwheels.compare import Comparer
+from indexer.piwheels.queues import oracle
 from indexer.piwheels.queues.snapshots import Snapshots
 from indexer.state.state import State
 
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 
 class Beside:
-    """A state, and what asks a master for it; driven as the daemon does."""
+    """A state, and the source that asks a master; driven like in the daemon."""
 
     def __init__(self, directory: Path, address: str) -> None:
         self.state = State(directory, "test", clock.now)
@@ -36,7 +38,7 @@ class Beside:
         self.snapshots = Snapshots(tools, address, 0.0, clock.now, clock.monotonic, sure_delay=0.0)
 
     def step(self, *entries: Entry) -> None:
-        """One round of the daemon, in which other messages come."""
+        """One round of the daemon, with messages from elsewhere."""
         found = self.snapshots.receive(1000, clock.monotonic() + 0.05)
         rows = self.state.take([*found, *entries])
         self.snapshots.accepted(rows)
@@ -156,7 +158,7 @@ def test_a_package_that_the_master_cannot_tell_of_holds_up_no_other(
 
 
 def test_another_build_that_is_known_is_no_difference(beside: Beside) -> None:
-    """Of several that are as good a master tells any one; ours have what it does not tell."""
+    """Of equally good builds a master names any one; ours have more details."""
     envelopes = [
         samples.set_abis("cp39", "cp311"),
         samples.new_package("numpy"),
@@ -179,3 +181,65 @@ def test_another_build_that_is_known_is_no_difference(beside: Beside) -> None:
     assert different(cp39=pending, cp311=pending) != []
     # What a master calls well without a file is another ABI's: that is not a word about this one.
     assert different(cp39=pending, cp311=("success", 4)) == []
+
+
+@pytest.mark.parametrize("name", ["build_id", "duration", "status", "log_url"])
+def test_versions_and_files_may_be_called_as_our_fields(beside: Beside, name: str) -> None:
+    """Once a version called `build_id` ended the daemon, and others were never compared."""
+
+    def told(filehash: str) -> Any:
+        release = samples.snapshot_release(files={name: samples.snapshot_file(filehash=filehash)})
+        return samples.decoded(samples.snapshot("numpy", releases={name: release}))
+
+    beside.state.take([Accepted(None, told("a" * 64))])
+    comparer = Comparer(beside.state.connection)
+    assert comparer.differences(told("a" * 64)) == []
+    [different] = comparer.differences(told("b" * 64))
+    assert different.startswith(f"releases {name} files {name} filehash: 'aaa")
+    no_versions = samples.decoded(samples.snapshot("numpy", releases={}))
+    assert comparer.differences(no_versions) == [f"releases {name}: the master does not have it"]
+    comparer.close()
+
+
+def test_large_packages_do_not_add_up_in_what_they_are_compared_with(
+    beside: Beside,
+) -> None:
+    comparer = Comparer(beside.state.connection, max_scratch=1024 * 1024)
+    sizes = []
+    for number in range(20):
+        project = samples.snapshot(f"p{number}", description="x" * 200_000)
+        beside.state.take([Accepted(None, samples.decoded(project))])
+        assert comparer.differences(samples.decoded(project)) == []
+        sizes.append(0 if comparer._memory is None else compare._size(comparer._memory))
+    assert max(sizes) <= 1024 * 1024
+    comparer.close()
+
+
+def test_large_answers_are_not_gathered(
+    beside: Beside, master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty of them went into one commit, however large they were."""
+    gathered: list[list[str]] = []
+    take = beside.state.take
+
+    def noted(entries: Sequence[Entry]) -> list[Row]:
+        gathered.append([one.message.name for one in entries if isinstance(one, Accepted)])
+        return take(entries)
+
+    monkeypatch.setattr(beside.state, "take", noted)
+    with oracle.connected(master.address, clock.monotonic) as asked:
+        asking = asker.Asker(asked, 0.0, clock.now, clock.sleep)
+        outcome = from_master.backfill(beside.state, asking, lambda done, total: None, 1)
+    assert outcome.taken == 7
+    assert [names for names in gathered if "SNAPSHOT" in names] == [["SNAPSHOT"]] * 7
+
+
+def test_what_a_master_says_went_wrong_is_short(beside: Beside, master: Master) -> None:
+    """It is in `daemon.json`, which is not read if it has many megabytes."""
+    said = "\x1b[31m" + "x" * 1_000_000
+    master.answers[cbor.dumps("GETABIS", True)] = cbor.dumps("ERROR", said)
+    beside.until(lambda: beside.snapshots.trouble is not None)
+    trouble = beside.snapshots.trouble
+    assert trouble is not None
+    assert len(trouble.what) < 1000
+    assert trouble.what.isprintable()

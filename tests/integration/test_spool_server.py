@@ -1,4 +1,4 @@
-"""The process that serves a spool: strangers get at it, and at nothing that is the master's."""
+"""The process that serves a spool: strangers reach only it, and nothing of the master."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.integration
 
 
 class Served:
-    """A spool that is written here, and served by a process."""
+    """A spool that this process writes and another serves."""
 
     def __init__(self, directory: Path, feed: Feed, **options: Any) -> None:
         self.feed = feed
@@ -81,7 +81,7 @@ class Served:
         eventually(heard, lambda: self.server.error)
 
     def serials(self, socket: zmq.Socket[bytes], last: int) -> list[int]:
-        """The serials that come, heartbeats aside, until the last."""
+        """The serials that come up to the last, without heartbeats."""
         found: list[int] = []
         while last not in found:
             self.until_heard(socket)
@@ -157,7 +157,7 @@ def test_one_that_is_killed_is_started_again(served: Served, caplog: Any) -> Non
 
 
 def test_it_outlives_the_signals_of_the_terminal(served: Served) -> None:
-    """The master ends by them in its own time, and it after that."""
+    """The master handles these signals in its own time, and this process ends after it."""
     subscriber = served.subscribed()
     pid = served.server.pid
     assert pid is not None
@@ -209,7 +209,7 @@ sys.stdin.read()
 
 
 def test_it_ends_if_who_spools_had_ended_before_it_began(tmp_path: Path, ipc: Feed) -> None:
-    """Once it took for its parent whoever it was left to, and outlived a master killed early."""
+    """It once mistook the process that adopted it for its parent, and outlived a killed master."""
     Spool(tmp_path / "spool", clock.now).close()
     options = Options(str(tmp_path / "spool"), "f", ipc.changes, ipc.replay)
     starts = f"""
@@ -245,7 +245,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def test_strangers_take_no_descriptor_of_the_master(tmp_path: Path, tcp: Feed) -> None:
-    """Once connections that said nothing took all 256 of the master's process."""
+    """Silent connections once took all 256 descriptors of the master's process."""
     master, index = curve.make(), curve.make()
     curve.write(tmp_path / "master", master)
     curve.write(tmp_path / "index", index)
@@ -288,7 +288,7 @@ def test_strangers_take_no_descriptor_of_the_master(tmp_path: Path, tcp: Feed) -
 
 
 def test_it_goes_on_while_strangers_have_all_descriptors(tmp_path: Path, ipc: Feed) -> None:
-    """Once it ended, because it looked for a new month with each message."""
+    """It once ended, because it looked for a new month with each message."""
     spool = Spool(tmp_path / "spool", clock.now)
     spool.append([Accepted(None, decoded(samples.new_package("p1")))])
     reader = JournalReader(tmp_path / "spool")

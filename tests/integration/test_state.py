@@ -63,7 +63,7 @@ def test_what_is_taken_is_journaled_and_applied(directory: Path) -> None:
 
 
 def test_index_catches_up(directory: Path) -> None:
-    """As after a crash between the commit of the journal and that of the index."""
+    """As after a crash between the commits of journal and index."""
     found = opened(directory)
     found.journal.append(entries(4, 5))
     found.close()
@@ -164,7 +164,7 @@ def test_index_ahead_of_the_journal_is_refused(directory: Path) -> None:
     assert lock.holder(directory) == ""
 
 
-def test_retry(directory: Path) -> None:
+def test_a_retry_is_applied_once(directory: Path) -> None:
     found = opened(directory)
     found.take([Refused(None, "x", "json", DecodeError("", "no"), b"")])
     message = decoded(new_package("scipy"))
@@ -204,7 +204,7 @@ def test_nobody_holds_what_is_not_there(tmp_path: Path) -> None:
 
 
 def test_looking_who_holds_it_locks_nobody_out(tmp_path: Path) -> None:
-    """`status` looks at any moment, also when the daemon starts."""
+    """`status` may look at any moment, even while the daemon starts."""
     stop = threading.Event()
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""The views that answer what admins ask, and that they agree with what is published."""
+"""The views for administrators, which must agree with the documents."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ import pytest
 from indexer.base import times
 from indexer.messages import decode
 from indexer.piwheels.farm import store
-from indexer.piwheels.farm.messages import Build, MasterHello, MasterStats, SlaveHello, SlaveStats
-from indexer.piwheels.farm.picture import MasterPicture, Picture, SlavePicture
+from indexer.piwheels.farm.picture import (
+    UNKNOWN_MASTER,
+    MasterPicture,
+    MasterStats,
+    Picture,
+    SlavePicture,
+    SlaveStats,
+    unknown_slave,
+)
 from indexer.piwheels.farm.store import rows
 from indexer.schema import index as schema
 
@@ -54,7 +61,7 @@ def test_top_downloads_is_what_packages_json_says(case: Case, tmp_path: Path) ->
         assert top == sorted(map(tuple, published), key=lambda row: (-row[1], -row[2], row[0]))
 
 
-def test_statuses(index: Index) -> None:
+def test_build_status_has_every_status(index: Index) -> None:
     index.apply(
         set_abis("cp39", "cp311", cp37m="too old"),
         log_build(1, "numpy", "1.0", "numpy-1.0-cp311-cp311-x.whl"),
@@ -110,23 +117,38 @@ def test_builds_failures_and_farm(index: Index) -> None:
 
 
 def slave(number: int, first_seen: str | None, **changes: Any) -> SlavePicture:
-    """A slave that is there since a time."""
+    """A slave that connected at a time."""
     since = None if first_seen is None else times.parse_rfc3339(first_seen)
-    hello = SlaveHello(1.0, 1.0, "311", "cp311", "linux_armv7l", f"pi{number}", "", "", "", "")
-    return SlavePicture(
-        *(number, hello, since, samples.NOW, "building", samples.NOW, True),
-        *(Build("scipy", "2.0"), "", 1, 0, SlaveStats(0, 0, 1, 2, 3, 4, 5, 0.5, 60.0), -1.5),
-    )._replace(**changes)
+    found = unknown_slave(number, samples.NOW)._replace(
+        label=f"pi{number}",
+        abi_tag="cp311",
+        board="",
+        board_revision="",
+        busy_timeout=1.0,
+        first_seen=since,
+        doing="building",
+        since=samples.NOW,
+        since_exact=True,
+        package="scipy",
+        version="2.0",
+        builds_succeeded=1,
+        stats=SlaveStats(0, 0, 1, 2, 3, 4, 5, 0.5, 60.0),
+        clock_skew=-1.5,
+    )
+    return found._replace(**changes)
+
+
+UNKNOWN = unknown_slave(2, samples.NOW)
 
 
 def show(index: Index, *slaves: SlavePicture) -> None:
-    """Keep a farm in the index."""
-    picture = Picture(samples.NOW, MasterPicture(samples.NOW, None, None), slaves, ())
+    """Write a farm to the index."""
+    picture = Picture(samples.NOW, UNKNOWN_MASTER._replace(last_seen=samples.NOW), slaves, ())
     store.write(index.connection, store.read(index.connection), rows("ipc:///q", picture))
 
 
 def test_farm_of_slaves_that_are_there(index: Index) -> None:
-    """A number that a former slave had, too, counts what each of them has built."""
+    """If a former slave had the same number, the builds of both are kept apart."""
     index.apply(
         log_build(1, "numpy", "1.0", slave_id=1, at="2026-11-19T00:00:00Z"),
         log_build(2, "numpy", "1.1", slave_id=1, at="2026-11-20T10:00:00Z", status=False),
@@ -137,8 +159,8 @@ def test_farm_of_slaves_that_are_there(index: Index) -> None:
     show(
         index,
         slave(1, "2026-11-20T09:00:00Z"),
-        slave(2, None, hello=None, doing="", since=None, build=None, stats=None, clock_skew=None),
-        slave(7, "2026-11-20T09:00:00Z", doing="idle", build=None),
+        UNKNOWN,
+        slave(7, "2026-11-20T09:00:00Z", doing="idle", package=None, version=None),
     )
     columns = "slave_id, label, doing, package, since, abi_tags, builds, failures, busy_seconds"
     at = "2026-11-20 12:00:00"
@@ -160,18 +182,17 @@ def test_farm_of_slaves_that_are_there(index: Index) -> None:
 
 
 def test_what_is_kept_of_the_farm_comes_back(index: Index) -> None:
-    one = slave(1, "2026-11-20T09:00:00Z", file="x.whl")
-    two = slave(2, None, hello=None, doing="", since=None, build=None, stats=None, clock_skew=None)
-    hello = MasterHello(0, "vm", "Debian", "12", "", "")
-    counts = (("cp311", 1), ("cp39", 2))
-    stats = MasterStats(0, 1, counts, 1.5, 2, (), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0.5, 0.0)
-    for master in (MasterPicture(0, hello, stats), MasterPicture(0, None, None)):
-        picture = Picture(0, master, (one, two), ())
+    one = slave(1, "2026-11-20T09:00:00Z", filename="x.whl")
+    counts = {"cp311": 1, "cp39": 2}
+    stats = MasterStats(0, 1, counts, 1.5, 2, {}, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0.5, 0.0)
+    known = MasterPicture("vm", "Debian", "12", "", "", "", 0, 0, stats, ())
+    for master in (known, UNKNOWN_MASTER):
+        picture = Picture(0, master, (one, UNKNOWN), ())
         before = store.read(index.connection)
         store.write(index.connection, before, rows("ipc:///q", picture))
         found = store.read(index.connection)
         assert found == rows("ipc:///q", picture)
-        assert store.pictures(found, "ipc:///q") == (master, (one, two))
+        assert store.pictures(found, "ipc:///q") == (master, (one, UNKNOWN))
         assert store.pictures(found, "ipc:///other") == (None, ())
     store.clear(index.connection)
     assert store.read(index.connection) == store.NO_ROWS
@@ -191,7 +212,14 @@ def test_an_index_of_before_gets_the_live_farm(tmp_path: Path) -> None:
     with Index(path) as index:
         index.apply(log_build(1, "numpy", "1.0"))
         first, second, third = schema.SCHEMA.migrations
-        for view in ("farm", "builds_pending", "build_status", "build_attempts", "failure_reasons", "file_history"):
+        for view in (
+            "farm",
+            "builds_pending",
+            "build_status",
+            "build_attempts",
+            "failure_reasons",
+            "file_history",
+        ):
             index.connection.execute(f"DROP VIEW {view}")
         index.connection.execute("DROP INDEX builds_reason")
         for table in ("slaves", "masters", "file_contents", "pythons_refused"):
@@ -219,7 +247,7 @@ def test_log_url_is_the_documents(build_id: int, index: Index) -> None:
     assert document["releases"]["1.0"]["abis"]["cp311"]["log_url"] == url
 
 
-def test_top_downloads(index: Index) -> None:
+def test_top_downloads_are_sorted_by_recent_downloads(index: Index) -> None:
     index.apply(
         *(new_package(package) for package in ("a", "b", "c", "gone")),
         *[log_download("b-1-py3-none-any.whl")] * 2,

@@ -1,9 +1,9 @@
-"""The writer: what a name stands for, marks, counters, and many names at once."""
+"""The writer: names, marks, counters, and many names at once."""
 
 from __future__ import annotations
 
-import os
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def test_names_that_fail_keep_their_marks(output: Output, index: Index) -> None:
 
 
 def test_deleted_package_that_is_the_alias_of_another(output: Output, index: Index) -> None:
-    """Its document goes; then its name is a link again."""
+    """Its document is removed; then its name is a link again."""
     index.apply(new_name("bar", "foo"))
     output.write_pending()
     assert output.names() == ["bar", "foo -> bar"]
@@ -253,6 +253,6 @@ def test_packages_json_of_many_packages(output: Output, index: Index) -> None:
     assert document.decode() == f"[{','.join(rows)}]"
 
 
-def test_chunks() -> None:
+def test_chunks_have_at_most_the_given_size() -> None:
     assert list(writer.chunks([])) == []
     assert list(writer.chunks("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]

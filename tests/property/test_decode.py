@@ -214,7 +214,7 @@ def test_any_names_that_become_paths(name: str) -> None:
 
 
 @pytest.mark.parametrize("abi", [*s.ABIS, "cp27mu", "cp314td", "cp3100"])
-def test_build_abis(abi: str) -> None:
+def test_every_cpython_abi_is_accepted(abi: str) -> None:
     assert accepts("LOGBUILD", build(abi_tag=abi))
     assert accepts("SETABIS", {"build_abis": {abi: ""}, "preinstalled_apt_packages": {abi: []}})
 

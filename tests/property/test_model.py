@@ -1,4 +1,4 @@
-"""What is published is what a naive reading of the design says."""
+"""The documents are what a naive reading of the design gives."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_files_fit_as_the_model_says(file_abi: str, abi: str) -> None:
 
 
 def check_views(here: World, model: Model, now: datetime) -> None:
-    """What an admin is shown is what is published."""
+    """The views show what the documents say."""
     published: dict[tuple[str, str, str], tuple[str, int | None]] = {}
     logs: dict[int, str] = {}
     for package in model.packages:

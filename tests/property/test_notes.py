@@ -1,4 +1,4 @@
-"""Whatever stands in a note in the place of what was written: no command ends in a traceback."""
+"""Whatever a damaged note contains, no command ends in a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jsonschema
 import pytest
@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 
 from indexer.base.directories import BACKUP, CHECK, LIVE
 from indexer.base.lock import Lock
-from indexer.base.notes import MAX_COUNT, checked
+from indexer.base.notes import MAX_COUNT, checked, plain
 from indexer.cli import main
-from indexer.piwheels.farm import picture
-from indexer.watch import notes as shapes
+from indexer.watch.notes import Backup, Check, DaemonNote
 
 from .. import captured, samples
 from ..status_queue import StatusQueue
@@ -72,7 +71,7 @@ _ANYTHING = st.recursive(
 
 @st.composite
 def damaged(draw: st.DrawFn) -> tuple[str, str]:
-    """The name of a note, and what stands in it: what was written, with parts replaced or gone."""
+    """The name of a note, and its content with parts replaced or removed."""
     name = draw(st.sampled_from([LIVE, LIVE, LIVE, CHECK, BACKUP]))
     note = {"note": deepcopy(REAL[name])}
     for _ in range(draw(st.integers(1, 3))):
@@ -93,7 +92,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def held() -> Iterator[Site]:
-    """A state that this process holds as a daemon does; one has run there."""
+    """A state that this process holds like a daemon, after one has run there."""
     with tempfile.TemporaryDirectory(prefix="piw-") as directory:
         site = Site(Path(directory))
         site.take(samples.new_package("numpy"))
@@ -112,7 +111,7 @@ def read(site: Site, name: str) -> Any:
 
 
 def said_by_a_daemon(site: Site, sockets: Path) -> Any:
-    """What a daemon says of itself that follows a publisher and all queues of a master."""
+    """The note of a daemon that follows a publisher and all queues of a master."""
     feed, status = ipc_feed(sockets), f"ipc://{sockets}/status"
     queues: list[object] = ["--status-queue", status]
     for name in ("db-queue", "log-queue", "log-forward"):  # no master is there
@@ -141,7 +140,7 @@ def said_by_a_daemon(site: Site, sockets: Path) -> Any:
 
 
 def said(*arguments: object) -> tuple[int, str]:
-    """How a command ends in this process, and what it prints; a traceback is an exception."""
+    """The exit status and output of a command in this process; a traceback is an exception."""
     output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with redirect_stdout(output), redirect_stderr(io.StringIO()), pytest.raises(SystemExit) as end:
         main([str(one) for one in arguments])
@@ -152,15 +151,17 @@ def said(*arguments: object) -> tuple[int, str]:
 
 
 def put(site: Site, name: str, content: str) -> None:
-    """Leave all three notes, one of them with this content."""
+    """Write all three notes, one of them with this content."""
     for one in (LIVE, CHECK, BACKUP):
         text = content if one == name else json.dumps(REAL[one])
         (site.state_dir / one).write_text(text, encoding="utf-8")
 
 
 def test_what_was_written_is_read_whole(held: Site) -> None:
-    for name, shape in ((LIVE, shapes.DAEMON), (CHECK, shapes.CHECK), (BACKUP, shapes.BACKUP)):
-        assert checked(REAL[name], shape) == REAL[name]
+    for name, kind in ((CHECK, Check), (BACKUP, Backup)):
+        assert plain(checked(REAL[name], kind)) == REAL[name]
+    daemon = checked(REAL[LIVE], DaemonNote)
+    assert {**plain(daemon.live), **plain(daemon.sources)} == REAL[LIVE]
     put(held, LIVE, json.dumps(REAL[LIVE]))
     code, status = said("status", "--json", *held.state)
     found = json.loads(status)
@@ -170,7 +171,7 @@ def test_what_was_written_is_read_whole(held: Site) -> None:
 
 
 def test_sums_of_what_publishers_say_are_numbers_of_json(held: Site) -> None:
-    """Three that lie were enough for `status --json` to end in a traceback."""
+    """Three lying publishers once ended `status --json` with a traceback."""
     note = deepcopy(REAL[LIVE])
     [feed] = note["feeds"]
     note["feeds"] = [{**feed, "feed": f"f{n}", "serial": 0, "published": MAX_COUNT} for n in "123"]
@@ -178,11 +179,6 @@ def test_sums_of_what_publishers_say_are_numbers_of_json(held: Site) -> None:
     code, status = said("status", "--json", *held.state)
     assert code == 0
     assert json.loads(status)["lag"] == MAX_COUNT
-
-
-def test_the_words_are_those_of_the_farm() -> None:
-    assert get_args(picture.Doing) == shapes.DOING
-    assert get_args(picture.Outcome) == shapes.OUTCOMES
 
 
 @examples(20)

@@ -1,4 +1,4 @@
-"""Whatever text comes from outside, it is printable, bounded, and made so once."""
+"""Text from outside becomes printable and bounded, and is not changed again after that."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.panel import Panel
 
 from indexer.base import printable
+from indexer.base.console import console
+from indexer.base.progress import bar
 
 pytestmark = pytest.mark.property
 
@@ -43,3 +46,18 @@ def test_json_that_is_printed_is_exact_and_printable(value: str) -> None:
     said = CliRunner().invoke(say).output
     assert said.replace("\n", "").isprintable()
     assert json.loads(said) == value
+
+
+@pytest.mark.parametrize("name", ["[red]a[/red]", "a[/]", "a[/b]", ":smile:", "[link=x]a", "{x}"])
+def test_names_are_no_markup(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal the bar of a file called `[/]` ended the command with a traceback."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes what is captured for a terminal
+    monkeypatch.setenv("COLUMNS", "200")
+    with bar(name) as advance:
+        advance(1, 2)
+    console().print(name, Panel(name))
+    shown = capsys.readouterr()
+    assert name in shown.err
+    assert shown.out.count(name) == 2

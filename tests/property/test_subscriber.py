@@ -1,4 +1,4 @@
-"""Whatever the network does to a feed, every message is handed on once, and in order.
+"""Whatever the network does to a feed, every message is accepted once, and in order.
 
 The publisher's side is a few lines over real sockets; what it loses, doubles and mixes up, and
 where either side is started anew, is drawn. Time is told by the test: nothing waits.
@@ -93,7 +93,7 @@ class Network:
         self.changes.send_multipart(encode.heartbeat(Position(FEED, EPOCH, serial)))
 
     def receive(self, *, lose: bool = False) -> None:
-        """Take what arrived; a crash before it is durable loses it."""
+        """Take what has arrived; a crash before it is durable loses it."""
         for entry in self.subscriber.receive(1000, self.now + 1):
             if lose or isinstance(entry, Claimed):
                 continue

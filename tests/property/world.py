@@ -1,4 +1,4 @@
-"""A state directory and an output tree to play with, and pictures of them to compare."""
+"""A state directory and an output tree for tests, and snapshots of them to compare."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _ROWS = {
 
 
 def rows(connection: sqlite3.Connection) -> Rows:
-    """All that an index says, but for what depends on when its documents were written."""
+    """The content of an index, except what depends on when its documents were written."""
     return {table: connection.execute(select).fetchall() for table, select in _ROWS.items()}
 
 

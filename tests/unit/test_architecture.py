@@ -1,4 +1,4 @@
-"""The picture of the imports: they point one way, down the river, and stages keep to themselves."""
+"""Imports point one way, from later packages to earlier ones, and stages keep to their work."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def calls(path: Path) -> list[tuple[ast.Call, str]]:
 
 @cache
 def imported(module: str) -> set[str]:
-    """What a module imports: ours by their names below `indexer`, and others by their own."""
+    """What a module imports: our modules by their names below `indexer`, others by their own."""
     path = MODULES[module]
     package = ["indexer", *module.split(".")]
     if path.name != "__init__.py":
@@ -143,7 +143,7 @@ def package_of(module: str) -> str:
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "systemd"])
 def test_imports_point_up_the_river(module: str) -> None:
-    """So they do transitively: no module can reach one of a later package."""
+    """This also holds transitively: no module can reach one of a later package."""
     place = PACKAGES.index(package_of(module))
     for other in imported(module) & MODULES.keys():
         assert PACKAGES.index(package_of(other)) <= place, f"{module} imports {other}"
@@ -235,7 +235,7 @@ def test_one_place_opens_files_to_write(module: str) -> None:
     ],
 )
 def test_calls_that_write_are_found(text: str) -> None:
-    """The test above can fail."""
+    """Proves that the test above can fail."""
     [call] = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)][:1]
     assert writing(call, ast.unparse(call.func))
 
@@ -265,7 +265,7 @@ SCREENS = ("Live", "Progress", "Status", "Prompt")
 
 
 def test_one_console_prints() -> None:
-    """That which makes texts printable: rich's own does not."""
+    """The one that makes text printable, which rich's own console does not."""
     for module, path in MODULES.items():
         for node, whole in calls(path):
             called = whole.split(".")[-1]
@@ -278,4 +278,4 @@ def test_one_console_prints() -> None:
         for node in nodes(path)
         if isinstance(node, ast.ClassDef) and "Console" in map(ast.unparse, node.bases)
     ]
-    assert bases == ["base.progress.PrintableConsole"]
+    assert bases == ["base.console.PrintableConsole"]

@@ -1,4 +1,4 @@
-"""What failed is tried again after a delay that grows, up to a bound."""
+"""After each failure the delay before the next try grows, up to a bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be big: docs/security.md against the code, and all of it against the unit's memory."""
+"""The bounds in docs/security.md against the code, and their sum against the unit's memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from indexer.feed import publisher, sockets, spool_server, subscriber
 from indexer.messages import elements
+from indexer.piwheels import compare
 from indexer.piwheels.farm import status_queue
 from indexer.piwheels.queues import log_forward, log_queue, oracle
 
@@ -51,6 +52,7 @@ SHARES = {
     "the log entries of a commit, read": commit(log_queue.MAX_BATCH_BYTES, log_queue.MAX_FRAME),
     "status messages that wait": status_queue.MAX_QUEUED * status_queue.MAX_FRAME,
     "one answer of the database queue, unpacked": unpacked(oracle.MAX_ANSWER),
+    "what a package was compared with": compare.MAX_SCRATCH,
 }
 
 

@@ -1,4 +1,4 @@
-"""piwheels' encoding: what was captured means what it says, and hostile frames are refused."""
+"""piwheels' encoding: captured frames mean what they should, and hostile ones are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _is_ordered(value: Any) -> bool:
 
 
 def test_captures_are_encoded_to_the_same_bytes() -> None:
-    """But for sets, which have no order."""
+    """Except sets, which have no order."""
     same = [one for one in CAPTURES if _is_ordered(one.data)]
     assert len(same) > 1000
     for one in same:

@@ -1,4 +1,4 @@
-"""The configuration file: what is ours in it, and errors that say field, value and reason."""
+"""The configuration file: which parts are ours, and errors that say field, value and reason."""
 
 from __future__ import annotations
 
@@ -32,12 +32,28 @@ def test_file_of_piwheels_alone(file: Path) -> None:
     assert options.read_file(file) == {}
 
 
-def test_empty_file(file: Path) -> None:
+def test_links_that_lead_to_themselves_are_refused(file: Path) -> None:
+    """Once a master's user could end root's `install` with a traceback."""
+    file.symlink_to(file)
+    with pytest.raises(UsageError, match="not a regular file"):
+        options.read_file(file)
+
+
+def test_lines_of_spaces_are_refused(file: Path) -> None:
+    """A parser takes the square of their number: one mebibyte of them took more than a day."""
+    file.write_text(f"[indexer]\nsettle ={' ' * 200}1\n")
+    assert options.read_file(file) == {"settle": 1.0}
+    file.write_text(f"[indexer]\nsettle ={' ' * 1000}1\n")
+    with pytest.raises(UsageError, match="line 2 has more than 200 spaces in a row"):
+        options.read_file(file)
+
+
+def test_an_empty_file_sets_nothing(file: Path) -> None:
     file.write_text("")
     assert options.read_file(file) == {}
 
 
-def test_types(file: Path) -> None:
+def test_values_have_the_types_of_their_options(file: Path) -> None:
     file.write_text(
         "[indexer]\n"
         "state-dir = /srv/x\n"
@@ -60,7 +76,7 @@ def test_types(file: Path) -> None:
     ["output-path = /srv/x\n  ExecStartPre=+/evil", "site-url = https://x\x1b[2J", "user = a\x00b"],
 )
 def test_a_value_is_of_one_line(file: Path, text: str) -> None:
-    """What it is copied to would have another line, which somebody else chose."""
+    """Otherwise the file that the value is copied to would have a line chosen by somebody else."""
     file.write_text(f"[indexer]\n{text}\n")
     with pytest.raises(UsageError, match="line break or another control character") as error:
         options.read_file(file)
@@ -68,7 +84,7 @@ def test_a_value_is_of_one_line(file: Path, text: str) -> None:
 
 
 def test_paths_are_from_the_root(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands leave the directory that they are typed in."""
+    """Commands leave the directory in which they are typed."""
     monkeypatch.chdir(file.parent)
     file.write_text(
         "[indexer]\noutput-path = site\ncurve-key = my.key\ncurve-server-key = their.pub other\n"
@@ -137,7 +153,7 @@ def test_a_link_leads_to_a_file_and_to_nothing_else(file: Path) -> None:
 
 
 def test_one_file_with_a_master(file: Path) -> None:
-    """What the documentation shows: piwheels takes the last line of a name, of any section."""
+    """As in the documentation: piwheels takes the last line of a name, in any section."""
     document = Path(__file__).parents[2] / "docs" / "beside-a-master.md"
     _, _, sample = document.read_text().partition("```ini\n")
     sample, _, _ = sample.partition("```")

@@ -1,4 +1,4 @@
-"""Decoding: every rule of the messages, and one exception whatever the bytes."""
+"""Decoding: every rule for messages, and only one kind of exception, whatever the bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def on_the_wire(value: Any, name: str = "") -> Any:
 
 
 def refused(envelope: object) -> DecodeError:
-    """How a message is refused, in either encoding."""
+    """The error for a message, which must be the same in both encodings."""
     with pytest.raises(DecodeError) as json_error:
         decode.from_json(orjson.dumps(envelope), NOW)
     with pytest.raises(DecodeError) as msgpack_error:
@@ -122,7 +122,7 @@ def test_fields_and_their_values() -> None:
     assert type(build.data.duration) is float
 
 
-def test_defaults() -> None:
+def test_missing_fields_have_their_defaults() -> None:
     assert decoded(samples.message("NEWPKG", package="numpy")).data == ("numpy", "", "")
     version = samples.message("NEWVER", package="numpy", version="1", released=None)
     assert decoded(version).data == ("numpy", "1", None, "")
@@ -466,7 +466,7 @@ def test_durations_are_finite(value: float) -> None:
         ({"msg": "NEWPKG", "data": {"package": "numpy"}, "at": 5}, "at", "5"),
     ],
 )
-def test_envelopes(envelope: object, path: str, says: str) -> None:
+def test_a_wrong_envelope_is_refused(envelope: object, path: str, says: str) -> None:
     with pytest.raises(DecodeError) as error:
         decode.from_json(orjson.dumps(envelope), NOW)
     assert error.value.path in (path, "msg" if envelope == {} else path)
@@ -547,7 +547,7 @@ def published(**changes: object) -> bytes:
     return packed
 
 
-def test_published() -> None:
+def test_a_published_message_has_its_position() -> None:
     position, message, error = decode.published(published(), NOW)
     assert position == Position("master", 5, 7)
     assert message == decoded(PACKAGE)
@@ -590,7 +590,7 @@ def test_message_without_a_place(change: dict[str, object], path: str) -> None:
     ids=ascii,
 )
 def test_feed_names_are_short_and_printable(feed: str) -> None:
-    """They stand in logs, on screens and in metrics: a bad one never comes in."""
+    """Names of feeds appear in logs, on screens and in metrics, so a bad one is refused."""
     for decoder in (decode.published, decode.replayed):
         with pytest.raises(DecodeError) as error:
             decoder(published(feed=feed), NOW)
@@ -606,13 +606,13 @@ def test_feed_name_may_have_a_hundred_characters() -> None:
     assert decode.heartbeat(msgpack.packb({**POSITION, "feed": "é" * 100})).feed == "é" * 100
 
 
-def test_heartbeat() -> None:
+def test_a_heartbeat_is_a_position() -> None:
     assert decode.heartbeat(msgpack.packb(POSITION)) == Position("master", 5, 7)
     beginning = msgpack.packb({**POSITION, "serial": 0, "more": [1]})
     assert decode.heartbeat(beginning) == Position("master", 5, 0)
 
 
-def test_replayed() -> None:
+def test_an_answer_is_a_message_an_end_or_gone() -> None:
     found = decode.replayed(published(), NOW)
     assert found == decode.published(published(), NOW)
     assert decode.replayed(msgpack.packb({"end": 7}), NOW) == End(7)
@@ -642,7 +642,7 @@ def test_no_answer_to_a_replay(answer: object) -> None:
         decode.replayed(msgpack.packb(answer), NOW)
 
 
-def test_replay_request() -> None:
+def test_a_replay_request_is_read_and_more_fields_ignored() -> None:
     request = {"replay": {"epoch": 5, "after": 0, "limit": 1, "more": 1}}
     assert decode.replay_request(msgpack.packb(request)) == ReplayRequest(5, 0, 1)
 

@@ -1,4 +1,4 @@
-"""Encoding: what is written on the wire or into the journal is read again as it was."""
+"""Encoding: messages come back unchanged from the wire and from the journal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AT = Position("master", 5, 7)
 
 
 @by_message
-def test_journal(envelope: Envelope) -> None:
+def test_a_message_comes_back_from_the_journal(envelope: Envelope) -> None:
     message = decoded(envelope)
     stored = encode.to_journal(message)
     assert encode.from_journal(message.name, message.at, stored) == message
@@ -34,7 +34,7 @@ def test_journal(envelope: Envelope) -> None:
 
 
 @by_message
-def test_wire(envelope: Envelope) -> None:
+def test_a_message_comes_back_from_the_wire(envelope: Envelope) -> None:
     message = decoded(envelope)
     topic, payload = encode.published(AT, message)
     position, again, error = decode.published(payload, NOW)
@@ -91,7 +91,7 @@ def test_times_on_the_wire(value: int) -> None:
 
 
 def test_order_of_the_fields_in_the_journal() -> None:
-    """Old journals hold the fields by position: append new ones, with a default."""
+    """Old journals store fields by position, so a new field goes to the end, with a default."""
     found = {name: " ".join(data._fields) for name, data in messages.BY_NAME.items()}
     assert found == {
         "SETABIS": "build_abis preinstalled_apt_packages",

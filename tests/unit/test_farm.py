@@ -1,4 +1,4 @@
-"""The farm's model: what a captured life shows, and what the feed does not say in so many words."""
+"""The model of the farm: a captured life, and what the feed shows only indirectly."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 
 from indexer.base import times
+from indexer.base.notes import plain
 from indexer.base.times import SECOND
 from indexer.piwheels.farm import messages, view
-from indexer.piwheels.farm.farm import BUSY_TIMEOUT, GRACE, Farm
-from indexer.piwheels.farm.messages import Build, SlaveStats
-from indexer.piwheels.farm.picture import EMPTY, Finished, Picture, SlavePicture
+from indexer.piwheels.farm.farm import BUSY_TIMEOUT, GRACE, MAX_SLAVES, Farm
+from indexer.piwheels.farm.picture import (
+    EMPTY,
+    Finished,
+    Picture,
+    SlavePicture,
+    SlaveStats,
+    unknown_slave,
+)
 
 from .. import captured
 from ..status_master import BEGINNING, Master, Message, frames
@@ -20,8 +27,12 @@ from ..status_master import BEGINNING, Master, Message, frames
 pytestmark = pytest.mark.unit
 
 
+def build(slave: SlavePicture) -> tuple[str | None, str | None]:
+    return slave.package, slave.version
+
+
 class Watched:
-    """A farm that is told what a master says, on a clock that agrees with the master's."""
+    """A farm that hears a master, on a clock that agrees with the master's."""
 
     def __init__(self, master: Master) -> None:
         self.master = master
@@ -73,7 +84,7 @@ def at(text: str) -> int:
 
 
 def life(until: str) -> tuple[Picture, list[Finished]]:
-    """What was heard of a real farm up to a time."""
+    """The picture of a real farm at a time, and the builds that had ended."""
     farm, ended, now = Farm(), [], 0
     for one in captured.STATUS:
         assert one.at is not None
@@ -88,27 +99,24 @@ def test_a_real_farm_at_work() -> None:
     picture, _ = life("14:15:23.7")
     assert [one.slave_id for one in picture.slaves] == [1, 3, 4, 5], "2 was told to die"
     ghost, builder, idle, _ = picture.slaves
-    assert ghost.hello is not None
-    assert ghost.hello.label == "ghost"
+    assert ghost.label == "ghost"
     assert ghost.clock_skew is not None
     assert round(ghost.clock_skew / 86400) == 20780, "its clock thinks it is 1970"
-    assert builder.hello is not None
-    assert (builder.hello.label, builder.hello.native_abi) == ("bookworm-1", "cp311")
-    assert (builder.doing, builder.build) == ("building", Build("numpy", "2.3.4"))
+    assert (builder.label, builder.abi_tag) == ("bookworm-1", "cp311")
+    assert (builder.doing, *build(builder)) == ("building", "numpy", "2.3.4")
     assert builder.since == at("14:15:23.502056")
     assert builder.since_exact
     assert builder.first_seen == at("14:15:20.404043")
-    assert (builder.succeeded, builder.failed) == (3, 0)
+    assert (builder.builds_succeeded, builder.builds_failed) == (3, 0)
     assert builder.stats is not None
     assert builder.stats.mem_size == 25_276_502_016
-    assert (idle.doing, idle.since, idle.build) == ("idle", at("14:15:22.395225"), None)
+    assert (idle.doing, idle.since, idle.package) == ("idle", at("14:15:22.395225"), None)
     assert picture.master is not None
-    assert picture.master.hello is not None
-    assert picture.master.hello.label == "vm"
+    assert picture.master.label == "vm"
 
 
 def test_every_build_of_a_real_farm() -> None:
-    """The sixteenth was told to stop, and is not in the master's database."""
+    """The sixteenth build was told to stop, and is not in the master's database."""
     picture, ended = life("14:17")
     assert [(one.slave_id, one.package, one.version, one.outcome) for one in ended] == [
         (3, "numpy", "1.19.5", "success"),
@@ -138,7 +146,7 @@ def test_every_build_of_a_real_farm() -> None:
 
 
 def test_a_real_farm_at_its_end() -> None:
-    """Both monitors that said hello have changed nothing; 3 was told to die, and said bye."""
+    """The hellos of two monitors have changed nothing; slave 3 was told to die, and left."""
     picture, _ = life("14:17")
     assert [(one.slave_id, one.doing) for one in picture.slaves] == [(4, "idle"), (5, "idle")]
     assert [one.since for one in picture.slaves] == [at("14:15:52.112484"), at("14:15:51.272673")]
@@ -168,6 +176,18 @@ def test_a_slave_that_is_silent_for_too_long_leaves(watched: Watched) -> None:
     assert watched.outcomes == [("a", "unknown")]
 
 
+def test_of_too_many_the_one_that_was_seen_last_stays(watched: Watched) -> None:
+    """A slave says itself how long it may be silent, and could so push out all the others."""
+    watched.hear(watched.master.join())
+    for _ in range(MAX_SLAVES - 1):
+        watched.hear(watched.master.join(busy_timeout=timedelta(days=1000)))
+    watched.wait(60)
+    watched.hear(watched.master.idle(1))
+    watched.hear(watched.master.join(busy_timeout=timedelta(days=1000)))
+    assert len(watched.numbers) == MAX_SLAVES
+    assert watched.numbers[0] == 1
+
+
 def test_it_stays_while_it_is_heard(watched: Watched) -> None:
     watched.hear(watched.master.join())
     watched.hear(watched.master.idle(1, ["a", "1"]))
@@ -179,7 +199,7 @@ def test_it_stays_while_it_is_heard(watched: Watched) -> None:
 
 
 def test_old_figures_keep_nobody() -> None:
-    """They bear the time when the slave was seen last."""
+    """A repeated reply bears the time when the slave was last seen."""
     master = Master()
     master.join()
     master.idle(1)
@@ -237,7 +257,7 @@ def test_who_comes_late_says_so() -> None:
     late = Watched(master)
     late.hear(master.hello())
     slave = late.slave(1)
-    assert (slave.doing, slave.build, slave.since_exact) == ("building", Build("a", "1"), False)
+    assert (slave.doing, *build(slave), slave.since_exact) == ("building", "a", "1", False)
     assert slave.since == late.now
     assert slave.first_seen == times.from_datetime(BEGINNING)
     assert slave.clock_skew is None, "old figures bear another time"
@@ -254,12 +274,12 @@ def test_without_any_hello_there_still_is_a_farm() -> None:
     master.idle(1, ["a", "1"])
     late = Watched(master)
     late.hear(master.busy(1))
-    assert (late.slave(1).hello, late.slave(1).doing) == (None, "")
+    assert (late.slave(1).label, late.slave(1).doing) == (None, "")
     late.wait(10)
     late.hear(master.busy(1))
-    assert (late.slave(1).doing, late.slave(1).build) == ("building", None)
+    assert (late.slave(1).doing, late.slave(1).package) == ("building", None)
     late.hear(master.built(1, "Foo.Bar-2.0-cp311-cp311-linux_armv7l.whl"))
-    assert (late.slave(1).doing, late.slave(1).build) == ("sending", Build("foo-bar", "2.0"))
+    assert (late.slave(1).doing, *build(late.slave(1))) == ("sending", "foo-bar", "2.0")
     late.hear(master.sent(1))
     assert late.outcomes == [("foo-bar", "success")]
     late.hear(master.hello())
@@ -286,9 +306,9 @@ def test_a_build_whose_beginning_was_not_heard(watched: Watched) -> None:
     for _ in range(2):
         watched.wait(10)
         watched.hear(watched.master.busy(1))
-    assert (watched.slave(1).doing, watched.slave(1).build) == ("building", None)
+    assert (watched.slave(1).doing, watched.slave(1).package) == ("building", None)
     watched.hear(watched.master.hello())
-    assert watched.slave(1).build == Build("a", "1")
+    assert build(watched.slave(1)) == ("a", "1")
 
 
 def test_the_same_figures_twice_are_no_work(watched: Watched) -> None:
@@ -311,9 +331,7 @@ def test_slaves_of_a_master_that_began_anew_leave(watched: Watched) -> None:
     assert watched.numbers == [1, 2, 3], "nothing tells yet"
     watched.hear(watched.master.join("new", "cp313"))
     assert watched.numbers == [1]
-    hello = watched.slave(1).hello
-    assert hello is not None
-    assert hello.label == "new"
+    assert watched.slave(1).label == "new"
     assert watched.outcomes == [("a", "unknown")]
     assert not watched.farm.complete, "when the master started is not known any more"
 
@@ -326,12 +344,11 @@ def test_a_hello_of_a_master_that_began_anew(watched: Watched) -> None:
     assert watched.numbers == []
     master = watched.picture.master
     assert master is not None
-    assert master.hello is not None
-    assert master.hello.started == watched.now
+    assert master.started == watched.now
 
 
 def test_clocks_that_disagree() -> None:
-    """The master's time is learned from it; ours only has to go on evenly."""
+    """The master's time is learned from its messages; our clock only has to run evenly."""
     master = Master(BEGINNING + timedelta(days=400))
     farm = Farm()
     for frame in frames([*master.hello(), *master.join(), *master.idle(1), *master.stats()]):
@@ -369,7 +386,7 @@ def test_the_end_of_all_calendars() -> None:
         farm.hear(messages.decode([frame]), 0)
     picture = farm.picture(10 * SECOND)
     assert picture.at == times.LATEST
-    assert view.as_data(picture)["at"].startswith("9999-12-31")
+    assert plain(picture)["at"].startswith("9999-12-31")
 
 
 # After a restart of ours
@@ -381,6 +398,7 @@ def test_what_was_known_before_is_known_again(watched: Watched) -> None:
     watched.hear(watched.master.idle(1, ["a", "1"]))
     before = watched.picture
     again = Farm()
+    assert before.at is not None
     later = before.at + (GRACE + 11) * SECOND
     again.restore(before.master, before.slaves, 0, round(later))
     assert again.tick(0) == []
@@ -397,9 +415,9 @@ def test_what_was_known_before_is_known_again(watched: Watched) -> None:
 # What an admin should look at
 
 
-def _alerts(**changes: Any) -> list[str]:
+def _alerts(**changes: Any) -> tuple[str, ...]:
     stats = SlaveStats(0, 100, 50, 100, 50, 100, 80, 3.9, 61.8)
-    slave = SlavePicture(1, None, None, 0, "idle", 0, True, None, "", 0, 0, stats, 0.0)
+    slave = unknown_slave(1, 0)._replace(doing="idle", clock_skew=0.0)
     for name, value in changes.items():
         if name in stats._fields:
             stats = stats._replace(**{name: value})
@@ -423,8 +441,8 @@ def _alerts(**changes: Any) -> list[str]:
         ({"clock_skew": None}, []),
     ],
 )
-def test_alerts(changes: dict[str, Any], alerts: list[str]) -> None:
-    assert _alerts(**changes) == alerts
+def test_each_alert_of_a_slave(changes: dict[str, Any], alerts: list[str]) -> None:
+    assert _alerts(**changes) == tuple(alerts)
 
 
 @pytest.mark.parametrize(
@@ -442,14 +460,14 @@ def test_alerts(changes: dict[str, Any], alerts: list[str]) -> None:
         ("a02fff", "a02fff"),
     ],
 )
-def test_boards(revision: str, machine: str) -> None:
+def test_revision_codes_become_boards(revision: str, machine: str) -> None:
     assert view.board(revision) == machine
 
 
 def test_an_alert_of_silence(watched: Watched) -> None:
     watched.hear(watched.master.join())
     watched.wait(BUSY_TIMEOUT / 2 + 1)
-    data = view.as_data(watched.picture)
+    data = plain(watched.picture)
     assert data["slaves"][0]["alerts"] == ["silent for 151 s"]
 
 
@@ -457,7 +475,7 @@ def test_the_farm_as_data(watched: Watched) -> None:
     watched.hear(watched.master.join("pi", slow=timedelta(seconds=1.5)))
     watched.hear(watched.master.idle(1, ["a", "1"]))
     watched.hear(watched.master.stats())
-    data = view.as_data(watched.picture)
+    data = plain(watched.picture)
     assert data["at"] == "2026-11-22T14:15:13.023173+00:00"
     (slave,) = data["slaves"]
     assert slave["label"] == "pi"
@@ -469,4 +487,4 @@ def test_the_farm_as_data(watched: Watched) -> None:
     assert data["master"]["label"] == "vm"
     assert data["master"]["stats"]["builds_pending"] == {"cp311": 2, "cp39": 0}
     assert data["finished"] == []
-    assert view.as_data(EMPTY) == {"at": None, "master": None, "slaves": [], "finished": []}
+    assert plain(EMPTY) == {"at": None, "master": None, "slaves": [], "finished": []}

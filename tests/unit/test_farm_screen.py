@@ -1,16 +1,14 @@
-"""What the screen of the live farm shows, on terminals of all widths and on none."""
+"""The screen of the live farm, on terminals of all widths and without one."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from io import StringIO
-from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
-from indexer.piwheels.farm import view
-from indexer.piwheels.farm.picture import EMPTY
+from indexer.piwheels.farm.picture import EMPTY, Picture
 from indexer.screens import farm as farm_screen
 from indexer.screens import parts
 
@@ -28,7 +26,7 @@ def printed(what: RenderableType, width: int = 120) -> str:
 
 @pytest.fixture
 def watched() -> Watched:
-    """A farm in which something of everything happens."""
+    """A farm with an example of everything."""
     found = Watched(Master())
     master = found.master
     found.hear(master.hello())
@@ -46,8 +44,8 @@ def watched() -> Watched:
     return found
 
 
-def farm(watched: Watched) -> dict[str, Any]:
-    return view.as_data(watched.picture)
+def farm(watched: Watched) -> Picture:
+    return watched.picture
 
 
 def test_the_whole_screen(watched: Watched) -> None:
@@ -76,7 +74,7 @@ def test_the_whole_screen(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 100, 140, 250])
-def test_it_fits(watched: Watched, width: int) -> None:
+def test_no_line_of_the_farm_is_wider_than_the_terminal(watched: Watched, width: int) -> None:
     lines = printed(farm_screen.frame(farm(watched), "", width, 24), width).splitlines()
     assert max(map(len, lines)) <= width
     if width >= 80:
@@ -105,20 +103,20 @@ def test_what_is_not_known() -> None:
 
 
 def test_nothing_at_all() -> None:
-    data = view.as_data(EMPTY)
+    data = EMPTY
     for what in (farm_screen.frame(data, "", 80, 24), farm_screen.plain(data, 80)):
         assert "nothing has been heard of it yet" in printed(what)
     assert farm_screen.summary(data) == "0 slaves"
 
 
 def test_labels_are_text(watched: Watched) -> None:
-    """And no instructions to the one who prints them."""
+    """They must not be taken for markup."""
     watched.hear(watched.master.join("[red]six[/] :pi:"))
     assert "[red]six[/] :pi:" in printed(farm_screen.slaves(farm(watched), 200), 200)
 
 
-def test_plain_tables() -> None:
-    data = view.as_data(life("14:15:48.1")[0])
+def test_without_a_terminal_there_are_plain_tables() -> None:
+    data = life("14:15:48.1")[0]
     text = printed(farm_screen.plain(data, 1000), 1000)
     (row,) = [line for line in text.splitlines() if "building" in line]
     assert row.split()[:8] == "3 bookworm-1 cp311 building slowpoke 1.0 3 s".split()
@@ -142,7 +140,7 @@ def test_plain_tables() -> None:
         (1_795_356_858, "20,779 d 14 h"),
     ],
 )
-def test_spans(seconds: float, text: str) -> None:
+def test_a_span_has_at_most_two_units(seconds: float, text: str) -> None:
     assert parts.span(seconds) == text
 
 
@@ -150,5 +148,5 @@ def test_spans(seconds: float, text: str) -> None:
     ("size", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (10 * 2**20, "10 MiB"), (2**62, "4.0 EiB")],
 )
-def test_sizes(size: int, text: str) -> None:
+def test_a_size_has_a_readable_unit(size: int, text: str) -> None:
     assert parts.size(size) == text

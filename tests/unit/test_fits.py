@@ -64,7 +64,9 @@ NO = None
         (".", ".", "cp39", NO),
     ],
 )
-def test_fit(py_version_tag: str, abi_tag: str, build_abi: str, fits: int | None) -> None:
+def test_tags_that_fit_an_abi(
+    py_version_tag: str, abi_tag: str, build_abi: str, fits: int | None
+) -> None:
     assert fit(py_version_tag, abi_tag, build_abi) == fits
 
 

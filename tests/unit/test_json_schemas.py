@@ -1,4 +1,4 @@
-"""schema/*.json: true to what we take and publish, and no keyword in them is idle."""
+"""schema/*.json agree with what we accept and publish, and every keyword in them matters."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def without_words(schema: Any) -> Any:
 
 
 def check_value(node: Any, schema: dict[str, Any], path: str) -> None:
-    """A JSON schema says of a value what a voluptuous one says."""
+    """A JSON schema and a voluptuous one agree about a value."""
     while "$ref" in schema and not isinstance(node, messages.Nullable) and not callable(node):
         schema = DEFINED[schema["$ref"].removeprefix("#/$defs/")]
     if isinstance(node, dict):
@@ -89,7 +89,7 @@ def check_value(node: Any, schema: dict[str, Any], path: str) -> None:
 
 
 def check_record(node: dict[Any, Any], schema: dict[str, Any], path: str) -> None:
-    """Its fields are those, with the same that are required and the same defaults."""
+    """Both have the same fields, required fields and defaults."""
     assert schema["type"] == "object", path
     assert list(schema["properties"]) == [str(key) for key in node], path
     assert schema["required"] == [str(key) for key in node if isinstance(key, Required)], path
@@ -224,7 +224,7 @@ def assertions(schema: dict[str, Any]) -> Iterator[tuple[int, str]]:
 
 
 def violated(error: jsonschema.ValidationError) -> Iterator[tuple[int, str]]:
-    """What an error is about, with those that led to it."""
+    """An error and the errors that led to it."""
     keyword = str(error.validator)
     if keyword == "required":
         keyword += " " + error.message.split("'")[1]
@@ -237,7 +237,7 @@ POSITION = {"feed": "master", "epoch": 3, "serial": 5}
 
 
 def valid_values(name: str) -> list[Any]:
-    """Values that have every part that a schema knows."""
+    """Values with every part that a schema describes."""
     if name == "packages":
         return [[["numpy", 1, 2]]]
     if name == "project":
@@ -248,13 +248,22 @@ def valid_values(name: str) -> list[Any]:
         abis = {
             "cp311": next(one for one in release["abis"].values() if one["build_id"]),
             "cp313": {
-                "status": "pending", "build_id": None, "duration": None, "log_url": None,
+                "status": "pending",
+                "build_id": None,
+                "duration": None,
+                "log_url": None,
                 "platforms": [],
             },
         }
         filename = min(release["files"])
-        only = {filename: {**release["files"][filename], "requires_python": None}}
-        return [{**found, "releases": {version: {**release, "abis": abis, "files": only}}}]
+        content = {"filehash": "a" * 64, "filesize": 1, "build_id": 1, "built_at": None}
+        file = {"requires_python": None, "earlier": [content]}
+        only = {filename: {**release["files"][filename], **file}}
+        failure = {"category": "missing-header", "detail": "x.h"}
+        attempt = release["builds"][0]
+        builds = [attempt, {**attempt, "status": "fail", "failure": failure}]
+        parts = {"abis": abis, "files": only, "builds": builds}
+        return [{**found, "releases": {version: {**release, **parts}}}]
     if name == "change":
         message = {"msg": "DELPKG", "at": samples.AT, "data": {"package": "foo"}}
         return [

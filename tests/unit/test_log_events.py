@@ -1,4 +1,4 @@
-"""docs/logs.md against the code: every event is there, with its level and its fields."""
+"""docs/logs.md lists every event of the code, with its level and fields."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROW = re.compile(r"\| `([a-z-]+)` \| ([a-z]+) \|([^|]*)\| [^|]{10,} \|")
 
 
 class Event(NamedTuple):
-    """A log call: where it is, how it is called and what it gives."""
+    """A log call: its place, its level, and its arguments."""
 
     where: str
     name: str | None

@@ -1,4 +1,4 @@
-"""Names: canonical, safe, and what a wheel's filename or an ABI tag tells."""
+"""Names: canonical and safe ones, filenames of wheels, and ABI tags."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
         ("3to2", "3to2"),
     ],
 )
-def test_canonical(name: str, canonical: str) -> None:
+def test_canonical_names(name: str, canonical: str) -> None:
     assert names.canonical(name) == canonical
     assert names.is_canonical(canonical)
 
@@ -47,7 +47,7 @@ def test_canonical(name: str, canonical: str) -> None:
         "a\0",
     ],
 )
-def test_not_canonical(name: str) -> None:
+def test_names_that_are_not_canonical(name: str) -> None:
     assert not names.is_canonical(name)
 
 
@@ -64,12 +64,12 @@ def test_not_canonical(name: str) -> None:
         ("x" * 11, "longer than 10"),
     ],
 )
-def test_unsafe(name: str, why: str) -> None:
+def test_unsafe_names_are_refused_with_a_reason(name: str, why: str) -> None:
     assert why in names.unsafe(name, 10)
 
 
 @pytest.mark.parametrize("name", ["a", "a.b", "a..", "-", "~", "x" * 10, "é\n \\"])
-def test_safe(name: str) -> None:
+def test_safe_names_are_accepted(name: str) -> None:
     assert names.unsafe(name, 10) == ""
 
 
@@ -117,7 +117,7 @@ def test_no_wheel_is_of_no_package(filename: str) -> None:
         ("cp3100", (3, 100, "")),
     ],
 )
-def test_abi_version(tag: str, version: tuple[int, int, str]) -> None:
+def test_an_abi_tag_has_a_version(tag: str, version: tuple[int, int, str]) -> None:
     assert names.abi_version(tag) == version
 
 

@@ -1,4 +1,4 @@
-"""What `status` may say: every kind of problem, how bad it is, and what monitoring hears of it."""
+"""What `status` can report: every kind of problem, its severity, and what monitoring gets."""
 
 from __future__ import annotations
 
@@ -7,54 +7,67 @@ from typing import Any
 
 import pytest
 
+from indexer.base import times
 from indexer.base.ages import Waiting
 from indexer.base.errors import NewerDatabaseError, StateError
 from indexer.base.sqlite_bug import has_wal_reset_bug
+from indexer.daemon.status_file import Live, LiveFeed, LiveTrouble
 from indexer.screens import status as status_screen
 from indexer.watch import alerts as problems
-from indexer.watch import nagios, status
-from indexer.watch.alerts import KINDS, alert, explained
+from indexer.watch import nagios
+from indexer.watch.alerts import KINDS, alert
+from indexer.watch.notes import Check, Daemon, Sources
+from indexer.watch.status import FeedStatus, Status, alerts_of, unreadable
 
 from .test_farm_screen import printed
 
 pytestmark = pytest.mark.unit
 
-NOW = "2026-11-26T12:00:00+00:00"
+NOW = times.parse_rfc3339("2026-11-26T12:00:00Z")
 GIB = 2**30
 
 
-def feed(**more: Any) -> dict[str, Any]:
-    return {
-        "feed": "master", "epoch": 1, "serial": 10, "broken": None, "published": 10, "lag": 0,
-        "lag_seconds": 0.0, "filling": False, "silent_seconds": 0.5, **more,
-    }  # fmt: skip
+def feed(**more: Any) -> FeedStatus:
+    return FeedStatus("master", 1, 10, None, 10, 0, 0.0, False, 0.5)._replace(**more)
 
 
-def daemon(**more: Any) -> dict[str, Any]:
-    return {
-        "at": NOW, "started": "2026-11-26T11:00:00+00:00", "age_seconds": 0.5, "troubles": [],
-        "feeds": [{"changes_queue": "ipc:///a"}], "queues": [["ipc:///a", "ipc:///b"]],
-        "rate": 1.0, "written": 3, "last_published": NOW, "counters_published": None, **more,
-    }  # fmt: skip
+def live_feed(changes_queue: str) -> LiveFeed:
+    return LiveFeed("master", 1, 10, 10, 0, 0.0, NOW, False, changes_queue, "ipc:///b")
 
 
-def found(**more: Any) -> dict[str, Any]:
-    """What `gather` says of a state that is well."""
-    return {
-        "version": "1", "at": NOW, "state_dir": "/state", "held_by": "piw-indexer run (pid 7)",
-        "serial": 10, "applied_serial": 10, "to_apply": 0, "lag": 0, "lag_seconds": 0.0,
-        "pending": 0, "oldest_pending_seconds": None, "quarantined": 0, "quarantined_let_go": 0,
-        "feeds": [feed()],
-        "counts": {}, "not_a_wheel": 0, "journal_bytes": 4096, "journal_bytes_a_month": None,
-        "sqlite_version": "3.51.3", "sqlite_wal_reset_bug": False, "last_check": None,
-        "last_backup": None, "disk_free_bytes": 9 * GIB, "output_path": "/www",
-        "output_disk_free_bytes": 9 * GIB, "daemon": daemon(), "farm": None, **more,
-    }  # fmt: skip
+def daemon(age_seconds: float = 0.5, **more: Any) -> Daemon:
+    live = Live(
+        pid=7, at=NOW, started=NOW - times.HOUR, serial=10, applied_serial=10, pending=0,
+        oldest_pending_serial=None, oldest_pending_seconds=None, accepted=10, rate=1.0, trouble="",
+        troubles=[], written=3, recently_published=[], last_published=NOW, counters_published=None,
+        feeds=[live_feed("ipc:///a")], queues=[("ipc:///a", "ipc:///b")], output_path="/www",
+    )  # fmt: skip
+    return Daemon(live._replace(**more), Sources(), age_seconds)
+
+
+def found(**more: Any) -> Status:
+    """What `gather` returns for a state without problems."""
+    return Status(
+        version="1", at=NOW, well=False, alerts=[], problems=[], state_dir="/state",
+        held_by="piw-indexer run (pid 7)", serial=10, applied_serial=10, to_apply=0, to_accept=0,
+        lag=0, lag_seconds=0.0, pending=0, oldest_pending_serial=None, oldest_pending_seconds=None,
+        quarantined=0, quarantined_let_go=0, feeds=[feed()], files_ingested=0, counts={},
+        not_a_wheel=0, journal_bytes=4096, journal_months=[], journal_bytes_a_month=None,
+        sqlite_version="3.51.3", sqlite_wal_reset_bug=False, last_check=None, last_backup=None,
+        daemon=daemon(), farm=None, disk_free_bytes=9 * GIB, disk_bytes=10 * GIB,
+        output_path="/www", output_disk_free_bytes=9 * GIB, output_disk_bytes=10 * GIB,
+    )._replace(**more)  # fmt: skip
+
+
+def judged(**more: Any) -> Status:
+    """The same with its alerts."""
+    status = found(**more)
+    return status._replace(alerts=alerts_of(status, {}))
 
 
 def trouble(kind: str) -> dict[str, Any]:
-    text = "cannot do it: because\n  what to do: the very thing"
-    return {"daemon": daemon(troubles=[{"id": kind, "text": text}])}
+    problem = StateError("do it", "because", "the very thing").problem
+    return {"daemon": daemon(troubles=[LiveTrouble(kind, str(problem), *problem)])}
 
 
 CASES = [
@@ -72,10 +85,9 @@ CASES = [
     ("feed-behind", {"feeds": [feed(lag=5, lag_seconds=61.0)]}),
     ("feed-filling", {"feeds": [feed(lag=5, lag_seconds=11.0, filling=True)]}),
     ("feed-never-heard", {"daemon": daemon(feeds=[])}),
-    ("feed-never-heard", {"daemon": daemon(feeds=[], status_feed={})}),
     ("writer-stuck", {"pending": 1, "oldest_pending_seconds": 301.0}),
     ("quarantine", {"quarantined": 2}),
-    ("check-differences", {"last_check": {"at": NOW, "finished": True, "differences": 3}}),
+    ("check-differences", {"last_check": Check(NOW, True, 10, 3)}),
     ("sqlite-wal-reset", {"sqlite_wal_reset_bug": True}),
     *[
         (kind, trouble(kind))
@@ -88,7 +100,7 @@ CASES = [
 
 
 def alerts(**more: Any) -> list[problems.Alert]:
-    return status._alerts(found(**more), {})
+    return judged(**more).alerts
 
 
 def test_nothing_is_wrong() -> None:
@@ -98,16 +110,16 @@ def test_nothing_is_wrong() -> None:
 @pytest.mark.parametrize(("kind", "more"), CASES, ids=[kind for kind, _ in CASES])
 def test_what_is_wrong_is_said_and_nothing_else(kind: str, more: dict[str, Any]) -> None:
     [one] = alerts(**more)
-    assert one.kind is KINDS[kind]
+    assert (one.id, one.severity) == (kind, KINDS[kind].severity)
     assert one.what
     assert one.remedy
-    assert problems.is_well([one]) == (one.kind.severity == problems.NOTICE)
+    assert problems.is_healthy([one]) == (one.severity == problems.NOTICE)
 
 
 def test_every_kind_is_shown_by_a_case() -> None:
     shown = {kind for kind, _ in CASES}
     # Without the daemon the index may be behind, too; the others are errors of `gather`.
-    assert {one.kind.id for one in alerts(daemon=None, held_by="", to_apply=3)} - shown == {
+    assert {one.id for one in alerts(daemon=None, held_by="", to_apply=3)} - shown == {
         "index-behind"
     }
     others = {"index-behind", "state-unreadable", "database-newer", "note-unreadable"}
@@ -121,12 +133,12 @@ def test_every_kind_is_shown_by_a_case() -> None:
         {"feeds": [feed(lag=5, lag_seconds=9.0, filling=True)]},
         {"feeds": [feed(silent_seconds=9.0)]},
         {"feeds": [feed(silent_seconds=None, lag=None, lag_seconds=None)]},
-        {"daemon": daemon(feeds=[], started="2026-11-26T11:59:55+00:00")},
+        {"daemon": daemon(feeds=[], started=NOW - 5 * times.SECOND)},
         # Nobody was heard, but a master is followed, and no feed is.
         {"daemon": daemon(feeds=[], queues=[]), "feeds": []},
         {"pending": 1, "oldest_pending_seconds": 299.0},
         {"disk_free_bytes": None, "output_disk_free_bytes": None},
-        {"last_check": {"at": NOW, "finished": False, "differences": 3}},
+        {"last_check": Check(NOW, False, 10, 3)},
         {"daemon": daemon(age_seconds=-5.0)},
     ],
 )
@@ -136,7 +148,7 @@ def test_what_is_no_problem_yet(more: dict[str, Any]) -> None:
 
 def test_the_worst_is_said_first() -> None:
     ranks = [
-        one.kind.severity
+        one.severity
         for one in alerts(
             quarantined=1, sqlite_wal_reset_bug=True, feeds=[feed(broken="x")], daemon=daemon()
         )
@@ -154,10 +166,13 @@ def test_kinds_can_be_relied_on() -> None:
 
 
 def test_an_error_brings_its_own_remedy() -> None:
-    one = explained("writer-failing", "cannot write /x: full\n  what to do: free some")
-    assert (one.what, one.remedy) == ("cannot write /x: full", "free some")
-    assert problems.sentences([one]) == ["cannot write /x: full\n  what to do: free some"]
-    assert explained("writer-failing", "it failed").remedy == KINDS["writer-failing"].remedy
+    [one] = alerts(daemon=daemon(troubles=[LiveTrouble("writer-failing", "all", "it fails", "x")]))
+    assert (one.what, one.remedy) == ("it fails", "x")
+    assert problems.sentences([one]) == ["it fails\n  what to do: x"]
+    [one] = alerts(daemon=daemon(troubles=[LiveTrouble("writer-failing", "all", "it fails")]))
+    assert one.remedy == KINDS["writer-failing"].remedy
+    [one] = alerts(daemon=daemon(troubles=[LiveTrouble("writer-failing", "of an older daemon")]))
+    assert one.what == "of an older daemon"
 
 
 def test_sentences_are_those_of_before_there_were_alerts() -> None:
@@ -170,13 +185,12 @@ def test_sentences_are_those_of_before_there_were_alerts() -> None:
 # Monitoring
 
 
-def judged(**more: Any) -> tuple[str, int]:
-    state = found(**more)
-    return nagios.line({**state, "alerts": [one.as_data() for one in status._alerts(state, {})]})
+def monitored(**more: Any) -> tuple[str, int]:
+    return nagios.line(judged(**more))
 
 
 def test_monitoring_of_what_is_well() -> None:
-    line, code = judged(sqlite_wal_reset_bug=True)
+    line, code = monitored(sqlite_wal_reset_bug=True)
     assert code == 0
     assert line.startswith("PIW-INDEXER OK - serial 10, 0 behind | serial=10c lag=0 ")
     assert f"disk_free={9 * GIB}B" in line
@@ -184,12 +198,12 @@ def test_monitoring_of_what_is_well() -> None:
 
 
 def test_monitoring_tells_the_worst() -> None:
-    line, code = judged(quarantined=2)
+    line, code = monitored(quarantined=2)
     assert (code, line.partition(" | ")[0]) == (
         1,
         "PIW-INDEXER WARNING - 2 messages are in the quarantine",
     )
-    line, code = judged(quarantined=2, feeds=[feed(broken="lost | and\ngone")])
+    line, code = monitored(quarantined=2, feeds=[feed(broken="lost | and\ngone")])
     assert code == 2
     assert line.partition(" | ")[0] == (
         "PIW-INDEXER CRITICAL - feed master is broken: lost / and gone;"
@@ -209,11 +223,11 @@ def test_what_cannot_be_read_is_unknown(error: StateError, kind: str) -> None:
     line, code = nagios.unknown(error)
     assert code == 3
     assert line == f"PIW-INDEXER UNKNOWN - cannot {error.operation}: {error.cause}"
-    assert status.unreadable(error).kind.id == kind
+    assert unreadable(error).id == kind
 
 
 def test_plugin_output_has_the_form_of_the_guidelines() -> None:
-    line, _ = judged(oldest_pending_seconds=1.5, pending=1)
+    line, _ = monitored(oldest_pending_seconds=1.5, pending=1)
     data = line.partition(" | ")[2].split()
     assert data
     for one in data:
@@ -224,9 +238,7 @@ def test_plugin_output_has_the_form_of_the_guidelines() -> None:
 
 
 def screen(**more: Any) -> str:
-    state = found(**more)
-    shown = {**state, "alerts": [one.as_data() for one in status._alerts(state, {})]}
-    return printed(status_screen.screen(shown, 80), 80)
+    return printed(status_screen.screen(judged(**more), 80), 80)
 
 
 def test_the_verdict_comes_first() -> None:
@@ -234,7 +246,7 @@ def test_the_verdict_comes_first() -> None:
     lines = screen(quarantined=2, feeds=[feed(broken="lost")]).splitlines()
     assert lines[0].strip() == "✗ Not well: 1 critical, 1 warning."
     assert lines[1].startswith("✗ feed-broken  feed master is broken: lost")
-    assert lines[2].startswith("  what to do: take it from the master again")
+    assert lines[2].startswith("  what to do: fetch it from the master again")
     assert any(line.startswith("! quarantine  2 messages") for line in lines)
 
 
@@ -249,7 +261,7 @@ def test_what_was_never_done() -> None:
     assert re.search(r"^last check +never *$", text, re.M)
     assert re.search(r"^last backup +never *$", text, re.M)
     text = screen(
-        last_check={"at": "2026-11-26T11:00:00+00:00", "finished": True, "differences": 0},
+        last_check=Check(NOW - times.HOUR, True, 10, 0),
     )
     assert re.search(r"^last check +1 h ago, no differences *$", text, re.M)
 
@@ -270,7 +282,7 @@ def test_versions_of_sqlite(version: tuple[int, ...], has: bool) -> None:
     assert has_wal_reset_bug(version) == has
 
 
-def test_waiting() -> None:
+def test_a_waiting_time_begins_when_the_number_was_reached() -> None:
     waiting = Waiting()
     assert waiting.seconds(1, 0.0) == 0.0
     waiting.note(5, 10.0)

@@ -90,7 +90,7 @@ def statuses(rows: Project, known: Abis) -> dict[str, tuple[str, int | None, flo
     }
 
 
-def test_whole_document() -> None:
+def test_a_whole_document_byte_for_byte() -> None:
     name = "numpy-1.0-cp311-cp311-linux_armv7l.whl"
     rows = project(
         [version("1.0")],
@@ -125,7 +125,7 @@ def test_text_is_utf8() -> None:
     assert 'Größe \U0001f40d \\"'.encode() in document
 
 
-def test_urls() -> None:
+def test_urls_begin_with_the_site_and_the_location() -> None:
     one, other = "a-1.0-py3-none-any.whl", "b-1.0-py3-none-any.whl"
     rows = project([version("1.0")], [], [file(one), file(other, location="https://x.org/y")])
     found = rendered(rows, site_url="https://mine.example")
@@ -136,7 +136,7 @@ def test_urls() -> None:
 
 
 def test_order_of_releases() -> None:
-    """Newest first; equal ones by text, the greater first; what is not a version below all."""
+    """The newest first; equal versions by text, the greater first; invalid versions last."""
     expected = [
         *("2!0.1", "2024.1", "10.0", "2.0.post1", "2.0+local", "2.0", "2.0rc1", "2.0.dev1"),
         *("v1.0", "1.0.0", "1.0", "0.9", "zzz", "2004d", "1.0-final-final", " "),
@@ -161,11 +161,11 @@ def test_order_of_releases() -> None:
         ("1.0-final-alpha", False),
     ],
 )
-def test_prerelease(text: str, prerelease: bool) -> None:
+def test_prereleases_are_those_of_pep_440(text: str, prerelease: bool) -> None:
     assert rendered(project([version(text)]))["releases"][text]["prerelease"] is prerelease
 
 
-def test_yanked() -> None:
+def test_yanked_versions_say_so() -> None:
     found = rendered(project([version("1.0", yanked=1), version("2.0")]))["releases"]
     assert (found["1.0"]["yanked"], found["2.0"]["yanked"]) == (True, False)
 
@@ -276,7 +276,7 @@ def test_entries_of_active_abis_only_sorted_by_name() -> None:
 
 
 def test_apt_dependencies_leave_out_what_the_files_own_abi_has() -> None:
-    """The file's abi_tag, not its builder's; a list of an ABI that is not active counts, too."""
+    """The file's abi_tag counts, not its builder's; the list of an inactive ABI counts, too."""
     names = {
         "a-1.0-cp39-cp39-x.whl": ["libc6", "libz"],
         "b-1.0-cp311-cp311-x.whl": ["libz"],
@@ -302,7 +302,7 @@ def test_dependencies_sort_by_code_point() -> None:
 
 
 @pytest.mark.parametrize("requires", [None, "", ">=3.9"])
-def test_requires_python(requires: str | None) -> None:
+def test_requires_python_is_published_as_it_is(requires: str | None) -> None:
     name = "a-1.0-py3-none-any.whl"
     rows = project([version("1.0")], [], [file(name, requires_python=requires)])
     assert rendered(rows)["releases"]["1.0"]["files"][name]["requires_python"] == requires
@@ -349,5 +349,7 @@ def test_same_rows_same_bytes() -> None:
         ([[], [("a", 0, 0)], [], [("b", 0, 0)], []], '[["a",0,0],["b",0,0]]'),
     ],
 )
-def test_packages(rows: list[list[tuple[str, int, int]]], document: str) -> None:
+def test_packages_json_is_compact_and_complete(
+    rows: list[list[tuple[str, int, int]]], document: str
+) -> None:
     assert b"".join(counters.render(rows)).decode() == document

@@ -1,4 +1,4 @@
-"""The simulated farm: the same for the same seed, valid, of any size, and never made in advance."""
+"""The simulated farm: the same for the same seed, valid, of any size, made as it is read."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_life_has_all_kinds_of_builds() -> None:
     assert [False] in attempts.values()
 
 
-def test_failure_rate() -> None:
+def test_the_failure_rate_is_the_share_of_failed_builds() -> None:
     def failed(rate: float) -> float:
         builds = data_of("LOGBUILD", Farm(failure_rate=rate, packages=500).population())
         builds = [build for build in builds if build["package"] in ("numpy", "pillow", "scipy")]
@@ -174,7 +174,7 @@ def test_failure_rate() -> None:
     assert failed(1) > 0.5
 
 
-def test_deletion_rate() -> None:
+def test_the_deletion_rate_is_the_share_of_deletions() -> None:
     deletions = {"DELPKG", "DELVER", "DELBUILD"}
     assert not deletions & count(Farm(deletion_rate=0).messages()).keys()
     assert count(Farm(deletion_rate=0.8).messages()).keys() >= deletions
@@ -199,7 +199,7 @@ def test_downloads_follow_the_hours_of_the_day() -> None:
     assert len({at[:10] for at in times}) == 11  # from 14:00 to 14:00
 
 
-def test_sizes_scale() -> None:
+def test_a_population_has_the_requested_size() -> None:
     for packages in (1, 50, 400):
         counts = count(Farm(packages=packages).population())
         assert counts["NEWPKG"] == packages

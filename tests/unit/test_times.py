@@ -1,4 +1,4 @@
-"""Times: what is read, how it is shown, and the window of 30 days."""
+"""Times: how they are read and shown, and the 30-day window."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ START = int(datetime(2026, 11, 22, 14, tzinfo=UTC).timestamp())
         ("2024-02-29T00:00:00Z", "2024-02-29T00:00:00+00:00"),
     ],
 )
-def test_rfc3339(text: str, shown: str) -> None:
+def test_rfc_3339_times_are_read_and_shown(text: str, shown: str) -> None:
     value = times.parse_rfc3339(text)
     assert times.to_rfc3339(value) == shown
     assert times.from_datetime(times.to_datetime(value)) == value
@@ -66,7 +66,7 @@ def test_rfc3339(text: str, shown: str) -> None:
         "٢٠٢٦-11-22T14:17:17Z",
     ],
 )
-def test_no_rfc3339(text: str) -> None:
+def test_what_is_not_an_rfc_3339_time_is_refused(text: str) -> None:
     with pytest.raises((ValueError, OverflowError)):
         times.parse_rfc3339(text)
 

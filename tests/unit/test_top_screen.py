@@ -1,4 +1,4 @@
-"""What the live screen of `top` shows, on terminals of all sizes."""
+"""The live screen of `top`, on terminals of all sizes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from indexer.screens import top
-from indexer.watch import status
 
 from .test_farm_screen import farm, printed, watched
-from .test_problems import daemon, feed, found
+from .test_problems import daemon, feed, judged
 
 pytestmark = pytest.mark.unit
 
@@ -19,9 +18,8 @@ __all__ = ["watched"]  # a fixture
 
 def screen(width: int = 100, height: int = 40, **more: Any) -> str:
     live = daemon(recently_published=["numpy", "scipy"])
-    state = found(**{"daemon": live, **more})
-    shown = {**state, "alerts": [one.as_data() for one in status._alerts(state, {})]}
-    return printed(top.frame(shown, [1.0, 5.0, 2.0], width, height), width)
+    shown = judged(**{"daemon": live, **more})
+    return printed(top.frame(shown, [1.0, 5.0, 2.0], height), width)
 
 
 def test_all_is_well() -> None:
@@ -54,7 +52,7 @@ def test_with_a_farm(watched: Any) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
-def test_it_fits(width: int, watched: Any) -> None:
+def test_no_line_of_top_is_wider_than_the_terminal(width: int, watched: Any) -> None:
     for height in (24, 60):
         lines = screen(width, height, farm=farm(watched)).splitlines()
         assert max(map(len, lines)) <= width

@@ -45,6 +45,11 @@ class Asker:
         self._failures = 0  # in a row
         self.clock = clock
 
+    @property
+    def received(self) -> int:
+        """Bytes of all answers so far."""
+        return self._oracle.received
+
     def abis(self, known: SetAbis) -> Message:
         """The build ABIs; what a master does not say about them stays as it is known.
 

@@ -6,16 +6,17 @@ the journal says where an interrupted backfill stopped.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ...base import filesystem, notes
+from ...base.errors import DecodeError
 from ...base.times import DAY, Time
 from ...messages.entries import Accepted, Entry, Refused
 from ...state.state import State
-from .. import compare, translate
+from .. import cbor, compare, translate
+from ..redact import refused
 from .asker import Asker, NoAnswer
 
 RECORD = "backfill.json"
@@ -25,6 +26,9 @@ MAX_AGE = 7 * DAY
 """An unfinished backfill continues only up to this age."""
 
 BATCH = 50
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Of answers for one commit, and one more: read, they have many times their size."""
+
 COUNTERS_BATCH = 5000
 
 Progress = Callable[[int, int], None]
@@ -55,8 +59,16 @@ class Outcome(NamedTuple):
     still_broken: list[str]
 
 
-def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
+def backfill(
+    state: State, asker: Asker, progress: Progress, max_batch_bytes: int = MAX_BATCH_BYTES
+) -> Outcome:
     """Take everything that a master knows; an interrupted backfill continues.
+
+    Args:
+        state: where to.
+        asker: asks the master.
+        progress: is called with how far it is.
+        max_batch_bytes: of answers for one commit, and one more.
 
     Raises:
         PeerError: if the master does not answer; what was taken is kept.
@@ -80,6 +92,7 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
     if not record.packages_done:
         comparer = compare.Comparer(state.connection)
         batch: list[Entry] = []
+        taken_at = asker.received
         for number, package in enumerate(every, 1):
             if package <= record.after:
                 continue
@@ -93,16 +106,18 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
             elif answer is not None and comparer.differences(answer):
                 batch.append(Accepted(None, answer))
                 taken += 1
-            if asked % BATCH == 0:
+            if asked % BATCH == 0 or asker.received - taken_at >= max_batch_bytes:
                 state.take(batch)
                 batch.clear()
+                taken_at = asker.received
                 record.reached(package)
                 progress(number, len(every))
         state.take(batch)
         comparer.close()
         record.reached(every[-1] if every else "", packages_done=True)
     progress(len(every), len(every))
-    counted = _take_counters(state, asker)
+    counted, unsound = _take_counters(state, asker)
+    unusable += unsound
     for feed in record.broken:
         state.journal.repaired(feed)
     record.ended()
@@ -112,32 +127,38 @@ def backfill(state: State, asker: Asker, progress: Progress) -> Outcome:
     )
 
 
-def _take_counters(state: State, asker: Asker) -> int:
+def _take_counters(state: State, asker: Asker) -> tuple[int, int]:
+    """How many were taken, and how many are quarantined."""
     known = {
         row[0]: row[1]
         for row in state.connection.execute("SELECT package, downloads_all FROM download_counts")
     }
     batch: list[Entry] = []
-    counted = 0
+    counted = unusable = 0
     for package, downloads in sorted(asker.counters().items()):
-        if known.get(package, 0) == downloads["all"]:
+        recent, ever = downloads["recent"], downloads["all"]
+        if known.get(package, 0) == ever:
             continue
-        message = translate.downloads(package, downloads["recent"], downloads["all"], asker.clock())
-        batch.append(Accepted(None, message))
-        counted += 1
+        try:
+            message = translate.downloads(package, recent, ever, asker.clock())
+        except DecodeError as error:
+            batch.append(refused("db-queue", error, cbor.dumps("OK", {package: downloads})))
+            unusable += 1
+        else:
+            batch.append(Accepted(None, message))
+            counted += 1
         if len(batch) == COUNTERS_BATCH:
             state.take(batch)
             batch.clear()
     state.take(batch)
-    return counted
+    return counted, unusable
 
 
-_RECORD = {
-    "began": notes.count,
-    "broken": [notes.text],
-    "after": notes.text,
-    "packages_done": notes.boolean,
-}
+class _Reached(NamedTuple):
+    began: int
+    broken: list[str]
+    after: str
+    packages_done: bool
 
 
 class Record:
@@ -154,24 +175,16 @@ class Record:
         self.after = ""
         self.packages_done = False
         try:
-            noted = notes.read(path, _RECORD)
+            reached = notes.read(path, _Reached)
         except notes.NoteError:
             return
-        if noted is not None and 0 <= now - noted["began"] < MAX_AGE:
-            self._began = noted["began"]
-            self.broken = noted["broken"]
-            self.after = noted["after"]
-            self.packages_done = noted["packages_done"]
+        if reached is not None and 0 <= now - reached.began < MAX_AGE:
+            self._began, self.broken, self.after, self.packages_done = reached
 
     def reached(self, package: str, *, packages_done: bool = False) -> None:
         self.after, self.packages_done = package, packages_done
-        noted = {
-            "began": self._began,
-            "broken": self.broken,
-            "after": package,
-            "packages_done": packages_done,
-        }
-        filesystem.write(self._path, json.dumps(noted).encode())
+        reached = _Reached(self._began, self.broken, package, packages_done)
+        filesystem.write(self._path, notes.dumps(reached))
 
     def ended(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -34,10 +34,11 @@ SOURCE = "postgres"
 AT_ONCE = 5000
 """Rows in one answer of the server."""
 
-# PostgreSQL's infinite times are refused, like those after the year 9999.
+# PostgreSQL knows times that never come, and years whose microseconds are too many for a bigint.
+_IN_TIME = "{0} BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'"
 _MICROSECONDS = (
-    "CASE WHEN isfinite({0}) THEN (extract(epoch FROM {0}) * 1000000)::bigint"
-    " WHEN {0} IS NOT NULL THEN 9223372036854775807 END"
+    f"CASE WHEN {_IN_TIME} THEN (extract(epoch FROM {{0}}) * 1000000)::bigint"
+    " WHEN {0} IS NOT NULL THEN 9223372036854775807 END"  # which is refused
 )
 
 # Sorted by bytes like SQLite and Python, whatever the database's locale is.
@@ -83,7 +84,7 @@ _OF_WHEEL = (
 _DOWNLOADS = (
     "WITH counted AS ("
     " SELECT filename, date_trunc('hour', accessed_at) AS hour, count(*) AS downloads"
-    " FROM downloads GROUP BY 1, 2),"
+    f" FROM downloads WHERE {_IN_TIME.format('accessed_at')} GROUP BY 1, 2),"
     " by_package AS ("
     f" SELECT coalesce(b.package, {_OF_WHEEL}) AS package, hour, sum(downloads) AS downloads"
     " FROM counted LEFT JOIN files f USING (filename) LEFT JOIN builds b USING (build_id)"

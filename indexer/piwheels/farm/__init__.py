@@ -1,1 +1,1 @@
-"""The live farm, as the status queue of a master tells of it."""
+"""The live farm, as the status queue of a master shows it."""

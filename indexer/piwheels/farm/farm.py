@@ -1,7 +1,7 @@
-"""The farm as the master's status feed tells it: messages in, a frozen picture out.
+"""The farm as the master's status feed shows it: messages in, a frozen picture out.
 
-Pure: no clock, no sockets. It does not trust a feed to be whole: messages may be lost, said twice,
-said again long after they happened, and the master may start anew and count its slaves from 1.
+Pure: no clock, no sockets. It does not trust a feed to be complete: messages may be lost, sent
+twice, or repeated long after they happened, and a restarted master counts its slaves from 1 again.
 
 Source: piwheels 0.23, `piwheels/master/slave_driver.py` and `piwheels/states.py`.
 """
@@ -14,20 +14,33 @@ from dataclasses import dataclass
 
 from ...base import names
 from ...base.times import EARLIEST, LATEST, SECOND, Time
-from .messages import Build, MasterHello, MasterStats, Message, Slave, SlaveHello, SlaveStats
-from .picture import EMPTY, Doing, Finished, MasterPicture, Outcome, Picture, SlavePicture
+from . import view
+from .messages import Build, MasterHello, Message, Slave, SlaveHello
+from .picture import (
+    EMPTY,
+    UNKNOWN_MASTER,
+    Doing,
+    Finished,
+    MasterPicture,
+    MasterStats,
+    Outcome,
+    Picture,
+    SlavePicture,
+    SlaveStats,
+    unknown_slave,
+)
 
 MAX_SLAVES = 256
-"""More there cannot be; of more, those that were not seen for the longest time leave."""
+"""Of more, those that were not seen for the longest time leave."""
 
 BUSY_TIMEOUT = 300.0
-"""Seconds that a slave may be silent, if its own time-out is not known; piwheels' default."""
+"""Seconds that a slave may be silent if its own time-out is not known; piwheels' default."""
 
 GRACE = 30.0
-"""Seconds more: the master looks every ten for those that were silent for too long."""
+"""Seconds more: the master looks for silent slaves every ten seconds."""
 
 HISTORY = 100
-"""Of its old figures, so many does a master say again after a hello."""
+"""Old figures that a master repeats after a hello."""
 
 FINISHED = 50
 """Builds that are remembered after their end."""
@@ -35,70 +48,62 @@ FINISHED = 50
 
 @dataclass(slots=True)
 class _Slave:
-    slave_id: int
-    last_seen: Time
-    deadline: Time  # on our clock; then it has left
-    hello: SlaveHello | None = None
-    first_seen: Time | None = None
-    doing: Doing = ""
-    since: Time | None = None
-    since_exact: bool = False
-    build: Build | None = None
+    """A slave, and what has to be remembered to understand its next message.
+
+    Attributes:
+        picture: what is known of it.
+        deadline: on our clock; then it has left.
+        began: when its build began, if that was heard.
+        replaying: true after a hello, while old figures and the last reply are repeated.
+        replayed: the time that the repeated figures bear.
+        unanswered: true if the last thing heard of it were figures.
+    """
+
+    picture: SlavePicture
+    deadline: Time = 0
     began: Time | None = None
-    file: str = ""
-    succeeded: int = 0
-    failed: int = 0
-    stats: SlaveStats | None = None
-    clock_skew: float | None = None
-    replaying: bool = False  # a hello is followed by old figures and the last reply
-    replayed: Time | None = None  # the time that those bear
-    unanswered: bool = False  # the last thing heard of it were figures
+    replaying: bool = False
+    replayed: Time | None = None
+    unanswered: bool = False
 
     @property
     def at_work(self) -> bool:
-        return self.doing in ("building", "sending")
+        return self.picture.doing in ("building", "sending")
+
+    @property
+    def build(self) -> Build | None:
+        package, version = self.picture.package, self.picture.version
+        return None if package is None or version is None else Build(package, version)
 
     @property
     def timeout(self) -> Time:
-        seconds = BUSY_TIMEOUT if self.hello is None else self.hello.busy_timeout
+        seconds = BUSY_TIMEOUT if self.picture.busy_timeout is None else self.picture.busy_timeout
         return round((seconds + GRACE) * SECOND)
 
     def begin(self, doing: Doing, at: Time, exact: bool) -> None:
-        """It does something from now on; nothing if it did so already."""
-        if self.doing != doing:
-            self.doing, self.since, self.since_exact = doing, at, exact
+        """It does something from now on; nothing changes if it did so already."""
+        if self.picture.doing != doing:
+            self.picture = self.picture._replace(doing=doing, since=at, since_exact=exact)
 
-    def picture(self) -> SlavePicture:
-        return SlavePicture(
-            self.slave_id,
-            self.hello,
-            self.first_seen,
-            self.last_seen,
-            self.doing,
-            self.since,
-            self.since_exact,
-            self.build,
-            self.file,
-            self.succeeded,
-            self.failed,
-            self.stats,
-            self.clock_skew,
-        )
+    def take(self, build: Build | None, began: Time | None = None) -> None:
+        """It has this build, of which no file was sent yet."""
+        package, version = (None, None) if build is None else build
+        self.picture = self.picture._replace(package=package, version=version, filename=None)
+        self.began = began
 
 
 class Farm:
     """Follows the messages of one status feed.
 
-    Every `now` is ours: microseconds on a clock that never jumps. What is told of the past is told
-    in the master's time; the distance between both is learned from the messages.
+    Every `now` is ours: microseconds on a clock that never jumps. The feed speaks of the past in
+    the master's time; the distance between both clocks is learned from the messages.
     """
 
     def __init__(self) -> None:
         self._slaves: dict[int, _Slave] = {}
         self._finished: deque[Finished] = deque(maxlen=FINISHED)
-        self._ended: list[Finished] = []  # not yet told
-        self._hello: MasterHello | None = None
-        self._stats: MasterStats | None = None
+        self._ended: list[Finished] = []  # not yet returned
+        self._master = UNKNOWN_MASTER
         self._history = 0  # old figures of the master that may still come
         self._offset: Time | None = None  # of the master's clock from ours
         self._heard: Time | None = None  # of the master, on our clock
@@ -106,7 +111,9 @@ class Farm:
     @property
     def complete(self) -> bool:
         """True if the master and all its slaves have said who they are."""
-        return self._hello is not None and all(one.hello for one in self._slaves.values())
+        return self._master.started is not None and all(
+            slave.picture.label is not None for slave in self._slaves.values()
+        )
 
     def hear(self, message: Message, now: Time) -> list[Finished]:
         """Take in a message that came at `now`.
@@ -129,19 +136,23 @@ class Farm:
         Returns:
             Their builds; nobody knows how they ended.
         """
-        for slave in [one for one in self._slaves.values() if now > one.deadline]:
+        for slave in [slave for slave in self._slaves.values() if now > slave.deadline]:
             self._leave(slave)
         return self._take_ended()
 
     def picture(self, now: Time) -> Picture:
-        """How the farm stands at `now`."""
+        """The farm at `now`."""
         if self._heard is None and not self._slaves:
             return EMPTY
-        heard = now if self._heard is None else self._heard
+        at = self._master_time(now)
+        pictures = [self._slaves[number].picture for number in sorted(self._slaves)]
         return Picture(
-            self._master_time(now),
-            MasterPicture(self._master_time(heard), self._hello, self._stats),
-            tuple(self._slaves[number].picture() for number in sorted(self._slaves)),
+            at,
+            self._master._replace(
+                last_seen=at if self._heard is None else self._master_time(self._heard),
+                alerts=view.machine_alerts(self._master.stats),
+            ),
+            tuple(slave._replace(alerts=view.alerts(slave, at)) for slave in pictures),
             tuple(self._finished),
         )
 
@@ -152,39 +163,24 @@ class Farm:
         now: Time,
         wall_clock: Time,
     ) -> None:
-        """Begin with what was known before a restart of ours; those that left since are left out.
+        """Begin with what was known before this process started, less those that left since.
 
         Args:
-            master: how the master stood then.
-            slaves: those that were there then.
+            master: what was known of it.
+            slaves: those that were connected.
             now: on the clock that never jumps.
-            wall_clock: the same moment; for lack of anything better, the master's time.
+            wall_clock: the same moment; it stands for the master's time until the master speaks.
         """
         self._offset = wall_clock - now
         if master is not None:
-            self._hello, self._stats = master.hello, master.stats
+            self._master = master
             self._heard = now - (wall_clock - master.last_seen)
-        for one in slaves:
-            slave = _Slave(
-                one.slave_id,
-                one.last_seen,
-                0,
-                one.hello,
-                one.first_seen,
-                one.doing,
-                one.since,
-                one.since_exact,
-                one.build,
-                one.since if one.doing == "building" and one.since_exact else None,
-                one.file,
-                one.succeeded,
-                one.failed,
-                one.stats,
-                one.clock_skew,
-            )
-            slave.deadline = now + slave.timeout - (wall_clock - one.last_seen)
+        for picture in slaves:
+            heard_begin = picture.doing == "building" and picture.since_exact
+            slave = _Slave(picture, began=picture.since if heard_begin else None)
+            slave.deadline = now + slave.timeout - (wall_clock - picture.last_seen)
             if slave.deadline >= now:
-                self._slaves[slave.slave_id] = slave
+                self._slaves[picture.slave_id] = slave
 
     def _take_ended(self) -> list[Finished]:
         ended, self._ended = self._ended, []
@@ -201,20 +197,29 @@ class Farm:
     # The master
 
     def _master_hello(self, hello: MasterHello) -> None:
-        # Those of its former life that are still there will say hello again.
+        # Slaves of its former life that are still connected will say hello again.
         for slave in list(self._slaves.values()):
-            if _before(slave.last_seen, hello.started):
+            if _before(slave.picture.last_seen, hello.started):
                 self._leave(slave)
-        self._hello = hello
+        self._master = self._master._replace(
+            label=hello.label,
+            os_name=hello.os_name,
+            os_version=hello.os_version,
+            board=view.board(hello.board_revision),
+            board_revision=hello.board_revision,
+            board_serial=hello.board_serial,
+            started=hello.started,
+        )
         self._history = HISTORY
 
     def _master_stats(self, stats: MasterStats, now: Time) -> None:
-        if self._history and self._stats is not None and stats.at <= self._stats.at:
+        before = self._master.stats
+        if self._history and before is not None and stats.at <= before.at:
             self._history -= 1
             return
         self._saw(stats.at, now, live=not self._history)
         self._history = max(0, self._history - 1)
-        self._stats = stats
+        self._master = self._master._replace(stats=stats)
 
     # Slaves
 
@@ -226,17 +231,17 @@ class Farm:
             return
         if message.name == "DIE":
             if slave is not None:
-                slave.last_seen = message.at
+                slave.picture = slave.picture._replace(last_seen=message.at)
                 self._leave(slave)
             return
         if slave is None:
-            slave = self._enter(_Slave(message.slave_id, message.at, 0))
-        slave.last_seen = message.at
+            slave = self._enter(unknown_slave(message.slave_id, message.at))
+        slave.picture = slave.picture._replace(last_seen=message.at)
         if message.name == "STATS":
             assert isinstance(message.data, SlaveStats)
             self._slave_stats(slave, message.at, message.data, now)
         else:
-            # A reply that is said again bears the time when the slave was seen last.
+            # A reply that is repeated bears the time when the slave was seen last.
             exact = not slave.replaying or message.name == "ACK"
             slave.replaying = slave.unanswered = False
             self._reply(slave, message, exact)
@@ -248,64 +253,76 @@ class Farm:
 
     def _slave_hello(self, slave_id: int, at: Time, hello: SlaveHello, now: Time) -> None:
         slave = self._slaves.get(slave_id)
-        if slave is not None and slave.first_seen is None and at <= slave.last_seen:
-            slave.first_seen = at  # now we know whose number that was
-        if (slave is not None and not _same(slave.first_seen, at)) or any(
+        if slave is not None and slave.picture.first_seen is None and at <= slave.picture.last_seen:
+            slave.picture = slave.picture._replace(first_seen=at)  # now we know whose number it is
+        if (slave is not None and not _same(slave.picture.first_seen, at)) or any(
             other.slave_id > slave_id
             and _before(other.last_seen if other.first_seen is None else other.first_seen, at)
-            for other in self._slaves.values()
+            for other in [each.picture for each in self._slaves.values()]
         ):
-            # Numbers and times grow together, until a master starts anew and counts from 1.
-            for other in list(self._slaves.values()):
-                self._leave(other)
+            # Numbers and times grow together, until a restarted master counts from 1 again.
+            for former in list(self._slaves.values()):
+                self._leave(former)
             slave = None
-            self._hello = None  # when it started is not known
+            self._master = UNKNOWN_MASTER._replace(stats=self._master.stats)
         if slave is None:
-            slave = self._enter(_Slave(slave_id, at, 0, first_seen=at))
-        slave.hello = hello
+            slave = self._enter(unknown_slave(slave_id, at)._replace(first_seen=at))
+        slave.picture = slave.picture._replace(
+            label=hello.label,
+            abi_tag=hello.native_abi,
+            platform=hello.native_platform,
+            py_version=hello.native_py_version,
+            os_name=hello.os_name,
+            os_version=hello.os_version,
+            board=view.board(hello.board_revision),
+            board_revision=hello.board_revision,
+            board_serial=hello.board_serial,
+            build_timeout=hello.build_timeout,
+            busy_timeout=hello.busy_timeout,
+        )
         slave.replaying, slave.replayed = True, None
         slave.deadline = now + slave.timeout
 
     def _slave_stats(self, slave: _Slave, at: Time, stats: SlaveStats, now: Time) -> None:
         if slave.replaying and slave.replayed in (None, at):
             slave.replayed = at
-            if slave.clock_skew is None:  # none of its figures was heard when it was new
-                slave.stats = stats
+            if slave.picture.clock_skew is None:  # none of its figures was heard when it was new
+                slave.picture = slave.picture._replace(stats=stats)
             return
         slave.replaying = False
         self._saw(at, now, live=True)
-        if stats == slave.stats:
-            return  # the same was said twice
-        slave.stats = stats
-        slave.clock_skew = (at - stats.at) / SECOND
+        if stats == slave.picture.stats:
+            return  # the feed sent them twice
+        slave.picture = slave.picture._replace(stats=stats, clock_skew=(at - stats.at) / SECOND)
         if slave.unanswered and not slave.at_work:
-            # Only who builds is told to go on without the feed saying it.
-            slave.build, slave.began, slave.file = None, None, ""
+            # The feed shows every answer to a slave but one: that it shall go on building.
+            slave.take(None)
             slave.begin("building", at, exact=False)
         slave.unanswered = True
 
     def _reply(self, slave: _Slave, message: Slave, exact: bool) -> None:
         at = message.at
-        known = slave.doing != ""  # else it may have slept, or sent files, for long
+        doing = slave.picture.doing
+        known = doing != ""  # else it may have slept, or sent files, for long
         if message.name == "BUILD":
             assert isinstance(message.data, Build)
-            if slave.doing == "building" and slave.build in (None, message.data):
-                slave.build = message.data
+            if doing == "building" and slave.build in (None, message.data):
+                slave.take(message.data, slave.began)
                 return
             self._end(slave, at, "unknown")
-            slave.build, slave.began = message.data, at if exact else None
+            slave.take(message.data, at if exact else None)
             slave.begin("building", at, exact)
         elif message.name == "SEND":
             assert isinstance(message.data, str)
             if not slave.at_work or slave.build is None:
-                slave.build, slave.began = _build_of(message.data), None
-            slave.file = message.data
+                slave.take(_build_of(message.data))
+            slave.picture = slave.picture._replace(filename=message.data or None)
             slave.begin("sending", at, exact and known)
         elif message.name == "DONE":
             # Said again, it may be about a later build than the last that was heard of.
-            build = slave.build if exact or slave.doing == "cleaning" else None
+            build = slave.build if exact or doing == "cleaning" else None
             self._end(slave, at, "fail" if exact else "unknown")
-            slave.build = build
+            slave.take(build)
             slave.begin("cleaning", at, exact)
         elif message.name == "SLEEP":
             self._end(slave, at, "unknown")
@@ -315,55 +332,56 @@ class Farm:
             slave.begin("starting", at, exact)
 
     def _end(self, slave: _Slave, at: Time, unsent: Outcome) -> None:
-        """End its build, if it has one; `unsent` is how, if no file of it was sent."""
+        """End its build, if it has one; `unsent` is the outcome if no file of it was sent."""
         if slave.at_work:
-            self._finish(slave, "success" if slave.doing == "sending" else unsent, at)
-            slave.doing = ""
-        slave.build, slave.began, slave.file = None, None, ""
+            self._finish(slave, "success" if slave.picture.doing == "sending" else unsent, at)
+            slave.picture = slave.picture._replace(doing="")
+        slave.take(None)
 
     def _finish(self, slave: _Slave, outcome: Outcome, at: Time) -> None:
-        slave.succeeded += outcome == "success"
-        slave.failed += outcome == "fail"
-        if slave.build is None:
+        picture = slave.picture = slave.picture._replace(
+            builds_succeeded=slave.picture.builds_succeeded + (outcome == "success"),
+            builds_failed=slave.picture.builds_failed + (outcome == "fail"),
+        )
+        if (build := slave.build) is None:
             return
-        hello = slave.hello
-        found = Finished(
-            slave.slave_id,
-            hello.label if hello else "",
-            hello.native_abi if hello else "",
-            slave.build.package,
-            slave.build.version,
+        finished = Finished(
+            picture.slave_id,
+            picture.label or "",
+            picture.abi_tag or "",
+            build.package,
+            build.version,
             outcome,
             slave.began,
             at,
         )
-        self._finished.appendleft(found)
-        self._ended.append(found)
+        self._finished.appendleft(finished)
+        self._ended.append(finished)
 
-    def _enter(self, slave: _Slave) -> _Slave:
+    def _enter(self, picture: SlavePicture) -> _Slave:
         if len(self._slaves) >= MAX_SLAVES:
-            self._leave(min(self._slaves.values(), key=lambda one: one.deadline))
-        self._slaves[slave.slave_id] = slave
+            self._leave(min(self._slaves.values(), key=lambda slave: slave.picture.last_seen))
+        slave = self._slaves[picture.slave_id] = _Slave(picture)
         return slave
 
     def _leave(self, slave: _Slave) -> None:
         if slave.at_work:
-            self._finish(slave, "unknown", slave.last_seen)
-        del self._slaves[slave.slave_id]
+            self._finish(slave, "unknown", slave.picture.last_seen)
+        del self._slaves[slave.picture.slave_id]
 
 
 # Times are compared by the second: those that were known before a restart have no fraction.
 
 
-def _same(one: Time | None, other: Time) -> bool:
-    return one is not None and one // SECOND == other // SECOND
+def _same(first: Time | None, second: Time) -> bool:
+    return first is not None and first // SECOND == second // SECOND
 
 
-def _before(one: Time, other: Time) -> bool:
-    return one // SECOND < other // SECOND
+def _before(first: Time, second: Time) -> bool:
+    return first // SECOND < second // SECOND
 
 
 def _build_of(filename: str) -> Build | None:
-    """The build that a wheel is likely of, if nobody said it; None if it is not a wheel's name."""
+    """The build that a wheel most likely comes from; None if it is not a wheel's name."""
     package = names.wheel_package(filename)
     return None if package is None else Build(package, filename.split("-")[1])

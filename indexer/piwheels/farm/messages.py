@@ -12,13 +12,14 @@ from ...base.times import Time
 from ...schema import piwheels as schema
 from ...schema.messages import Validator
 from .. import cbor
+from .picture import MasterStats, SlaveStats
 
 MAX_BYTES = 64 * 1024
-"""Of a frame; those of a master have some hundred."""
+"""Bytes of a frame; a master's frames have some hundred."""
 
 
 class MasterHello(NamedTuple):
-    """Who the master is; said again whenever a monitor says hello."""
+    """Who the master is; it answers every hello of a monitor with this."""
 
     started: Time
     label: str
@@ -28,35 +29,8 @@ class MasterHello(NamedTuple):
     board_serial: str
 
 
-class MasterStats(NamedTuple):
-    """How the master does: bytes, seconds, Celsius; maps are sorted pairs (ABI, number).
-
-    After a hello the last ones are said again, the oldest first.
-    """
-
-    at: Time
-    packages_built: int
-    builds_last_hour: tuple[tuple[str, int], ...]
-    builds_time: float
-    builds_size: int
-    builds_pending: tuple[tuple[str, int], ...]
-    new_last_hour: int
-    files_count: int
-    downloads_last_hour: int
-    downloads_last_month: int
-    downloads_all: int
-    disk_size: int
-    disk_free: int
-    mem_size: int
-    mem_free: int
-    swap_size: int
-    swap_free: int
-    load_average: float
-    cpu_temp: float
-
-
 class SlaveHello(NamedTuple):
-    """Who a slave is; time-outs in seconds."""
+    """Who a slave is; time-outs are in seconds."""
 
     build_timeout: float
     busy_timeout: float
@@ -70,20 +44,6 @@ class SlaveHello(NamedTuple):
     board_serial: str
 
 
-class SlaveStats(NamedTuple):
-    """How a slave does: bytes, Celsius; `at` is by its own clock."""
-
-    at: Time
-    disk_size: int
-    disk_free: int
-    mem_size: int
-    mem_free: int
-    swap_size: int
-    swap_free: int
-    load_average: float
-    cpu_temp: float
-
-
 class Build(NamedTuple):
     """What a slave is told to build."""
 
@@ -92,14 +52,14 @@ class Build(NamedTuple):
 
 
 class Slave(NamedTuple):
-    """Something that a slave said or was told.
+    """What a slave said, or what the master told it.
 
     Attributes:
-        slave_id: the master's number of it; it counts anew whenever it starts.
-        at: when the master last saw it, by the master's clock; of a HELLO: when first.
+        slave_id: the number that the master gave it; a restarted master counts from 1 again.
+        at: when the master last saw it, by the master's clock; with HELLO: when it saw it first.
         name: HELLO, STATS, ACK, SLEEP, BUILD, SEND, DONE or DIE.
-        data: `SlaveHello`, `SlaveStats`, None, whether it is to pause, `Build`, a filename, None,
-            None.
+        data: for each of these: `SlaveHello`, `SlaveStats`, None, whether it is to pause, `Build`,
+            a filename, None, None.
     """
 
     slave_id: int
@@ -121,7 +81,7 @@ def decode(frames: list[bytes]) -> Message:
     """The message that came as `frames`.
 
     Raises:
-        DecodeError: whatever they are, this and nothing else.
+        DecodeError: if they are not a message; no other error is raised, whatever the bytes.
     """
     if len(frames) != 1:
         raise DecodeError("", f"a message has one frame, this has {len(frames)}")
@@ -131,7 +91,7 @@ def decode(frames: list[bytes]) -> Message:
         return MasterHello(**valid)
     if name == "STATS":
         for key in ("builds_last_hour", "builds_pending"):
-            valid[key] = tuple(sorted(valid[key].items()))
+            valid[key] = dict(sorted(valid[key].items()))
         return MasterStats(**valid)
     return Slave(valid["slave_id"], valid["at"], valid["name"], _said(valid["name"], valid["data"]))
 

@@ -1,7 +1,7 @@
 """The master's status feed as a source of the daemon: it keeps the farm live.
 
-A feed that is silent, speaks nonsense or begins anew never stops the daemon. What cannot be read
-goes to the quarantine, as long as there is not too much of it.
+A feed that is silent, sends nonsense or starts again never stops the daemon. Frames that cannot be
+read go to the quarantine, up to a limit.
 """
 
 from __future__ import annotations
@@ -16,58 +16,59 @@ import zmq
 
 from ...base import times
 from ...base.clock import Clock
-from ...base.errors import DecodeError, StateError
+from ...base.errors import DecodeError, Problem, StateError
 from ...base.log import event
 from ...base.once_per import OncePer, left_out
 from ...daemon.source import DaemonContext
+from ...daemon.status_file import LiveStatusQueue
 from ...feed.monitored import MonitoredSocket
 from ...feed.security import LOCAL_CONNECTING, Connecting
 from ...messages.entries import Entry, Row
 from .. import cbor
 from ..redact import refused
-from . import messages, store, view
+from . import messages, store
 from .farm import Farm
 from .picture import EMPTY, Finished
 
 log = logging.getLogger(__name__)
 
 SOURCE = "status-queue"
-"""Of its frames in the quarantine."""
+"""The source of its frames in the quarantine."""
 
 MAX_FRAME = 64 * 1024
-"""Bytes of a frame; a peer that sends more is disconnected. Those of a master have some hundred."""
+"""Bytes of a frame; a peer that sends more is disconnected. A master's frames have some hundred."""
 
 MAX_QUEUED = 500
-"""Frames that wait; after a hello a master says some 200 things again at once."""
+"""Frames that wait to be read; after a hello a master repeats some 200 messages at once."""
 
 PATIENCE = 30.0
-"""Seconds without a connection, or of silence, until that is told; a master speaks every ten."""
+"""Seconds without a connection, or of silence, until it is reported; a master sends every ten."""
 
 REOPEN_DELAY = 10.0
-"""Seconds without a connection until the socket is opened anew."""
+"""Seconds without a connection until the socket is opened again."""
 
 HELLO_INTERVAL = 60.0
-"""Seconds between two hellos: each makes the master say everything again, to everyone."""
+"""Seconds between two hellos: each makes the master repeat everything to all monitors."""
 
 QUICKEST_HELLO = 10.0
-"""Seconds between them if the master is a new one each time."""
+"""Seconds between two hellos if the master was restarted."""
 
 SETTLED = 2.0
-"""Seconds after which a subscription is taken to have reached a master that says nothing."""
+"""Seconds after which a subscription is assumed to have reached a silent master."""
 
 REMEMBERED = 300.0
-"""Seconds for which it is told that refused frames were not kept."""
+"""Seconds for which it is reported that refused frames were not kept."""
 
 MAX_KEPT = 100
 KEPT_INTERVAL = 60.0
-"""Refused frames that are kept at once, and seconds for each one more."""
+"""Refused frames that are kept at once, and seconds until one more is kept."""
 
 
 def forget_farm(tools: DaemonContext) -> None:
-    """Instead of a feed: what one told in former times is no longer so.
+    """Clear the farm of an earlier run: no feed is followed any more.
 
     Raises:
-        StateError: if the index cannot be written, and that will not pass by itself.
+        StateError: if the index cannot be written, and waiting does not help.
     """
     try:
         store.clear(tools.connection)
@@ -86,9 +87,9 @@ class StatusFeed:
         control_queue: the address of its control queue, to say hello on; None not to.
         clock: the time of day, microseconds since 1970.
         monotonic: seconds on a clock that never jumps.
-        finished: is called with the package and version of every build that has ended, as the
-            master names them; the database of the master knows it already.
-        protection: of both queues; piwheels knows no CURVE.
+        finished: called with the package and version of every build that has ended, as the master
+            names them; the master's database has the result already.
+        protection: of both queues; piwheels does not support CURVE.
 
     Raises:
         UsageError: if an address is not one, or may not be connected with this protection.
@@ -112,11 +113,11 @@ class StatusFeed:
         self._finished = finished
         self._farm = Farm()
         self._picture = EMPTY
-        self._store_trouble = ""
+        self._store_problem: Problem | None = None
         self._frames = 0
         self._refused = 0
         self._kept = float(MAX_KEPT)  # refused frames that may be kept now
-        self._dropped = 0  # that were not
+        self._dropped = 0  # refused frames that were not kept
         self._last_drop = -math.inf
         self._told = OncePer(monotonic)
         self._last_fault = ""
@@ -133,7 +134,7 @@ class StatusFeed:
             MonitoredSocket, tools.context, protection=protection, reopen_delay=REOPEN_DELAY
         )
         self._status = connect(zmq.SUB, status_queue, max_frame=MAX_FRAME, high_water=MAX_QUEUED)
-        self._connected = False  # when we looked last
+        self._connected = False  # when we last checked
         self._connections = self._status.connections
         self._since = start  # the master came or left, or we began
         self._control: MonitoredSocket | None = None
@@ -147,54 +148,56 @@ class StatusFeed:
     def _now(self) -> times.Time:
         return round(self._monotonic() * times.SECOND)
 
-    # What the daemon wants of a source
+    # The protocol of a source
 
     @property
-    def distrust(self) -> str:
-        """Why what is at one of its addresses is not believed; empty if it is."""
-        control = self._control.distrust if self._control is not None else ""
+    def distrust(self) -> Problem | None:
+        """Why the peer at one of its addresses is not believed; None if it is."""
+        control = self._control.distrust if self._control is not None else None
         return self._status.distrust or control
 
     @property
-    def trouble(self) -> str:
-        """What is not well with it, in one sentence; empty if nothing."""
-        if self._store_trouble:
-            return self._store_trouble
+    def trouble(self) -> Problem | None:
+        """What is wrong with it; None if nothing is."""
+        if self._store_problem is not None:
+            return self._store_problem
         now = self._monotonic()
         silent = now - max(self._since, self._heard or 0.0)
         if silent > PATIENCE:
             if self._connected:
-                return f"the master at {self.status_queue} has been silent for {silent:.0f} s"
-            return (
+                return Problem(
+                    f"the master at {self.status_queue} has been silent for {silent:.0f} s"
+                )
+            return Problem(
                 f"no master is at {self.status_queue}: does piw-master run, and is that the"
                 " address of its --status-queue?"
             )
         if now - self._last_drop < REMEMBERED:
-            return (
+            return Problem(
                 f"{self._dropped} messages of {self.status_queue} could not be read, and are too"
                 f" many for the quarantine; the last: {self._last_fault}"
             )
-        return ""
+        return None
 
     def sockets(self) -> Sequence[zmq.Socket[Any]]:
-        """What to poll for input."""
+        """The sockets to poll for input."""
         return (self._status.socket,)
 
-    def receive(self, most: int, until: float) -> list[Entry]:
-        """Take in what arrived; returns at once when nothing waits any more.
+    def receive(self, limit: int, until: float) -> list[Entry]:
+        """Take in what has arrived; returns as soon as nothing waits.
 
         Args:
-            most: messages to take off the socket.
+            limit: messages to take off the socket.
             until: when to return at the latest, on the monotonic clock.
 
         Returns:
-            What could not be read, for the quarantine.
+            Frames that could not be read, for the quarantine.
         """
         entries: list[Entry] = []
         status = self._status
         if not status.open:
-            status.look()  # it may have come, and be believed
-        for count in range(most if status.open else 0):
+            status.look()  # the peer may have connected, and be trusted
+        for count in range(limit if status.open else 0):
             if not count % 64 and count and self._monotonic() >= until:
                 break
             try:
@@ -212,13 +215,13 @@ class StatusFeed:
         return entries
 
     def accepted(self, rows: Sequence[Row]) -> None:
-        """What was just journaled does not concern the farm."""
+        """Nothing: the journal does not concern the farm."""
 
     def tick(self) -> None:
         """Let slaves leave, say hello, write the index; call it about once a second.
 
         Raises:
-            StateError: if the index cannot be written, and that will not pass by itself.
+            StateError: if the index cannot be written, and waiting does not help.
         """
         now = self._monotonic()
         self._kept = min(MAX_KEPT, self._kept + (now - self._last_tick) / KEPT_INTERVAL)
@@ -229,23 +232,23 @@ class StatusFeed:
         self._picture = self._farm.picture(self._now())
         self._store()
 
-    def live(self) -> dict[str, Any]:
-        """The farm and its feed, for `daemon.json`."""
+    def live(self) -> dict[str, tuple[Any, ...]]:
+        """The farm and its feed."""
         silent = None if self._heard is None else round(self._monotonic() - self._heard, 1)
         return {
-            "farm": view.as_data(self._picture),
-            "status_feed": {
-                "status_queue": self.status_queue,
-                "control_queue": self.control_queue,
-                "connected": self._connected,
-                "silent_seconds": silent,
-                "frames": self._frames,
-                "refused": self._refused,
-            },
+            "farm": self._picture,
+            "status_feed": LiveStatusQueue(
+                self.status_queue,
+                self.control_queue,
+                self._connected,
+                silent,
+                self._frames,
+                self._refused,
+            ),
         }
 
     def drain(self) -> None:
-        """Nothing: how the farm stands is told again."""
+        """Nothing: the feed repeats the state of the farm."""
 
     def close(self) -> None:
         """Close its sockets."""
@@ -253,7 +256,7 @@ class StatusFeed:
         if self._control is not None:
             self._control.close()
 
-    # How it does that
+    # Its parts
 
     def _tell(self, finished: Sequence[Finished]) -> None:
         if self._finished is not None:
@@ -288,7 +291,7 @@ class StatusFeed:
         if came or self._connected != was_there:
             self._since = now
         if came:
-            # The master there may be another one than before.
+            # It may be another master than before.
             self._heard_here, self._hello_wanted = False, True
             if many := self._told.count("master-there"):
                 log.info(
@@ -309,11 +312,11 @@ class StatusFeed:
             self._control.look()
 
     def _say_hello(self, now: float) -> None:
-        """Ask the master to say everything again, if something is missing here."""
+        """Ask the master to repeat everything, if something is missing here."""
         if self._control is None or not (self._connected and self._control.open):
             return
         if self._hello_wanted:
-            # Before the subscription has reached the master, its answers would be lost.
+            # Until the subscription has reached the master, its answers would be lost.
             due = (self._heard_here or now - self._since > SETTLED) and (
                 now - self._last_hello > QUICKEST_HELLO
             )
@@ -324,12 +327,12 @@ class StatusFeed:
         try:
             self._control.socket.send(cbor.dumps("HELLO"), zmq.NOBLOCK)
         except zmq.Again:
-            return  # the control queue is not there (yet)
+            return  # the control queue is not connected (yet)
         self._hello_wanted = False
         self._last_hello = now
 
     def _store(self) -> None:
-        """Write what changed; with a full disk, later."""
+        """Write what has changed to the index; if the disk is full, later."""
         rows = store.rows(self.status_queue, self._picture)
         if rows == self._stored:
             return
@@ -338,8 +341,8 @@ class StatusFeed:
         except StateError as error:
             if not error.passing:
                 raise
-            if not self._store_trouble:
+            if self._store_problem is None:
                 log.error("%s\n  it is tried again", error, extra=event("farm-not-stored"))
-            self._store_trouble = str(error)
+            self._store_problem = error.problem
         else:
-            self._stored, self._store_trouble = rows, ""
+            self._stored, self._store_problem = rows, None

@@ -16,9 +16,10 @@ import zmq
 
 from ...base import times
 from ...base.clock import Clock, monotonic
-from ...base.errors import DecodeError
+from ...base.errors import DecodeError, Problem
 from ...base.log import event
 from ...daemon.source import DaemonContext
+from ...daemon.status_file import LiveLogQueue
 from ...feed import security, sockets
 from ...messages import encode
 from ...messages.entries import Accepted, Entry, Identity, Row
@@ -198,8 +199,8 @@ class LogRelay:
         return self._forward.waiting.lost if self._forward is not None else 0
 
     @property
-    def trouble(self) -> str:
-        """What was lost because memory is limited."""
+    def trouble(self) -> Problem | None:
+        """What was lost because memory is limited; None if nothing was."""
         lost = []
         if self._ours.lost:
             lost.append(
@@ -211,11 +212,11 @@ class LogRelay:
                 f"{self._not_forwarded} log entries did not reach the master at"
                 f" {self._queues[1]}, which was away for too long"
             )
-        return "; ".join(lost)
+        return Problem("; ".join(lost)) if lost else None
 
     @property
-    def distrust(self) -> str:
-        return self._forward.peer.distrust if self._forward is not None else ""
+    def distrust(self) -> Problem | None:
+        return self._forward.peer.distrust if self._forward is not None else None
 
     def tick(self) -> None:
         """Log once that entries are lost."""
@@ -224,20 +225,20 @@ class LogRelay:
             log.error("%s", self.trouble, extra=event("downloads-lost", messages=lost))
         self._said = lost
 
-    def live(self) -> dict[str, Any]:
-        """Its state."""
+    def live(self) -> dict[str, tuple[Any, ...]]:
+        """Its status."""
         forward = self._forward
         return {
-            "log_queue": {
-                "address": self._queues[0],
-                "forward": self._queues[1],
-                "counted": dict(sorted(self.counted.items())),
-                "forwarded": forward.forwarded if forward is not None else 0,
-                "waiting": len(self._ours),
-                "waiting_for_master": forward.behind if forward is not None else 0,
-                "lost": self._ours.lost,
-                "not_forwarded": self._not_forwarded,
-            }
+            "log_queue": LiveLogQueue(
+                address=self._queues[0],
+                forward=self._queues[1],
+                counted=dict(sorted(self.counted.items())),
+                forwarded=forward.forwarded if forward is not None else 0,
+                waiting=len(self._ours),
+                waiting_for_master=forward.behind if forward is not None else 0,
+                lost=self._ours.lost,
+                not_forwarded=self._not_forwarded,
+            )
         }
 
     def drain(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import zmq
 
+from ...base import printable
 from ...base.errors import DecodeError, PeerError
 from ...feed.monitored import MonitoredSocket
 from ...feed.security import LOCAL_CONNECTING, Connecting
@@ -121,6 +122,8 @@ class Oracle:
             context, zmq.REQ, address, protection, immediate=True, max_frame=max_bytes, ipv6=True
         )
         self._endings = 0  # of connections, when it was asked
+        self.received = 0
+        """Bytes of all answers so far."""
 
     @property
     def busy(self) -> bool:
@@ -169,12 +172,13 @@ class Oracle:
             ) from None
         name, self._asked = self._asked, ""
         frame = frames[-1]
+        self.received += len(frame)
         outcome, data = cbor.loads(frame, self._max_bytes, self._max_elements)
         if outcome == "OK":
             return Answer(name, None if data is NO_DATA else data, "", frame)
         if outcome == "ERROR":
-            said = data if type(data) is str else shown(data)
-            return Answer(name, None, said.partition("\n")[0] or "an error", frame)
+            said = data.partition("\n")[0] if type(data) is str else shown(data)
+            return Answer(name, None, printable.line(said) or "an error", frame)
         raise DecodeError("", f"an answer is OK or ERROR, this is {outcome[:20]!r}")
 
     def _forget(self) -> None:
@@ -203,7 +207,7 @@ class Oracle:
         until = self._monotonic() + connect_within
         while not self.ask(name, data, within):
             if self.peer.distrust:
-                raise PeerError(operation, *self.peer.distrust.split("\n  what to do: "))
+                raise PeerError(operation, *self.peer.distrust)
             if self._monotonic() >= until:
                 raise PeerError(
                     operation,

@@ -16,10 +16,11 @@ import zmq
 from ...base import names
 from ...base.backoff import Backoff
 from ...base.clock import Clock
-from ...base.errors import DecodeError, PeerError
+from ...base.errors import DecodeError, PeerError, Problem
 from ...base.log import NOTICE, event
 from ...base.once_per import LimitedLog
 from ...daemon.source import DaemonContext
+from ...daemon.status_file import LiveDbQueue
 from ...feed.security import LOCAL_CONNECTING, Connecting
 from ...index import queries
 from ...messages.entries import Accepted, Entry, Row
@@ -129,7 +130,7 @@ class Snapshots:
         self._next_sweep = 0.0
         self._backoff = Backoff(1.0, MAX_RETRY_DELAY)
         self._abis_known = False
-        self.trouble = ""
+        self.trouble: Problem | None = None
         self.taken = 0
         """Snapshots that differed from the index, so far."""
         self.asked = 0
@@ -161,8 +162,11 @@ class Snapshots:
         while True:
             try:
                 answer = self._oracle.answer()
-            except (PeerError, DecodeError) as error:
-                self._fail(str(error).partition("\n")[0])
+            except PeerError as error:
+                self._fail(error.problem.what)
+                return entries
+            except DecodeError as error:
+                self._fail(str(error))
                 return entries
             if answer is not None:
                 self._take(answer, entries)
@@ -292,7 +296,7 @@ class Snapshots:
         self._next_list, self._listed = now + every, now
 
     def _take_package(self, entries: list[Entry]) -> None:
-        project, spellings = self._answers
+        (project, spellings), self._answers = self._answers, []
         package, again = self._package, self._again
         self._package = ""
         self.asked += 1
@@ -307,6 +311,7 @@ class Snapshots:
             return
         self._untold.discard(package)
         message = translate.snapshot(package, project.data, spellings.data, self._clock())
+        del project  # of a large package, comparing takes as much memory once more
         if not self._news(message):
             self._doubtful.pop(package, None)
         elif self._sure(package):
@@ -341,7 +346,7 @@ class Snapshots:
             )
         return bool(different)
 
-    def _fail(self, trouble: str) -> None:
+    def _fail(self, what: str) -> None:
         """Pause after an error."""
         if self._package:
             self._due[self._package] = None
@@ -352,10 +357,10 @@ class Snapshots:
         if not self.trouble:
             self._log.warning(
                 "%s; it is asked again",
-                trouble,
+                what,
                 extra=event("master-silent", address=self._oracle.peer.address),
             )
-        self.trouble = trouble
+        self.trouble = Problem(what)
 
     def _recover(self) -> None:
         if self.trouble:
@@ -365,27 +370,21 @@ class Snapshots:
                 self._oracle.peer.address,
                 extra=event("master-answers", address=self._oracle.peer.address),
             )
-        self.trouble = ""
+        self.trouble = None
         self._backoff.worked()
 
     @property
-    def distrust(self) -> str:
+    def distrust(self) -> Problem | None:
         return self._oracle.peer.distrust
 
     def tick(self) -> None:
         """Do nothing: `receive` is called at least as often."""
 
-    def live(self) -> dict[str, Any]:
-        """Its state."""
-        return {
-            "db_queue": {
-                "address": self._oracle.peer.address,
-                "asked": self.asked,
-                "taken": self.taken,
-                "due": len(self._due) + len(self._lacking) + len(self._doubtful),
-                "trouble": self.trouble,
-            }
-        }
+    def live(self) -> dict[str, tuple[Any, ...]]:
+        due = len(self._due) + len(self._lacking) + len(self._doubtful)
+        what = self.trouble.what if self.trouble is not None else ""
+        address = self._oracle.peer.address
+        return {"db_queue": LiveDbQueue(address, self.asked, self.taken, due, what)}
 
     def drain(self) -> None:
         """Do nothing: a lost answer is requested again."""
