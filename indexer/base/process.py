@@ -5,6 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
+import sys
+from typing import Any
+
+IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""systemd and Ctrl-C send them to the whole group; the parent says when a child must end."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -19,3 +25,28 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # the parent has ended before this call
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start(module: str, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    """Run `main()` of a module of ours in a process of its own, which calls `ignore_signals`.
+
+    Args:
+        module: its name.
+        arguments: for `sys.argv`.
+        options: of `subprocess.Popen`.
+    """
+    # Signals are blocked until the process can ignore them.
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
+    try:
+        # -P: modules must not come from the directory in which we were started.
+        command = [sys.executable, "-P", "-c", f"from {module} import main; main()"]
+        return subprocess.Popen([*command, *map(str, arguments)], **options)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+
+def ignore_signals() -> None:
+    """Leave to the parent when this process ends."""
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)

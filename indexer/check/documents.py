@@ -102,7 +102,7 @@ class Documents:
                     yield from self._links(package)
 
     def _of_package(self, kind: PackageDocument, package: Package) -> Iterator[Difference]:
-        name = package.rows.package
+        name = package.name
         document = kind.document(package)
         found = self._compare(document)
 
@@ -124,7 +124,7 @@ class Documents:
             )
 
     def _links(self, package: Package) -> Iterator[Difference]:
-        name = package.rows.package
+        name = package.name
         for root in registry.linked_roots():
             for alias in package.rows.aliases:
                 target = self._publisher.links_to(root, alias)

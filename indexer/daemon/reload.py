@@ -81,12 +81,6 @@ def reexec(frames: Sequence[Sequence[bytes]], umask: int) -> None:
 
 def inherited_frames() -> Frames:
     """What the process held before it started again."""
-    # multiprocessing's tracker was a child of this process before, and has ended since.
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
     descriptor = os.environ.pop(HANDED_OVER, None)
     if descriptor is None:
         return []

@@ -7,14 +7,15 @@ writes the index. The writer ends when the daemon does.
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
+import subprocess
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import get_context
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 
-from ..base import clock, database, times
+from ..base import clock, database, process, times
 from ..base.errors import Problem, StateError
 from ..documents import registry
 from ..index import downloads, pending
@@ -33,6 +34,18 @@ QUIET_DELAY = 120.0
 _MAX_RECENT = 10
 
 
+def start_process(pipe: Connection) -> subprocess.Popen[bytes]:
+    """Start the process, with its end of the pipe."""
+    descriptor = pipe.fileno()
+    return process.start(
+        writer_loop.__name__,
+        descriptor,
+        os.getpid(),
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+    )
+
+
 class WriterHandle:
     """Starts the process, wakes it, and acts on its reports.
 
@@ -46,21 +59,13 @@ class WriterHandle:
 
     def __init__(self, options: messages.Options, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        context = get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(
-            target=writer_loop.main,
-            args=(other, options, os.getpid()),
-            name="piw-indexer writer",
-            daemon=True,
-        )
-        # They wait until it has said that it ignores them.
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, writer_loop.IGNORED_SIGNALS)
+        self._pipe, its_end = Pipe()
+        with its_end:
+            self._process = start_process(its_end)
         try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-        other.close()
+            self._pipe.send(options)
+        except OSError as error:
+            raise self._died() from error
         # Until it has started nothing is published, and it may find that it cannot.
         if not self._pipe.poll(START_TIMEOUT):
             raise StateError("start the writer process", f"it was silent for {START_TIMEOUT:g} s")
@@ -115,10 +120,11 @@ class WriterHandle:
             raise self._died() from error
 
     def _died(self) -> StateError:
-        self._process.join(5)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
         return StateError(
             "go on publishing",
-            f"the writer process ended with status {self._process.exitcode}",
+            f"the writer process ended with status {self._process.returncode}",
             "see its message above; the service starts again by itself",
         )
 
@@ -207,7 +213,7 @@ class WriterHandle:
             try:
                 self._pipe.send(messages.Stop())
                 until = clock.monotonic() + writer_loop.FLUSH_TIMEOUT
-                while self._process.is_alive() and clock.monotonic() < until:
+                while self._process.poll() is None and clock.monotonic() < until:
                     if self._pipe.poll(0.1):
                         self.handle()
                 self.handle()
@@ -218,5 +224,5 @@ class WriterHandle:
             pass  # marks that are left cost a comparison
         finally:
             self._process.kill()  # it has had its time, and may be killed at any instant
-            self._process.join(5)
+            self._process.wait(5)
             self._pipe.close()

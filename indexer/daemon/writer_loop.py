@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
@@ -40,7 +40,6 @@ INDEX_RETRY_DELAY = 1.0
 FLUSH_TIMEOUT = 10.0
 """Seconds that a stop may take to publish what is waiting."""
 
-IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _MAX_PAUSE = 60.0
 """Seconds."""
@@ -49,15 +48,15 @@ _POLL_INTERVAL = 0.02
 """Seconds between two looks at a thread that works, or while the process stops."""
 
 
-def main(pipe: Connection, options: messages.Options, parent: int) -> None:
+def main() -> None:
     """The process: run until the daemon says stop, or is gone."""
-    # systemd and Ctrl-C tell the whole group to stop; the daemon tells us when it has drained.
-    for number in IGNORED_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
-    journal_log.set_up(options.log_level)
+    process.ignore_signals()
+    descriptor, parent = map(int, sys.argv[1:])
     process.die_with_parent(parent)
+    pipe = Connection(descriptor)
     try:
+        options = pipe.recv()
+        journal_log.set_up(options.log_level)
         WriterLoop(pipe, options).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the daemon is gone

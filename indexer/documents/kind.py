@@ -61,14 +61,30 @@ class Moment:
     def package(self, name: str) -> Package | None:
         """A package with its rows; None if there is no package of that name."""
         rows = queries.load_project(self.connection, name)
-        return None if rows is None else Package(self, rows)
+        return None if rows is None else Package(self, name, rows)
 
 
-class Package(NamedTuple):
-    """A package at a moment of the index; all its documents are made of the same rows."""
+class Package:
+    """A package at a moment of the index.
 
-    moment: Moment
-    rows: queries.Project
+    Args:
+        moment: of the index.
+        name: of the package, which exists.
+        rows: if they have been read.
+    """
+
+    def __init__(self, moment: Moment, name: str, rows: queries.Project | None = None) -> None:
+        self.moment = moment
+        self.name = name
+        if rows is not None:
+            self.rows = rows
+
+    @cached_property
+    def rows(self) -> queries.Project:
+        """What most documents are made of: read once for all of them, if any needs it."""
+        rows = queries.load_project(self.moment.connection, self.name)
+        assert rows is not None
+        return rows
 
 
 class Kind(ABC):
@@ -100,7 +116,7 @@ class PackageDocument(Kind):
 
     def document(self, package: Package) -> Document:
         """Likewise, with its path."""
-        return Document(self.path(package.rows.package), self.render(package))
+        return Document(self.path(package.name), self.render(package))
 
 
 class PeriodicKind(Kind):

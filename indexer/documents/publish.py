@@ -307,9 +307,7 @@ class Publisher:
         Raises:
             PublishError: if they cannot be opened, or if `doing` fails inside.
         """
-        parts = path.split("/")
-        for part in parts:
-            _refuse(part)
+        parts = _parts(path)
         opened: list[int] = []
         try:
             opened.append(self._open_top(parts))
@@ -339,9 +337,7 @@ class Publisher:
         Raises:
             PublishError: if it cannot be removed.
         """
-        parts = path.split("/")
-        for part in parts:
-            _refuse(part)
+        parts = _parts(path)
         opened: list[int] = []
         removed = False
         try:
@@ -496,6 +492,14 @@ def _followed(path: str) -> str:
     finally:
         os.close(descriptor)
     return os.path.realpath(os.path.join(os.path.dirname(path), target))
+
+
+def _parts(path: str) -> list[str]:
+    """The names that a path consists of; none of them leads out of the output tree."""
+    within = f"/{path}/"
+    if "//" in within or "/." in within or "\0" in within:
+        raise PublishError(f"publish {path!r}", "it is not a safe path", "please report this")
+    return path.split("/")
 
 
 def _refuse(name: str) -> None:

@@ -19,7 +19,7 @@ from ..base import database, names, process, times
 from ..base.errors import PublishError, StateError
 from ..index import downloads, pending, queries
 from . import registry
-from .kind import Document, Moment, PeriodicKind, PeriodicPackageDocument, TreeDocument
+from .kind import Document, Moment, Package, PeriodicKind, PeriodicPackageDocument, TreeDocument
 from .publish import Link, Output, Publisher
 
 CHUNK = 64
@@ -218,8 +218,11 @@ def _write_packages(
         with publisher.package_lock:
             with database.wrap_errors("read the index"), database.snapshot(connection):
                 moment = Moment(connection, site_url, 0)
-                found = [package for name in some if (package := moment.package(name))]
-                documents = [kind.document(package) for package in found]
+                documents = [
+                    kind.document(Package(moment, name))
+                    for name in some
+                    if queries.is_package(connection, name)
+                ]
             for document in documents:
                 try:
                     changed += publisher.publish(document)

@@ -12,14 +12,13 @@ import json
 import logging
 import os
 import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..base import clock
+from ..base import clock, process
 from ..base import log as journal_log
 from ..base.backoff import Backoff
 from ..base.errors import IndexerError, PeerError
@@ -48,8 +47,6 @@ END_TIMEOUT = 5.0
 _LINGER = 2.0
 _AT_ONCE = 500
 _AT_ONCE_BYTES = 1024 * 1024
-_IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_START = "from indexer.feed.spool_server import main; main()"
 
 
 @dataclass(frozen=True)
@@ -120,15 +117,7 @@ class SpoolServer:
                 self._failed(f"its process cannot be started: {error.strerror or error}", now)
 
     def _start(self, now: float) -> None:
-        # Signals are blocked until the process can ignore them.
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
-        try:
-            # -P: modules must not come from the directory in which the master was started.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        self._process = process.start(__name__, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._started, self._output = now, b""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -151,14 +140,14 @@ class SpoolServer:
 
     def _listen(self, now: float) -> None:
         """Read what the process reports, and notice its end."""
-        process = self._process
-        assert process is not None
-        assert process.stdout is not None
+        child = self._process
+        assert child is not None
+        assert child.stdout is not None
         try:
-            self._output = (self._output + os.read(process.stdout.fileno(), 4096))[-4096:]
+            self._output = (self._output + os.read(child.stdout.fileno(), 4096))[-4096:]
         except OSError:
             pass  # nothing new
-        if process.poll() is None:
+        if child.poll() is None:
             if self._output.startswith(b"serving\n") and self.error:
                 self.error = ""
                 log.log(
@@ -172,7 +161,7 @@ class SpoolServer:
         said = self._output.removeprefix(b"serving\n").decode(errors="replace").strip()
         if now - self._started >= SETTLED_DELAY:
             self._backoff.worked()
-        self._failed(said or f"its process ended with status {process.returncode}", now)
+        self._failed(said or f"its process ended with status {child.returncode}", now)
 
     def _failed(self, why: str, now: float) -> None:
         if why != self.error:
@@ -194,16 +183,16 @@ class SpoolServer:
 
     def close(self) -> None:
         """End the process after it has sent the rest."""
-        process = self._process
-        if process is None:
+        child = self._process
+        if child is None:
             return
-        assert process.stdin is not None
-        process.stdin.close()
+        assert child.stdin is not None
+        child.stdin.close()
         try:
-            process.wait(END_TIMEOUT)
+            child.wait(END_TIMEOUT)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            child.kill()
+            child.wait()
         self._drop()
 
 
@@ -212,9 +201,7 @@ class SpoolServer:
 
 def main() -> None:
     """Serve what the first line of stdin describes, until stdin is closed."""
-    for number in _IGNORED_SIGNALS:  # they are for the master; this process ends after it
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
+    process.ignore_signals()
     descriptor = sys.stdin.fileno()
     with open(descriptor, "rb", buffering=0, closefd=False) as pipe:
         line = pipe.readline()

@@ -109,8 +109,8 @@ def test_a_reload_begins_anew_in_the_same_process(site: Site, ipc: Feed, systemd
             assert not any("STOPPING" in one for one in told)
             daemon.assert_running()
             assert site.gather()["daemon"]["pid"] == daemon.pid
-        # No child of the one before is left: the writer, and multiprocessing's tracker.
-        eventually(lambda: len(children(daemon.pid)) == 2, lambda: children(daemon.pid))
+        # No child of the one before is left: only the writer.
+        eventually(lambda: len(children(daemon.pid)) == 1, lambda: children(daemon.pid))
         (site.home / "numpy.jsonl").write_bytes(samples.line(samples.new_package("numpy")))
         with site.publisher(ipc, site.home / "numpy.jsonl") as publisher:
             site.wait_for_all(1, daemon, publisher)
@@ -249,7 +249,7 @@ def test_a_writer_that_hangs_is_no_progress(
         (writer,) = [
             one
             for one in children(os.getpid())
-            if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()
+            if b"writer_loop" in Path(f"/proc/{one}/cmdline").read_bytes()
         ]
         os.kill(writer, signal.SIGSTOP)
         handle.ping()

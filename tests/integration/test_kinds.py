@@ -29,7 +29,7 @@ from indexer.documents.publish import Publisher
 from indexer.index import pending, queries
 from indexer.watch.prometheus import METRICS
 
-from ..property.test_writer_loop import Context
+from ..property.test_writer_loop import Thread
 from ..samples import log_build, message, new_name, new_package
 from ..support import DEADLINE, Site
 from ..unit.test_problems import daemon
@@ -68,7 +68,7 @@ class Hourly(PeriodicPackageDocument):
         return [row[0] for row in moment.connection.execute("SELECT package FROM packages")]
 
     def render(self, package: Package) -> bytes:
-        return json.dumps({"package": package.rows.package}).encode()
+        return json.dumps({"package": package.name}).encode()
 
 
 class Pages(TreeDocument):
@@ -212,7 +212,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("path", SPOILS)
-def test_check_finds_and_mends_what_is_wrong_with_them(site: Site, path: str) -> None:
+def test_check_finds_and_fixes_what_is_wrong_with_them(site: Site, path: str) -> None:
     assert run(site, "check") == "No differences.\n"
     right = (site.output_path / path).read_bytes()
     (site.output_path / path).write_bytes(b"{wrong")
@@ -223,7 +223,7 @@ def test_check_finds_and_mends_what_is_wrong_with_them(site: Site, path: str) ->
         assert (site.output_path / path).read_bytes() == right
 
 
-def test_check_finds_and_mends_modes_links_and_strays_of_them(site: Site) -> None:
+def test_check_finds_and_fixes_modes_links_and_strays_of_them(site: Site) -> None:
     (site.output_path / "pages/1.json").chmod(0o600)
     (site.output_path / "versions/NumPy").unlink()
     stray = site.output_path / "versions/stranger/list/all.json"
@@ -282,7 +282,7 @@ def test_a_file_in_the_way_of_one_package_holds_up_no_other(site: Site) -> None:
 
 def test_the_daemons_writer_writes_them(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in its time, and none for ever while it stops; metrics show them by their names."""
-    monkeypatch.setattr(writer_handle, "get_context", lambda _: Context)
+    monkeypatch.setattr(writer_handle, "start_process", Thread)
     monkeypatch.setattr(writer_loop, "FLUSH_TIMEOUT", DEADLINE)
     monkeypatch.setattr(Now, "interval", 3600.0)
     written = []

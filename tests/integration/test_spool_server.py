@@ -213,12 +213,13 @@ def test_it_ends_if_who_spools_had_ended_before_it_began(tmp_path: Path, ipc: Fe
     Spool(tmp_path / "spool", clock.now).close()
     options = Options(str(tmp_path / "spool"), "f", ipc.changes, ipc.replay)
     starts = f"""
-import os, subprocess, sys
+import os
 from dataclasses import asdict, replace
 import json
-from indexer.feed.spool_server import Options, _START
+from indexer.base import process
+from indexer.feed.spool_server import Options
 options = replace({options!r}, parent=os.getpid())
-started = subprocess.Popen([sys.executable, "-P", "-c", _START])
+started = process.start("indexer.feed.spool_server")
 print(started.pid, json.dumps(asdict(options)), flush=True)
 """
     ours, its = os.pipe()  # as if a child of the master kept its end of the pipe open

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -33,21 +31,16 @@ pytestmark = pytest.mark.property
 class Thread:
     """In the place of the writer's process: what it writes with can be made small."""
 
-    exitcode = None
+    returncode = None
 
-    def __init__(self, args: tuple[Any, ...], **named: Any) -> None:
-        pipe, options, *_ = args
+    def __init__(self, pipe: Connection) -> None:
         own = Connection(os.dup(pipe.fileno()))  # as a process has it
-        self.thread = threading.Thread(target=self.run, args=(own, options), daemon=True)
-        self.start, self.join, self.is_alive = (
-            self.thread.start,
-            self.thread.join,
-            self.thread.is_alive,
-        )
+        self.thread = threading.Thread(target=self.run, args=(own,), daemon=True)
+        self.thread.start()
 
-    def run(self, pipe: Connection, options: Options) -> None:
+    def run(self, pipe: Connection) -> None:
         with pipe:
-            loop = writer_loop.WriterLoop(pipe, options)
+            loop = writer_loop.WriterLoop(pipe, pipe.recv())
             try:
                 loop.run()
             except (EOFError, OSError):
@@ -57,15 +50,14 @@ class Thread:
                 loop._periodic_connection.close()
                 loop._publisher.close()
 
-    def terminate(self) -> None:
+    def poll(self) -> int | None:
+        return None if self.thread.is_alive() else 0
+
+    def wait(self, timeout: float) -> None:
+        self.thread.join(timeout)
+
+    def kill(self) -> None:
         pass
-
-    kill = terminate
-
-
-class Context:
-    Pipe = staticmethod(Pipe)
-    Process = Thread
 
 
 @examples(7)
@@ -82,7 +74,7 @@ def test_a_writer_with_little_room(
     with (
         world() as here,
         mock.patch.object(marks, "MAX_WAITING", room),
-        mock.patch.object(writer_handle, "get_context", return_value=Context),
+        mock.patch.object(writer_handle, "start_process", Thread),
         mock.patch.object(writer, "CHUNK", chunk),
         # A stop publishes what it can within this time, and this is about all that waits.
         mock.patch.object(writer_loop, "FLUSH_TIMEOUT", DEADLINE),
