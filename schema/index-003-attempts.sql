@@ -6,6 +6,9 @@ ALTER TABLE builds ADD COLUMN
 
 CREATE INDEX builds_reason ON builds (failure_category, failure_detail) WHERE failure_category IS NOT NULL;
 
+-- What was left out of an index that has messages comes from the journal: it is made anew.
+INSERT INTO state SELECT 'outdated', 1 WHERE EXISTS (SELECT 1 FROM state WHERE key = 'applied_serial');
+
 CREATE TABLE file_contents (
     -- The contents that files have had before: a line when a file gets another build, or goes.
     -- Kept when builds, versions and packages go: somebody may have pinned a hash.

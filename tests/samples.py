@@ -222,8 +222,11 @@ EVERY: Sequence[Envelope] = (
                 **snapshot_release(),
                 "abis": {
                     "cp311": {
-                        "status": "fail", "build_id": 9,
-                        "slave_id": 4, "built_at": AT, "duration": 0.5,
+                        "status": "fail",
+                        "build_id": 9,
+                        "slave_id": 4,
+                        "built_at": AT,
+                        "duration": 0.5,
                     }
                 },
             }

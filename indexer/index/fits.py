@@ -22,7 +22,7 @@ MAX_PATCH = 99
 MAX_REQUIREMENT = 2000
 """Characters of a Requires-Python that is looked at; to check a longer one takes seconds."""
 
-_NUMBER = re.compile(r"[0-9]{1,2}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+", re.ASCII)
 _PYTHON_TAG = re.compile(r"(cp|py)([1-9])([0-9]{0,3})", re.ASCII)
 
 

@@ -40,7 +40,36 @@ def open_reader(path: Path) -> sqlite3.Connection:
         NewerDatabaseError: if a newer version of the program made it.
         StateError: if it does not exist or cannot be opened.
     """
-    return database.open_reader(path, schema.SCHEMA)
+    connection = database.open_reader(path, schema.SCHEMA)
+    try:
+        with database.wrap_errors(f"read {path}"):
+            _supply(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+_SUPPLIED = (
+    "CREATE TEMP VIEW builds AS SELECT *, NULL AS failure_category, NULL AS failure_detail"
+    " FROM main.builds",
+    "CREATE TEMP TABLE file_contents (content_id, filename, filehash, filesize, build_id,"
+    " built_at)",
+    "CREATE TEMP TABLE pythons_refused (requires_python, abi_tag)",
+)
+
+
+def _supply(connection: sqlite3.Connection) -> None:
+    """Give a reader of an index from before what the index does not have yet, empty."""
+    if not database.has_table(connection, "builds") or database.has_table(
+        connection, "file_contents"
+    ):
+        return
+    connection.execute("PRAGMA query_only = OFF")  # the file itself is open to read only
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for statement in _SUPPLIED:
+        connection.execute(statement)
+    connection.execute("PRAGMA query_only = ON")
 
 
 def open_in_memory() -> sqlite3.Connection:
@@ -65,6 +94,12 @@ def put(connection: sqlite3.Connection, key: str, value: object) -> None:
 def applied_serial(connection: sqlite3.Connection) -> int:
     """The serial of the last message that is in the index."""
     return int(get(connection, "applied_serial", 0))
+
+
+def is_outdated(connection: sqlite3.Connection) -> bool:
+    """Whether an earlier version, which kept less of the messages, applied some of them."""
+    migrated = database.has_table(connection, "file_contents")
+    return bool(get(connection, "outdated", 0) if migrated else applied_serial(connection))
 
 
 class Abis(NamedTuple):
@@ -200,6 +235,12 @@ def load_project(connection: sqlite3.Connection, package: str) -> Project | None
         dependencies,
         aliases,
     )
+
+
+def build_ids(connection: sqlite3.Connection, package: str) -> list[int]:
+    """The numbers of the builds of a package."""
+    rows = connection.execute("SELECT build_id FROM builds WHERE package = ?", (package,))
+    return [build_id for (build_id,) in rows]
 
 
 def is_package(connection: sqlite3.Connection, name: str) -> bool:

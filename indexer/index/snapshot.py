@@ -2,7 +2,8 @@
 
 A piwheels master tells one build an ABI, and the ABI of a file's builder, but not which build made
 a file; nor when a build ended, how long it took and why it failed. What the index knows of that
-stays, as long as the version is there.
+stays, as long as the version is there. A number stands for one build of a snapshot, whatever it
+says: the first one that it is told for.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ class _Known(NamedTuple):
     filehash: str
 
 
-class _Build(NamedTuple):
-    """A build that a snapshot has files of; those files."""
+_Plan = dict[str, dict[tuple[int, str], list[messages.SnapshotFile]]]
+"""The files of a snapshot by version, and by the number and the ABI of their build."""
 
-    builder_abi: str
-    files: list[messages.SnapshotFile]
+_Attempts = dict[int, tuple[str, str]]
+"""The version and the ABI that a number stands for."""
 
 
 def apply(rows: Rows, serial: int, at: times.Time, data: messages.Snapshot) -> None:
@@ -43,14 +44,13 @@ def apply(rows: Rows, serial: int, at: times.Time, data: messages.Snapshot) -> N
     """
     rows.counters.flush()
     package = data.package
-    plan: dict[str, dict[int, _Build]]
-    if rows.add_package(serial, package, "", data.description):
-        plan = {release.version: _builds(rows, package, release, {}) for release in data.releases}
-    else:
-        known = _known_files(rows, package)
-        plan = {
-            release.version: _builds(rows, package, release, known) for release in data.releases
-        }
+    attempts: _Attempts = {}
+    plan: _Plan = {}
+    added = rows.add_package(serial, package, "", data.description)
+    known = {} if added else _known_files(rows, package)
+    for release in data.releases:
+        plan[release.version] = _builds(rows, package, release, known, attempts)
+    if not added:
         _clear(rows, serial, data, known, plan)
     rows.touched[package] = serial
     spellings = dict.fromkeys((*data.aliases, package), 0)
@@ -66,7 +66,7 @@ def apply(rows: Rows, serial: int, at: times.Time, data: messages.Snapshot) -> N
             " released = excluded.released, skip = excluded.skip, yanked = excluded.yanked",
             (package, *version),
         )
-        _put_builds(rows, serial, package, release, plan[release.version])
+        _put_builds(rows, serial, package, release, plan[release.version], attempts)
     rows.files.flush()
     rows.execute(
         "DELETE FROM builds WHERE package = ? AND build_id < 0"
@@ -88,42 +88,49 @@ def _known_files(rows: Rows, package: str) -> dict[str, _Known]:
 
 
 def _builds(
-    rows: Rows, package: str, release: messages.SnapshotRelease, known: dict[str, _Known]
-) -> dict[int, _Build]:
+    rows: Rows,
+    package: str,
+    release: messages.SnapshotRelease,
+    known: dict[str, _Known],
+    attempts: _Attempts,
+) -> dict[tuple[int, str], list[messages.SnapshotFile]]:
     """The builds that the files of a release belong to.
 
     A file that the index knows stays with its build. The others belong to the build that is told
-    for their builder's ABI; if none is, a number below 0 stands for it.
+    for their builder's ABI; if none is, a number below 0 stands for it. If the index does not know
+    the build that is told, and no file is new, then that build has made them all again.
     """
     by_builder: dict[str, list[messages.SnapshotFile]] = {}
     for file in release.files:
         by_builder.setdefault(file.builder_abi, []).append(file)
-    builds: dict[int, _Build] = {}
+    builds: dict[tuple[int, str], list[messages.SnapshotFile]] = {}
     for builder_abi, files in sorted(by_builder.items()):
+        attempt = release.version, builder_abi
         told = _told_build_id(release, builder_abi, files, by_builder.keys())
-        kept: list[messages.SnapshotFile] = []
+        if told is not None and attempts.get(told, attempt) != attempt:
+            told = None
+        kept: list[tuple[int, messages.SnapshotFile]] = []
         others: list[messages.SnapshotFile] = []
         for file in files:
             of_file = known.get(file.filename)
-            same = of_file is not None and of_file[1:] == (
-                release.version,
-                builder_abi,
-                file.filehash,
-            )
-            # A number that is told takes the place of one that only stood for it.
-            stays = same and of_file is not None and (of_file.build_id > 0 or told is None)
-            (kept if stays else others).append(file)
+            if (
+                of_file is not None
+                and of_file[1:] == (*attempt, file.filehash)
+                and attempts.get(of_file.build_id, attempt) == attempt
+                # A number that is told takes the place of one that only stood for it.
+                and (of_file.build_id > 0 or told is None)
+            ):
+                kept.append((of_file.build_id, file))
+            else:
+                others.append(file)
         if told is not None and not others and not _is_build(rows, told, package, release.version):
-            kept, others = [], files  # a build that we missed made them again
-        for file in kept:
-            build_id = known[file.filename].build_id
-            builds.setdefault(build_id, _Build(builder_abi, [])).files.append(file)
-        if not others:
-            continue
-        if told is None or builds.get(told, _Build(builder_abi, [])).builder_abi != builder_abi:
+            kept, others = [], files
+        if others and told is None:
             least = rows.execute("SELECT min(build_id) FROM builds").fetchone()[0]
-            told = min(least or 0, 0, *builds) - 1
-        builds.setdefault(told, _Build(builder_abi, [])).files.extend(others)
+            told = min(least or 0, 0, *attempts) - 1
+        for build_id, file in (*kept, *((told or 0, file) for file in others)):
+            attempts[build_id] = attempt
+            builds.setdefault((build_id, builder_abi), []).append(file)
     return builds
 
 
@@ -142,7 +149,7 @@ def _clear(
     serial: int,
     data: messages.Snapshot,
     known: dict[str, _Known],
-    plan: dict[str, dict[int, _Build]],
+    plan: _Plan,
 ) -> None:
     """Take away what a snapshot tells anew, and what it shows to have gone."""
     execute, package = rows.execute, data.package
@@ -151,12 +158,15 @@ def _clear(
         (data.description, package),
     )
     rows.forget_names(serial, package)
+    # A number that takes the place of one that stood for it is not another build.
     same = {
         file.filename
         for version, builds in plan.items()
-        for build_id, build in builds.items()
-        for file in build.files
-        if known.get(file.filename) == (build_id, version, build.builder_abi, file.filehash)
+        for (build_id, builder_abi), files in builds.items()
+        for file in files
+        if (of_file := known.get(file.filename)) is not None
+        and of_file[1:] == (version, builder_abi, file.filehash)
+        and (of_file.build_id == build_id or of_file.build_id < 0)
     }
     for filename in sorted(known.keys() - same):
         rows.files.keep_contents("f.filename = ?", (filename,))
@@ -175,22 +185,24 @@ def _put_builds(
     serial: int,
     package: str,
     release: messages.SnapshotRelease,
-    builds: dict[int, _Build],
+    builds: dict[tuple[int, str], list[messages.SnapshotFile]],
+    attempts: _Attempts,
 ) -> None:
     """Have the builds of a release in the index, with their files."""
-    details = {abi.build_id: abi for abi in release.abis}
-    for build_id, (builder_abi, files) in builds.items():
-        _put_build(
-            rows, serial, build_id, (package, release.version, builder_abi), details, made=True
-        )
+    details = {abi.build_id: abi for abi in reversed(release.abis)}  # the first one counts
+    for (build_id, builder_abi), files in builds.items():
+        attempt = package, release.version, builder_abi
+        _put_build(rows, serial, build_id, attempt, details.get(build_id), made=True)
         rows.files.add(serial, build_id, [_file(file) for file in files])
     untold = _untold(release)
     for abi in release.abis:
         # Attempts without a file; of one for a skipped version it is not told how it ended.
-        if abi.build_id is not None and abi.build_id not in builds:
-            if abi.abi_tag not in untold:  # else this build was another's
-                attempt = package, release.version, abi.abi_tag
-                _put_build(rows, serial, abi.build_id, attempt, details, made=False)
+        if abi.build_id is None or abi.build_id in attempts:
+            continue
+        if abi.abi_tag not in untold:  # else this build was another's
+            attempts[abi.build_id] = release.version, abi.abi_tag
+            attempt = package, release.version, abi.abi_tag
+            _put_build(rows, serial, abi.build_id, attempt, details[abi.build_id], made=False)
 
 
 def _put_build(
@@ -198,7 +210,7 @@ def _put_build(
     serial: int,
     build_id: int,
     attempt: tuple[str, str, str],
-    details: dict[int | None, messages.SnapshotBuild],
+    told: messages.SnapshotBuild | None,
     *,
     made: bool,
 ) -> None:
@@ -209,10 +221,9 @@ def _put_build(
         serial: of the message.
         build_id: of the build.
         attempt: its package, version and ABI.
-        details: what is told of builds.
+        told: what is told of it.
         made: whether it has files, so that it has not failed.
     """
-    told = details.get(build_id)
     slave_id, built_at, duration = told[3:6] if told is not None else (None, None, None)
     measured = slave_id, None if built_at is None else times.to_sql(built_at), duration
     if rows.execute(

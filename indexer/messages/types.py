@@ -33,6 +33,9 @@ class Failure(NamedTuple):
     category: str
     detail: str
 
+    def __str__(self) -> str:
+        return f"{self.category}: {self.detail}" if self.detail else self.category
+
 
 class SetAbis(NamedTuple):
     """The build ABIs with their skip reasons, and the preinstalled apt packages."""

@@ -22,12 +22,11 @@ from indexer.piwheels.farm.picture import (
     unknown_slave,
 )
 from indexer.piwheels.farm.store import rows
-from indexer.schema import index as schema
 
 from .. import samples
 from ..samples import log_build, log_download, message, new_package, new_version, set_abis
 from ..support import Case, by_case
-from .index import Index
+from .index import Index, as_before
 
 pytestmark = pytest.mark.integration
 
@@ -211,28 +210,7 @@ def test_an_index_of_before_gets_the_live_farm(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     with Index(path) as index:
         index.apply(log_build(1, "numpy", "1.0"))
-        first, second, third = schema.SCHEMA.migrations
-        for view in (
-            "farm",
-            "builds_pending",
-            "build_status",
-            "build_attempts",
-            "failure_reasons",
-            "file_history",
-        ):
-            index.connection.execute(f"DROP VIEW {view}")
-        index.connection.execute("DROP INDEX builds_reason")
-        for table in ("slaves", "masters", "file_contents", "pythons_refused"):
-            index.connection.execute(f"DROP TABLE {table}")
-        for column in ("failure_category", "failure_detail"):
-            index.connection.execute(f"ALTER TABLE builds DROP COLUMN {column}")
-        for view in ("build_status", "builds_pending"):
-            index.connection.execute(f"CREATE VIEW {view} AS SELECT 1")
-        index.connection.execute("CREATE VIEW farm AS SELECT built_by AS slave_id FROM builds")
-        index.connection.execute(
-            "DELETE FROM _sqlite_migrations WHERE name IN (?, ?)", (second, third)
-        )
-        assert index.rows("SELECT name FROM _sqlite_migrations") == [(first,)]
+    as_before(path, migrations=1)
     with Index(path) as index:
         assert index.rows("SELECT slave_id, builds, label FROM farm") == [(1, 1, None)]
         show(index, slave(1, None))
