@@ -179,7 +179,7 @@ def test_a_program_from_before_refuses_a_journal_that_says_more(month: str, tmp_
     assert read(tmp_path) == ["NEWPKG", "FAILURE"]
     with from_before():
         for use in (read, lambda directory: journaled(directory, month, FAILURE)):
-            with pytest.raises(NewerDatabaseError, match="a newer piw-indexer.*006-failures"):
+            with pytest.raises(NewerDatabaseError, match=r"a newer piw-indexer.*006-failures"):
                 use(tmp_path)
     if month != MONTHS[0]:
         assert (tmp_path / f"{MONTHS[0]}.db").read_bytes() == first

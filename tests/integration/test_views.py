@@ -22,6 +22,7 @@ from indexer.piwheels.farm.picture import (
     unknown_slave,
 )
 from indexer.piwheels.farm.store import rows
+from indexer.schema import index as schema
 
 from .. import samples
 from ..samples import log_build, log_download, message, new_package, new_version, set_abis
