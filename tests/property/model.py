@@ -194,7 +194,7 @@ class Model:
         self.on_newver(at, package, version, None)
         build = Build(package, version, abi_tag, status, build_id)
         build.slave, build.at, build.duration = slave_id, sql(at), float(duration)
-        build.failure = None if status else failure
+        build.failure = reason(failure) if failure is not None and not status else None
         self._record(build)
         last = {file["filename"]: file for file in files}
         for name, file in last.items() if status else ():
@@ -215,7 +215,7 @@ class Model:
     def on_failure(self, at: datetime, build_id: int, failure: dict[str, str]) -> None:
         for build in self.builds:
             if build.number == build_id and not build.succeeded:
-                build.failure = failure
+                build.failure = reason(failure)
 
     def on_movefiles(self, at: datetime, package: str, files: dict[str, str]) -> None:
         for name, location in files.items():
@@ -524,6 +524,10 @@ def is_prerelease(version: str) -> bool:
         return Version(version).is_prerelease
     except InvalidVersion:
         return False
+
+
+def reason(failure: dict[str, str]) -> dict[str, str]:
+    return {"category": failure["category"], "detail": failure["detail"]}
 
 
 def sql(at: datetime) -> str:
