@@ -139,6 +139,10 @@ def main(descriptor: int) -> NoReturn:
 
     for name in cli.piw_indexer.commands:
         cli.piw_indexer.commands[name]  # loads it
+    # What a command loads only now and then: the first takes longer than most commands do.
+    import rich.progress  # noqa: F401
+    import sqlite_utils  # noqa: F401
+
     gc.freeze()
     requests = socket.socket(fileno=descriptor)
     request = _serve(requests)

@@ -304,7 +304,7 @@ def test_a_configuration_that_holds_up_root(master: Path, trap: str) -> None:
         (directory / "piwheels.conf").symlink_to("piwheels.conf")
     else:
         (directory / "piwheels.conf").write_text(f"a=b{' ' * 1000}c")
-    assert "what to do: mend" in install(master, status=2)
+    assert "what to do: correct it" in install(master, status=2)
 
 
 @pytest.mark.parametrize("way", ["link", "directory", "home"])
