@@ -8,6 +8,7 @@ as microseconds since 1970, durations as float seconds, maps as pairs in the ord
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,12 @@ MAX_INTEGER = 2**63 - 1
 
 MAX_ABIS = 100
 """Build ABIs; every version of every package has an entry for each in its document."""
+
+MAX_LOCATION = 200
+"""Characters of where a file is served from."""
+
+MAX_FAILURE_DETAIL = 500
+"""Characters of the detail of why a build failed."""
 
 MAX_COUNT = 2**40
 """The most downloads that a message may give a package."""
@@ -132,6 +139,34 @@ def tool(value: Any) -> str:
     return value
 
 
+def location(value: Any) -> str:
+    """Where a file is served from: the part of its URL before /package/filename."""
+    if not text(value) or len(value) > MAX_LOCATION or not value.isprintable():
+        raise Invalid(f"{shown(value)} is not 1 to {MAX_LOCATION} printable characters")
+    return str(value)
+
+
+_CATEGORY = re.compile(r"[a-z][a-z0-9-]{0,49}", re.ASCII)
+
+
+def category(value: Any) -> str:
+    """The kind of reason why a build failed."""
+    if not _CATEGORY.fullmatch(text(value)):
+        raise Invalid(
+            f"{shown(value)} is not a category: 1 to 50 of a-z, 0-9 and -, first a letter"
+        )
+    return str(value)
+
+
+def detail(value: Any) -> str:
+    """The one thing that tells why a build failed; '' if there is none."""
+    if len(text(value)) > MAX_FAILURE_DETAIL or not value.isprintable():
+        raise Invalid(
+            f"{shown(value)} is not a line of up to {MAX_FAILURE_DETAIL} printable characters"
+        )
+    return str(value)
+
+
 def build_outcome(value: Any) -> str:
     """The result of the builds of a version on an ABI, in a snapshot."""
     if value not in ("success", "fail", "error", "pending", "skip") or type(value) is not str:
@@ -181,25 +216,27 @@ def shown(value: Any) -> str:
 
 
 class Nullable:
-    """`validator`, or null."""
+    """`validator`, which may be the schema of a map with named fields, or null."""
 
-    def __init__(self, validator: Validator) -> None:
+    def __init__(self, validator: Validator | dict[Any, Any]) -> None:
         self.validator = validator
+        self._schema = Schema(validator, extra=REMOVE_EXTRA)
 
     def __call__(self, value: Any) -> Any:
-        return None if value is None else self.validator(value)
+        return None if value is None else self._schema(value)
 
 
 class Map:
-    """A map whose keys and values are all of one kind, with up to `most` entries.
+    """A map whose keys and values are all of one kind, with `least` to `most` entries.
 
     voluptuous would ignore keys that do not fit, as it ignores extra fields.
     """
 
-    def __init__(self, key: Validator, value: Any, most: int | None = None) -> None:
+    def __init__(self, key: Validator, value: Any, most: int | None = None, least: int = 0) -> None:
         self.key = key
         self.value = value
         self.most = most
+        self.least = least
         self._schema = Schema(value, extra=REMOVE_EXTRA)
 
     def __call__(self, value: Any) -> dict[Any, Any]:
@@ -207,6 +244,8 @@ class Map:
             raise Invalid(f"expected a map, got {shown(value)}")
         if self.most is not None and len(value) > self.most:
             raise Invalid(f"has more than {self.most} entries")
+        if len(value) < self.least:
+            raise Invalid("is empty")
         valid = {}
         for key, inner in value.items():
             try:
@@ -216,6 +255,12 @@ class Map:
                 raise
         return valid
 
+
+FAILURE = {
+    Required("category"): category,  # "missing-header"
+    Required("detail"): detail,  # "pybind11/pybind11.h"
+}
+"""Why a build failed."""
 
 FILE = {
     Required("filename"): filename,  # unique across everything
@@ -228,14 +273,14 @@ FILE = {
     Required("platform_tag"): text,  # "linux_armv7l", "any"
     Required("requires_python"): Nullable(text),  # null and "" are kept apart
     Required("dependencies"): Map(tool, [text]),  # what must be installed, by tool
-    Optional("location", default="/simple"): text,  # base of its URL
+    Optional("location", default="/simple"): location,  # base of its URL
 }
 """A file that a build made."""
 
 SNAPSHOT_FILE = {
     Required("filesize"): integer,  # bytes
     Required("filehash"): sha256,
-    Required("location"): text,  # base of its URL
+    Required("location"): location,  # base of its URL
     Required("platform_tag"): text,
     Required("abi_tag"): text,  # the file's own
     Required("builder_abi"): build_abi,  # of the slave that built it
@@ -246,20 +291,21 @@ SNAPSHOT_FILE = {
 """A file as a piwheels master describes it (PROJDATA)."""
 
 
-SNAPSHOT_BUILD = {
-    Required("status"): build_outcome,
-    Required("build_id"): Nullable(positive),  # null: pending, or skipped and never tried
-}
-"""The status of a version on a build ABI, as a piwheels master describes it (PROJDATA)."""
-
-
 def messages(time: Validator) -> dict[str, dict[Any, Any]]:
     """The schema of every message's `data`, by NAME; `time` reads this encoding's times."""
+    # The status of a version on a build ABI, as a piwheels master describes it (PROJDATA).
+    snapshot_build = {
+        Required("status"): build_outcome,
+        Required("build_id"): Nullable(positive),  # null: pending, or skipped and never tried
+        Optional("slave_id", default=None): Nullable(integer),  # null: not known
+        Optional("built_at", default=None): Nullable(time),
+        Optional("duration", default=None): Nullable(seconds),
+    }
     snapshot_release = {
         Required("released"): time,
         Required("skip"): text,  # the version's reason, else the package's
         Required("yanked"): boolean,
-        Required("abis"): Map(build_abi, SNAPSHOT_BUILD, MAX_ABIS),
+        Required("abis"): Map(build_abi, snapshot_build, MAX_ABIS),
         Required("files"): Map(filename, SNAPSHOT_FILE),
     }
     return {
@@ -304,6 +350,12 @@ def messages(time: Validator) -> dict[str, dict[Any, Any]]:
             Required("status"): boolean,  # true: it succeeded
             Required("duration"): seconds,
             Required("files"): [FILE],
+            Optional("failure", default=None): Nullable(FAILURE),  # null: not known, or it did not
+        },
+        "FAILURE": {Required("build_id"): positive, Required("failure"): FAILURE},
+        "MOVEFILES": {
+            Required("package"): package,
+            Required("files"): Map(filename, location, least=1),  # where each is served from now
         },
         "DELBUILD": {Required("package"): package, Required("version"): version},
         "LOGDOWNLOAD": {

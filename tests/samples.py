@@ -70,6 +70,7 @@ def log_build(
     duration: float = 1.5,
     slave_id: int = 1,
     at: str = AT,
+    **data: object,
 ) -> Envelope:
     return message(
         "LOGBUILD",
@@ -82,6 +83,7 @@ def log_build(
         status=status,
         duration=duration,
         files=[file(one) if isinstance(one, str) else one for one in files],
+        **data,
     )
 
 
@@ -182,6 +184,17 @@ EVERY: Sequence[Envelope] = (
         file("numpy-2.0-py2.py3-none-any.whl", requires_python=">=3.9", location="https://x.org/y"),
     ),
     log_build(2, "numpy", "2.0", abi_tag="cp313t", status=False, duration=0.0),
+    log_build(
+        3,
+        "numpy",
+        "2.0",
+        status=False,
+        failure={"category": "missing-header", "detail": "pybind11/pybind11.h"},
+    ),
+    message("FAILURE", build_id=2, failure={"category": "unknown", "detail": ""}),
+    message(
+        "MOVEFILES", package="numpy", files={"numpy-2.0-py2.py3-none-any.whl": "https://x.org/z"}
+    ),
     message("DELBUILD", package="numpy", version="2.0"),
     log_download("numpy-2.0-cp311-cp311-linux_armv7l.whl"),
     log_download("numpy-2.0.tar.gz", arch=None, py_name=None),
@@ -200,6 +213,23 @@ EVERY: Sequence[Envelope] = (
                 },
                 {"cp311": ("success", 7), "cp39": ("pending", None)},
             )
+        },
+    ),
+    snapshot(
+        "numpy",
+        releases={
+            "2.0": {
+                **snapshot_release(),
+                "abis": {
+                    "cp311": {
+                        "status": "fail",
+                        "build_id": 9,
+                        "slave_id": 4,
+                        "built_at": AT,
+                        "duration": 0.5,
+                    }
+                },
+            }
         },
     ),
     downloads("numpy", 12, {"2026-11-20T11:00:00Z": 5, "1969-12-31T23:00:00+00:00": 0}),

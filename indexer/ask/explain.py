@@ -14,14 +14,13 @@ from ..base import database, filesystem, lock, names, printable, times
 from ..base.directories import JOURNAL
 from ..base.errors import JournalError
 from ..check import differences
-from ..documents import registry
+from ..documents import project, registry
 from ..documents.kind import Moment, PeriodicKind, TreeDocument
 from ..index import pending, queries
 from ..journal.reader import JournalReader
+from ..messages.types import Failure
 from . import lookup
 from .history import Event, Progress, events, origin, refused
-
-_SECTIONS = ("versions", "builds", "files")
 
 
 def explain(
@@ -43,8 +42,9 @@ def explain(
         progress: is called with how much of the journal was read.
 
     Returns:
-        package, given, known, aliases, counts, last_message, pending, document, documents, links,
-        counters, refused, close, verdict and remedy; what does not apply is null or empty.
+        package, given, known, aliases, counts, last_failure, last_message, pending, document,
+        documents, links, counters, refused, close, verdict and remedy; what does not apply is null
+        or empty.
         `document` is that of the first kind, `documents` are those of the others; what a document
         about all packages says of this one has the name of its kind, as `counters`.
 
@@ -86,7 +86,8 @@ def explain(
         "name": rows.name if rows else None,
         "skip": rows.skip if rows else None,
         "aliases": rows.aliases if rows else [],
-        "counts": {part: len(getattr(rows, part)) for part in _SECTIONS} if rows else {},
+        "counts": _counts(rows) if rows else {},
+        "last_failure": _last_failure(rows) if rows else None,
         "downloads": list(downloads),
         "last_message": None,
         "deleted": None,
@@ -99,19 +100,50 @@ def explain(
         "close": close,
         "held_by": lock.holder(state_dir),
     }
-    _from_the_journal(state_dir, package, applied, found, progress)
+    builds = [build[0] for build in rows.builds] if rows else []
+    _from_the_journal(state_dir, package, applied, builds, found, progress)
     if serial is not None:
         found["pending"] = _mark(state_dir, serial, found["held_by"], now)
     found["verdict"], found["remedy"] = _verdict(found, documents, mentioned)
     return found
 
 
+def _counts(rows: queries.Project) -> dict[str, int]:
+    return {
+        "versions": len(rows.versions),
+        "builds": len(rows.builds),
+        "files": len(rows.files),
+        "earlier_contents": len(rows.contents),
+    }
+
+
+def _last_failure(rows: queries.Project) -> dict[str, Any] | None:
+    """The last build that failed, and why; None if none did."""
+    failed = [build for build in rows.builds if build[0] > 0 and not build[3]]
+    if not failed:
+        return None
+    build_id, version, abi_tag, _, _, built_at, _, category, detail = max(failed)
+    return {
+        "build_id": build_id,
+        "version": version,
+        "abi_tag": abi_tag,
+        "built_at": built_at,
+        "reason": category and str(Failure(category, detail)),
+        "log_url": project.log_url(build_id),
+    }
+
+
 def _from_the_journal(
-    state_dir: Path, package: str, applied: int, found: dict[str, Any], progress: Progress
+    state_dir: Path,
+    package: str,
+    applied: int,
+    builds: list[int],
+    found: dict[str, Any],
+    progress: Progress,
 ) -> None:
     last: Event | None = None
     named = None
-    for event in events(state_dir / JOURNAL, package, None, progress):
+    for event in events(state_dir / JOURNAL, package, None, progress, builds):
         if event.serial is not None and event.serial <= applied:
             last = event
             named = event if event.what != "SETABIS" else named

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +51,11 @@ class Event(NamedTuple):
 
 
 def events(
-    directory: Path, package: str, since: times.Time | None, progress: Progress
+    directory: Path,
+    package: str,
+    since: times.Time | None,
+    progress: Progress,
+    build_ids: Iterable[int] = (),
 ) -> Iterator[Event]:
     """The messages of a journal that name a package, or concern every package, in their order.
 
@@ -60,10 +64,13 @@ def events(
         package: canonical name.
         since: the earliest time that is wanted.
         progress: called with the number of serials that were read.
+        build_ids: of builds of the package whose messages are not read: why one of them failed is
+            told by its number only.
 
     Raises:
         JournalError: if a month cannot be read.
     """
+    its_builds = {*build_ids}
     reader = JournalReader(directory)
     months = reader.months
     last = reader.last_serial()
@@ -72,11 +79,16 @@ def events(
         # A message may be journaled later than it happened, and a clock may be fast.
         if since is None or path.stem >= times.month(max(times.EARLIEST, since - times.DAY)):
             with wrap_errors(path):
-                yield from _of_month(path, package, since, last, progress)
+                yield from _of_month(path, package, since, last, progress, its_builds)
 
 
 def _of_month(
-    path: Path, package: str, since: times.Time | None, last: int, progress: Progress
+    path: Path,
+    package: str,
+    since: times.Time | None,
+    last: int,
+    progress: Progress,
+    build_ids: set[int],
 ) -> Iterator[Event]:
     connection = database.open_reader(path, schema.SCHEMA)
     try:
@@ -93,14 +105,33 @@ def _of_month(
                 (package, start, start + _STEP),
             ).fetchall()
             for serial, at, msg, data, feed, feed_serial in rows:
-                if since is None or at >= since:
+                if since is None or at >= since or msg in _BUILDS:
                     message = _decoded(path, serial, at, msg, data)
+                    if not _concerns(message, build_ids) or not (since is None or at >= since):
+                        continue
                     named = encode.fields(message)
                     words = in_words(message)
                     yield Event(at, serial, feed, feed_serial, msg, words, named)
             progress(min(start + _STEP, end), last)
     finally:
         connection.close()
+
+
+_BUILDS = ("LOGBUILD", "SNAPSHOT")
+"""Messages that tell the numbers of a package's builds."""
+
+
+def _concerns(message: Message, build_ids: set[int]) -> bool:
+    """Whether a message is of the package; remembers the numbers of its builds."""
+    match message.data:
+        case messages.LogFailure(build_id=build_id):
+            return build_id in build_ids
+        case messages.LogBuild(build_id=build_id):
+            build_ids.add(build_id)
+        case messages.Snapshot(releases=releases):
+            told = (abi.build_id for release in releases for abi in release.abis)
+            build_ids.update(build_id for build_id in told if build_id is not None)
+    return True
 
 
 def _decoded(path: Path, serial: int, at: times.Time, msg: str, data: bytes) -> Message:
@@ -221,11 +252,18 @@ def in_words(message: Message) -> str:
             return f"version {data.version} is deleted, with its builds and files"
         case messages.LogBuild():
             status = "success" if data.status else "failed"
+            why = f" ({data.failure})" if data.failure and not data.status else ""
             return (
                 f"build {data.build_id} of {data.version} on {data.abi_tag} by slave"
-                f" {data.slave_id}: {status}, {data.duration:.1f} s,"
+                f" {data.slave_id}: {status}{why}, {data.duration:.1f} s,"
                 f" {_many(len(data.files), 'file')}"
             )
+        case messages.LogFailure():
+            return f"why build {data.build_id} failed: {data.failure}"
+        case messages.MoveFiles():
+            first = f"{data.files[0][0]} to {data.files[0][1]}"
+            more = f", and {len(data.files) - 1:,} more" if len(data.files) > 1 else ""
+            return f"files are served from elsewhere: {first}{more}"
         case messages.DeleteBuild():
             return f"all builds and files of version {data.version} are deleted"
         case messages.Snapshot():

@@ -77,8 +77,7 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
 
     Returns:
         The document, with the fields downloads_recent, downloads_all, skip (of the package) and
-        aliases; and `builds`, by version every attempt, the latest first. None if there is no such
-        package.
+        aliases. None if there is no such package.
     """
     with database.snapshot(connection):
         rows = queries.load_project(connection, package)
@@ -88,31 +87,12 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
             project.render(rows, queries.load_abis(connection), site_url)
         )
         recent, ever = queries.downloads(connection, package)
-        attempts = connection.execute(
-            "SELECT build_id, version, abi_tag, status, built_by, built_at, duration FROM builds"
-            " WHERE package = ? ORDER BY build_id DESC",
-            (package,),
-        ).fetchall()
-    builds: dict[str, list[dict[str, Any]]] = {version: [] for version in document["releases"]}
-    for build_id, version, abi_tag, status, slave_id, built_at, duration in attempts:
-        builds[version].append(
-            {
-                "build_id": build_id if build_id > 0 else None,
-                "abi_tag": abi_tag,
-                "status": "success" if status else "fail",
-                "slave_id": slave_id,
-                "built_at": built_at,
-                "duration": duration,
-                "log_url": project.log_url(build_id) if build_id > 0 else None,
-            }
-        )
     return {
         **document,
         "skip": rows.skip,
         "aliases": rows.aliases,
         "downloads_recent": recent,
         "downloads_all": ever,
-        "builds": builds,
     }
 
 

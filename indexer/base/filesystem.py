@@ -86,13 +86,13 @@ def read(path: str | Path, limit: int | None = None, *, dir_fd: int | None = Non
         return file.read(size)  # not what somebody appends meanwhile
 
 
-def read_linked(path: str | Path, max_bytes: int) -> bytes:
-    """Read the file that a path leads to, through links, if it has at most `max_bytes`.
+def read_linked(path: str | Path, limit: int) -> bytes:
+    """Read the file that a path leads to, through links, if it has at most `limit` bytes.
 
     Raises:
         OSError: as `read`; so, too, if links lead to each other.
     """
-    return read(os.path.realpath(path), max_bytes)
+    return read(os.path.realpath(path), limit)
 
 
 def holds(path: str | Path, content: bytes, *, dir_fd: int | None = None) -> bool:

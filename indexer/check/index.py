@@ -67,7 +67,8 @@ _TABLES = (
     _Table("versions", ("package", "version", "released", "skip", "yanked"), 2),
     _Table(
         "builds",
-        ("build_id", "package", "version", "abi_tag", "status", "built_by", "built_at", "duration"),
+        ("build_id", "package", "version", "abi_tag", "status", "built_by", "built_at", "duration",
+         "failure_category", "failure_detail"),
         1,
     ),
     _Table(
@@ -77,9 +78,11 @@ _TABLES = (
         1,
     ),
     _Table("dependencies", ("filename", "tool", "dependency"), 3),
+    _Table("file_contents", ("filename", "filehash", "filesize", "build_id", "built_at"), 2),
     _Table("build_abis", ("abi_tag", "skip"), 1),
     _Table("preinstalled_apt_packages", ("abi_tag", "apt_package"), 2),
     _Table("abi_fits", ("py_version_tag", "file_abi_tag", "abi_tag", "rank"), 3),
+    _Table("pythons_refused", ("requires_python", "abi_tag"), 2),
     _Table("download_counts", ("package", "downloads_recent", "downloads_all", "listed"), 1),
     _Table("download_hours", ("hour", "package", "downloads"), 2),
 )  # fmt: skip
@@ -111,6 +114,12 @@ def check_index(directory: Path, run: Run, progress: Progress) -> Iterator[Diffe
         ):
             yield Difference(Part.INDEX, f"row {row} of {table} has no parent in {parent}")
         applied = queries.applied_serial(live)
+        if queries.is_outdated(live):
+            yield Difference(
+                Part.INDEX,
+                "an earlier version made it: the next start of the daemon makes it anew",
+            )
+            return
     except sqlite3.Error as error:
         yield Difference(Part.INDEX, f"it is damaged: {error}")
         return

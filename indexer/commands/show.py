@@ -32,7 +32,7 @@ def show(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """Show the build matrix of a package; with VERSION, the builds and files of that version.
+    """Show the build matrix of a package; with VERSION, its build attempts and files.
 
     Any spelling of the package's name is accepted. A terminal shows the newest 20 versions, or all
     of them with --all.
@@ -53,8 +53,7 @@ def show(
         if chosen is None:
             raise lookup.unknown_version(document["package"], version, versions)
     if chosen is not None:
-        for part in ("releases", "builds"):
-            document[part] = {chosen: document[part][chosen]}
+        document["releases"] = {chosen: document["releases"][chosen]}
     if as_json:
         printable.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
         return

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from packaging.version import InvalidVersion, Version
 
+from ..index.fits import admits
 from ..index.queries import Abis
 from ..index.queries import Project as Rows
 from .kind import Package, PackageDocument
@@ -66,21 +67,45 @@ def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
     """
     # Best fit of every (version, abi): (rank, built elsewhere, -build_id, duration)
     fitting: dict[tuple[str, str], tuple[int, bool, int, float | None]] = {}
+    platforms: dict[tuple[str, str], set[str]] = {}
     # Latest attempt of every (version, abi): (build_id, status, duration)
     attempts: dict[tuple[str, str], tuple[int, int, float | None]] = {}
-    for build_id, version, abi_tag, status, duration in rows.builds:
-        key = version, abi_tag
-        found = attempts.get(key)
-        if found is None or found[0] < build_id:
-            attempts[key] = build_id, status, duration
+    builds: dict[str, list[dict[str, Any]]] = {}
+    for build in sorted(rows.builds, reverse=True):  # by build_id
+        build_id, version, abi_tag, status, duration, built_at, slave_id, category, detail = build
+        attempts.setdefault((version, abi_tag), (build_id, status, duration))
+        if build_id > 0:
+            builds.setdefault(version, []).append(
+                {
+                    "build_id": build_id,
+                    "abi": abi_tag,
+                    "status": "success" if status else "fail",
+                    "built_at": built_at,
+                    "duration": duration,
+                    "slave_id": slave_id,
+                    "log_url": log_url(build_id),
+                    "failure": category and {"category": category, "detail": detail},
+                }
+            )
     dependencies: dict[tuple[str, str], list[str]] = {}
     for filename, tool, dependency in rows.dependencies:
         dependencies.setdefault((filename, tool), []).append(dependency)
+    earlier: dict[str, list[dict[str, Any]]] = {}
+    for filename, filehash, filesize, first_build, first_built_at in rows.contents:
+        earlier.setdefault(filename, []).append(
+            {
+                "filehash": filehash,
+                "filesize": filesize,
+                "build_id": first_build,
+                "built_at": first_built_at,
+            }
+        )
     files: dict[str, dict[str, Any]] = {}
     for (
         version,
         builder_abi,
         duration,
+        built_at,
         build_id,
         filename,
         filesize,
@@ -90,12 +115,16 @@ def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
         platform_tag,
         requires_python,
         location,
-    ) in sorted(rows.files, key=itemgetter(4)):  # by filename
+    ) in sorted(rows.files, key=itemgetter(5)):  # by filename
         for build_abi, rank in abis.fits.get((py_version_tag, abi_tag), {}).items():
+            if not admits(requires_python, build_abi):
+                continue
+            key = version, build_abi
+            platforms.setdefault(key, set()).add(platform_tag)
             fit = rank, builder_abi != build_abi, -build_id, duration
-            best = fitting.get((version, build_abi))
+            best = fitting.get(key)
             if best is None or fit[:3] < best[:3]:
-                fitting[version, build_abi] = fit
+                fitting[key] = fit
         apt = dependencies.get((filename, "apt"))
         if apt:
             preinstalled = abis.preinstalled.get(abi_tag, _NOTHING)
@@ -111,6 +140,9 @@ def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
             "apt_dependencies": apt or [],
             "pip_dependencies": sorted(dependencies.get((filename, "pip"), ())),
             "build_duration": duration,
+            "build_id": build_id if build_id > 0 else None,
+            "built_at": built_at,
+            "earlier": earlier.get(filename, []),
         }
     releases = {}
     order = sorted([_version_order(row[0]) + row[1:] for row in rows.versions], reverse=True)
@@ -122,10 +154,16 @@ def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
             "yanked": bool(yanked),
             "skip_reason": skip,
             "abis": {
-                abi: _build_status(skip, fitting.get((version, abi)), attempts.get((version, abi)))
+                abi: {
+                    **_build_status(
+                        skip, fitting.get((version, abi)), attempts.get((version, abi))
+                    ),
+                    "platforms": sorted(platforms.get((version, abi), ())),
+                }
                 for abi in abis.active
             },
             "files": files.get(version, {}),
+            "builds": builds.get(version, []),
         }
     return orjson.dumps(
         {

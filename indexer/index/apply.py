@@ -6,16 +6,14 @@ It uses no clock and no randomness: the same messages give the same rows in any 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..base import database, times
 from ..messages import types as messages
 from ..messages.entries import Row
-from . import downloads, pending, queries, tags
-from .files import BuiltFiles
-
-_INSERT_BUILD = "INSERT INTO builds VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+from . import pending, queries, snapshot
+from .rows import Rows
 
 _Handler = Callable[["Applier", int, times.Time, Any], None]
 
@@ -30,9 +28,8 @@ class Applier:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._execute = connection.execute
-        self._counters = downloads.Counters(connection)
-        self._touched: dict[str, int] = {}
-        self._files = BuiltFiles(connection, self._touched)
+        self._rows = rows = Rows(connection)
+        self._touched, self._counters, self._files = rows.touched, rows.counters, rows.files
 
     def apply(self, rows: Sequence[Row]) -> int:
         """Apply messages and store the last serial and the touched names, in one transaction.
@@ -44,7 +41,7 @@ class Applier:
             The number of touched names.
         """
         with database.transaction(self._connection):
-            self._begin()
+            self._rows.begin()
             applied = queries.applied_serial(self._connection)
             download = self._counters.download
             hour = times.HOUR
@@ -73,27 +70,13 @@ class Applier:
             queries.put(self._connection, "applied_serial", applied)
         return len(self._touched)
 
-    def _begin(self) -> None:
-        self._touched.clear()
-        self._counters.begin()
-        self._files.begin()
-
     # Packages
 
-    def _add_package(self, serial: int, package: str, skip: str = "", summary: str = "") -> bool:
-        added = self._execute(
-            "INSERT OR IGNORE INTO packages VALUES (?, ?, ?)", (package, skip, summary)
-        ).rowcount
-        if added:
-            self._counters.list_package(package, True)
-            self._touched[package] = serial
-        return bool(added)
-
     def _new_package(self, serial: int, at: times.Time, data: messages.NewPackage) -> None:
-        self._add_package(serial, data.package, data.skip, data.description)
+        self._rows.add_package(serial, data.package, data.skip, data.description)
 
     def _new_package_name(self, serial: int, at: times.Time, data: messages.NewPackageName) -> None:
-        self._add_package(serial, data.package)
+        self._rows.add_package(serial, data.package)
         seen = times.to_sql_precise(data.seen or 0)
         owner = queries.alias_owner(self._connection, data.name)
         if owner is None:
@@ -121,39 +104,17 @@ class Applier:
         self._counters.flush()
         if not queries.is_package(self._connection, data.package):
             return
-        self._forget_names(serial, data.package)
+        self._rows.forget_names(serial, data.package)
+        self._files.keep_contents("b.package = ?", (data.package,))
         self._execute("DELETE FROM packages WHERE package = ?", (data.package,))
         self._counters.list_package(data.package, False)
         self._touched[data.package] = serial
 
-    def _forget_names(self, serial: int, package: str) -> None:
-        """Remove the spellings of a package's name; the writer removes their links."""
-        for (name,) in self._execute(
-            "DELETE FROM package_names WHERE package = ? RETURNING name", (package,)
-        ).fetchall():
-            self._touched[name] = serial
-
     # Versions
-
-    def _add_version(
-        self,
-        serial: int,
-        package: str,
-        version: str,
-        released: times.Time,
-        skip: str = "",
-        yanked: bool = False,
-    ) -> None:
-        self._add_package(serial, package)
-        if self._execute(
-            "INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?)",
-            (package, version, times.to_sql(released), skip, yanked),
-        ).rowcount:
-            self._touched[package] = serial
 
     def _new_version(self, serial: int, at: times.Time, data: messages.NewVersion) -> None:
         released = at if data.released is None else data.released
-        self._add_version(serial, data.package, data.version, released, data.skip)
+        self._rows.add_version(serial, data.package, data.version, released, data.skip)
 
     def _set_version(
         self, serial: int, column: str, package: str, version: str, value: object
@@ -175,10 +136,7 @@ class Applier:
 
     def _delete_version(self, serial: int, at: times.Time, data: messages.DeleteVersion) -> None:
         self._counters.flush()
-        if self._execute(
-            "DELETE FROM versions WHERE package = ? AND version = ?", (data.package, data.version)
-        ).rowcount:
-            self._touched[data.package] = serial
+        self._rows.delete_version(serial, data.package, data.version)
 
     # Builds and files
 
@@ -195,36 +153,36 @@ class Applier:
             data.slave_id,
             times.to_sql(at),
             data.duration,
+            *((None, None) if data.status else data.failure or (None, None)),
         )
         try:
             # Usually the version exists and the build does not.
-            self._execute(_INSERT_BUILD, build)
+            self._rows.insert_build(build)
             self._touched[data.package] = serial
         except sqlite3.IntegrityError:
-            self._add_version(serial, data.package, data.version, at)
-            self._add_build(serial, build)
+            self._rows.add_version(serial, data.package, data.version, at)
+            self._rows.add_build(serial, build)
         if data.status:
             self._files.add(serial, data.build_id, data.files)
 
-    def _add_build(self, serial: int, build: tuple[Any, ...]) -> None:
-        """Add a build, replacing a build with the same build_id."""
-        try:
-            self._execute(_INSERT_BUILD, build)
-        except sqlite3.IntegrityError:
-            self._files.flush()
-            for (package,) in self._execute(
-                "DELETE FROM builds WHERE build_id = ? RETURNING package", build[:1]
-            ).fetchall():
-                self._touched[package] = serial
-            self._execute(_INSERT_BUILD, build)
-        self._touched[build[1]] = serial
-
     def _delete_build(self, serial: int, at: times.Time, data: messages.DeleteBuild) -> None:
         self._counters.flush()
-        if self._execute(
-            "DELETE FROM builds WHERE package = ? AND version = ?", (data.package, data.version)
-        ).rowcount:
+        version = data.package, data.version
+        self._files.keep_contents("b.package = ? AND b.version = ?", version)
+        if self._execute("DELETE FROM builds WHERE package = ? AND version = ?", version).rowcount:
             self._touched[data.package] = serial
+
+    def _log_failure(self, serial: int, at: times.Time, data: messages.LogFailure) -> None:
+        for (package,) in self._execute(
+            "UPDATE builds SET (failure_category, failure_detail) = (?, ?)"
+            " WHERE build_id = ? AND status = 0 RETURNING package",
+            (*data.failure, data.build_id),
+        ).fetchall():
+            self._touched[package] = serial
+
+    def _move_files(self, serial: int, at: times.Time, data: messages.MoveFiles) -> None:
+        for filename, location in data.files:
+            self._files.move(serial, data.package, filename, location)
 
     # All packages
 
@@ -251,127 +209,11 @@ class Applier:
         pending.mark_all(self._connection, serial)
 
     def _snapshot(self, serial: int, at: times.Time, data: messages.Snapshot) -> None:
-        self._counters.flush()
-        package = data.package
-        if not self._add_package(serial, package, "", data.description):
-            self._execute(
-                "UPDATE packages SET skip = '', description = ? WHERE package = ?",
-                (data.description, package),
-            )
-            self._forget_names(serial, package)
-            self._execute("DELETE FROM versions WHERE package = ?", (package,))
-        self._touched[package] = serial
-        spellings = dict.fromkeys((*data.aliases, package), 0)
-        spellings[data.name] = at
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO package_names VALUES (?, ?, ?)",
-            [
-                (name, package, times.to_sql_precise(seen))
-                for name, seen in sorted(spellings.items())
-            ],
-        )
-        for release in data.releases:
-            self._add_version(
-                serial, package, release.version, release.released, release.skip, release.yanked
-            )
-            self._snapshot_builds(serial, package, release)
-
-    def _snapshot_builds(
-        self, serial: int, package: str, release: messages.SnapshotRelease
-    ) -> None:
-        """Make the builds of a release from a master's answer.
-
-        The answer has one build for each ABI, and the ABI of each file's builder, but not the build
-        that made a file. What the answer does not have stays null.
-        """
-        by_builder: dict[str, list[messages.File]] = {}
-        for file in release.files:
-            by_builder.setdefault(file.builder_abi, []).append(_file(file))
-        untold = _untold(release.abis, [file for files in by_builder.values() for file in files])
-        seen: set[int] = set()
-        for builder_abi, files in sorted(by_builder.items()):
-            build_id = _snapshot_build_id(release, builder_abi, files, by_builder.keys())
-            if build_id is None or build_id in seen:
-                # The answer has no number: one below 0 is used.
-                least = self._execute("SELECT min(build_id) FROM builds").fetchone()[0]
-                build_id = min(least or 0, 0) - 1
-            seen.add(build_id)
-            known = package, release.version, builder_abi, 1
-            self._add_build(serial, (build_id, *known, None, None, None))
-            self._files.add(serial, build_id, files)
-        for abi in release.abis:
-            # Attempts without a file; for a skipped version the result is not known.
-            if abi.build_id is not None and abi.build_id not in seen:
-                if abi.abi_tag in untold:
-                    continue  # this build was another package's
-                seen.add(abi.build_id)
-                succeeded = int(abi.status in ("success", "error"))
-                known = package, release.version, abi.abi_tag, succeeded
-                self._add_build(serial, (abi.build_id, *known, None, None, None))
+        snapshot.apply(self._rows, serial, at, data)
 
     def _downloads(self, serial: int, at: times.Time, data: messages.Downloads) -> None:
         if queries.is_package(self._connection, data.package):
             self._counters.replace(data.package, data.all, dict(data.hours))
-
-
-def untold(snapshot: messages.Snapshot) -> Iterator[tuple[str, str]]:
-    """The versions and ABIs about which a snapshot only seems to say something."""
-    for release in snapshot.releases:
-        for abi_tag in _untold(release.abis, [_file(file) for file in release.files]):
-            yield release.version, abi_tag
-
-
-def _untold(abis: Iterable[messages.SnapshotBuild], files: Sequence[messages.File]) -> set[str]:
-    """ABIs called a success without a file that fits, because a master compares ABIs as text."""
-    return {
-        abi.abi_tag for abi in abis if abi.status == "success" and not _fits(files, abi.abi_tag)
-    }
-
-
-def _snapshot_build_id(
-    release: messages.SnapshotRelease,
-    builder_abi: str,
-    files: Sequence[messages.File],
-    builders: Collection[str],
-) -> int | None:
-    """The build that made a builder's files; None if the answer does not show it.
-
-    It is the build of the builder's own ABI. If that ABI is no longer built for, it is the build of
-    an ABI that these files fit and that has no file of its own.
-    """
-    for abi in release.abis:
-        if abi.abi_tag == builder_abi:
-            return abi.build_id if abi.status in ("success", "skip") else None
-    for abi in sorted(release.abis):
-        if abi.status == "success" and abi.build_id and abi.abi_tag not in builders:
-            if _fits(files, abi.abi_tag):
-                return abi.build_id
-    return None
-
-
-def _fits(files: Iterable[messages.File], abi_tag: str) -> bool:
-    """Whether any of the files can be installed on that ABI."""
-    return any(tags.fit(one.py_version_tag, one.abi_tag, abi_tag) is not None for one in files)
-
-
-def _file(file: messages.SnapshotFile) -> messages.File:
-    """A snapshot's file with the tags in its name (PEP 427)."""
-    stem = file.filename.removesuffix(".whl")
-    parts = stem.rsplit("-", 3)
-    named = stem.split("-", 2)
-    return messages.File(
-        file.filename,
-        file.filesize,
-        file.filehash,
-        named[0] if len(parts) == 4 else "",
-        named[1] if len(parts) == 4 and len(named) > 1 else "",
-        parts[1] if len(parts) == 4 else "",
-        file.abi_tag,
-        file.platform_tag,
-        file.requires_python,
-        (("apt", file.apt_dependencies), ("pip", file.pip_dependencies)),
-        file.location,
-    )
 
 
 _HANDLERS: dict[str, _Handler] = {
@@ -387,6 +229,8 @@ _HANDLERS: dict[str, _Handler] = {
     "UNYANKVER": Applier._unyank_version,
     "DELVER": Applier._delete_version,
     "LOGBUILD": Applier._log_build,
+    "FAILURE": Applier._log_failure,
+    "MOVEFILES": Applier._move_files,
     "DELBUILD": Applier._delete_build,
     "SNAPSHOT": Applier._snapshot,
     "DOWNLOADS": Applier._downloads,

@@ -40,7 +40,36 @@ def open_reader(path: Path) -> sqlite3.Connection:
         NewerDatabaseError: if a newer version of the program made it.
         StateError: if it does not exist or cannot be opened.
     """
-    return database.open_reader(path, schema.SCHEMA)
+    connection = database.open_reader(path, schema.SCHEMA)
+    try:
+        with database.wrap_errors(f"read {path}"):
+            _supply(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+_SUPPLIED = (
+    "CREATE TEMP VIEW builds AS SELECT *, NULL AS failure_category, NULL AS failure_detail"
+    " FROM main.builds",
+    "CREATE TEMP TABLE file_contents (content_id, filename, filehash, filesize, build_id,"
+    " built_at)",
+    "CREATE TEMP TABLE pythons_refused (requires_python, abi_tag)",
+)
+
+
+def _supply(connection: sqlite3.Connection) -> None:
+    """Give a reader of an index from before what the index does not have yet, empty."""
+    if not database.has_table(connection, "builds") or database.has_table(
+        connection, "file_contents"
+    ):
+        return
+    connection.execute("PRAGMA query_only = OFF")  # the file itself is open to read only
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for statement in _SUPPLIED:
+        connection.execute(statement)
+    connection.execute("PRAGMA query_only = ON")
 
 
 def open_in_memory() -> sqlite3.Connection:
@@ -65,6 +94,12 @@ def put(connection: sqlite3.Connection, key: str, value: object) -> None:
 def applied_serial(connection: sqlite3.Connection) -> int:
     """The serial of the last message that is in the index."""
     return int(get(connection, "applied_serial", 0))
+
+
+def is_outdated(connection: sqlite3.Connection) -> bool:
+    """Whether an earlier version, which kept less of the messages, applied some of them."""
+    migrated = database.has_table(connection, "file_contents")
+    return bool(get(connection, "outdated", 0) if migrated else applied_serial(connection))
 
 
 class Abis(NamedTuple):
@@ -108,9 +143,12 @@ class Project(NamedTuple):
 
     Attributes:
         versions: (version, released, skip, yanked)
-        builds: (build_id, version, abi_tag, status, duration)
-        files: (version, builder_abi, duration, build_id, filename, filesize, filehash,
+        builds: (build_id, version, abi_tag, status, duration, built_at, slave_id,
+            failure_category, failure_detail)
+        files: (version, builder_abi, duration, built_at, build_id, filename, filesize, filehash,
             py_version_tag, abi_tag, platform_tag, requires_python, location)
+        contents: (filename, filehash, filesize, build_id, built_at), what files had before, the
+            latest first
         dependencies: (filename, tool, dependency), tools apt and pip
         aliases: every other spelling that is not the name of a package
     """
@@ -120,8 +158,9 @@ class Project(NamedTuple):
     skip: str
     description: str
     versions: list[tuple[str, str, str, int]]
-    builds: list[tuple[int, str, str, int, float | None]]
+    builds: list[tuple[Any, ...]]
     files: list[tuple[Any, ...]]
+    contents: list[tuple[str, str, int, int | None, str | None]]
     dependencies: list[tuple[str, str, str]]
     aliases: list[str]
 
@@ -153,21 +192,30 @@ def load_project(connection: sqlite3.Connection, package: str) -> Project | None
     ).fetchall()
     builds: list[Any] = []
     files: list[Any] = []
+    contents: list[Any] = []
     dependencies: list[Any] = []
     if versions:
         builds = execute(
-            "SELECT build_id, version, abi_tag, status, duration FROM builds WHERE package = ?",
+            "SELECT build_id, version, abi_tag, status, duration, built_at, built_by,"
+            " failure_category, failure_detail FROM builds WHERE package = ?",
             (package,),
         ).fetchall()
     if builds:
         files = execute(
-            "SELECT b.version, b.abi_tag, b.duration, f.build_id, f.filename, f.filesize,"
-            " f.filehash, f.py_version_tag, f.abi_tag, f.platform_tag, f.requires_python,"
-            " f.location FROM builds b JOIN files f ON f.build_id = b.build_id"
+            "SELECT b.version, b.abi_tag, b.duration, b.built_at, f.build_id, f.filename,"
+            " f.filesize, f.filehash, f.py_version_tag, f.abi_tag, f.platform_tag,"
+            " f.requires_python, f.location FROM builds b JOIN files f ON f.build_id = b.build_id"
             " WHERE b.package = ?",
             (package,),
         ).fetchall()
     if files:
+        contents = execute(
+            "SELECT c.filename, c.filehash, c.filesize, c.build_id, c.built_at FROM builds b"
+            " JOIN files f ON f.build_id = b.build_id"
+            " JOIN file_contents c ON c.filename = f.filename AND c.filehash <> f.filehash"
+            " WHERE b.package = ? ORDER BY c.content_id DESC",
+            (package,),
+        ).fetchall()
         dependencies = execute(
             "SELECT d.filename, d.tool, d.dependency FROM builds b"
             " JOIN files f ON f.build_id = b.build_id"
@@ -183,9 +231,16 @@ def load_project(connection: sqlite3.Connection, package: str) -> Project | None
         versions,
         builds,
         files,
+        contents,
         dependencies,
         aliases,
     )
+
+
+def build_ids(connection: sqlite3.Connection, package: str) -> list[int]:
+    """The numbers of the builds of a package."""
+    rows = connection.execute("SELECT build_id FROM builds WHERE package = ?", (package,))
+    return [build_id for (build_id,) in rows]
 
 
 def is_package(connection: sqlite3.Connection, name: str) -> bool:

@@ -28,6 +28,8 @@ _Check = Callable[[Any], Any]
 # Maps and lists of records become named tuples; a map's key is the record's first field.
 _RECORDS: dict[tuple[str, ...], type[Any]] = {
     ("LOGBUILD", "files"): messages.File,
+    ("LOGBUILD", "failure"): messages.Failure,
+    ("FAILURE", "failure"): messages.Failure,
     ("SNAPSHOT", "releases"): messages.SnapshotRelease,
     ("SNAPSHOT", "releases", "abis"): messages.SnapshotBuild,
     ("SNAPSHOT", "releases", "files"): messages.SnapshotFile,
@@ -62,6 +64,13 @@ def _compiled(node: Any, path: tuple[str, ...], record: type[Any] | None) -> _Ch
             raise _RefusedError
 
         return check_nullable_text
+    if isinstance(node, schema.Nullable):
+        inner = _compiled(node.validator, path, record)
+
+        def check_nullable(value: Any) -> Any:
+            return None if value is None else inner(value)
+
+        return check_nullable
     assert callable(node), path
     check: _Check = node
     return check
@@ -103,7 +112,7 @@ def _compiled_record(node: dict[Any, Any], path: tuple[str, ...], record: type[A
 
 def _compiled_map(node: schema.Map, path: tuple[str, ...]) -> _Check:
     key, inner = node.key, node.value
-    most = sys.maxsize if node.most is None else node.most
+    least, most = node.least, sys.maxsize if node.most is None else node.most
     record = _RECORDS.get(path)
     if record is not None:
         # The key is the first field: check the others as a record of their own.
@@ -116,7 +125,7 @@ def _compiled_map(node: schema.Map, path: tuple[str, ...]) -> _Check:
         rest = _compiled_record(inner, path, _Rest)
 
         def check_records(value: Any) -> Any:
-            if type(value) is not dict or len(value) > most:
+            if type(value) is not dict or not least <= len(value) <= most:
                 raise _RefusedError
             return tuple([keyed(key(k), *rest(v)) for k, v in value.items()])
 
@@ -124,7 +133,7 @@ def _compiled_map(node: schema.Map, path: tuple[str, ...]) -> _Check:
     check = _compiled(inner, path, None)
 
     def check_map(value: Any) -> Any:
-        if type(value) is not dict or len(value) > most:
+        if type(value) is not dict or not least <= len(value) <= most:
             raise _RefusedError
         return tuple([(key(k), check(v)) for k, v in value.items()])
 

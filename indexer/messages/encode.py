@@ -34,12 +34,23 @@ def _file(file: messages.File) -> dict[str, Any]:
     return named
 
 
+def _failure(failure: messages.Failure | None) -> dict[str, str] | None:
+    return None if failure is None else failure._asdict()
+
+
+def _snapshot_build(build: messages.SnapshotBuild) -> dict[str, Any]:
+    named = dict(zip(build._fields[1:], build[1:], strict=True))
+    if build.built_at is not None:
+        named["built_at"] = timestamp(build.built_at)
+    return named
+
+
 def _release(release: messages.SnapshotRelease) -> dict[str, Any]:
     return {
         "released": timestamp(release.released),
         "skip": release.skip,
         "yanked": release.yanked,
-        "abis": {a.abi_tag: {"status": a.status, "build_id": a.build_id} for a in release.abis},
+        "abis": {build.abi_tag: _snapshot_build(build) for build in release.abis},
         "files": {
             file.filename: dict(zip(file._fields[1:], file[1:], strict=True))
             for file in release.files
@@ -55,6 +66,11 @@ def fields(message: Message) -> dict[str, Any]:
         named["accessed_at"] = timestamp(data.accessed_at)
     elif name == "LOGBUILD":
         named["files"] = [_file(file) for file in data.files]
+        named["failure"] = _failure(data.failure)
+    elif name == "FAILURE":
+        named["failure"] = _failure(data.failure)
+    elif name == "MOVEFILES":
+        named["files"] = dict(data.files)
     elif name in _TIMES:
         field = _TIMES[name]
         if named[field] is not None:
@@ -163,7 +179,10 @@ def from_journal(name: str, at: Time, data: bytes) -> Message:
     """
     values = _unpack(data, use_list=False)
     if name == "LOGBUILD":
-        values = (*values[:7], tuple([messages.File._make(file) for file in values[7]]))
+        files = tuple([messages.File._make(file) for file in values[7]])
+        values = (*values[:7], files, *map(_journal_failure, values[8:]))
+    elif name == "FAILURE":
+        values = (values[0], messages.Failure(*values[1]))
     elif name == "SNAPSHOT":
         values = (*values[:4], tuple([_journal_release(release) for release in values[4]]))
     kind, size = _KINDS[name]
@@ -172,6 +191,10 @@ def from_journal(name: str, at: Time, data: bytes) -> Message:
     made = _new(kind, values) if len(values) == size else kind(*values)
     message: Message = _new(Message, (name, at, made))
     return message
+
+
+def _journal_failure(values: Any) -> messages.Failure | None:
+    return None if values is None else messages.Failure(*values)
 
 
 def _journal_release(values: Any) -> messages.SnapshotRelease:

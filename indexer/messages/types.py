@@ -27,6 +27,16 @@ class File(NamedTuple):
     location: str = "/simple"
 
 
+class Failure(NamedTuple):
+    """Why a build failed: the kind of reason, and the one detail that matters ('': none)."""
+
+    category: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.category}: {self.detail}" if self.detail else self.category
+
+
 class SetAbis(NamedTuple):
     """The build ABIs with their skip reasons, and the preinstalled apt packages."""
 
@@ -119,6 +129,21 @@ class LogBuild(NamedTuple):
     status: bool
     duration: float
     files: tuple[File, ...]
+    failure: Failure | None = None
+
+
+class LogFailure(NamedTuple):
+    """Somebody found out later why a build failed."""
+
+    build_id: int
+    failure: Failure
+
+
+class MoveFiles(NamedTuple):
+    """Files are served from elsewhere now: (filename, location)."""
+
+    package: str
+    files: tuple[tuple[str, str], ...]
 
 
 class DeleteBuild(NamedTuple):
@@ -146,11 +171,14 @@ class LogDownload(NamedTuple):
 
 
 class SnapshotBuild(NamedTuple):
-    """The result of the builds of a version on one ABI."""
+    """The result of the builds of a version on one ABI; None: not known."""
 
     abi_tag: str
     status: str
     build_id: int | None
+    slave_id: int | None = None
+    built_at: Time | None = None
+    duration: float | None = None
 
 
 class SnapshotFile(NamedTuple):
@@ -210,6 +238,8 @@ BY_NAME: dict[str, type[Any]] = {
     "UNYANKVER": UnyankVersion,
     "DELVER": DeleteVersion,
     "LOGBUILD": LogBuild,
+    "FAILURE": LogFailure,
+    "MOVEFILES": MoveFiles,
     "DELBUILD": DeleteBuild,
     "LOGDOWNLOAD": LogDownload,
     "SNAPSHOT": Snapshot,

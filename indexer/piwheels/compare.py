@@ -15,6 +15,7 @@ import orjson
 from ..base import database
 from ..documents import project
 from ..index import apply, queries
+from ..index import snapshot as snapshots
 from ..messages.entries import Row
 from ..messages.types import Message, SetAbis
 
@@ -85,7 +86,7 @@ class Comparer:
         }
         there = _document(memory, package)
         # A master compares ABIs as text, so a "success" without a fitting file means nothing.
-        for version, abi in apply.untold(snapshot.data):
+        for version, abi in snapshots.untold(snapshot.data):
             release = here["releases"].get(version)
             if release is not None and abi in release["abis"]:
                 there["releases"][version]["abis"][abi] = release["abis"][abi]

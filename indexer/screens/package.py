@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..base import names
+from ..messages.types import Failure
 
 Document = dict[str, Any]
 
@@ -117,18 +118,21 @@ def _notes(release: dict[str, Any]) -> str:
 
 
 def details(document: Document, version: str, *, signs: bool) -> RenderableType:
-    """One version: its status on each ABI, every attempt, and the files."""
+    """One version: its status on each ABI, every attempt and why it failed, and the files."""
     release = document["releases"][version]
     title = Text(f"{document['name']} {version}", style="bold")
     notes = _notes(release)
     title.append(f"\nreleased {release['released']}", style="not bold")
     if notes:
         title.append(f"  {notes}", style="not bold yellow")
-    parts: list[RenderableType] = [title, Text(), _abis(document, version, signs=signs)]
+    parts: list[RenderableType] = [title, Text(), _abis(release, signs=signs)]
     decisive = {build["build_id"] for build in release["abis"].values()}
-    other = [build for build in document["builds"][version] if build["build_id"] not in decisive]
+    other = [build for build in release["builds"] if build["build_id"] not in decisive]
     if other:
         parts += [Text(), _attempts(other, signs=signs)]
+    failed = [build for build in release["builds"] if build["failure"]]
+    if failed:
+        parts += [Text(), _reasons(failed)]
     if not release["files"]:
         parts += [Text(), Text("no files")]
     for filename, file in release["files"].items():
@@ -150,9 +154,9 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _abis(document: Document, version: str, *, signs: bool) -> Table:
-    builds = {build["build_id"]: build for build in document["builds"][version]}
-    abis = document["releases"][version]["abis"]
+def _abis(release: dict[str, Any], *, signs: bool) -> Table:
+    builds = {build["build_id"]: build for build in release["builds"]}
+    abis = release["abis"]
     table = _table("abi", "status", "build", "seconds", "by", "when", "log")
     for abi in abi_order(abis):
         decided = abis[abi]
@@ -164,7 +168,14 @@ def _abis(document: Document, version: str, *, signs: bool) -> Table:
 def _attempts(builds: list[dict[str, Any]], *, signs: bool) -> Table:
     table = _table("other", "status", "build", "seconds", "by", "when", "log")
     for build in builds:
-        table.add_row(Text(build["abi_tag"]), *_row(build, build, signs=signs))
+        table.add_row(Text(build["abi"]), *_row(build, build, signs=signs))
+    return table
+
+
+def _reasons(failed: list[dict[str, Any]]) -> Table:
+    table = _table("build", "why it failed")
+    for build in failed:
+        table.add_row(_known(build["build_id"]), Text(str(Failure(**build["failure"]))))
     return table
 
 
@@ -202,4 +213,16 @@ def _file(filename: str, file: dict[str, Any]) -> Text:
     if file["pip_dependencies"]:
         row("pip", " ".join(file["pip_dependencies"]))
     row("url", file["file_url"])
+    row("built", _built(file))
+    for content in file["earlier"]:
+        row(
+            "earlier",
+            f"{_built(content)}, {content['filesize']:,} bytes\n{'':10}{content['filehash']}",
+        )
     return text
+
+
+def _built(content: dict[str, Any]) -> str:
+    """By which build a content was made, and when, as far as that is known."""
+    build = "a build that is not known" if content["build_id"] is None else content["build_id"]
+    return f"by {build}" + (f", {content['built_at']}" if content["built_at"] else "")

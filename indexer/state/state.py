@@ -14,10 +14,10 @@ from pathlib import Path
 from ..base import database, filesystem
 from ..base.clock import Clock
 from ..base.directories import JOURNAL
-from ..base.errors import NewerDatabaseError, StateError
+from ..base.errors import JournalError, NewerDatabaseError, StateError
 from ..base.lock import Lock
 from ..base.log import event
-from ..index import apply, pending, queries
+from ..index import apply, files, pending, queries
 from ..journal import journal
 from ..journal.reader import JournalReader
 from ..messages import poison
@@ -153,6 +153,7 @@ class State:
         try:
             made_from = queries.get(connection, "journal_id", self.journal.reader.journal_id)
             applied = queries.applied_serial(connection)
+            outdated = queries.is_outdated(connection)
             if suspect:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if found != "ok":
@@ -169,7 +170,26 @@ class State:
             raise self._lost_end(f"use the index {path}", applied)
         if applied + 1 < self.journal.reader.first:
             return f"it ends with serial {applied}, before the journal begins"
+        if outdated:
+            if self._can_replay():
+                return "an earlier version made it, which kept less of what the messages say"
+            # Nothing else holds what the journal has lost.
+            connection = queries.open_index(path)
+            try:
+                with database.wrap_errors(f"write to the index {path}", beside=self.directory):
+                    bring_up_to_date(connection)
+            finally:
+                connection.close()
         return ""
+
+    def _can_replay(self) -> bool:
+        """Whether a replay of the journal gives all that was ever in it."""
+        reader = self.journal.reader
+        try:
+            start = checkpoint.base(self.directory, reader, self.journal.serial)
+        except JournalError:
+            return False
+        return start is not None or not reader.lost
 
     def _lost_end(self, operation: str, serial: int) -> StateError:
         return StateError(
@@ -341,6 +361,8 @@ def replay(
                 done = queries.applied_serial(connection)
                 if done > until:
                     raise StateError(f"resume from {path}", f"it holds messages up to {done}")
+                if queries.is_outdated(connection):
+                    raise StateError(f"resume from {path}", "an earlier version made it")
             elif start is not None:
                 _begin_from(connection, start)
             elif until:
@@ -371,6 +393,17 @@ def _begin_from(connection: sqlite3.Connection, start: checkpoint.Checkpoint) ->
         connection.execute("DELETE FROM masters")
         pending.mark_all(connection, start.serial)
         pending.forget_written(connection)
+    if queries.is_outdated(connection):
+        bring_up_to_date(connection)
+
+
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Work out from an index of an earlier version what does not need the messages again."""
+    with database.transaction(connection):
+        abis = connection.execute("SELECT abi_tag FROM build_abis ORDER BY 1").fetchall()
+        files.BuiltFiles(connection, {}).set_abis(abi for (abi,) in abis)
+        pending.mark_all(connection, queries.applied_serial(connection))
+        connection.execute("DELETE FROM state WHERE key = 'outdated'")
 
 
 def rebuild_index(directory: Path, source: JournalReader, progress: Progress = _silent) -> None:

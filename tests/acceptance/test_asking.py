@@ -19,6 +19,7 @@ from ..support import COMMAND, Site, environment, read_until
 pytestmark = pytest.mark.acceptance
 
 LATER = "2026-11-21T12:00:00+00:00"
+SIX = "six-1-py3-none-any.whl"
 HISTORY = [
     samples.set_abis("cp39", "cp311", "cp313", preinstalled={"cp311": ["libc6"]}),
     samples.new_package("zope-interface", description="Interfaces for Python"),
@@ -26,7 +27,15 @@ HISTORY = [
     samples.new_version("zope-interface", "5.0", "2026-01-02T03:04:05Z"),
     samples.new_version("zope-interface", "10.0", "2026-02-02T03:04:05Z"),
     samples.new_version("zope-interface", "11.0rc1", "2026-03-02T03:04:05Z"),
-    samples.log_build(70001, "zope-interface", "10.0", abi_tag="cp39", status=False, slave_id=4),
+    samples.log_build(
+        70001,
+        "zope-interface",
+        "10.0",
+        abi_tag="cp39",
+        status=False,
+        slave_id=4,
+        failure={"category": "missing-header", "detail": "Python.h"},
+    ),
     samples.log_build(70002, "zope-interface", "10.0", abi_tag="cp311", status=False),
     samples.log_build(
         70003,
@@ -49,6 +58,17 @@ HISTORY = [
     samples.new_package("old-thing"),
     samples.message("DELPKG", LATER, package="old-thing"),
     samples.new_version("zope-interface", "../etc"),
+    samples.message("FAILURE", build_id=70002, failure={"category": "killed", "detail": ""}),
+    samples.message("FAILURE", build_id=70099, failure={"category": "unknown", "detail": ""}),
+    samples.message(
+        "MOVEFILES",
+        package="zope-interface",
+        files={"zope_interface-10.0-cp311-cp311-linux_armv7l.whl": "/archive"},
+    ),
+    samples.log_build(
+        70004, "six", "1", {**samples.file(SIX), "filehash": "1" * 64, "filesize": 1111}
+    ),
+    samples.log_build(70005, "six", "1", samples.file(SIX), at=LATER),
 ]
 
 
@@ -146,7 +166,16 @@ def test_a_version_in_detail(asked: Site) -> None:
         assert value in shown
     equal = json.loads(asked.piw("show", "zope-interface", "10", "--json").stdout)
     assert list(equal["releases"]) == ["10.0"]
-    assert [one["build_id"] for one in equal["builds"]["10.0"]] == [70003, 70002, 70001]
+    assert [one["build_id"] for one in equal["releases"]["10.0"]["builds"]] == [70003, 70002, 70001]
+    reasons = rows[rows.index("build why it failed".split()) :][1:3]
+    assert reasons == [["70002", "killed"], ["70001", "missing-header:", "Python.h"]]
+
+
+def test_the_earlier_contents_of_a_file(asked: Site) -> None:
+    shown = asked.piw("show", "six", "1").stdout
+    assert "built   by 70005, 2026-11-21 12:00:00\n" in shown
+    assert "earlier by 70004, 2026-11-20 12:00:00, 1,111 bytes\n          " + "1" * 64 in shown
+    assert "2 builds, 1 files, 1 earlier contents" in asked.piw("explain", "six").stdout
 
 
 @pytest.mark.parametrize(
@@ -184,10 +213,14 @@ def test_the_history_of_a_package(asked: Site) -> None:
             "version 5.0 appears, released 2026-01-02 03:04:05",
             "version 10.0 appears, released 2026-02-02 03:04:05",
             "version 11.0rc1 appears, released 2026-03-02 03:04:05",
-            "build 70001 of 10.0 on cp39 by slave 4: failed, 1.5 s, 0 files",
+            "build 70001 of 10.0 on cp39 by slave 4: failed (missing-header: Python.h), 1.5 s,"
+            " 0 files",
             "build 70002 of 10.0 on cp311 by slave 1: failed, 1.5 s, 0 files",
             "version 5.0 is yanked",
             "version 11.0rc1 is skipped: too large",
+            "why build 70002 failed: killed",
+            "files are served from elsewhere: zope_interface-10.0-cp311-cp311-linux_armv7l.whl"
+            " to /archive",
         )
     ] + ["2026-11-21 12:00:00  build 70003 of 10.0 on cp311 by slave 7: success, 1042.5 s, 1 file"]
     assert re.search(r"\(serial 2, file [0-9a-f]{12} line 2\)$", told[1])
@@ -225,10 +258,12 @@ def wrap_errors(site: Site, package: str) -> Any:
 def test_explain_a_package_that_is_well(asked: Site) -> None:
     text = asked.piw("explain", "zope.interface").stdout
     for part in (
-        "3 versions, 3 builds, 1 files",
+        "3 versions, 3 builds, 1 files, 0 earlier contents",
+        "build 70002 of 10.0 on cp311: killed",
+        "/logs/0000/0007/0002.txt.gz",
         "zope.interface, its link is right",
-        "2026-11-20 12:00:00  version 11.0rc1 is skipped",
-        "(serial 11, file ",
+        "2026-11-20 12:00:00  files are served from elsewhere",
+        "(serial 18, file ",
         "in the quarantine: data.version",
         "1 in the last 30 days, 1 ever",
     ):

@@ -89,6 +89,6 @@ def fields(part: str) -> str:
                 lines += ["And the fields of [a message](#a-message).", ""]
     else:
         lines = [*_fields(project, project["$defs"]), ""]
-        for name in ("release", "build", "file"):
+        for name in ("release", "build", "attempt", "failure", "file", "content"):
             lines += _described(project["$defs"][name], f"### {name}", project["$defs"])
     return "\n".join(lines).strip()

@@ -61,6 +61,7 @@ def faults(name: str, value: Any) -> list[str]:
 
 _WRONG_VALUES: list[Any] = [
     *(None, True, 0, -1, 0.5, 2**41, 2**64, math.inf, "", "x", "../x", "x\n", "a" * 64 + "\n"),
+    "x" * 501,
     *("x" * 300, "file:x", "none", [], [1], ["a", "a"], [[]], {}, {"cp311": {}}, {"apt": [1]}),
 ]
 _WRONG_KEYS = ("", "../x", "x" * 300, "cp311\n", "npm", "2026-11-22T14:30:00Z")

@@ -12,6 +12,7 @@ from indexer.index import downloads, queries
 from indexer.index.apply import Applier
 from indexer.messages.entries import Row
 from indexer.messages.types import Message
+from indexer.schema import index as schema
 
 from ..samples import Envelope, decoded
 
@@ -65,3 +66,38 @@ class Index:
         with database.snapshot(self.connection):
             found = Moment(self.connection, URL, 0).package(package)
             return None if found is None else Project().render(found)
+
+
+def as_before(path: Path, migrations: int = 2) -> None:
+    """Put in the place of an index what an earlier version would have made of the messages.
+
+    Args:
+        migrations: how many of them it had.
+    """
+    older = dict([*schema.SCHEMA.migrations.items()][:migrations])
+    old = path.with_name("older.db")
+    connection = database.open_writer(
+        old, schema.SCHEMA._replace(migrations=older), synchronous="OFF"
+    )
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("ATTACH ? AS new", (str(path),))
+    tables = connection.execute(
+        "SELECT name FROM main.sqlite_master WHERE type = 'table'"
+        " AND name NOT LIKE 'sqlite_%' AND name <> '_sqlite_migrations'"
+    ).fetchall()
+    for (table,) in tables:
+        found = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+        columns = ", ".join(name for (name,) in found)
+        connection.execute(f"DELETE FROM main.{table}")
+        connection.execute(
+            f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}"
+        )
+    # It read tags as they were written.
+    connection.execute(
+        "UPDATE abi_fits SET rank = NULL WHERE py_version_tag <> lower(py_version_tag)"
+        " OR file_abi_tag <> lower(file_abi_tag)"
+    )
+    connection.execute("DETACH new")
+    connection.close()
+    database.remove(path)
+    old.rename(path)

@@ -37,6 +37,7 @@ OTHER = "numpy-1.0-py3-none-any.whl"
 TABLES = (
     *("packages", "package_names", "versions", "builds", "files", "dependencies", "build_abis"),
     *("preinstalled_apt_packages", "download_counts", "download_hours"),
+    *("file_contents", "pythons_refused"),
 )
 
 
@@ -253,7 +254,7 @@ def test_logbuild_creates_what_is_missing_above_it(index: Index) -> None:
     assert index.apply(build) == {"numpy": 1}
     assert index.table("packages") == [("numpy", "", "")]
     assert index.table("versions") == [("numpy", "1.0", SQL, "", 0)]
-    assert index.table("builds") == [(7, "numpy", "1.0", "cp311", 1, 3, SQL, 2.5)]
+    assert index.table("builds") == [(7, "numpy", "1.0", "cp311", 1, 3, SQL, 2.5, None, None)]
     assert index.table("files") == [
         (
             *(WHEEL, 7, 1000, samples.HASH, "numpy", "1.0", "cp311", "cp311", "linux_armv7l"),
@@ -279,7 +280,7 @@ def test_build_id_that_exists_is_replaced(index: Index) -> None:
         log_build(1, "scipy", "2.0", "scipy-2.0-py3-none-any.whl", abi_tag="cp39", slave_id=2)
     )
     assert touched == {"numpy": 2, "scipy": 2}
-    assert index.table("builds") == [(1, "scipy", "2.0", "cp39", 1, 2, SQL, 1.5)]
+    assert index.table("builds") == [(1, "scipy", "2.0", "cp39", 1, 2, SQL, 1.5, None, None)]
     assert files(index) == [("scipy-2.0-py3-none-any.whl", 1)]
     assert dependencies(index) == []
     # Of the same version, with some of the same files.
@@ -483,7 +484,7 @@ def test_snapshot_has_the_statuses_that_the_master_told(index: Index) -> None:
     ]
 
 
-def test_snapshot_replaces_all_that_is_known_but_the_counters(index: Index, tmp_path: Path) -> None:
+def test_snapshot_replaces_what_it_tells_and_leaves_the_rest(index: Index, tmp_path: Path) -> None:
     index.apply(
         new_package("numpy", skip="no", description="old"),
         new_name("numpy", "Old.Name"),
@@ -496,15 +497,163 @@ def test_snapshot_replaces_all_that_is_known_but_the_counters(index: Index, tmp_
     fresh = Index(tmp_path / "fresh.db")
     with fresh:
         fresh.apply(numpy_snapshot())
-        for table in TABLES:
-            if not table.startswith("download"):
-                assert index.table(table) == fresh.table(table), table
-        assert index.document("numpy") == fresh.document("numpy")
+        for table in ("packages", "package_names", "versions", "files", "dependencies"):
+            assert index.table(table) == fresh.table(table), table
+        attempt = (2, "numpy", "1.0", "cp311", 1, 1, SQL, 1.5, None, None)
+        assert index.table("builds") == [attempt, *fresh.table("builds")]
     assert index.counts() == [("numpy", 0, 1)]
     # Once more changes nothing.
     before = everything(index)
     index.apply(numpy_snapshot())
     assert everything(index) == before
+
+
+def told(*abis: tuple[str, str, int | None], **files: dict[str, Any]) -> dict[str, Any]:
+    """The releases of a snapshot: version 1.0 with these builds and these files."""
+    release = snapshot_release(
+        {f"numpy-1.0-{tags.replace('_', '-', 2)}.whl": found for tags, found in files.items()},
+        {abi: (status, build_id) for abi, status, build_id in abis},
+    )
+    return {"1.0": release}
+
+
+FAILURE = {"category": "missing-header", "detail": "pybind11/pybind11.h"}
+
+
+def test_snapshot_keeps_what_is_known_of_its_builds(index: Index) -> None:
+    index.apply(
+        log_build(7, "numpy", "1.0", file(WHEEL), duration=2.5, slave_id=3),
+        log_build(8, "numpy", "1.0", abi_tag="cp39", status=False, failure=FAILURE),
+        log_build(9, "numpy", "1.0", abi_tag="cp313", status=False),
+        log_build(10, "numpy", "2.0", "numpy-2.0-py3-none-any.whl"),
+    )
+    before = index.table("builds")
+    releases = told(
+        ("cp311", "success", 7), ("cp39", "fail", 8), cp311_cp311_linux_armv7l=snapshot_file()
+    )
+    index.apply(numpy_snapshot(releases=releases))
+    assert index.table("builds") == before[:3], "9 is not told, and its version is there"
+    assert index.rows("SELECT filename, build_id FROM files") == [(WHEEL, 7)]
+    # What it tells itself comes to it.
+    [release] = releases.values()
+    release["abis"]["cp39"] |= {"slave_id": 4, "built_at": LATER, "duration": 0.5}
+    index.apply(numpy_snapshot(releases=releases))
+    assert index.rows("SELECT * FROM builds WHERE build_id = 8") == [
+        (8, "numpy", "1.0", "cp39", 0, 4, "2026-11-21 08:00:00", 0.5, *FAILURE.values())
+    ]
+
+
+def test_snapshot_leaves_a_file_with_the_build_that_made_it(index: Index) -> None:
+    """A master tells one build an ABI; the index may know that there were two."""
+    first, second = "numpy-1.0-cp311-cp311-a.whl", "numpy-1.0-cp311-cp311-b.whl"
+    index.apply(log_build(7, "numpy", "1.0", first), log_build(8, "numpy", "1.0", second))
+    both = {"cp311_cp311_a": snapshot_file(), "cp311_cp311_b": snapshot_file()}
+    index.apply(numpy_snapshot(releases=told(("cp311", "success", 8), **both)))
+    assert files(index) == [(first, 7), (second, 8)]
+    # Nor does it matter that its ABI is not built for any more.
+    index.apply(numpy_snapshot(releases=told(**both)))
+    assert files(index) == [(first, 7), (second, 8)]
+    # Another content was made by another build: the one that is told, or nobody knows which.
+    both["cp311_cp311_a"] = snapshot_file(filehash="e" * 64)
+    index.apply(numpy_snapshot(releases=told(("cp311", "success", 9), **both)))
+    assert files(index) == [(first, 9), (second, 8)]
+    both["cp311_cp311_a"] = snapshot_file(filehash="f" * 64)
+    index.apply(numpy_snapshot(releases=told(**both)))
+    assert files(index) == [(first, -1), (second, 8)]
+    document = json.loads(index.document("numpy") or b"")["releases"]["1.0"]
+    assert [content["build_id"] for content in document["files"][first]["earlier"]] == [9, 7]
+    assert [build["build_id"] for build in document["builds"]] == [9, 8, 7]
+
+
+# Reasons, places and earlier contents
+
+
+def test_a_failure_may_be_found_out_later(index: Index) -> None:
+    index.apply(
+        log_build(1, "numpy", "1.0", status=False, failure=FAILURE),
+        log_build(2, "numpy", "1.0", status=False),
+        log_build(3, "numpy", "1.0", WHEEL, failure=FAILURE),
+    )
+    reasons = "SELECT failure_category, failure_detail FROM builds ORDER BY build_id"
+    known = tuple(FAILURE.values())
+    assert index.rows(reasons) == [known, (None, None), (None, None)]
+    unknown = {"category": "unknown", "detail": ""}
+    assert index.apply(message("FAILURE", build_id=2, failure=unknown)) == {"numpy": 4}
+    assert index.rows(reasons) == [known, ("unknown", ""), (None, None)]
+    later = [message("FAILURE", build_id=build_id, failure=FAILURE) for build_id in (3, 4)]
+    assert index.apply(*later) == {}, "one did not fail, the other is not known"
+    [(count,)] = index.rows("SELECT sum(builds) FROM failure_reasons")
+    assert count == 2
+
+
+SCIPY = "scipy-1-py3-none-any.whl"
+
+
+def test_files_move_to_where_they_are_served_from(index: Index) -> None:
+    index.apply(log_build(1, "numpy", "1.0", WHEEL, OTHER), log_build(2, "scipy", "1", SCIPY))
+    moved = message("MOVEFILES", package="numpy", files={WHEEL: "/old", SCIPY: "/x", "no": "/y"})
+    assert index.apply(moved) == {"numpy": 3}
+    assert index.rows("SELECT filename, location FROM files ORDER BY 1") == sorted(
+        [(WHEEL, "/old"), (OTHER, "/simple"), (SCIPY, "/simple")]
+    )
+    assert index.apply(moved) == {}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        message("DELBUILD", package="numpy", version="1.0"),
+        message("DELVER", package="numpy", version="1.0"),
+        message("DELPKG", package="numpy"),
+        log_build(2, "scipy", "1.0"),
+        numpy_snapshot(releases={}),
+    ],
+    ids=lambda envelope: str(envelope["msg"]),
+)
+def test_earlier_contents_outlive_what_they_belonged_to(
+    gone: samples.Envelope, index: Index
+) -> None:
+    def content(digit: str) -> dict[str, Any]:
+        return file(WHEEL, filehash=digit * 64, filesize=int(digit))
+
+    index.apply(
+        log_build(1, "numpy", "1.0", content("1")),
+        log_build(2, "numpy", "1.0", content("2"), at=LATER),
+        gone,
+        log_build(3, "other", "1.0", content("1")),
+        log_build(4, "other", "1.0", content("4")),
+    )
+    found = json.loads(index.document("other") or b"")["releases"]["1.0"]["files"][WHEEL]
+    assert [(one["filesize"], one["build_id"], one["built_at"]) for one in found["earlier"]] == [
+        (2, 2, "2026-11-21 08:00:00"),
+        (1, 1, SQL),
+    ]
+    assert index.rows("SELECT filesize, current FROM file_history") == [(4, 1), (2, 0), (1, 0)]
+
+
+def test_a_requirement_of_python_decides_what_fits(index: Index) -> None:
+    index.apply(
+        set_abis("cp39", "cp311"),
+        log_build(1, "numpy", "1.0", file(OTHER, requires_python=">=3.10")),
+        log_build(2, "numpy", "2.0", file("numpy-2.0-py3-none-any.whl", requires_python="no")),
+    )
+    statuses = "SELECT version, abi_tag, status FROM build_status ORDER BY 1, 2"
+    expected = [
+        ("1.0", "cp311", "success"),
+        ("1.0", "cp39", "pending"),
+        ("2.0", "cp311", "success"),
+        ("2.0", "cp39", "success"),
+    ]
+    assert index.rows(statuses) == expected
+    document = json.loads(index.document("numpy") or b"")
+    assert expected == [
+        (version, abi, found["status"])
+        for version, release in sorted(document["releases"].items())
+        for abi, found in release["abis"].items()
+    ]
+    # Other ABIs are matched anew.
+    index.apply(set_abis("cp38"))
+    assert index.rows(statuses) == [("1.0", "cp38", "pending"), ("2.0", "cp38", "success")]
 
 
 def test_snapshot_respects_who_had_a_name_first(index: Index) -> None:
@@ -536,6 +685,7 @@ def test_snapshot_of_a_file_whose_build_is_not_told(index: Index) -> None:
         "build_id": None,
         "duration": None,
         "log_url": None,
+        "platforms": ["linux_armv7l"],
     }
     assert release["files"][WHEEL]["builder_abi"] == "cp37m"
     # It is not among the builds that an admin looks at.

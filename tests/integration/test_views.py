@@ -27,7 +27,7 @@ from indexer.schema import index as schema
 from .. import samples
 from ..samples import log_build, log_download, message, new_package, new_version, set_abis
 from ..support import Case, by_case
-from .index import Index
+from .index import Index, as_before
 
 pytestmark = pytest.mark.integration
 
@@ -211,12 +211,7 @@ def test_an_index_of_before_gets_the_live_farm(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     with Index(path) as index:
         index.apply(log_build(1, "numpy", "1.0"))
-        first, second = list(schema.SCHEMA.migrations)[:2]
-        for statement in ("DROP VIEW farm", "DROP TABLE slaves", "DROP TABLE masters"):
-            index.connection.execute(statement)
-        index.connection.execute("CREATE VIEW farm AS SELECT built_by AS slave_id FROM builds")
-        index.connection.execute("DELETE FROM _sqlite_migrations WHERE name = ?", (second,))
-        assert index.rows("SELECT name FROM _sqlite_migrations") == [(first,)]
+    as_before(path, migrations=1)
     with Index(path) as index:
         assert index.rows("SELECT slave_id, builds, label FROM farm") == [(1, 1, None)]
         show(index, slave(1, None))

@@ -6,25 +6,31 @@ Written from docs/messages.md and docs/documents.md, not from the code; slow and
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import orjson
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SITE = "https://www.piwheels.org"
 
 
-@dataclass
+@dataclass(eq=False)
 class Build:
     package: str
     version: str
     abi: str
     succeeded: bool
-    duration: float | None
     number: int | None  # None: a snapshot did not tell it
+    slave: int | None = None
+    at: str | None = None
+    duration: float | None = None
+    failure: dict[str, str] | None = None
 
 
 @dataclass
@@ -39,6 +45,12 @@ class File:
     location: str
     apt: set[str]
     pip: set[str]
+
+    def rank(self, abi: str) -> int | None:
+        """How well it fits; None: it does not."""
+        return (
+            fit(self.python_tag, self.abi_tag, abi) if admits(self.requires_python, abi) else None
+        )
 
 
 @dataclass
@@ -63,6 +75,7 @@ class Model:
         self.names: dict[str, tuple[str, datetime]] = {}  # spelling: whose, when seen
         self.builds: list[Build] = []
         self.files: dict[str, File] = {}
+        self.left: dict[str, dict[str, Any]] = {}  # contents by filename, then by hash
         self.abis: dict[str, str] = {}
         self.preinstalled: dict[str, list[str]] = {}
         self.hours: dict[str, dict[datetime, int]] = {}
@@ -100,10 +113,13 @@ class Model:
             del self.packages[package]
 
     def _clear(self, package: str) -> None:
-        for name in [name for name, (owner, _) in self.names.items() if owner == package]:
-            del self.names[name]
+        self._forget_names(package)
         for version in list(self.packages[package].versions):
             self.on_delver(EPOCH, package, version)
+
+    def _forget_names(self, package: str) -> None:
+        for name in [name for name, (owner, _) in self.names.items() if owner == package]:
+            del self.names[name]
 
     def on_newver(
         self, at: datetime, package: str, version: str, released: str | None, skip: str = ""
@@ -140,11 +156,24 @@ class Model:
                 self._drop(build)
 
     def _drop(self, build: Build) -> None:
-        self.builds = [one for one in self.builds if one is not build]
-        self.files = {name: file for name, file in self.files.items() if file.build is not build}
+        self.builds.remove(build)
+        for name in [name for name, file in self.files.items() if file.build is build]:
+            self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        """A file leaves its build; what it held is remembered, with the first of its builds."""
+        file = self.files.pop(name, None)
+        if file is not None:
+            content = {
+                "filehash": file.sha256,
+                "filesize": file.size,
+                "build_id": file.build.number,
+                "built_at": file.build.at,
+            }
+            self.left.setdefault(name, {}).setdefault(file.sha256, content)
 
     def _record(self, build: Build) -> None:
-        for other in self.builds:
+        for other in list(self.builds):
             if build.number is not None and other.number == build.number:
                 self._drop(other)
         self.builds.append(build)
@@ -160,12 +189,17 @@ class Model:
         status: bool,
         duration: float,
         files: list[dict[str, Any]],
+        failure: dict[str, str] | None = None,
     ) -> None:
         self.on_newver(at, package, version, None)
-        build = Build(package, version, abi_tag, status, float(duration), build_id)
+        build = Build(package, version, abi_tag, status, build_id)
+        build.slave, build.at, build.duration = slave_id, sql(at), float(duration)
+        build.failure = reason(failure) if failure is not None and not status else None
         self._record(build)
-        for file in files if status else ():
-            self.files[file["filename"]] = File(
+        last = {file["filename"]: file for file in files}
+        for name, file in last.items() if status else ():
+            self._leave(name)
+            self.files[name] = File(
                 build,
                 file["filesize"],
                 file["filehash"],
@@ -177,6 +211,16 @@ class Model:
                 set(file["dependencies"].get("apt", ())),
                 set(file["dependencies"].get("pip", ())),
             )
+
+    def on_failure(self, at: datetime, build_id: int, failure: dict[str, str]) -> None:
+        for build in self.builds:
+            if build.number == build_id and not build.succeeded:
+                build.failure = reason(failure)
+
+    def on_movefiles(self, at: datetime, package: str, files: dict[str, str]) -> None:
+        for name, location in files.items():
+            if name in self.files and self.files[name].build.package == package:
+                self.files[name].location = location
 
     def on_logdownload(
         self, at: datetime, filename: str, accessed_at: str, **client: str | None
@@ -210,52 +254,137 @@ class Model:
         aliases: list[str],
         releases: dict[str, Any],
     ) -> None:
-        if package in self.packages:
-            self._clear(package)
-        self.packages[package] = Package("", description)
+        known = self.packages.setdefault(package, Package())
+        known.skip, known.description = "", description
+        self._forget_names(package)
         for spelling in {*aliases, package, name}:
             if spelling not in self.names:
                 self.names[spelling] = package, at if spelling == name else EPOCH
+        for version in known.versions.keys() - releases.keys():
+            self.on_delver(at, package, version)
         for version, release in releases.items():
-            self.packages[package].versions[version] = Version_(
+            known.versions[version] = Version_(
                 datetime.fromisoformat(release["released"]), release["skip"], release["yanked"]
             )
-            self._snapshot_builds(package, version, release)
+        # A number stands for one build: the first one that it is told for.
+        taken: dict[int, tuple[str, str]] = {}
+        made = {
+            version: self._makers(package, version, release, taken)
+            for version, release in releases.items()
+        }
+        as_before = {
+            name
+            for makers in made.values()
+            for name, (build, file) in makers.items()
+            if (old := self.files.get(name)) is not None
+            and (old.build.package, old.build.version) == (build.package, build.version)
+            and (old.build.abi, old.sha256) == (build.abi, file.sha256)
+            # What stood for a build whose number is now told is that build.
+            and (old.build is build or old.build.number is None)
+        }
+        for name in [name for name, file in self.files.items() if file.build.package == package]:
+            if name not in as_before:
+                self._leave(name)
+        for version, release in releases.items():
+            for name, (build, file) in made[version].items():
+                self._have(build, release["abis"])
+                build.succeeded, build.failure = True, None
+                if name not in as_before:
+                    self._leave(name)
+                self.files[name] = file
+            self._attempts(package, version, release, taken)
+        with_files = [file.build for file in self.files.values()]
+        for build in list(self.builds):
+            if build.package == package and build.number is None and build not in with_files:
+                self.builds.remove(build)
 
-    def _snapshot_builds(self, package: str, version: str, release: dict[str, Any]) -> None:
-        told, files = release["abis"], release["files"]
-        builders = {file["builder_abi"] for file in files.values()}
-        used: set[int | None] = {None}  # a number stands for one build
+    def _makers(
+        self, package: str, version: str, release: dict[str, Any], taken: dict[int, Any]
+    ) -> dict[str, tuple[Build, File]]:
+        """The files of a release, and the builds that made them as far as anybody can tell.
+
+        One of the same content stays with its build. Others are of the build that is told for
+        their builder, or of one without a number. If a build is told that nobody heard of, and none
+        of its builder's files is new, it has made them again.
+        """
+        found = {}
+        builders = {file["builder_abi"] for file in release["files"].values()}
         for abi in sorted(builders):
-            made = {name: file for name, file in files.items() if file["builder_abi"] == abi}
-            number = told_number(abi, told, made, builders)
-            build = Build(package, version, abi, True, None, None if number in used else number)
-            used.add(number)
-            self._record(build)
-            for name, file in made.items():
-                self.files[name] = File(
-                    build,
-                    file["filesize"],
-                    file["filehash"],
-                    python_tag(name),
-                    file["abi_tag"],
-                    file["platform_tag"],
-                    file["requires_python"],
-                    file["location"],
-                    set(file["apt_dependencies"]),
-                    set(file["pip_dependencies"]),
-                )
-        for abi, about in told.items():
-            if about["build_id"] not in used:
-                # Whoever says that all is well, and there is no file for it, means another ABI.
-                if about["status"] == "success" and not any(
-                    fit(python_tag(name), f["abi_tag"], abi) is not None
-                    for name, f in files.items()
-                ):
+            here = version, abi
+            files = {
+                name: snapshot_file(name, file)
+                for name, file in release["files"].items()
+                if file["builder_abi"] == abi
+            }
+            number = told_number(abi, release["abis"], files.values(), builders)
+            if number is not None and taken.get(number, here) != here:
+                number = None
+            old = {}
+            for name, file in files.items():
+                before = self.files.get(name)
+                if before is None or before.sha256 != file.sha256:
                     continue
-                used.add(about["build_id"])
-                succeeded = about["status"] in ("success", "error")
-                self._record(Build(package, version, abi, succeeded, None, about["build_id"]))
+                build = before.build
+                if (build.package, build.version, build.abi) != (package, version, abi):
+                    continue
+                if build.number is None:
+                    stays = number is None
+                else:
+                    stays = taken.get(build.number, here) == here
+                if stays:
+                    old[name] = build
+            heard_of = any(
+                (build.package, build.version, build.number) == (package, version, number)
+                for build in self.builds
+            )
+            if number is not None and not heard_of and len(old) == len(files):
+                old = {}
+            new = self._build(package, version, abi, number, succeeded=True)
+            for name, file in files.items():
+                file.build = old.get(name, new)
+                if file.build.number is not None:
+                    taken[file.build.number] = here
+                found[name] = file.build, file
+        return found
+
+    def _build(
+        self, package: str, version: str, abi: str, number: int | None, *, succeeded: bool
+    ) -> Build:
+        for build in self.builds:
+            same = (build.package, build.version, build.abi) == (package, version, abi)
+            if same and number is not None and build.number == number:
+                return build
+        return Build(package, version, abi, succeeded, number)
+
+    def _attempts(
+        self, package: str, version: str, release: dict[str, Any], taken: dict[int, Any]
+    ) -> None:
+        """The attempts of a release that have no files in a snapshot."""
+        files = [snapshot_file(name, file) for name, file in release["files"].items()]
+        for abi, about in release["abis"].items():
+            number = about["build_id"]
+            if number is None or number in taken:
+                continue
+            # Whoever says that all is well, and there is no file for it, means another ABI.
+            if about["status"] == "success" and all(file.rank(abi) is None for file in files):
+                continue
+            taken[number] = version, abi
+            well = about["status"] in ("success", "error")
+            self._have(self._build(package, version, abi, number, succeeded=well), release["abis"])
+
+    def _have(self, build: Build, abis: dict[str, Any]) -> None:
+        """A build that a snapshot names or has files of; what it does not tell stays."""
+        if build not in self.builds:
+            self._record(build)
+        for about in abis.values():
+            if build.number is not None and about["build_id"] == build.number:
+                if about.get("slave_id") is not None:
+                    build.slave = about["slave_id"]
+                if about.get("built_at") is not None:
+                    build.at = sql(datetime.fromisoformat(about["built_at"]))
+                if about.get("duration") is not None:
+                    build.duration = float(about["duration"])
+                return
 
     # Documents
 
@@ -275,7 +404,7 @@ class Model:
             about = known.versions[version]
             skip = about.skip or known.skip
             releases[version] = {
-                "released": about.released.strftime("%Y-%m-%d %H:%M:%S").rjust(19, "0"),
+                "released": sql(about.released),
                 "prerelease": is_prerelease(version),
                 "yanked": about.yanked,
                 "skip_reason": skip,
@@ -289,6 +418,20 @@ class Model:
                     for name in sorted(self.files)
                     if self._is_of(self.files[name].build, package, version)
                 },
+                "builds": [
+                    {
+                        "build_id": build.number,
+                        "abi": build.abi,
+                        "status": "success" if build.succeeded else "fail",
+                        "built_at": build.at,
+                        "duration": build.duration,
+                        "slave_id": build.slave,
+                        "log_url": log_url(build.number),
+                        "failure": build.failure,
+                    }
+                    for build in sorted(self.builds, key=lambda build: -(build.number or 0))
+                    if build.number is not None and self._is_of(build, package, version)
+                ],
             }
         return orjson.dumps(
             {
@@ -317,15 +460,24 @@ class Model:
             "apt_dependencies": sorted(file.apt.difference(preinstalled)),
             "pip_dependencies": sorted(file.pip),
             "build_duration": file.build.duration,
+            "build_id": file.build.number,
+            "built_at": file.build.at,
+            "earlier": [
+                content
+                for content in reversed(self.left.get(name, {}).values())
+                if content["filehash"] != file.sha256
+            ],
         }
 
     def _status(self, package: str, version: str, abi: str, skip: str) -> dict[str, Any]:
         fitting = []
+        platforms = set()
         for file in self.files.values():
-            rank = fit(file.python_tag, file.abi_tag, abi)
+            rank = file.rank(abi)
             if self._is_of(file.build, package, version) and rank is not None:
                 order = -rank, file.build.abi == abi, file.build.number or 0
                 fitting.append((order, file.build))
+                platforms.add(file.platform)
         attempts = [
             (build.number or 0, build)
             for build in self.builds
@@ -339,14 +491,12 @@ class Model:
             build = max(attempts, key=lambda found: found[0])[1]
             status = "error" if build.succeeded else "fail"
         number = build.number if build is not None else None
-        digits = f"{number or 0:012d}"
         return {
             "status": "skip" if skip else status,
             "build_id": number,
             "duration": build.duration if build is not None else None,
-            "log_url": None
-            if number is None
-            else f"/logs/{digits[:-8]}/{digits[-8:-4]}/{digits[-4:]}.txt.gz",
+            "log_url": log_url(number),
+            "platforms": sorted(platforms),
         }
 
     def counters(self, now: datetime) -> bytes:
@@ -376,12 +526,39 @@ def is_prerelease(version: str) -> bool:
         return False
 
 
-def python_tag(filename: str) -> str:
-    return filename.removesuffix(".whl").split("-")[-3]
+def reason(failure: dict[str, str]) -> dict[str, str]:
+    return {"category": failure["category"], "detail": failure["detail"]}
+
+
+def sql(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S").rjust(19, "0")
+
+
+def log_url(number: int | None) -> str | None:
+    if number is None:
+        return None
+    digits = f"{number:012d}"
+    return f"/logs/{digits[:-8]}/{digits[-8:-4]}/{digits[-4:]}.txt.gz"
+
+
+def snapshot_file(name: str, file: dict[str, Any]) -> File:
+    """A file as a snapshot tells it; whose build it is, the snapshot does not tell."""
+    return File(
+        Build("", "", "", True, None),
+        file["filesize"],
+        file["filehash"],
+        name.removesuffix(".whl").split("-")[-3],
+        file["abi_tag"],
+        file["platform_tag"],
+        file["requires_python"],
+        file["location"],
+        set(file["apt_dependencies"]),
+        set(file["pip_dependencies"]),
+    )
 
 
 def told_number(
-    builder: str, told: dict[str, Any], made: dict[str, Any], builders: set[str]
+    builder: str, told: dict[str, Any], made: Iterable[File], builders: set[str]
 ) -> int | None:
     """The number of the build that made a builder's files, as far as a snapshot tells it.
 
@@ -393,9 +570,7 @@ def told_number(
         return told[builder]["build_id"] if well else None
     for abi in sorted(told):
         if told[abi]["status"] == "success" and told[abi]["build_id"] and abi not in builders:
-            if any(
-                fit(python_tag(name), f["abi_tag"], abi) is not None for name, f in made.items()
-            ):
+            if any(file.rank(abi) is not None for file in made):
                 number: int = told[abi]["build_id"]
                 return number
     return None
@@ -405,7 +580,7 @@ def fit(python: str, file_abi: str, abi: str) -> int | None:
     """0 if the file's own tag is that ABI, 1 for abi3, 2 for none; None: it does not fit."""
     major, minor, flags = re.fullmatch(r"cp(\d)(\d+)([a-z]*)", abi).groups()  # type: ignore[union-attr]
     here = int(major), int(minor)
-    file_abis, pythons = file_abi.split("."), python.split(".")
+    file_abis, pythons = file_abi.lower().split("."), python.lower().split(".")
     cpythons = [(int(tag[2]), int(tag[3:])) for tag in pythons if re.fullmatch(r"cp\d\d+", tag)]
     if abi in file_abis:
         return 0
@@ -418,3 +593,16 @@ def fit(python: str, file_abi: str, abi: str) -> int | None:
             if re.fullmatch(r"py3\d+", tag) and (3, int(tag[3:])) <= here:
                 return 2
     return None
+
+
+@cache
+def admits(requires_python: str | None, abi: str) -> bool:
+    """Whether some patch level, 0 to 99, of that Python is good enough."""
+    try:
+        specifiers = SpecifierSet(requires_python or "")
+    except InvalidSpecifier:
+        return True
+    major, minor = re.fullmatch(r"cp(\d)(\d+)[a-z]*", abi).groups()  # type: ignore[union-attr]
+    return any(
+        specifiers.contains(f"{major}.{minor}.{patch}", prereleases=True) for patch in range(100)
+    )

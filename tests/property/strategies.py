@@ -37,8 +37,22 @@ PYTHONS = (
     "py2",
     "py310",
     "py39.cp311",
+    "CP311",
+    "Py3",
 )
-FILE_ABIS = ("cp37m", "cp39", "cp311", "cp313", "cp313t", "abi3", "none", "abi3.cp311")
+FILE_ABIS = (
+    "cp37m",
+    "cp39",
+    "cp311",
+    "cp313",
+    "cp313t",
+    "abi3",
+    "none",
+    "abi3.cp311",
+    "CP311",
+    "None",
+    "ABI3",
+)
 APT = ("libc6", "libssl3", "zlib1g", "libÄ")
 PIP = ("numpy", "Attrs", "six")
 TEXTS = ("", "broken", "a <b> & “c”", 'say "x" \\ \n', "日本", "\x00\x1f", "🍓")
@@ -93,10 +107,40 @@ abis = st.sampled_from(ABIS)
 texts = st.sampled_from(TEXTS)
 filenames = st.sampled_from(WHEELS)
 build_ids = st.integers(1, 9) | st.sampled_from((10_000, 123_456_789_012))
-hashes = st.sampled_from(("a" * 64, "0123456789abcdef" * 4))
+hashes = st.sampled_from(("a" * 64, "b" * 64, "0123456789abcdef" * 4))
 sizes = st.sampled_from((0, 1, 2**31, 2**63 - 1))
 durations = st.sampled_from((0.0, 1.5, 17, 0.1, 1e16, 3600.000001))
 counts = st.sampled_from((0, 1, 2, 10, 1000))
+
+
+locations = st.sampled_from(("/simple", "https://x/y", "ftp://old"))
+failures = st.fixed_dictionaries(
+    {
+        "category": st.sampled_from(("missing-header", "unknown", "x0-")),
+        "detail": st.sampled_from(("", "pybind11/pybind11.h", "ñ <b>", "x" * 500)),
+    }
+)
+requirements = st.sampled_from(
+    (
+        None,
+        "",
+        ">=3.9",
+        ">=3.11",
+        "<3.10",
+        "~=3.9.5",
+        "!=3.9.*,!=3.10.*",
+        "==3.11.*,!=3.11.0",
+        ">=3.9.0rc1,<3.9.1.dev0",
+        ">3.13.98",
+        ">3.13.99",
+        "==3.13.012",
+        "===3.11.7",
+        "<4,>=2.7",
+        "1!3.9",
+        "any",
+    )
+)
+"""Requires-Python; some admit every Python, because they mean nothing."""
 
 
 def _record(**fields: Any) -> st.SearchStrategy[dict[str, Any]]:
@@ -114,28 +158,40 @@ files = st.builds(
         py_version_tag=st.sampled_from(PYTHONS),
         abi_tag=st.sampled_from(FILE_ABIS),
         platform_tag=st.sampled_from(("any", "linux_armv7l")),
-        requires_python=st.sampled_from((None, "", ">=3.9")),
+        requires_python=requirements,
         dependencies=st.dictionaries(
             st.sampled_from(("apt", "pip", "")), st.lists(st.sampled_from(APT + PIP), max_size=4)
         ),
     ),
-    st.fixed_dictionaries({}, optional={"location": st.sampled_from(("/simple", "https://x/y"))}),
+    st.fixed_dictionaries({}, optional={"location": locations}),
 )
 
 _snapshot_file = _record(
     filesize=sizes,
     filehash=hashes,
-    location=st.sampled_from(("/simple", "https://x/y")),
+    location=locations,
     platform_tag=st.sampled_from(("any", "linux_armv7l")),
     abi_tag=st.sampled_from(FILE_ABIS),
     builder_abi=abis,
-    requires_python=st.sampled_from((None, "", ">=3.9")),
+    requires_python=requirements,
     apt_dependencies=st.lists(st.sampled_from(APT), max_size=3),
     pip_dependencies=st.lists(st.sampled_from(PIP), max_size=3),
 )
-_snapshot_build = _record(
-    status=st.sampled_from(("success", "fail", "error", "pending", "skip")),
-    build_id=st.none() | build_ids,
+_snapshot_build = st.fixed_dictionaries(
+    {
+        "status": st.sampled_from(("success", "fail", "error", "pending", "skip")),
+        "build_id": st.none() | build_ids,
+    },
+    optional={
+        "slave_id": st.none() | st.integers(0, 3),
+        "built_at": st.none() | times,
+        "duration": st.none() | durations,
+    },
+)
+_told_build = st.builds(
+    lambda build, build_id: {**build, "build_id": build_id},
+    _snapshot_build,
+    st.none() | st.integers(1, 5),
 )
 _release = _record(
     released=times,
@@ -172,14 +228,21 @@ DATA: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "YANKVER": _record(**_of_version),
     "UNYANKVER": _record(**_of_version),
     "DELVER": _record(**_of_version),
-    "LOGBUILD": _record(
-        build_id=build_ids,
-        slave_id=st.integers(0, 3),
-        **_of_version,
-        abi_tag=abis,
-        status=st.sampled_from((True, True, False)),
-        duration=durations,
-        files=st.lists(files, max_size=3),
+    "LOGBUILD": st.fixed_dictionaries(
+        {
+            "build_id": build_ids,
+            "slave_id": st.integers(0, 3),
+            **_of_version,
+            "abi_tag": abis,
+            "status": st.sampled_from((True, True, False)),
+            "duration": durations,
+            "files": st.lists(files, max_size=3),
+        },
+        optional={"failure": st.none() | failures},
+    ),
+    "FAILURE": _record(build_id=build_ids, failure=failures),
+    "MOVEFILES": _record(
+        package=packages, files=st.dictionaries(filenames, locations, min_size=1, max_size=3)
     ),
     "DELBUILD": _record(**_of_version),
     "LOGDOWNLOAD": _record(
@@ -312,6 +375,59 @@ def _attempt_story(draw: st.DrawFn) -> Story:
 
 
 @st.composite
+def _snapshot_story(draw: st.DrawFn) -> Story:
+    """A master is asked for what was built, and knows about as much of it as the index."""
+    names = draw(st.permutations(WHEELS))[:2]
+    built = [
+        draw(
+            _of(
+                "LOGBUILD",
+                build_id=number,
+                package="foo",
+                version="1.0",
+                abi_tag=draw(st.sampled_from(("cp39", "cp39", "cp311"))),
+                files=[
+                    {**draw(files), "filename": name} for name in names[: draw(st.integers(0, 2))]
+                ],
+            )
+        )
+        for number in range(1, draw(st.integers(2, 4)))
+    ]
+    release = draw(_release)
+    made = {
+        file["filename"]: (message["data"]["abi_tag"], file["filehash"])
+        for message in built
+        for file in message["data"]["files"]
+    }
+    same = st.sampled_from((True, True, False))
+    told = {
+        name: {**draw(_snapshot_file), "builder_abi": abi}
+        | ({"filehash": filehash} if draw(same) else {})
+        for name, (abi, filehash) in made.items()
+        if draw(same)
+    }
+    asked = [
+        draw(
+            _of(
+                "SNAPSHOT",
+                package="foo",
+                releases={
+                    "1.0": {
+                        **release,
+                        "files": told,
+                        "abis": draw(
+                            st.dictionaries(st.sampled_from(("cp39", "cp311")), _told_build)
+                        ),
+                    }
+                },
+            )
+        )
+        for _ in range(draw(st.integers(1, 2)))
+    ]
+    return [*built, *asked]
+
+
+@st.composite
 def _abi_story(draw: st.DrawFn) -> Story:
     """The build ABIs change while there is no file of a kind that was known, and comes again."""
     file = {**draw(files), "filename": WHEELS[0]}
@@ -336,6 +452,8 @@ KINDS: dict[str, st.SearchStrategy[Story]] = {
             "SNAPSHOT",
         )
     ),
+    "snapshots": _snapshot_story()
+    | _alone(messages_of("LOGBUILD", "FAILURE", "MOVEFILES", "SNAPSHOT", "DELBUILD")),
     "attempts": _attempt_story()
     | _abi_story()
     | _alone(_of("LOGBUILD", package="foo", version="1.0")),

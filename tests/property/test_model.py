@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.index import queries, tags
+from indexer.index import fits, queries
 
 from . import strategies as s
-from .model import EPOCH, Model, fit
+from .model import EPOCH, Model, admits, fit
 from .profiles import examples
 from .test_index import nows
 from .world import Tree, World, tree, world
@@ -76,7 +76,38 @@ def test_documents_and_counters_are_those_of_the_model(
 @pytest.mark.parametrize("file_abi", s.FILE_ABIS)
 def test_files_fit_as_the_model_says(file_abi: str, abi: str) -> None:
     for python in s.PYTHONS:
-        assert tags.fit(python, file_abi, abi) == fit(python, file_abi, abi), python
+        assert fits.fit(python, file_abi, abi) == fit(python, file_abi, abi), python
+
+
+_numbers = st.sampled_from((0, 1, 5, 9, 12, 98, 99, 100, 101, 999))
+_versions = st.builds(
+    lambda minor, rest: f"3.{minor}{rest}",
+    st.sampled_from((8, 9, 11)),
+    st.one_of(
+        st.just(""),
+        st.builds(
+            "{}{}{}".format,
+            st.sampled_from((".", ".", ".", ".0", ".00")),
+            _numbers,
+            st.sampled_from(("", "", "", "rc1", ".dev2", ".post3", "a4", "+local", ".0", ".1")),
+        ),
+    ),
+)
+_specifiers = st.one_of(
+    st.builds(
+        "{}{}".format, st.sampled_from((">=", "<=", ">", "<", "==", "!=", "~=", "===")), _versions
+    ),
+    st.builds("{}{}.*".format, st.sampled_from(("==", "!=")), _versions),
+    st.sampled_from(("", "3.9", "any", ">=", "==*", "===3.9.5 ", "١", "> 3.9 ")),
+)
+
+
+@examples(150)
+@given(
+    st.lists(_specifiers, max_size=3).map(",".join), st.sampled_from(("cp39", "cp311", "cp313t"))
+)
+def test_a_requirement_admits_what_some_patch_level_satisfies(requirement: str, abi: str) -> None:
+    assert fits.admits(requirement, abi) == admits(requirement, abi)
 
 
 def check_views(here: World, model: Model, now: datetime) -> None:
@@ -104,5 +135,35 @@ def check_views(here: World, model: Model, now: datetime) -> None:
     assert [row[0] for row in failures] == sorted(
         build.number for build in numbered if build.number and not build.succeeded
     )
+    attempts = here.view(
+        "SELECT build_id, status, failure_category, failure_detail, slave_id, built_at, duration"
+        " FROM build_attempts"
+    )
+    assert attempts == [
+        (
+            build.number,
+            "success" if build.succeeded else "fail",
+            *(build.failure.values() if build.failure else (None, None)),
+            build.slave,
+            build.at,
+            build.duration,
+        )
+        for build in sorted(numbered, key=lambda build: -(build.number or 0))
+    ]
+    reasons = here.view("SELECT failure_category, failure_detail, packages FROM failure_reasons")
+    failed: dict[tuple[str, ...], set[str]] = {}
+    for build in model.builds:
+        if build.failure:
+            failed.setdefault((*build.failure.values(),), set()).add(build.package)
+    assert sorted(reasons) == sorted((*why, len(found)) for why, found in failed.items())
+    contents = here.view("SELECT filename, filehash, build_id, current FROM file_history")
+    expected = []
+    for name in sorted({*model.files, *model.left}):
+        file = model.files.get(name)
+        expected += [(name, file.sha256, file.build.number, 1)] if file else []
+        for content in reversed(model.left.get(name, {}).values()):
+            if file is None or content["filehash"] != file.sha256:
+                expected.append((name, content["filehash"], content["build_id"], 0))
+    assert contents == expected
     top = here.view("SELECT package, downloads_recent, downloads_all FROM top_downloads")
     assert sorted(map(list, top)) == json.loads(model.counters(now))

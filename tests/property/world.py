@@ -34,6 +34,10 @@ _ROWS = {
         "packages package_names versions builds files dependencies abi_fits"
     ).split()
 } | {
+    # The order of contents counts only among those of one file.
+    "file_contents": "SELECT filename, filehash, filesize, build_id, built_at"
+    " FROM file_contents ORDER BY filename, content_id",
+    "pythons_refused": "SELECT * FROM pythons_refused ORDER BY 1, 2",
     "build_abis": "SELECT * FROM build_abis ORDER BY 1",
     "preinstalled_apt_packages": "SELECT * FROM preinstalled_apt_packages ORDER BY 1, 2",
     "download_counts": "SELECT package, downloads_recent, downloads_all, listed"

@@ -40,7 +40,7 @@ STAGES_NEVER = {
     "index.apply": f"{NO_IO} journal.reader datetime",
     "index.downloads": f"{NO_IO} datetime",
     "index.pending": f"{NO_IO} datetime",
-    "index.tags": f"{NO_IO} sqlite3",
+    "index.fits": f"{NO_IO} sqlite3",
     "documents.kind": f"{NO_IO} base.database documents.publish datetime",
     "documents.project": f"{NO_IO} {NO_SQL} documents.publish datetime",
     "documents.counters": f"{NO_IO} {NO_SQL} documents.publish datetime",

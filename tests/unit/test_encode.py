@@ -105,7 +105,9 @@ def test_order_of_the_fields_in_the_journal() -> None:
         "YANKVER": "package version",
         "UNYANKVER": "package version",
         "DELVER": "package version",
-        "LOGBUILD": "build_id slave_id package version abi_tag status duration files",
+        "LOGBUILD": "build_id slave_id package version abi_tag status duration files failure",
+        "FAILURE": "build_id failure",
+        "MOVEFILES": "package files",
         "DELBUILD": "package version",
         "LOGDOWNLOAD": "filename accessed_at arch distro_name distro_version os_name os_version"
         " py_name py_version installer_name installer_version setuptools_version",
@@ -120,7 +122,9 @@ def test_order_of_the_fields_in_the_journal() -> None:
     assert messages.SnapshotRelease._fields == (
         *("version", "released", "skip", "yanked", "abis", "files"),
     )
-    assert messages.SnapshotBuild._fields == ("abi_tag", "status", "build_id")
+    assert messages.SnapshotBuild._fields == (
+        *("abi_tag", "status", "build_id", "slave_id", "built_at", "duration"),
+    )
     assert messages.SnapshotFile._fields == (
         *("filename", "filesize", "filehash", "location", "platform_tag", "abi_tag"),
         *("builder_abi", "requires_python", "apt_dependencies", "pip_dependencies"),

@@ -9,7 +9,7 @@ import pytest
 
 from indexer.documents import counters
 from indexer.documents.project import log_url, render
-from indexer.index import tags
+from indexer.index.fits import fit
 from indexer.index.queries import Abis, Project
 
 pytestmark = pytest.mark.unit
@@ -37,7 +37,7 @@ def file(
 ) -> Row:
     python, abi, platform = filename.removesuffix(".whl").split("-")[2:]
     return (
-        *(of, builder, duration, build_id, filename, 1000, HASH),
+        *(of, builder, duration, RELEASED, build_id, filename, 1000, HASH),
         *(python, abi, platform, requires_python, location),
     )
 
@@ -55,8 +55,9 @@ def project(
         skip="",
         description="Arrays",
         versions=versions,
-        builds=builds or [],
+        builds=[(*build, RELEASED, 3, None, None) for build in builds or []],
         files=files or [],
+        contents=[],
         dependencies=dependencies or [],
         aliases=[],
     )
@@ -68,7 +69,7 @@ def abis(*active: str, preinstalled: dict[str, list[str]] | None = None) -> Abis
     for python in ("cp39", "cp311", "cp313", "py3", "py2.py3"):
         for file_abi in ("cp39", "cp311", "cp313", "abi3", "none"):
             for abi in active:
-                rank = tags.fit(python, file_abi, abi)
+                rank = fit(python, file_abi, abi)
                 if rank is not None:
                     fits.setdefault((python, file_abi), {})[abi] = rank
     return Abis(
@@ -104,11 +105,14 @@ def test_a_whole_document_byte_for_byte() -> None:
         '"piwheels_url":"https://www.piwheels.org/project/numpy",'
         '"releases":{"1.0":{"released":"2026-11-20 12:00:00","prerelease":false,"yanked":false,'
         '"skip_reason":"","abis":{"cp311":{"status":"success","build_id":7,"duration":2.25,'
-        '"log_url":"/logs/0000/0000/0007.txt.gz"}},'
+        '"log_url":"/logs/0000/0000/0007.txt.gz","platforms":["linux_armv7l"]}},'
         f'"files":{{"{name}":{{"file_url":"/simple/numpy/{name}","filehash":"{HASH}",'
         '"filesize":1000,"builder_abi":"cp311","file_abi_tag":"cp311","platform":"linux_armv7l",'
         '"requires_python":">=3.9","apt_dependencies":["libz"],"pip_dependencies":["a","b"],'
-        '"build_duration":2.25}}}}}'
+        '"build_duration":2.25,"build_id":7,"built_at":"2026-11-20 12:00:00","earlier":[]}},'
+        '"builds":[{"build_id":7,"abi":"cp311","status":"success",'
+        '"built_at":"2026-11-20 12:00:00","duration":2.25,"slave_id":3,'
+        '"log_url":"/logs/0000/0000/0007.txt.gz","failure":null}]}}}'
     )
 
 
@@ -240,7 +244,7 @@ def test_build_that_decided_is_that_of_the_best_fitting_file(skipped: int) -> No
     best = BEST[skipped]
     for files in (BEST[skipped:], BEST[skipped:][::-1]):
         rows = project([version("1.0")], [], files)
-        assert statuses(rows, abis("cp311"))["cp311"] == ("success", best[3], best[2])
+        assert statuses(rows, abis("cp311"))["cp311"] == ("success", best[4], best[2])
 
 
 def test_build_without_a_number() -> None:
@@ -255,7 +259,9 @@ def test_build_without_a_number() -> None:
         "build_id": None,
         "duration": None,
         "log_url": None,
+        "platforms": ["any"],
     }
+    assert found["builds"] == []
     assert found["files"]["a-1.0-py3-none-any.whl"]["build_duration"] is None
 
 

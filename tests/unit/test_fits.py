@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from indexer.index.tags import ABI3, NONE, OWN, fit
+from indexer.index.fits import ABI3, NONE, OWN, fit
 
 pytestmark = pytest.mark.unit
 
