@@ -156,6 +156,12 @@ def _retry(state_dir: Path, reader: JournalReader, waiting: list[int]) -> None:
 
 
 def _decode(entry: Quarantined) -> Message:
+    if entry.sha256 is not None and not entry.raw:
+        raise DecodeError(
+            "",
+            f"none of its {entry.size} bytes is kept, because they may hold the address of a"
+            " downloader; have it sent again",
+        )
     if entry.sha256 is not None:
         raise DecodeError(
             "",

@@ -29,7 +29,7 @@ from ...messages.entries import Accepted, Entry, Identity, Row
 from ...messages.types import Message
 from ...schema.piwheels import OTHER_LOGS
 from .. import cbor, translate
-from ..redact import refused
+from ..redact import refused_log
 from .log_forward import LogForward, Waiting
 
 log = logging.getLogger(__name__)
@@ -252,7 +252,7 @@ class LogRelay:
             self._count(name)
             return None
         except DecodeError as error:
-            return refused(SOURCE, error, frame)
+            return refused_log(SOURCE, error, frame)
 
     def _identity(self, connection: bytes, message: Message, host: str) -> Identity:
         """What identifies an entry: what it says, and which of its equals it is."""
