@@ -123,6 +123,7 @@ def _is_free(value: Any) -> bool:
 
 
 def is_address(text: str) -> bool:
+    """Whether a text is the address of a machine, of IP version 4 or 6."""
     try:
         ipaddress.ip_address(text.strip("[] "))
     except ValueError:
