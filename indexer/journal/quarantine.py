@@ -237,14 +237,19 @@ def was_retried(journal: JournalReader, quarantine_id: int) -> bool:
     return False
 
 
-def waiting(journal: JournalReader, months: Iterable[Path] | None = None) -> int:
-    """How many refused messages of some months, or of all, were neither retried nor put aside."""
+def waiting_ids(journal: JournalReader, months: Iterable[Path] | None = None) -> set[int]:
+    """The refused messages of some months, or of all, that were neither retried nor put aside."""
     refused: set[int] = set()
     for path in journal.months if months is None else months:
         month = journal.open(path)
         with wrap_errors(path):
             refused.update(row[0] for row in month.execute("SELECT quarantine_id FROM quarantine"))
-    return len(refused - retries(journal).keys()) if refused else 0
+    return refused - retries(journal).keys() if refused else refused
+
+
+def waiting(journal: JournalReader, months: Iterable[Path] | None = None) -> int:
+    """How many those are."""
+    return len(waiting_ids(journal, months))
 
 
 def let_go(journal: JournalReader) -> int:
