@@ -131,7 +131,7 @@ def _written(ids: range) -> str:
 
 
 def _reason(entry: Quarantined) -> str:
-    return printable.line(f"{entry.path}: {entry.reason}" if entry.path else entry.reason)
+    return f"{entry.path}: {entry.reason}" if entry.path else entry.reason
 
 
 def _kind(entry: Quarantined) -> str:
@@ -164,7 +164,7 @@ def _list(shown: list[Quarantined], let_go: int) -> None:
             f"{sum(entry.times for entry in group):,}",
             times.to_sql(last.received),
             Text(printable.line(first.source) + more),
-            Text(_reason(first) if first is last else _kind(first)),
+            Text(printable.line(_reason(first) if first is last else _kind(first))),
         )
     if shown:
         console().print(table)

@@ -146,7 +146,7 @@ def test_a_line_that_would_fill_the_memory_is_refused(
 
 
 @pytest.mark.parametrize(
-    "line", [b'198.51.100.1 - - "GET /simple/"\n', b"{}\n", b'{"msg":"FORMAT","data":{}}\n']
+    "line", [b'198.51.100.1 - - "GET /simple/"\n', b"{}\n", b"[1]\n", b'{"msg":7,"data":{}}\n']
 )
 def test_what_is_not_a_file_of_messages_is_refused(
     line: bytes, ingest: Ingest, state: State
@@ -158,3 +158,9 @@ def test_what_is_not_a_file_of_messages_is_refused(
     assert len(refusals(state)) == MIN_TRIED - 1
     assert ingest(line * 3) == 0
     assert len(refusals(state)) == MIN_TRIED + 2
+
+
+def test_messages_that_are_refused_are_messages(ingest: Ingest, state: State) -> None:
+    """A fault of the publisher: they are kept, and can be retried after an update."""
+    assert ingest(b'{"msg":"NEWER","data":{}}\n' * (MIN_TRIED + 1)) == 0
+    assert len(refusals(state)) == MIN_TRIED + 1
