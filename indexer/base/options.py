@@ -394,6 +394,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "Only this many events, the latest. Default: all.",
     },
+    "source": {
+        "metavar": "TEXT",
+        "default": None,
+        "help": "Only messages that came from there: an address or a file, as the list has it.",
+    },
+    "reason": {
+        "metavar": "TEXT",
+        "default": None,
+        "help": "Only messages with this text in their reason, as the list has it.",
+    },
     "rate": {
         "type": RateType(),
         "default": None,
@@ -423,9 +433,11 @@ FLAGS: dict[str, str] = {
     "exit": "Exit when the file is sent and no subscriber asks for a replay any longer.",
     "json": "Print JSON, for programs.",
     "monitor": "Print one line and set the exit status, for Nagios, Icinga and the like.",
-    "dismiss": "Put the messages with the given IDs aside: `status` no longer reports them. They"
-    " are kept, and listed with --all.",
-    "retry": "Try to accept the messages with the given IDs again, or all without IDs.",
+    "dismiss": "Put messages aside: those with the given IDs, from a --source, with a --reason, or"
+    " --all. `status` no longer reports them. They are kept, and listed with --all. The daemon may"
+    " run.",
+    "retry": "Try to accept the given messages again, or all that wait. The daemon must be"
+    " stopped.",
     "salvage": "Continue with what can be read of a damaged journal; the rest is lost.",
     "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: anybody on the network can"
     " read the feed, and can forge it.",

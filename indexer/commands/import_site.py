@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import orjson
 
 from ..base import clock, filesystem, options, printable
 from ..base.errors import DecodeError
@@ -28,26 +29,32 @@ _BATCH = 500
 def import_site(site: Path, state_dir: Path) -> None:
     """Import packages and counters from the documents below SITE, the root of a piwheels site.
 
-    Packages with the same content are skipped, so the command can be repeated. The build ABIs are
-    those of the index, or else those that the files and documents name.
+    The documents may be of any age. One that is unusable is quarantined, as is a row of
+    packages.json; the others are imported. Packages with the same content are skipped, so the
+    command can be repeated. The build ABIs are those of the index, or else those that the files
+    and documents name.
     """
     documents = sites.packages(site)
     state = State(state_dir, "import-site", clock.now)
     try:
         with bar("documents") as progress:
             taken, unusable = _take_documents(state, site, documents, progress)
-        counted = _take_counters(state, site / "packages.json")
+        counted, odd, unreadable = _take_counters(state, site / sites.COUNTERS)
     finally:
         state.close()
     printable.echo(
         f"{options.as_typed(site)}: {len(documents):,} documents, {taken:,} of them new,"
         f" {counted:,} counters taken"
     )
-    if unusable:
-        printable.echo(
-            f"piw-indexer: {unusable} documents were unusable; `piw-indexer quarantine` shows why",
-            err=True,
-        )
+    for number, what in (
+        (unusable, "documents were unusable, and their packages are missing"),
+        (odd, f"rows of {sites.COUNTERS} were unusable, and their counters are missing"),
+        (unreadable, f"{sites.COUNTERS} was unusable, and all counters are missing"),
+    ):
+        if number:
+            printable.echo(
+                f"piw-indexer: {number} {what}; `piw-indexer quarantine` shows why", err=True
+            )
 
 
 def _take_documents(
@@ -78,26 +85,37 @@ def _take_documents(
     return taken, unusable
 
 
-def _take_counters(state: State, path: Path) -> int:
+def _take_counters(state: State, path: Path) -> tuple[int, int, int]:
+    """Counters that were taken, rows that are unusable, and whether the whole file is."""
     if not path.is_file():
-        return 0
+        return 0, 0, 0
     known = dict(
         state.connection.execute("SELECT package, downloads_all FROM download_counts").fetchall()
     )
     content = b""
     try:
         content = _read(path)
-        found = [
-            Accepted(None, message)
-            for message in sites.counters(content, clock.now())
-            if queries.is_package(state.connection, message.data.package)
-            and known.get(message.data.package, 0) != message.data.all
-        ]
+        rows = sites.rows(content)
     except DecodeError as error:
         state.take([refused(None, str(path), "json", error, content)])
-        return 0
-    state.take(found)
-    return len(found)
+        return 0, 0, 1
+    taken = unusable = 0
+    batch: list[Entry] = []
+    for number, row in enumerate(rows):
+        try:
+            message = sites.counters(row, number, clock.now())
+            package, ever, _ = message.data
+            if queries.is_package(state.connection, package) and known.get(package, 0) != ever:
+                batch.append(Accepted(None, message))
+                taken += 1
+        except DecodeError as error:
+            batch.append(refused(None, str(path), "json", error, orjson.dumps(row)))
+            unusable += 1
+        if len(batch) == _BATCH:
+            state.take(batch)
+            batch.clear()
+    state.take(batch)
+    return taken, unusable, 0
 
 
 def _read(path: Path) -> bytes:

@@ -37,7 +37,9 @@ def ingest(
 ) -> None:
     """Accept messages from JSON-lines files; - is the standard input.
 
-    A file that was given before changes nothing. An interrupted run continues where it stopped.
+    A file may be compressed with gzip. One that was given before changes nothing, one that has
+    grown since goes on where it ended, and an interrupted run continues where it stopped. If none
+    of the first 1,000 lines is a message, the file is refused.
     """
     publisher = Publisher(output_path) if write else None
     opened = [MessageFile(name, clock.now) for name in files]
@@ -57,7 +59,7 @@ def ingest(
 
 def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
     """Ingest one file, in batches."""
-    after = state.journal.position(file.feed, 0)
+    after = file.known(state.journal.position)
     accepted = refused = 0
     batch: list[Entry] = []
     for entry, read in file.entries(after):

@@ -46,8 +46,9 @@ def publish(
 ) -> None:
     """Publish the messages of a JSON-lines file on a change feed; - is the standard input.
 
-    The spool is STATE_DIR/spool. A file that was sent in part continues where it stopped. Without
-    a file, only requests for missed messages are answered. Runs until it is interrupted.
+    The spool is STATE_DIR/spool. A file that was sent in part, or has grown since, continues where
+    it stopped. Without a file, only requests for missed messages are answered. Runs until it is
+    interrupted.
     """
     queues, protection = publishing.checked("publish")
     with database.wrap_errors(f"make the state directory {state_dir}"):
@@ -108,7 +109,7 @@ def _send(
     interruption: Interruption,
 ) -> None:
     """Publish the rest of a file, at `rate` messages a second, until interrupted."""
-    entries = (entry for entry, _ in messages.entries(publisher.spool.position(messages.feed, 0)))
+    entries = (entry for entry, _ in messages.entries(messages.known(publisher.spool.position)))
     sent = refused = taken = 0
     began = clock.monotonic()
     while True:

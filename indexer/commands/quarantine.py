@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from ..base import clock, options, printable, times
+from ..base import clock, lock, options, printable, times
 from ..base.console import console
 from ..base.directories import JOURNAL, SPOOL, refuse_missing
 from ..base.errors import DecodeError, UsageError
@@ -20,13 +21,39 @@ from ..journal.reader import JournalReader
 from ..messages import decode
 from ..messages.types import Message
 from ..piwheels.queues import log_queue
+from ..state import dismissal
 from ..state.state import State
+
+_VALUE = re.compile(r"""(?<!\w)(?:'[^']*'|"[^"]*"|-?\d[\d.]*)""")
+"""What differs between reasons of one kind: a quoted value, or a number."""
+
+MIN_GROUP = 5
+"""Messages of one kind of reason that are listed as one; fewer are listed each."""
+
+MAX_GROUPS = 200
+"""Reasons that are listed; one of them for each message would be a list that nobody reads."""
+
+
+class _Ids(click.ParamType[range]):
+    """A number of the quarantine, or the first and the last of a range."""
+
+    name = "id"
+
+    def convert(
+        self, value: str, parameter: click.Parameter | None, context: click.Context | None
+    ) -> range:
+        first, dash, last = value.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            self.fail(f"{value!r} is not an ID, such as 7, or a range of IDs, such as 7-12")
+        return range(int(first), int(last if dash else first) + 1)
 
 
 @click.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
+@click.argument("ids", metavar="[ID|ID-ID]...", nargs=-1, type=_Ids())
 @options.configuration
 @options.option("state-dir")
+@options.option("source")
+@options.option("reason")
 @options.flag("retry")
 @options.flag("dismiss")
 @options.flag("all")
@@ -34,38 +61,51 @@ from ..state.state import State
 @options.flag("spool")
 @as_owner
 def quarantine(
-    ids: tuple[int, ...],
+    ids: tuple[range, ...],
     state_dir: Path,
+    source: str | None,
+    reason: str | None,
     retry: bool,
     dismiss: bool,
     everything: bool,
     as_json: bool,
     spool: bool,
 ) -> None:
-    """List refused messages; or show, retry or dismiss those with the given IDs."""
+    """List refused messages by their reasons; or show, retry or dismiss some of them.
+
+    Those are the messages with the given IDs or ranges of IDs, from a source, or with a reason.
+    """
     journal = SPOOL if spool else JOURNAL
     refuse_missing(state_dir, journal)
+    chosen = bool(ids) or source is not None or reason is not None
+    if dismiss and (retry or not (chosen or everything)):
+        raise UsageError(
+            "put aside",
+            "--retry is given, too" if retry else "no ID is given",
+            "give IDs, --source, --reason or --all",
+        )
+    if retry and spool:
+        raise UsageError("retry", "correct the message in the publisher's file")
     reader = JournalReader(state_dir / journal)
     # All of them may be many megabytes, so each is read when it is needed.
     shown = list(entries.entries(reader, raw=False))
     let_go = entries.let_go(reader)
-    unknown = set(ids).difference(entry.quarantine_id for entry in shown)
-    if unknown:
-        raise UsageError(
-            "show from the quarantine",
-            f"there is no {', '.join(map(str, sorted(unknown)))} in it",
-            "run `piw-indexer quarantine` for a list",
-        )
     if ids:
-        shown = [entry for entry in shown if entry.quarantine_id in ids]
+        known = {entry.quarantine_id for entry in shown}
+        unknown = [each for each in ids if known.isdisjoint(each)]
+        if unknown:
+            raise UsageError(
+                "show from the quarantine",
+                f"there is no {', '.join(map(_written, unknown))} in it",
+                "run `piw-indexer quarantine` for a list",
+            )
+        shown = [entry for entry in shown if any(entry.quarantine_id in each for each in ids)]
     elif not everything:
         shown = [entry for entry in shown if entry.retried is None]
-    if dismiss and (retry or not ids):
-        raise UsageError(
-            "put aside", "--retry is given, too" if retry else "no ID is given", "give IDs only"
-        )
-    if retry and spool and not dismiss:
-        raise UsageError("retry", "correct the message in the publisher's file")
+    if source is not None:
+        shown = [entry for entry in shown if printable.line(entry.source) == source]
+    if reason is not None:
+        shown = [entry for entry in shown if reason in _reason(entry) or reason in _kind(entry)]
     wanted = {entry.quarantine_id for entry in shown}
     waiting = [entry.quarantine_id for entry in shown if entry.retried is None]
     if dismiss:
@@ -86,26 +126,54 @@ def quarantine(
     reader.close()
 
 
+def _written(ids: range) -> str:
+    return str(ids.start) if len(ids) == 1 else f"{ids.start}-{ids.stop - 1}"
+
+
+def _reason(entry: Quarantined) -> str:
+    return f"{entry.path}: {entry.reason}" if entry.path else entry.reason
+
+
+def _kind(entry: Quarantined) -> str:
+    """The reason without the values that it quotes."""
+    return _VALUE.sub("...", _reason(entry))
+
+
 def _list(shown: list[Quarantined], let_go: int) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("id", "received", "from", "reason"):
-        table.add_column(column, justify="right" if column == "id" else "left")
+    kinds: dict[str, list[Quarantined]] = {}
     for entry in shown:
-        reason = f"{entry.path}: {entry.reason}" if entry.path else entry.reason
-        times_seen = f" ({entry.times} times)" if entry.times > 1 else ""
+        kinds.setdefault(_kind(entry), []).append(entry)
+    groups = [
+        group
+        for kind in kinds.values()
+        for group in ([kind] if len(kind) >= MIN_GROUP else [[entry] for entry in kind])
+    ]
+    groups.sort(key=lambda group: group[0].quarantine_id)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("id", "messages", "received", "from", "reason"):
+        table.add_column(column, justify="right" if column in ("id", "messages") else "left")
+    for group in groups[:MAX_GROUPS]:
+        first, last = group[0], group[-1]
+        sources = {entry.source for entry in group}
+        place = f" {first.feed_serial}" if first is last and first.feed_serial is not None else ""
+        more = f" and {len(sources) - 1} more" if len(sources) > 1 else place
         table.add_row(
-            str(entry.quarantine_id),
-            times.to_sql(entry.received),
-            Text(
-                printable.line(entry.source)
-                + ("" if entry.feed_serial is None else f" {entry.feed_serial}")
-            ),
-            Text(printable.line(reason) + times_seen),
+            str(first.quarantine_id)
+            if first is last
+            else f"{first.quarantine_id}...{last.quarantine_id}",
+            f"{sum(entry.times for entry in group):,}",
+            times.to_sql(last.received),
+            Text(printable.line(first.source) + more),
+            Text(printable.line(_reason(first) if first is last else _kind(first))),
         )
     if shown:
         console().print(table)
     else:
         printable.echo("The quarantine is empty.")
+    if len(groups) > MAX_GROUPS:
+        printable.echo(
+            f"{len(groups) - MAX_GROUPS} more lines are not shown; --reason and --json find them."
+        )
     if let_go:
         printable.echo(
             f"{let_go} older messages were deleted, because their sources sent too many."
@@ -128,11 +196,14 @@ def _show(entry: Quarantined) -> None:
 def _dismiss(state_dir: Path, journal: str, ids: list[int]) -> None:
     if journal == SPOOL:
         raise UsageError("put aside", "the spool's quarantine is its publisher's", "leave it")
-    state = State(state_dir, "quarantine", clock.now)
-    try:
-        state.journal.dismiss(ids)
-    finally:
-        state.close()
+    if lock.holder(state_dir).startswith("piw-indexer run "):
+        dismissal.request(state_dir, state_dir / journal, ids)
+    else:
+        state = State(state_dir, "quarantine", clock.now)
+        try:
+            state.journal.dismiss(ids)
+        finally:
+            state.close()
     printable.echo(f"{len(ids)} put aside; `piw-indexer quarantine --all` lists them")
 
 
@@ -156,6 +227,12 @@ def _retry(state_dir: Path, reader: JournalReader, waiting: list[int]) -> None:
 
 
 def _decode(entry: Quarantined) -> Message:
+    if entry.sha256 is not None and not entry.raw:
+        raise DecodeError(
+            "",
+            f"none of its {entry.size} bytes is kept, because they may hold the address of a"
+            " downloader; have it sent again",
+        )
     if entry.sha256 is not None:
         raise DecodeError(
             "",

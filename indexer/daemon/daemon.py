@@ -29,6 +29,7 @@ from ..feed.names import FeedNames, Origin
 from ..feed.security import Connecting
 from ..feed.subscriber import Subscriber
 from ..messages.entries import Entry, Refused, Row
+from ..state import dismissal
 from ..state.state import State
 from .figures import Figures
 from .reload import BLOCKED_SIGNALS, ConfigurationCheck
@@ -297,9 +298,20 @@ class Daemon:
             for source in self._sources:
                 source.tick()
             self._tick()
+            self._fulfil_dismissal()
         if not self._stop:
             self._consider_reload()
         return bool(entries)
+
+    def _fulfil_dismissal(self) -> None:
+        """Put refused messages aside that an administrator has looked at; later on a full disk."""
+        try:
+            dismissal.fulfil(self._options.state_dir, self._state.journal)
+        except StateError as error:
+            if not error.passing:
+                raise
+            if self._told.count("dismissal-waits"):
+                log.warning("%s\n  it is tried again", error, extra=event("dismissal-waits"))
 
     def _wait(self, seconds: float) -> None:
         poller = zmq.Poller()

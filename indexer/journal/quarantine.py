@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..base import database, times
-from ..messages.entries import Refused
+from ..messages.entries import Refused, Withheld
 from .reader import JournalReader, wrap_errors
 
 MAX_KEPT_BODY = 64 * 1024
@@ -101,7 +101,8 @@ def keep(
         source, raw = refusal.source, refusal.raw
         digest = None
         if feed_id is None:
-            digest = hashlib.sha256(source.encode() + b"\0" + raw).digest()
+            content = raw if refusal.withheld is None else refusal.withheld.sha256
+            digest = hashlib.sha256(source.encode() + b"\0" + content).digest()
             again = month.execute(
                 "UPDATE quarantine SET times = times + 1 WHERE digest = ?", (digest,)
             )
@@ -110,11 +111,11 @@ def keep(
         last_id += 1
         beginning = raw[:MAX_KEPT_BODY]
         _insert(month, last_id, feed_id, refusal._replace(raw=beginning), received, digest)
-        if len(beginning) < len(raw):
-            month.execute(
-                "INSERT INTO quarantine_cut VALUES (?, ?, ?)",
-                (last_id, len(raw), hashlib.sha256(raw).digest()),
-            )
+        whole = refusal.withheld
+        if whole is None and len(beginning) < len(raw):
+            whole = Withheld(len(raw), hashlib.sha256(raw).digest())
+        if whole is not None:
+            month.execute("INSERT INTO quarantine_cut VALUES (?, ?, ?)", (last_id, *whole))
         messages, size = sources.get(source, (0, 0))
         sources[source] = messages + 1, size + len(beginning)
     for source, (messages, size) in sources.items():
@@ -139,7 +140,7 @@ def _insert(
     received: times.Time,
     digest: bytes | None,
 ) -> None:
-    position, source, encoding, error, raw = refusal
+    position, source, encoding, error, raw, _ = refusal
     month.execute(
         "INSERT INTO quarantine (quarantine_id, source, feed_id, feed_serial, received,"
         " format, path, reason, raw, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -236,14 +237,19 @@ def was_retried(journal: JournalReader, quarantine_id: int) -> bool:
     return False
 
 
-def waiting(journal: JournalReader, months: Iterable[Path] | None = None) -> int:
-    """How many refused messages of some months, or of all, were neither retried nor put aside."""
+def waiting_ids(journal: JournalReader, months: Iterable[Path] | None = None) -> set[int]:
+    """The refused messages of some months, or of all, that were neither retried nor put aside."""
     refused: set[int] = set()
     for path in journal.months if months is None else months:
         month = journal.open(path)
         with wrap_errors(path):
             refused.update(row[0] for row in month.execute("SELECT quarantine_id FROM quarantine"))
-    return len(refused - retries(journal).keys()) if refused else 0
+    return refused - retries(journal).keys() if refused else refused
+
+
+def waiting(journal: JournalReader, months: Iterable[Path] | None = None) -> int:
+    """How many those are."""
+    return len(waiting_ids(journal, months))
 
 
 def let_go(journal: JournalReader) -> int:

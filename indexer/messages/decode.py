@@ -315,7 +315,23 @@ def published(payload: bytes, received: Time) -> Published:
     Raises:
         DecodeError: if not even its position can be read.
     """
-    return _published(unpack(payload), received)
+    try:
+        value = unpack(payload)
+    except DecodeError as error:
+        return _unreadable(payload, error)
+    return _published(value, received)
+
+
+def _unreadable(payload: bytes, error: DecodeError) -> Published:
+    """The place of a payload that cannot be unpacked.
+
+    One timestamp of five bytes, or one text that is not UTF-8, makes all of it unreadable. Without
+    its place it would be asked for again, and its feed would be broken.
+    """
+    position = position_of(payload)
+    if position is None or position.serial < 1:
+        raise error
+    return Published(position, None, error)
 
 
 def position_of(payload: bytes) -> Position | None:
@@ -325,7 +341,8 @@ def position_of(payload: bytes) -> Position | None:
     """
     found: dict[object, object] = {}
     try:
-        reader = msgpack.Unpacker(max_buffer_size=0)
+        # Neither a name nor a number has items: a list of any length is refused before it is made.
+        reader = msgpack.Unpacker(max_buffer_size=0, max_array_len=0, max_map_len=0)
         reader.feed(payload)
         for _ in range(reader.read_map_header()):
             key = reader.unpack()
@@ -365,7 +382,10 @@ def replayed(payload: bytes, received: Time) -> Published | End | Gone:
     Raises:
         DecodeError: if it is not one.
     """
-    value = unpack(payload)
+    try:
+        value = unpack(payload)
+    except DecodeError as error:
+        return _unreadable(payload, error)
     try:
         if "msg" not in value:
             if "end" in value:

@@ -35,6 +35,13 @@ class Row(NamedTuple):
     message: Message
 
 
+class Withheld(NamedTuple):
+    """Length and SHA-256 of bytes that are not kept, as they may hold a downloader's address."""
+
+    size: int
+    sha256: bytes
+
+
 class Refused(NamedTuple):
     """Bytes for the quarantine: their source, their encoding, and what is wrong."""
 
@@ -43,6 +50,7 @@ class Refused(NamedTuple):
     format: str
     error: DecodeError
     raw: bytes
+    withheld: Withheld | None = None
 
 
 class Lost(NamedTuple):

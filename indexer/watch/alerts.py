@@ -191,8 +191,7 @@ KINDS = {
             "quarantine",
             WARNING,
             "Messages were refused, and nobody has looked at them yet.",
-            "piw-indexer quarantine lists them; piw-indexer quarantine ID --dismiss puts one aside,"
-            " with the daemon stopped",
+            "piw-indexer quarantine lists them; piw-indexer quarantine ID --dismiss puts one aside",
         ),
         Kind(
             "check-differences",

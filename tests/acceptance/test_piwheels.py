@@ -540,6 +540,77 @@ def test_site_with_a_document_that_is_none(site: Site) -> None:
     assert site.piw("import-site", site.home, status=2).stderr.count("project") >= 1
 
 
+LATER = {
+    "file": ("file_url", "requires_python", "pip_dependencies"),
+    "release": ("yanked",),
+}
+
+
+def test_documents_of_any_age_are_imported(site: Site) -> None:
+    """A field that piwheels added later once refused the whole package."""
+    shutil.copytree(SITE, site.home / "old")
+    path = site.home / "old" / "project" / "numpy" / "json" / "index.json"
+    document = json.loads(path.read_bytes())
+    for release in document["releases"].values():
+        for name in LATER["release"]:
+            del release[name]
+        for file in release["files"].values():
+            for name in LATER["file"]:
+                del file[name]
+    path.write_text(json.dumps(document))
+    result = site.piw("import-site", site.home / "old")
+    assert "7 documents, 7 of them new, 2 counters taken" in result.stdout
+    assert result.stderr == ""
+    site.piw("write")
+    found = json.loads((site.output_path / "project/numpy/json/index.json").read_bytes())
+    for version, release in document["releases"].items():
+        assert found["releases"][version]["yanked"] is False
+        files = found["releases"][version]["files"]
+        assert files.keys() == release["files"].keys()
+        for name, file in files.items():
+            assert file["file_url"] == f"/simple/numpy/{name}"
+            assert (file["requires_python"], file["pip_dependencies"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("rows", "published", "unusable"),
+    [
+        ([["numpy", 5, 10]], ["numpy", 5, 10], 0),
+        ([["numpy", 5, 10, 0]], ["numpy", 5, 10], 0),
+        ([["other", None, None], ["numpy", 5, 10]], ["numpy", 5, 10], 1),
+        (
+            [["numpy", 5, 10], ["numpy"], 7, ["../x", 1, 1], ["numpy", 1, 2**50]],
+            ["numpy", 5, 10],
+            4,
+        ),
+    ],
+)
+def test_a_row_that_is_unusable_is_refused_alone(
+    rows: list[object], published: list[object], unusable: int, site: Site
+) -> None:
+    """One odd row, or one more column, once dropped the counters of all packages in silence."""
+    shutil.copytree(SITE, site.home / "old")
+    (site.home / "old" / "packages.json").write_text(json.dumps(rows))
+    result = site.piw("import-site", site.home / "old")
+    assert "1 counters taken" in result.stdout
+    if unusable:
+        assert f"{unusable} rows of packages.json were unusable" in result.stderr
+    else:
+        assert result.stderr == ""
+    assert site.status()["quarantined"] == unusable
+    site.piw("write")
+    assert published in json.loads((site.output_path / "packages.json").read_bytes())
+
+
+def test_counters_that_are_none_are_reported(site: Site) -> None:
+    shutil.copytree(SITE, site.home / "old")
+    (site.home / "old" / "packages.json").write_text("{}")
+    result = site.piw("import-site", site.home / "old")
+    assert "0 counters taken" in result.stdout
+    assert "packages.json was unusable, and all counters are missing" in result.stderr
+    assert site.status()["quarantined"] == 1
+
+
 def test_a_site_with_documents_that_cannot_be_read(site: Site) -> None:
     """The first of them once ended the command with a traceback."""
     shutil.copytree(SITE, site.home / "old")

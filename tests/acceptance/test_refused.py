@@ -12,7 +12,7 @@ import pytest
 from indexer.journal.quarantine import MAX_KEPT_BODY
 
 from .. import samples
-from ..support import REFUSED, Site, case_named, contents
+from ..support import REFUSED, Feed, Site, case_named, contents, eventually
 
 pytestmark = pytest.mark.acceptance
 
@@ -138,6 +138,54 @@ def test_what_was_looked_at_is_put_aside_and_kept(site: Site) -> None:
     assert "1 put aside" in site.piw("quarantine", 1, 2, "--dismiss").stdout
     assert "quarantine" not in [one["id"] for one in site.status()["alerts"]]
     assert site.piw("check", *site.output).stdout.endswith("No differences.\n")
+
+
+def test_a_dismissal_while_the_daemon_runs(site: Site, ipc: Feed) -> None:
+    """Of an ID, a range, a source, a reason, or of all. The daemon had to be stopped for it."""
+    lines = [samples.line(samples.new_package(f"../{number}")) for number in range(4)]
+    for number in range(3):
+        site.ingest("-", input=b"".join(lines[: number + 2]))
+    file = site.home / "other.jsonl"
+    file.write_bytes(b'{"msg": "FORMAT", "data": {}}\n{"msg": "DELPKG", "data": {}}\n')
+    site.ingest(file)
+    total = site.status()["quarantined"]
+    with site.daemon(ipc) as daemon:
+
+        def dismissed(count: int, *options: object) -> None:
+            nonlocal total
+            assert f"{count} put aside" in site.piw("quarantine", "--dismiss", *options).stdout
+            total -= count
+            assert site.status()["quarantined"] == total
+            assert len(quarantined(site)) == total
+
+        dismissed(1, 1)
+        dismissed(2, "2-3")
+        dismissed(1, "--source", file, "--reason", "there is no message")
+        dismissed(1, "--source", file)
+        dismissed(total, "--all")
+        dismissed(0, "--all")
+        assert not (site.state_dir / "dismiss.json").exists()
+        (site.state_dir / "dismiss.json").write_text("[nonsense")
+        eventually(lambda: not (site.state_dir / "dismiss.json").exists())
+        daemon.terminate()
+        assert "ignored the request" in daemon.output
+    assert site.piw("check", *site.output).stdout.endswith("No differences.\n")
+
+
+def test_ranges_that_are_none(site: Site) -> None:
+    site.take({"msg": "NEWPKG", "data": {"package": "../one"}}, write=False)
+    for given, said in (("2-9", "there is no 2-9 in it"), ("9-2", "there is no"), ("x", "an ID")):
+        assert said in site.piw("quarantine", given, "--dismiss", status=2).stderr
+
+
+def test_many_are_listed_by_their_reasons(site: Site) -> None:
+    """Fifty thousand lines are a list that nobody reads, and that took a minute."""
+    lines = [samples.line(samples.new_package(f"../{number}")) for number in range(3000)]
+    site.ingest("-", input=samples.line(samples.new_package("numpy")) + b"".join(lines))
+    listed = site.piw("quarantine").stdout
+    assert listed.count("\n") < 10
+    assert "1...3000" in listed
+    assert "3,000" in listed
 
 
 def test_what_is_kept_in_part_cannot_be_retried(site: Site) -> None:

@@ -423,6 +423,25 @@ def test_refused_message_keeps_its_place(
     assert follower.broken == []
 
 
+@pytest.mark.parametrize("replayed", [False, True])
+def test_malformed_timestamp_costs_one_message(
+    replayed: bool, follower: Follower, publisher: FakePublisher
+) -> None:
+    """It once broke the feed: nothing of the frame could be read, not even its position."""
+    publisher.keep(1, 3)
+    payload = {"feed": MASTER, "epoch": 1, "serial": 2, "msg": "DELPKG", "at": b"12345", "data": {}}
+    publisher.kept[2] = msgpack.packb(payload).replace(b"\xc4\x0512345", b"\xc7\x05\xff12345")
+    if replayed:
+        publisher.heartbeat(3)
+    else:
+        publisher.send(1, 2, 3)
+    follow(follower, publisher, ["package-1-1", "package-1-3"])
+    [refused] = quarantine.entries(follower.journal.reader)
+    assert (refused.feed, refused.feed_serial) == (MASTER, 2)
+    assert follower.journal.position(MASTER, 1) == 3
+    assert follower.broken == []
+
+
 def test_message_that_is_never_replayed_is_given_up(
     follower: Follower, publisher: FakePublisher
 ) -> None:

@@ -1,11 +1,13 @@
 """Turns the published documents of a piwheels site into messages, for users without other sources.
 
+A page is rewritten only when its package changes, so the documents of a site are of any age: fields
+that piwheels added later may be missing, and rows of packages.json may have more columns.
+
 Source: https://www.piwheels.org/json.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from ...base import printable, times
 from ...base.errors import DecodeError, UsageError
 from ...messages.types import Message
 from ...schema import piwheels as schema
-from ...schema.messages import Nullable, boolean, integer, text
+from ...schema.messages import Nullable, Validator, boolean, integer, text
 from .. import translate
 
 DOCUMENT = "index.json"
+COUNTERS = "packages.json"
 
 
 def _released(value: Any) -> times.Time:
@@ -32,9 +35,22 @@ def _released(value: Any) -> times.Time:
         raise Invalid(str(error)) from None
 
 
-_FILE = schema.Keys(
+def _of_any_age(fields: dict[str, Validator], later: dict[str, Any]) -> Validator:
+    """A map with these keys; those in `later` may be missing or null, and have their value then."""
+    keys = schema.Keys(fields)
+
+    def validate(value: Any) -> Any:
+        if type(value) is not dict:
+            return keys(value)
+        there = {name: one for name, one in value.items() if one is not None or name not in later}
+        return keys({**later, **there})
+
+    return validate
+
+
+_FILE = _of_any_age(
     {
-        "file_url": text,
+        "file_url": Nullable(text),
         "filehash": text,
         "filesize": integer,
         "builder_abi": text,
@@ -43,26 +59,22 @@ _FILE = schema.Keys(
         "requires_python": Nullable(text),
         "apt_dependencies": schema.ListOf(text),
         "pip_dependencies": schema.ListOf(text),
-    }
+    },
+    {"file_url": None, "requires_python": None, "apt_dependencies": [], "pip_dependencies": []},
 )
-_PROJECT = schema.Keys(
+_RELEASE = _of_any_age(
     {
-        "package": text,
-        "summary": text,
-        "releases": schema.MapOf(
-            text,
-            schema.Keys(
-                {
-                    "released": _released,
-                    "yanked": boolean,
-                    "skip_reason": text,
-                    "files": schema.MapOf(text, _FILE),
-                }
-            ),
-        ),
-    }
+        "released": _released,
+        "yanked": boolean,
+        "skip_reason": text,
+        "files": schema.MapOf(text, _FILE),
+    },
+    {"yanked": False, "skip_reason": ""},
 )
-_COUNTERS = schema.ListOf(schema.Fields(package=text, recent=integer, all=integer))
+_PROJECT = _of_any_age(
+    {"package": text, "summary": text, "releases": schema.MapOf(text, _RELEASE)}, {"summary": ""}
+)
+_COUNTERS = schema.Fields(package=text, recent=integer, all=integer)
 
 
 def packages(site: Path) -> list[Path]:
@@ -132,7 +144,7 @@ def _file(file: dict[str, Any]) -> dict[str, Any]:
     return {
         "filesize": file["filesize"],
         "filehash": file["filehash"],
-        "location": file["file_url"].rpartition("/")[0].rpartition("/")[0],
+        "location": _location(file["file_url"]),
         "platform_tag": file["platform"],
         "abi_tag": file["file_abi_tag"],
         "builder_abi": file["builder_abi"],
@@ -140,6 +152,10 @@ def _file(file: dict[str, Any]) -> dict[str, Any]:
         "apt_dependencies": file["apt_dependencies"],
         "pip_dependencies": file["pip_dependencies"],
     }
+
+
+def _location(file_url: str | None) -> str:
+    return "/simple" if file_url is None else file_url.rpartition("/")[0].rpartition("/")[0]
 
 
 def _abis(abis: Any) -> dict[str, Any]:
@@ -153,14 +169,25 @@ def _abis(abis: Any) -> dict[str, Any]:
     }
 
 
-def counters(document: bytes, at: times.Time) -> Iterator[Message]:
-    """The DOWNLOADS of every row of packages.json.
+def rows(document: bytes) -> list[Any]:
+    """The rows of packages.json; each may be anything.
 
     Raises:
-        DecodeError: if it is not such a document.
+        DecodeError: if it is not a list.
     """
-    for row in translate.checked(_COUNTERS, _json(document), "packages.json"):
-        yield translate.downloads(row["package"], row["recent"], row["all"], at)
+    found: list[Any] = translate.checked(schema.ListOf(lambda row: row), _json(document), COUNTERS)
+    return found
+
+
+def counters(row: Any, number: int, at: times.Time) -> Message:
+    """The DOWNLOADS of a row of packages.json; columns after the third are ignored.
+
+    Raises:
+        DecodeError: if it is not such a row.
+    """
+    columns = row[: len(_COUNTERS.fields)] if isinstance(row, list) else row
+    found = translate.checked(_COUNTERS, columns, f"{COUNTERS}[{number}]")
+    return translate.downloads(found["package"], found["recent"], found["all"], at)
 
 
 def _json(document: bytes) -> Any:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +29,7 @@ from ...messages.entries import Accepted, Entry, Identity, Row
 from ...messages.types import Message
 from ...schema.piwheels import OTHER_LOGS
 from .. import cbor, translate
-from ..redact import refused
+from ..redact import refused_log
 from .log_forward import LogForward, Waiting
 
 log = logging.getLogger(__name__)
@@ -46,12 +49,72 @@ MAX_WAITING = 32 * 1024 * 1024
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of the entries of one commit, plus one entry."""
 
+LOG_DISORDER = 10 * 60 * times.SECOND
+"""Microseconds that a log may go back: it has a line when a download ends, with its beginning."""
+
+MAX_EQUALS = 10_000
+"""Entries of a pass over a log that are remembered, to count their equals."""
+
+MAX_PASSES = 16
+"""Passes that are remembered: as many processes may send at a time."""
+
 _BATCH = 256
 DRAIN_QUIET = 50
 """Milliseconds without an entry until a stop expects no more of them."""
 
 DRAIN_TIMEOUT = 2.0
 """Seconds after which a stop reads no more entries in any case."""
+
+
+class _Pass:
+    """One pass of piw-logger over a log, which is nearly sorted by time: counts equal entries.
+
+    An entry that goes back far begins a new pass. So does one that equals the first of the pass
+    after time has gone on: a log is usually given again from its beginning.
+    """
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._latest: times.Time = 0
+        self._seen: OrderedDict[int, tuple[int, times.Time]] = OrderedDict()
+
+    def count(self, digest: int, at: times.Time) -> int:
+        """Which of its equals an entry is, from 1."""
+        seen = self._seen
+        again = digest == self._first and at < self._latest
+        if self._first is None or again or at < self._latest - LOG_DISORDER:
+            self._first, self._latest = digest, at
+            seen.clear()
+        self._latest = max(self._latest, at)
+        count = seen.pop(digest, (0, 0))[0] + 1
+        seen[digest] = count, at
+        while len(seen) > MAX_EQUALS or seen[next(iter(seen))][1] < self._latest - LOG_DISORDER:
+            seen.popitem(last=False)
+        return count
+
+
+class _Connections:
+    """Tells the connections to the queue apart: each process of piw-logger begins a new pass."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, bytes]] = {}  # by descriptor: the inode, and our name
+        self._last = 0
+
+    def name(self, frame: zmq.Frame) -> bytes:
+        """A name for the connection that a frame came on, unlike those of all others."""
+        descriptor = int(frame.get(zmq.SRCFD))
+        inode, name = self._known.get(descriptor, (0, b""))
+        try:
+            state = os.fstat(descriptor)
+            now = state.st_ino if stat.S_ISSOCK(state.st_mode) else 0
+        except OSError:
+            now = 0
+        # Of a connection that has ended, frames may still wait here.
+        if not name or (now and now != inode):
+            self._last += 1
+            name = b"%d" % self._last
+            self._known[descriptor] = now, name
+        return name
 
 
 class LogRelay:
@@ -84,7 +147,9 @@ class LogRelay:
         self._clock = clock
         self._queues = log_queue, log_forward
         self._lock = threading.Lock()
-        self._ours = Waiting(MAX_WAITING)
+        self._ours = Waiting(MAX_WAITING)  # entries, each after the name of its connection
+        self._connections = _Connections()
+        self._passes: OrderedDict[bytes, _Pass] = OrderedDict()
         self._stopping = threading.Event()
         # A full PULL may lose entries. The thread keeps it empty, except in a flood.
         self._pull, self._listener = sockets.bound(
@@ -141,12 +206,14 @@ class LogRelay:
         taken = 0
         for _ in range(_BATCH):
             try:
-                frames = self._pull.recv_multipart(zmq.NOBLOCK)
+                parts = self._pull.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
             taken += 1
+            connection = self._connections.name(parts[-1])
+            frames = [part.bytes for part in parts]
             with self._lock:
-                self._ours.put(frames)
+                self._ours.put([connection, *frames])
             if self._forward is not None:
                 self._forward.waiting.put(frames)
         if taken:
@@ -166,11 +233,11 @@ class LogRelay:
         received = self._clock()
         return [
             entry
-            for entry_frames in frames
-            if (entry := self._entry(entry_frames, received)) is not None
+            for connection, *entry_frames in frames
+            if (entry := self._entry(connection, entry_frames, received)) is not None
         ]
 
-    def _entry(self, frames: list[bytes], received: times.Time) -> Entry | None:
+    def _entry(self, connection: bytes, frames: list[bytes], received: times.Time) -> Entry | None:
         frame = frames[-1]
         try:
             if len(frames) != 1:
@@ -178,15 +245,26 @@ class LogRelay:
             name, data = cbor.loads(frame)
             if name == "LOGDOWNLOAD":
                 message = translate.download(data, received)
-                identity = Identity(_digest(message, data[1]), message.data.accessed_at)
                 self._count(name)
-                return Accepted(None, message, identity)
+                return Accepted(None, message, self._identity(connection, message, data[1]))
             if name not in OTHER_LOGS:
                 raise DecodeError("", f"{name[:40]!r} is not a log entry")
             self._count(name)
             return None
         except DecodeError as error:
-            return refused(SOURCE, error, frame)
+            return refused_log(SOURCE, error, frame)
+
+    def _identity(self, connection: bytes, message: Message, host: str) -> Identity:
+        """What identifies an entry: what it says, and which of its equals it is."""
+        digest, at = _digest(message, host), message.data.accessed_at
+        over = self._passes.get(connection)
+        if over is None:
+            over = self._passes[connection] = _Pass()
+            if len(self._passes) > MAX_PASSES:
+                self._passes.popitem(last=False)
+        self._passes.move_to_end(connection)
+        count = over.count(digest, at)
+        return Identity(digest if count == 1 else _equal(digest, count), at)
 
     def _count(self, name: str) -> None:
         self.counted[name] = self.counted.get(name, 0) + 1
@@ -267,8 +345,15 @@ def message(frame: bytes, received: times.Time) -> Message:
     return translate.download(data, received)
 
 
+def _equal(digest: int, count: int) -> int:
+    """The digest of an entry that is the second, third... of its equals."""
+    both = b"%d %d" % (digest, count)
+    whole = hashlib.blake2b(both, digest_size=8)
+    return int.from_bytes(whole.digest(), "big", signed=True)
+
+
 def _digest(message: Message, host: str) -> int:
-    """64 bits that distinguish log entries.
+    """64 bits that distinguish log entries that are not equal.
 
     They depend on only 16 bits of the downloader's address: enough to distinguish two in the same
     second, and too few to find the address from what is stored.
