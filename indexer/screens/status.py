@@ -28,6 +28,10 @@ _SIGNS = {
 }
 
 
+_TABLES = ("packages", "versions", "builds", "files")
+"""Of the index; shown with the number of their rows."""
+
+
 def verdict(status: Status) -> Text:
     """Whether all is well, in one line."""
     count = Counter(alert.severity for alert in status.alerts)
@@ -136,12 +140,11 @@ def _summary(status: Status) -> Table:
     gone = status.quarantined_let_go
     let_go = f"; {gone:,} more were let go" if gone else ""
     row("quarantined", f"{status.quarantined:,}{let_go}")
-    counts = status.counts
-    names = {"download_counts": "packages with downloads"}
-    row("index", ", ".join(f"{n:,} {names.get(table, table)}" for table, n in counts.items()))
+    row("index", ", ".join(f"{status.counts.get(table, 0):,} {table}" for table in _TABLES))
     row(
         "downloads",
-        f"{status.downloads or 0:,} counted, {status.not_a_wheel:,} of what is not a wheel",
+        f"{status.downloads or 0:,} counted, of {status.packages_with_downloads or 0:,} packages;"
+        f" {status.not_a_wheel:,} of what is not a wheel",
     )
     if status.farm is not None:
         row("farm", farm.summary(status.farm))
