@@ -88,10 +88,13 @@ def pending(status: Status) -> str:
 
 
 def disk(status: Status) -> str:
-    """The size of the journal, and the free space."""
+    """The size of everything in the state, and the free space."""
     text = f"journal {size(status.journal_bytes)}"
     if status.journal_bytes_a_month is not None:
         text += f", growing {size(status.journal_bytes_a_month)} a month"
+    for part, bytes_ in (status.state_parts or {}).items():
+        if bytes_ and part != "journal":
+            text += f"; {part} {size(bytes_)}"
     if status.disk_free_bytes is not None:
         text += f"; {size(status.disk_free_bytes)} free"
     if status.output_disk_free_bytes is not None:

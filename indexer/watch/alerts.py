@@ -215,6 +215,12 @@ KINDS = {
             "free some disk space there (df -h)",
         ),
         Kind(
+            "log-held",
+            WARNING,
+            "Somebody reads a database for so long that its write-ahead log cannot be merged.",
+            "end that reader, such as a shell or a pager that was left open (fuser -v index.db)",
+        ),
+        Kind(
             "clock-jump",
             WARNING,
             "The clock was set back: the daemon's last note is from the future.",
