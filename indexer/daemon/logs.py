@@ -14,8 +14,8 @@ from ..base import database
 from ..base.backoff import Backoff
 from .status_file import LiveLog
 
-MAX_LOG = 64 * 1024 * 1024
-"""Bytes of a log above which it is cut off; SQLite merges it from a quarter of that on."""
+MAX_LOG = 32 * 1024 * 1024
+"""Bytes of a log above which it is cut off; SQLite merges it from half of that on."""
 
 HELD_DELAY = 10.0
 """Seconds that a log must be held before it is reported: every query holds it for a moment."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .. import __version__
 from ..base import database, directories, disk, lock, notes, printable, readers, sqlite_bug, times
-from ..base.directories import BACKUP, CHECK, JOURNAL, LIVE, SPOOL
+from ..base.directories import BACKUP, BACKUP_FAILURE, CHECK, JOURNAL, LIVE, SPOOL
 from ..base.errors import NewerDatabaseError, PeerError, StateError
 from ..base.names import FILE_FEED
 from ..base.notes import At
@@ -21,7 +21,7 @@ from ..journal.reader import JournalReader
 from ..piwheels.farm.picture import Picture
 from ..state import checkpoint
 from .alerts import CRITICAL, NOTICE, WARNING, Alert, alert, is_healthy, sentences
-from .notes import Backup, Check, Daemon, DaemonNote
+from .notes import Backup, BackupFailure, Check, Daemon, DaemonNote
 
 MAX_SILENCE = 10.0
 """Seconds without a word of the daemon, or of a feed, until there is an alert."""
@@ -34,6 +34,9 @@ MAX_PENDING = 300.0
 
 LOW_SPACE = 2**30
 """Bytes of a file system below which there is an alert."""
+
+MAX_BACKUP_AGE = 8 * 24 * 3600
+"""Seconds until there is an alert: one a week is often enough."""
 
 COUNTED = ("packages", "versions", "builds", "files", "download_counts")
 
@@ -106,6 +109,7 @@ class Status(NamedTuple):
     output_path: str | None
     output_disk_free_bytes: int | None
     output_disk_bytes: int | None
+    backup_failure: BackupFailure | None = None
     state_parts: dict[str, int] | None = None  # older versions did not say
     logs_read_by: dict[str, list[str]] | None = None  # by database, where a log is held
     downloads: int | None = None  # only where rows were counted
@@ -199,6 +203,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
         output_path=output_path or None,
         output_disk_free_bytes=output_free,
         output_disk_bytes=output_size,
+        backup_failure=noted.read(BACKUP_FAILURE, BackupFailure),
         state_parts=_parts(directory),
         logs_read_by=_held_by(directory, daemon),
         downloads=index.downloads,
@@ -211,11 +216,15 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
 def _parts(directory: Path) -> dict[str, int]:
     """The bytes of everything in a state directory, by part."""
     found = dict.fromkeys(STATE_PARTS, 0)
-    parts = {JOURNAL: "journal", checkpoint.DIRECTORY: "checkpoints", SPOOL: "spool"}
+    parts = {
+        JOURNAL: "journal",
+        checkpoint.DIRECTORY: "checkpoints",
+        SPOOL: "spool",
+    }
     for above, _, files in os.walk(directory):
         inside = Path(above).relative_to(directory).parts
         for name in files:
-            part = parts.get(inside[0], "other") if inside else "other"
+            part = parts.get(inside[0].removesuffix(".old"), "other") if inside else "other"
             if name.endswith(("-wal", "-shm", "-journal")):
                 part = "logs"
             elif not inside and name == queries.FILE:
@@ -477,6 +486,18 @@ def _feed_alerts(feed: FeedStatus) -> Iterator[Alert]:
         yield alert("feed-behind", what)
 
 
+def _backup_alerts(status: Status) -> Iterator[Alert]:
+    failure, last = status.backup_failure, status.last_backup
+    if failure is not None:
+        when = times.to_rfc3339(failure.at)
+        what = f"the backup of {when} to {failure.directory} failed: {failure.what}"
+        yield alert("backup-failed", what, failure.remedy)
+    # Who has never made one has another way to make it.
+    if last is not None and (age := (status.at - last.at) / times.SECOND) > MAX_BACKUP_AGE:
+        what = f"the last backup, to {last.directory}, is {age / 86400:.0f} days old"
+        yield alert("backup-old", what)
+
+
 def _index_alerts(status: Status) -> Iterator[Alert]:
     if status.to_apply and not status.held_by:
         what = f"the index lacks {status.to_apply:,} messages of the journal"
@@ -492,6 +513,7 @@ def _index_alerts(status: Status) -> Iterator[Alert]:
         when = times.to_rfc3339(check.at)
         what = f"the check of {when} found {check.differences} differences"
         yield alert("check-differences", what)
+    yield from _backup_alerts(status)
     if status.sqlite_wal_reset_bug:
         what = f"SQLite {status.sqlite_version} can corrupt a database that two connections"
         yield alert("sqlite-wal-reset", f"{what} write or checkpoint at once")

@@ -16,7 +16,7 @@ from indexer.screens import status as status_screen
 from indexer.watch import alerts as problems
 from indexer.watch import nagios
 from indexer.watch.alerts import KINDS, alert
-from indexer.watch.notes import Check, Daemon, Sources
+from indexer.watch.notes import Backup, BackupFailure, Check, Daemon, Sources
 from indexer.watch.status import FeedStatus, Status, alerts_of, unreadable
 
 from .test_farm_screen import printed
@@ -90,6 +90,8 @@ CASES = [
     ("writer-stuck", {"pending": 1, "oldest_pending_seconds": 301.0}),
     ("quarantine", {"quarantined": 2}),
     ("check-differences", {"last_check": Check(NOW, True, 10, 3)}),
+    ("backup-old", {"last_backup": Backup(NOW - 9 * 24 * times.HOUR, "/b", 3)}),
+    ("backup-failed", {"backup_failure": BackupFailure(NOW, "/b", "cannot copy", "look")}),
     ("log-held", {"daemon": daemon(logs_held=[HELD])}),
     ("sqlite-wal-reset", {"sqlite_wal_reset_bug": True}),
     *[
@@ -142,6 +144,7 @@ def test_every_kind_is_shown_by_a_case() -> None:
         {"pending": 1, "oldest_pending_seconds": 299.0},
         {"disk_free_bytes": None, "output_disk_free_bytes": None},
         {"last_check": Check(NOW, False, 10, 3)},
+        {"last_backup": Backup(NOW - 7 * 24 * times.HOUR, "/b", 3)},
         {"daemon": daemon(age_seconds=-5.0)},
     ],
 )
