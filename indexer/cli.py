@@ -1,7 +1,8 @@
 """The command `piw-indexer`: what a user can type, and how it ends.
 
 Results go to stdout, diagnostics to stderr. Exit status: 0 done, 1 `check` or `reconcile` found
-differences, 2 usage or configuration, 3 the state is locked or unusable, 4 a peer did not answer.
+differences, 2 usage or configuration, 3 the state is locked or unusable, 4 a peer did not answer,
+or stdout could not be written.
 """
 
 from __future__ import annotations
@@ -18,14 +19,10 @@ import click
 
 from . import __version__
 from .base import log as journal_log
-from .base import options, printable
-from .base.errors import MAX_PART, IndexerError
+from .base import options, output, printable
+from .base.errors import MAX_PART, IndexerError, OutputError
 
 log = logging.getLogger(__name__)
-
-
-class _ReaderLeftError(Exception):
-    """Whoever reads our output has closed it, as `| head` does."""
 
 
 SECTIONS: dict[str, dict[str, str]] = {
@@ -99,15 +96,7 @@ class _Commands(MutableMapping[str, click.Command]):
 
 
 class _Group(click.Group):
-    """Commands whose stdout may be closed before they have printed everything."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            result = super().invoke(context)
-            sys.stdout.flush()
-        except BrokenPipeError as error:
-            raise _ReaderLeftError from error  # click would exit with 1
-        return result
+    """The commands, in the help by section."""
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, _SENTENCES))
@@ -137,8 +126,10 @@ def piw_indexer(verbose: bool, quiet: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line, and exit."""
+    output.guard()
     try:
         result = piw_indexer.main(arguments, prog_name="piw-indexer", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the help
             # It repeats arguments, and click does not allow assigning to it.
@@ -148,6 +139,8 @@ def main(arguments: list[str] | None = None) -> Any:
         printable.echo(said.getvalue(), err=True, nl=False)
         sys.exit(error.exit_code)
     except IndexerError as error:
+        if isinstance(error, OutputError):
+            output.give_up_stdout()
         if journal_log.logs_to_journal():
             log.critical("%s", error, extra=journal_log.event("failed", status=error.exit_status))
         else:
@@ -156,8 +149,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         printable.echo("piw-indexer: interrupted", err=True)
         sys.exit(130)
-    except _ReaderLeftError:
-        # Nobody reads what is still in the buffer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+    except output.ReaderLeftError:
+        output.give_up_stdout()
         sys.exit(0)
     sys.exit(result if isinstance(result, int) else 0)

@@ -12,10 +12,11 @@ from typing import Any
 
 from ..base import database, filesystem, lock, names, printable, times
 from ..base.directories import JOURNAL
-from ..base.errors import JournalError
+from ..base.errors import JournalError, Problem
 from ..check import differences
 from ..documents import project, registry
 from ..documents.kind import Moment, PeriodicKind, TreeDocument
+from ..documents.publish import in_the_way, too_long
 from ..index import pending, queries
 from ..journal.reader import JournalReader
 from ..messages.types import Failure
@@ -79,6 +80,7 @@ def explain(
         for kind, content in expected
         if names.is_canonical(package)
     ]
+    links = _links(output_path, package, rows.aliases if rows else [])
     found: dict[str, Any] = {
         "given": given,
         "package": package,
@@ -95,7 +97,7 @@ def explain(
         "pending": None,
         "document": documents[0] if documents else None,
         "documents": documents[1:],
-        "links": _links(output_path, package, rows.aliases if rows else []),
+        "links": {alias: problem.what for alias, problem in links.items()},
         **{kind.name: _mention(output_path, kind, package) for kind, _ in mentioned},
         "close": close,
         "held_by": lock.holder(state_dir),
@@ -104,7 +106,7 @@ def explain(
     _from_the_journal(state_dir, package, applied, builds, found, progress)
     if serial is not None:
         found["pending"] = _mark(state_dir, serial, found["held_by"], now)
-    found["verdict"], found["remedy"] = _verdict(found, documents, mentioned)
+    found["verdict"], found["remedy"] = _verdict(found, documents, links, mentioned)
     return found
 
 
@@ -217,19 +219,24 @@ def _document(output_path: Path, document: str, expected: bytes | None) -> dict[
     return {**found, "difference": f"it {differences.content(content, expected)}"}
 
 
-def _links(output_path: Path, package: str, aliases: list[str]) -> dict[str, str]:
-    """What is wrong with each alias; '' if nothing is."""
+def _links(output_path: Path, package: str, aliases: list[str]) -> dict[str, Problem]:
+    """What is wrong with each alias; an empty problem if nothing is."""
+    fix = "stop the daemon and run `piw-indexer check --fix`"
     found = {}
     for alias in aliases:
         path = output_path / "project" / alias
+        if too_long(alias):
+            found[alias] = Problem("no file can have so long a name")
+            continue
         try:
             target = os.readlink(path)
-            found[alias] = "" if target == package else f"it leads to {target}"
+            right = target == package
+            found[alias] = Problem("") if right else Problem(f"it leads to {target}", fix)
         except FileNotFoundError:
-            found[alias] = "it is not there"
+            found[alias] = Problem("it is not there", fix)
         except OSError:
-            # What others have there is left alone.
-            found[alias] = "" if path.is_dir() else "something else is there"
+            move = f"move {path} away, if nobody needs it; then {fix}"
+            found[alias] = Problem(in_the_way(str(path)), move)
     return found
 
 
@@ -245,6 +252,7 @@ def _mention(output_path: Path, kind: TreeDocument, package: str) -> Any:
 def _verdict(
     found: dict[str, Any],
     documents: list[dict[str, Any]],
+    links: dict[str, Problem],
     mentioned: list[tuple[TreeDocument, Any]],
 ) -> tuple[str, str]:
     """The state in a sentence, and what to do."""
@@ -282,12 +290,10 @@ def _verdict(
             f"is {document['path']} on the right --output-path, and --site-url the daemon's?"
             " If so, stop the daemon and run `piw-indexer check --fix`",
         )
-    wrong = [f"{alias}: {what}" for alias, what in found["links"].items() if what]
-    if wrong:
-        return (
-            f"{package} is published, but for its alias {wrong[0]}.",
-            "stop the daemon and run `piw-indexer check --fix`",
-        )
+    for alias, problem in links.items():
+        if problem.remedy:
+            what = f"{package} is published, but for its alias {alias}: {problem.what}."
+            return what, problem.remedy
     for kind, indexed in mentioned:
         if found[kind.name] != indexed:
             return (

@@ -91,6 +91,8 @@ def open_writer(
             connection.execute(f"PRAGMA cache_size = -{cache_kib}")
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+            # Otherwise a log that a reader made large keeps its size.
+            connection.execute(f"PRAGMA journal_size_limit = {LOG_PAGES * 4096}")
             _migrate(connection, schema)
             _refuse_read_only(connection)
         except BaseException:
@@ -405,6 +407,26 @@ def truncate_wal(connection: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("another connection is reading its write-ahead log")
 
 
+def cut_wal(connection: sqlite3.Connection, timeout: int = 200) -> bool:
+    """Merge and empty the write-ahead log of a database if that is possible now.
+
+    Args:
+        connection: that writes it.
+        timeout: milliseconds to wait for those who read it.
+
+    Returns:
+        Whether it was. If not, SQLite tries again when the log has grown.
+    """
+    connection.execute(f"PRAGMA busy_timeout = {timeout}")
+    try:
+        truncate_wal(connection)
+    except sqlite3.Error:
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
+    return True
+
+
 def limit_wal(connection: sqlite3.Connection, low_on_space: bool) -> None:
     """Keep the write-ahead log small from now on, or no longer.
 
@@ -412,15 +434,8 @@ def limit_wal(connection: sqlite3.Connection, low_on_space: bool) -> None:
     """
     pages = LOW_SPACE_LOG_PAGES if low_on_space else LOG_PAGES
     connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-    if not low_on_space:
-        return
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        truncate_wal(connection)
-    except sqlite3.Error:
-        pass  # SQLite tries again when the log has grown
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
+    if low_on_space:
+        cut_wal(connection, 0)
 
 
 def copy(source: Path, target: Path) -> None:

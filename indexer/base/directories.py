@@ -25,6 +25,9 @@ CHECK = "check.json"
 BACKUP = "backup.json"
 """What the last backup copied."""
 
+BACKUP_FAILURE = "backup-failure.json"
+"""Why the last backup failed; removed by one to the same directory that does not."""
+
 WHOLE = frozenset({"ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
 """File systems on which one syncfs makes all earlier changes durable."""
 

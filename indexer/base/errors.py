@@ -114,6 +114,12 @@ class PeerError(IndexerError):
     exit_status = 4
 
 
+class OutputError(IndexerError):
+    """stdout did not take what a command printed: the disk is full, it is closed (status 4)."""
+
+    exit_status = 4
+
+
 class DecodeError(Exception):
     """A frame or a line is not a valid message.
 

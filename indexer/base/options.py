@@ -504,12 +504,21 @@ _RESERVED = {"all": "everything", "json": "as_json", "exit": "leave"}
 
 
 def feeds(
-    operation: str, changes_queue: tuple[str, ...], replay_queue: tuple[str, ...]
+    operation: str,
+    changes_queue: tuple[str, ...],
+    replay_queue: tuple[str, ...],
+    others: Sequence[tuple[str, str]] = (),
 ) -> list[tuple[str, str]]:
     """The changes-queue and the replay-queue of each publisher.
 
+    Args:
+        operation: what is being done.
+        changes_queue: as the option was given.
+        replay_queue: likewise.
+        others: the options and the addresses of other queues.
+
     Raises:
-        UsageError: if their numbers differ, or an address is given twice.
+        UsageError: if their numbers differ, or two queues have the same address.
     """
     if len(changes_queue) != len(replay_queue):
         raise UsageError(
@@ -518,18 +527,67 @@ def feeds(
             " --replay-queue",
             "give one of each for every publisher",
         )
-    seen = set()
-    for address in (*changes_queue, *replay_queue):
-        kind, _, rest = address.partition("://")
-        same = os.path.normpath(rest) if kind == "ipc" else rest
-        if (kind, same) in seen:
-            raise UsageError(
-                operation,
-                f"the address {address} is given twice",
-                "every --changes-queue and every --replay-queue needs an address of its own",
-            )
-        seen.add((kind, same))
+    refuse_same(
+        operation,
+        [
+            *(("--changes-queue", address) for address in changes_queue),
+            *(("--replay-queue", address) for address in replay_queue),
+            *others,
+        ],
+    )
     return list(zip(changes_queue, replay_queue, strict=True))
+
+
+def refuse_same(operation: str, queues: Sequence[tuple[str, str]]) -> None:
+    """Refuse addresses that are the same, of queues that must be different.
+
+    Args:
+        operation: what is being done.
+        queues: the option and the address of each queue.
+
+    Raises:
+        UsageError: if two of them are the same, however they are written.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    for option, address in queues:
+        for same in _places(address):
+            if same not in seen:
+                continue
+            before, other = seen[same]
+            what = (
+                f"the address {address} is given twice"
+                if address == other
+                else f"the addresses {other} and {address} are the same"
+            )
+            both = option if option == before else f"{before} and {option}"
+            raise UsageError(
+                operation, f"{what}, for {both}", "every queue needs an address of its own"
+            )
+        seen |= dict.fromkeys(_places(address), (option, address))
+
+
+_LOOPBACK = {"127.0.0.1", "::1"}
+_HOSTS = {"localhost": _LOOPBACK, "*": {"*", *_LOOPBACK}, "::": {"*", *_LOOPBACK}}
+_HOSTS["0.0.0.0"] = {"*", "127.0.0.1"}
+
+
+def _places(address: str) -> set[str]:
+    """What an address leads to, written in one way; names of other machines are not looked up."""
+    kind, _, rest = address.partition("://")
+    if kind == "ipc":
+        return {f"ipc://{rest if rest[:1] in ('@', '*') else os.path.realpath(rest)}"}
+    if kind != "tcp":
+        return {address}
+    # ZeroMQ's way to say where to connect from is before a semicolon.
+    host, _, port = rest.rpartition(";")[2].rpartition(":")
+    host = host.removeprefix("[").removesuffix("]").lower()
+    import ipaddress  # `status` has no address
+
+    try:
+        host = str(ipaddress.ip_address(host))
+    except ValueError:
+        pass  # it is a name
+    return {f"tcp://{place}:{int(port)}" for place in _HOSTS.get(host, {host})}
 
 
 def feed(

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..base import clock, database, names
 from ..documents import registry, writer
 from ..documents.kind import Document, Moment, Package, PackageDocument, PeriodicKind, TreeDocument
-from ..documents.publish import Publisher
+from ..documents.publish import Publisher, in_the_way, too_long
 from ..index import pending, queries
 from . import differences
 from .differences import Difference, Part, Sort
@@ -128,14 +128,19 @@ class Documents:
         for root in registry.linked_roots():
             for alias in package.rows.aliases:
                 target = self._publisher.links_to(root, alias)
-                if target not in (name, None):
-                    what = f"is a link to {target}" if target else "is missing"
-                    yield Difference(
-                        Part.DOCUMENTS,
-                        f"{name}: its alias {alias} {what}, should be a link to it",
-                        Sort.LINK,
-                        package=name,
-                    )
+                if target == name or too_long(alias):
+                    continue
+                what, fault = f"is a link to {target}" if target else "is missing", ""
+                if target is None:
+                    path = self._publisher.path(f"{root}/{alias}")
+                    what, fault = "is not a link", f"{in_the_way(path)}: move that away"
+                yield Difference(
+                    Part.DOCUMENTS,
+                    f"{name}: its alias {alias} {what}, should be a link to it",
+                    Sort.LINK,
+                    package=name,
+                    fault=fault,
+                )
 
     # What belongs to no package
 

@@ -60,7 +60,7 @@ def run(
     The daemon stops on SIGTERM or Ctrl-C, after publishing what is pending. On SIGHUP it checks
     the configuration, as --validate does, and starts again with it if it is valid.
     """
-    feeds = options.feeds("run", changes_queue, replay_queue)
+    feeds = options.feeds("run", changes_queue, replay_queue, queues.addresses)
     if not (feeds or queues.addresses):
         raise UsageError(
             "run",

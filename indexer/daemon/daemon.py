@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ from ..messages.entries import Entry, Refused, Row
 from ..state import dismissal
 from ..state.state import State
 from .figures import Figures
+from .logs import LogWatch
 from .reload import BLOCKED_SIGNALS, ConfigurationCheck
 from .source import DaemonContext, OpenSources, Source
-from .status_file import Live, LiveFile, LiveTrouble
+from .status_file import Live, LiveFile, LiveLog, LiveTrouble
 from .writer import QUIET_DELAY, WriterHandle
 from .writer_messages import Options as WriterOptions
 
@@ -101,6 +102,8 @@ class Daemon:
         self._problem: Problem | None = None  # why intake waits
         self._index_problem: Problem | None = None  # why the writer's reports wait
         self._live_file = LiveFile(options.state_dir)
+        self._logs = [LogWatch(options.state_dir), LogWatch(options.state_dir)]
+        self._logs_held: list[LiveLog] = []
         self._last_tick = clock.monotonic()
         self._subscribers: list[Subscriber] = []
         self._sources: list[Source] = []
@@ -430,6 +433,7 @@ class Daemon:
         """Gather the state; tell systemd, and leave it for `status`."""
         self._last_tick = clock.monotonic()
         self._figures.look(self._accepted, self._last_tick)
+        self._logs_held = list(self._look_at_logs(self._last_tick))
         self._writer.ping()
         live = self._live()
         behind = sum(feed.lag for feed in live.feeds)
@@ -446,6 +450,16 @@ class Daemon:
         except OSError as error:
             if not self._problem:
                 self._live_file.log_unwritable(error)
+
+    def _look_at_logs(self, now: float) -> Iterator[LiveLog]:
+        of_index, of_journal = self._logs
+        databases = [(of_index, self._state.connection, self._state.index_path)]
+        if (month := self._state.journal.open_month) is not None:
+            databases.append((of_journal, *month))
+        for watch, connection, path in databases:
+            held = watch.look(connection, path, now)
+            if held is not None:
+                yield held
 
     @property
     def _quiet(self) -> Problem | None:
@@ -499,4 +513,5 @@ class Daemon:
             queues=list(self._options.feeds),
             output_path=str(self._options.writer.output_path),
             kinds_published=dict(writer.published),
+            logs_held=self._logs_held,
         )

@@ -52,6 +52,22 @@ class LiveFeed(NamedTuple):
     replay_queue: str
 
 
+class LiveLog(NamedTuple):
+    """The write-ahead log of a database that somebody keeps from being merged.
+
+    Attributes:
+        name: of the database, below the state directory.
+        bytes: its size.
+        held_seconds: for how long.
+        growth: bytes a second meanwhile.
+    """
+
+    name: str
+    bytes: int
+    held_seconds: Amount
+    growth: Amount
+
+
 class Live(NamedTuple):
     """The status of the daemon itself; each source adds a field of its own."""
 
@@ -75,6 +91,7 @@ class Live(NamedTuple):
     queues: list[tuple[str, ...]]
     output_path: PathText
     kinds_published: dict[str, At] | None = None  # by the name of the kind of documents
+    logs_held: list[LiveLog] | None = None
 
 
 class LiveStatusQueue(NamedTuple):

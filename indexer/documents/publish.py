@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import stat
 import threading
@@ -19,8 +20,12 @@ from typing import NamedTuple
 
 from ..base import directories, disk, filesystem, lock, names
 from ..base.errors import PublishError
+from ..base.log import event
+from ..base.once_per import LimitedLog
 from . import atomic, registry
 from .kind import Document
+
+log = logging.getLogger(__name__)
 
 LOCK = ".piw-indexer"
 """The name of the directory whose lock says that a process publishes."""
@@ -112,6 +117,7 @@ class Publisher:
         self._unsynced: set[str] = set()  # roots with names that may not be durable
         self._unsynced_files: set[str] = set()  # and those of which nothing may be
         self._held = -1
+        self._log = LimitedLog(log)
         self.package_lock = threading.Lock()
         """Held by a thread from the moment at which it looks whether a package exists until it
         has published or removed that package's documents."""
@@ -400,8 +406,8 @@ class Publisher:
         """
         root, alias, package = link
         _refuse(alias)
-        if len(os.fsencode(alias)) > names.MAX_COMPONENT_BYTES:
-            return False  # no file system could hold it
+        if too_long(alias):
+            return False
         try:
             changed = (
                 self._unlink(root, alias) if package is None else self._link(root, alias, package)
@@ -414,15 +420,27 @@ class Publisher:
 
     def _link(self, root: str, alias: str, package: str) -> bool:
         _refuse(package)
-        right = (package, None)  # None: a file or directory of somebody else
-        if self.links_to(root, alias) in right:
+        target = self.links_to(root, alias)
+        if target == package:
+            return False
+        if target is None:
+            path = self.path(f"{root}/{alias}")
+            self._log.warning(
+                "cannot link %s to %s: %s\n  what to do: move that away, if nobody needs it, and"
+                " run `piw-indexer check --fix` with the daemon stopped",
+                path,
+                package,
+                in_the_way(path),
+                extra=event("alias-blocked", path=path),
+                of=path,
+            )
             return False
         # Of a fixed length, because the alias may be as long as a name can be.
         digest = hashlib.sha256(os.fsencode(alias)).hexdigest()[:16]
         temporary = filesystem.TEMPORARY.format(digest)
         # A package and its alias may be written at once.
         with self._linking, filesystem.directory(self._root(root)) as within:
-            if self.links_to(root, alias) not in right:
+            if self.links_to(root, alias) not in (package, None):
                 atomic.unlink(within, temporary)
                 os.symlink(package, temporary, dir_fd=within)
                 os.rename(temporary, alias, src_dir_fd=within, dst_dir_fd=within)
@@ -492,6 +510,21 @@ def _followed(path: str) -> str:
     finally:
         os.close(descriptor)
     return os.path.realpath(os.path.join(os.path.dirname(path), target))
+
+
+def too_long(alias: str) -> bool:
+    """Whether no file system can hold the link of an alias: 200 characters may have 800 bytes."""
+    return len(os.fsencode(alias)) > names.MAX_COMPONENT_BYTES
+
+
+def in_the_way(path: str) -> str:
+    """What is in the place of a link, in words: "a directory of others is in its place"."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError as error:
+        return error.strerror or str(error)
+    what = "directory" if stat.S_ISDIR(mode) else "file"
+    return f"a {what} of others is in its place"
 
 
 def _parts(path: str) -> list[str]:

@@ -6,6 +6,7 @@ were rendered. Whoever writes the index clears the marks.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..base import database, names, process, times
+from ..base import log as journal_log
 from ..base.errors import PublishError, StateError
 from ..index import downloads, pending, queries
 from . import registry
@@ -245,8 +247,11 @@ class _Worker:
     writer: Writer
 
 
-def _start_worker(index_path: Path, output_path: Path, site_url: str, parent: int) -> None:
+def _start_worker(
+    index_path: Path, output_path: Path, site_url: str, parent: int, level: int
+) -> None:
     process.die_with_parent(parent)
+    journal_log.set_up(level)
     _Worker.writer = Writer(database.open_reader(index_path), Publisher(output_path), site_url)
 
 
@@ -295,7 +300,13 @@ def write_all(
             processors,
             mp_context=get_context("spawn"),
             initializer=_start_worker,
-            initargs=(index_path, publisher.output_path, site_url, os.getpid()),
+            initargs=(
+                index_path,
+                publisher.output_path,
+                site_url,
+                os.getpid(),
+                logging.getLogger().level,
+            ),
         ) as pool:
             for written in pool.map(_work, chunks(every, POOL_CHUNK), chunksize=1):
                 finish(written)

@@ -6,12 +6,13 @@ If SQLite cannot read one page, the messages on the other pages are still found.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..base import database
+from ..base import database, directories
 from ..base.errors import ForeignFileError, StateError, UnfinishedError
 from ..base.log import event
 from ..messages import encode
@@ -76,6 +77,30 @@ def _faults(path: Path) -> Iterator[str]:
         yield str(error)
     finally:
         connection.close()
+
+
+def put_aside(path: Path) -> str:
+    """Give a damaged month and its log a second name, then remove the log's first name.
+
+    Returns:
+        The second name of the month.
+    """
+    number = 1
+    while True:
+        aside = Path(f"{path}{DAMAGED}{number}")
+        if not aside.exists():
+            break
+        number += 1
+    os.link(path, aside)
+    wal = Path(f"{path}-wal")
+    if wal.exists():
+        os.link(wal, f"{aside}-wal")
+    directories.sync(path.parent)
+    # Otherwise SQLite would apply the old log to the new file.
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    directories.sync(path.parent)
+    return aside.name
 
 
 def _holes(connection: sqlite3.Connection, after: int, lost: Iterable[Span]) -> Iterator[str]:

@@ -240,6 +240,11 @@ class Journal:
         if self._writer is not None:
             database.limit_wal(self._writer, low_on_space)
 
+    @property
+    def open_month(self) -> tuple[sqlite3.Connection, Path] | None:
+        """The month that is appended to, and its path; None while there is none."""
+        return (self._writer, self._path) if self._writer is not None else None
+
     def position(self, feed: str, epoch: int) -> int:
         """The last serial of that feed and epoch that was accepted or quarantined; 0: none."""
         return self._positions.get((feed, epoch), 0)

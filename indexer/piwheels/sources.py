@@ -38,9 +38,16 @@ class Queues(NamedTuple):
     ipc_group: str | None
 
     @property
-    def addresses(self) -> list[str]:
-        queues = self.status_queue, self.control_queue, self.db_queue, self.log_queue
-        return [queue for queue in (*queues, self.log_forward) if queue]
+    def addresses(self) -> list[tuple[str, str]]:
+        """The options that are given, and their addresses."""
+        queues = {
+            "--status-queue": self.status_queue,
+            "--control-queue": self.control_queue,
+            "--db-queue": self.db_queue,
+            "--log-queue": self.log_queue,
+            "--log-forward": self.log_forward,
+        }
+        return [(option, address) for option, address in queues.items() if address]
 
 
 class Sources:

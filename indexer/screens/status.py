@@ -28,6 +28,10 @@ _SIGNS = {
 }
 
 
+_TABLES = ("packages", "versions", "builds", "files")
+"""Of the index; shown with the number of their rows."""
+
+
 def verdict(status: Status) -> Text:
     """Whether all is well, in one line."""
     count = Counter(alert.severity for alert in status.alerts)
@@ -84,10 +88,13 @@ def pending(status: Status) -> str:
 
 
 def disk(status: Status) -> str:
-    """The size of the journal, and the free space."""
+    """The size of everything in the state, and the free space."""
     text = f"journal {size(status.journal_bytes)}"
     if status.journal_bytes_a_month is not None:
         text += f", growing {size(status.journal_bytes_a_month)} a month"
+    for part, bytes_ in (status.state_parts or {}).items():
+        if bytes_ and part != "journal":
+            text += f"; {part} {size(bytes_)}"
     if status.disk_free_bytes is not None:
         text += f"; {size(status.disk_free_bytes)} free"
     if status.output_disk_free_bytes is not None:
@@ -136,12 +143,11 @@ def _summary(status: Status) -> Table:
     gone = status.quarantined_let_go
     let_go = f"; {gone:,} more were deleted" if gone else ""
     row("quarantined", f"{status.quarantined:,}{let_go}")
-    counts = status.counts
-    names = {"download_counts": "packages with downloads"}
-    row("index", ", ".join(f"{n:,} {names.get(table, table)}" for table, n in counts.items()))
+    row("index", ", ".join(f"{status.counts.get(table, 0):,} {table}" for table in _TABLES))
     row(
         "downloads",
-        f"{status.downloads or 0:,} counted, {status.not_a_wheel:,} of what is not a wheel",
+        f"{status.downloads or 0:,} counted, of {status.packages_with_downloads or 0:,} packages;"
+        f" {status.not_a_wheel:,} of what is not a wheel",
     )
     if status.farm is not None:
         row("farm", farm.summary(status.farm))

@@ -7,6 +7,7 @@ again. Nothing in the backup is ever replaced by less.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable
@@ -14,12 +15,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base import database, directories, filesystem
-from ..base.errors import JournalError, StateError
+from ..base.errors import (
+    ForeignFileError,
+    JournalError,
+    NewerDatabaseError,
+    StateError,
+    UnfinishedError,
+)
 from ..base.lock import Lock
+from ..base.log import event
 from ..index import queries
 from ..journal import damage
-from ..journal.reader import JournalReader
+from ..journal.reader import JournalReader, month_files, refuse_unreadable
 from . import checkpoint
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Is called with how many of how many bytes are copied."""
@@ -42,7 +52,9 @@ class Done(NamedTuple):
     spool: Copied | None
 
 
-def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Progress) -> Done:
+def backup(
+    state_dir: Path, journal: str, spool: str, target: Path, progress: Progress, turn: int = 0
+) -> Done:
     """Copy the journal, the newest checkpoint and the spool of a state directory.
 
     Args:
@@ -51,6 +63,8 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
         spool: the name of a publisher's spool in it; one of the two must exist.
         target: the directory of the backup; created if it does not exist.
         progress: called with the bytes copied so far.
+        turn: a number that grows: of the copies that have not changed, one in turn is read to its
+            end, because disks forget.
 
     Raises:
         StateError: if the source is damaged, the target cannot be written, or holds something
@@ -90,10 +104,10 @@ def backup(state_dir: Path, journal: str, spool: str, target: Path, progress: Pr
         if has_journal:
             # The checkpoint first: a checkpoint made meanwhile may be ahead of the copied months.
             kept = _checkpoint(state_dir, target, journal)
-            journaled = _journal(state_dir / journal, target / journal, operation, progress)
+            journaled = _journal(state_dir / journal, target / journal, operation, progress, turn)
             _refuse_unusable(target, journal, kept, operation)
         if has_spool:
-            spooled = _journal(state_dir / spool, target / spool, operation, progress)
+            spooled = _journal(state_dir / spool, target / spool, operation, progress, turn)
         return Done(journaled, kept, spooled)
     finally:
         held.release()
@@ -121,52 +135,70 @@ def _checkpoint(state_dir: Path, target: Path, journal: str) -> checkpoint.Check
         )
 
 
-def _journal(source: Path, target: Path, operation: str, progress: Progress) -> Copied:
+def _journal(source: Path, target: Path, operation: str, progress: Progress, turn: int) -> Copied:
     """Copy a journal, and verify the result."""
     reader = JournalReader(source)
     try:
         reader.verify()
-        copied, unchanged = _months(reader, target, operation, progress)
+        copied, unchanged = _months(reader, target, operation, progress, turn)
     finally:
         reader.close()
-    there = JournalReader(target)
     try:
-        there.verify()
-        return Copied(copied, unchanged, there.first, there.last_serial())
-    finally:
-        there.close()
+        there = JournalReader(target)
+        try:
+            there.verify()
+            return Copied(copied, unchanged, there.first, there.last_serial())
+        finally:
+            there.close()
+    except JournalError as error:
+        if error.passing:
+            raise
+        raise StateError(
+            operation,
+            f"the backup is not complete: {error.cause}; the journal is sound",
+            "put back there what is missing, or choose another directory",
+        ) from error
 
 
 def _months(
-    reader: JournalReader, target: Path, operation: str, progress: Progress
+    reader: JournalReader, target: Path, operation: str, progress: Progress, turn: int
 ) -> tuple[int, int]:
     """Copy the months that the backup lacks, the oldest first; returns copied and unchanged."""
     with database.wrap_errors(f"write to {target}"):
         if not target.is_dir():
             directories.make(target, filesystem.STATE_DIRECTORY)
-    have = JournalReader(target)
-    try:
-        there = have.months
-        if there and have.journal_id != reader.journal_id:
+    there = month_files(target)
+    copies = {
+        path.name: _copy_of(path, thorough=number == turn % len(there))
+        for number, path in enumerate(there)
+    }
+    months = {path.name for path in reader.months}
+    for name, one in copies.items():
+        if one.fault and name not in months:
+            raise StateError(
+                operation,
+                f"its copy {target / name} is damaged ({one.fault}), and the journal no longer has"
+                " that month to copy it again; the journal itself is sound",
+                "put a sound copy of that file there, or choose another directory",
+            )
+        if not one.fault and one.journal_id != reader.journal_id:
             raise StateError(
                 operation, "it is the backup of another journal", "choose another directory"
             )
-        if have.last_serial() > reader.last_serial():
+        if one.serial > reader.last_serial():
             raise StateError(
                 operation,
-                f"the backup goes up to serial {have.last_serial()}, the journal only to"
+                f"the backup goes up to serial {one.serial}, the journal only to"
                 f" {reader.last_serial()}: the journal has lost its end",
                 "restore the journal from the backup, or choose another directory",
             )
-    finally:
-        have.close()
     copied = unchanged = done = 0
     total = sum(path.stat().st_size for path in reader.months)
     for path in reader.months:
         place = target / path.name
         with database.wrap_errors(operation, JournalError):
-            before = _identity(place) if place.exists() else None
-            if before is not None and before == _identity(path):
+            before = copies.get(path.name)
+            if before is not None and not before.fault and before.identity == _identity(path):
                 unchanged += 1
             else:
                 _copy(path, place, before, operation)
@@ -174,6 +206,50 @@ def _months(
         done += path.stat().st_size
         progress(done, total)
     return copied, unchanged
+
+
+class _There(NamedTuple):
+    """A month that a backup has.
+
+    Attributes:
+        fault: why it cannot be read; empty if it can be.
+        identity: see `_identity`.
+    """
+
+    fault: str
+    identity: list[Any]
+
+    @property
+    def serial(self) -> int:
+        """Of its last message; 0 if it has none, or is damaged."""
+        return int(self.identity[0][0][0] or 0) if self.identity else 0
+
+    @property
+    def journal_id(self) -> str:
+        return str(dict(self.identity[1])["journal_id"])
+
+
+def _copy_of(place: Path, *, thorough: bool) -> _There:
+    """What a backup has of a month; whether its messages are sound only if that is asked.
+
+    Raises:
+        StateError: if the disk does not return it, or a newer version made it.
+    """
+    try:
+        with database.wrap_errors(f"read the copy {place}"):
+            identity = _identity(place)
+            if "journal_id" not in dict(identity[1]):
+                return _There("it does not say its journal_id", [])
+        if thorough and (fault := next(damage.faults(place), "")):
+            return _There(fault, [])
+    except (NewerDatabaseError, ForeignFileError, UnfinishedError):
+        raise
+    except StateError as error:
+        if error.passing:
+            raise
+        refuse_unreadable(place, f"read the copy {place}")
+        return _There(error.cause, [])
+    return _There("", identity)
 
 
 def _identity(path: Path) -> list[Any]:
@@ -195,13 +271,16 @@ def _identity(path: Path) -> list[Any]:
         connection.close()
 
 
-def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> None:
-    """Copy one month; the copy replaces an older one when it is complete and verified."""
-    log = Path(f"{place}-wal")
-    if log.exists() and log.stat().st_size:
+def _copy(path: Path, place: Path, before: _There | None, operation: str) -> None:
+    """Copy one month; the copy replaces an older one when it is complete and verified.
+
+    A damaged copy is kept beside it: it may have messages that the journal has lost.
+    """
+    wal = Path(f"{place}-wal")
+    if wal.exists() and wal.stat().st_size:
         raise JournalError(
             operation,
-            f"another program has written to {place}: {log.name} is beside it",
+            f"another program has written to {place}: {wal.name} is beside it",
             "choose another directory",
         )
     unfinished = place.with_suffix(".new")
@@ -209,13 +288,30 @@ def _copy(path: Path, place: Path, before: list[Any] | None, operation: str) -> 
         database.copy(path, unfinished)
         found = next(damage.faults(unfinished), "")
         if found:
+            if not next(damage.faults(path), ""):
+                raise StateError(
+                    operation,
+                    f"a copy of {path.name} that was just made there is damaged: {found}; the"
+                    " journal is sound",
+                    "look at the disk of the backup (dmesg); the backup keeps what it has",
+                )
             raise JournalError(
                 f"back up the journal's {path.name}",
                 f"it is damaged: {found}",
                 "run `piw-indexer check`; the backup keeps what it has",
             )
-        if before is not None:
-            _refuse_less(before, _identity(unfinished), path, place)
+        if before is not None and before.fault:
+            aside = damage.put_aside(place)
+            log.warning(
+                "the copy %s is damaged (%s): it was made again from the journal, and the damaged"
+                " one is %s",
+                place,
+                before.fault,
+                aside,
+                extra=event("copy-damaged", path=place),
+            )
+        elif before is not None:
+            _refuse_less(before.identity, _identity(unfinished), path, place)
         for suffix in ("-wal", "-shm"):  # the empty log of a reader
             Path(f"{place}{suffix}").unlink(missing_ok=True)
         filesystem.rename(unfinished, place)

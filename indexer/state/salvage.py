@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..base import database, directories, filesystem
+from ..base import database, filesystem
 from ..base.errors import IndexerError, JournalError
 from ..base.log import event
 from ..base.names import FILE_FEED
@@ -355,29 +354,9 @@ def _replace(
             database.truncate_wal(connection)
         finally:
             connection.close()
-        kept_as = _put_aside(path) if one.month.exists else None
+        kept_as = damage.put_aside(path) if one.month.exists else None
         filesystem.rename(unfinished, path)
     return Loss(path.name, one.lost, kept_as)
-
-
-def _put_aside(path: Path) -> str:
-    """Give a damaged month and its log a second name, then remove the log's first name."""
-    number = 1
-    while True:
-        aside = Path(f"{path}{damage.DAMAGED}{number}")
-        if not aside.exists():
-            break
-        number += 1
-    os.link(path, aside)
-    wal = Path(f"{path}-wal")
-    if wal.exists():
-        os.link(wal, f"{aside}-wal")
-    directories.sync(path.parent)
-    # Otherwise SQLite would apply the old log to the new file.
-    for suffix in ("-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-    directories.sync(path.parent)
-    return aside.name
 
 
 def _after(path: Path) -> Path:

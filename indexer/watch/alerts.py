@@ -201,6 +201,20 @@ KINDS = {
             " piw-indexer",
         ),
         Kind(
+            "backup-failed",
+            WARNING,
+            "The last backup to a directory failed.",
+            "see what it says, and type piw-indexer backup DIRECTORY; if that directory is not used"
+            " any more, remove backup-failure.json from the state directory",
+        ),
+        Kind(
+            "backup-old",
+            WARNING,
+            "The last backup is more than eight days old.",
+            "type piw-indexer backup DIRECTORY, and see why it does not run by itself (systemctl"
+            " list-timers, crontab -l)",
+        ),
+        Kind(
             "state-disk-low",
             WARNING,
             "The file system of the state has less than 1 GiB left, or less than the journal grows"
@@ -212,6 +226,12 @@ KINDS = {
             WARNING,
             "The file system of the documents has less than 1 GiB left.",
             "free some disk space there (df -h)",
+        ),
+        Kind(
+            "log-held",
+            WARNING,
+            "Somebody reads a database for so long that its write-ahead log cannot be merged.",
+            "end that reader, such as a shell or a pager that was left open (fuser -v index.db)",
         ),
         Kind(
             "clock-jump",

@@ -69,3 +69,12 @@ class Backup(NamedTuple):
     at: At
     directory: str
     serial: int
+
+
+class BackupFailure(NamedTuple):
+    """Why the last backup to a directory failed."""
+
+    at: At
+    directory: str
+    what: str
+    remedy: str

@@ -91,6 +91,11 @@ def _disk_size(status: Status) -> Samples:
     yield ("output",), status.output_disk_bytes
 
 
+def _state_parts(status: Status) -> Samples:
+    for part, size in (status.state_parts or {}).items():
+        yield (part,), size
+
+
 def _rows(status: Status) -> Samples:
     for table, rows in status.counts.items():
         yield (table,), rows
@@ -254,6 +259,12 @@ METRICS = (
         "The size of these file systems.",
         _disk_size,
         ("of",),
+    ),
+    Metric(
+        "piw_indexer_state_bytes",
+        "The size of the parts of the state directory.",
+        _state_parts,
+        ("part",),
     ),
     Metric(
         "piw_indexer_rows",

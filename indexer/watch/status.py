@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from .. import __version__
-from ..base import database, directories, disk, lock, notes, printable, sqlite_bug, times
-from ..base.directories import BACKUP, CHECK, JOURNAL, LIVE
+from ..base import database, directories, disk, lock, notes, printable, readers, sqlite_bug, times
+from ..base.directories import BACKUP, BACKUP_FAILURE, CHECK, JOURNAL, LIVE, SPOOL
 from ..base.errors import NewerDatabaseError, PeerError, StateError
 from ..base.names import FILE_FEED
 from ..base.notes import At
-from ..daemon.status_file import LiveStatusQueue
+from ..daemon.status_file import Live, LiveStatusQueue
 from ..index import pending, queries
 from ..journal import quarantine
 from ..journal.reader import JournalReader
 from ..piwheels.farm.picture import Picture
+from ..state import checkpoint
 from .alerts import CRITICAL, NOTICE, WARNING, Alert, alert, is_healthy, sentences
-from .notes import Backup, Check, Daemon, DaemonNote
+from .notes import Backup, BackupFailure, Check, Daemon, DaemonNote
 
 MAX_SILENCE = 10.0
 """Seconds without a word of the daemon, or of a feed, until there is an alert."""
@@ -33,7 +35,13 @@ MAX_PENDING = 300.0
 LOW_SPACE = 2**30
 """Bytes of a file system below which there is an alert."""
 
+MAX_BACKUP_AGE = 8 * 24 * 3600
+"""Seconds until there is an alert: one a week is often enough."""
+
 COUNTED = ("packages", "versions", "builds", "files", "download_counts")
+
+STATE_PARTS = ("journal", "index", "logs", "checkpoints", "spool", "other")
+"""Of a state directory. The logs are what SQLite keeps beside databases until it is merged."""
 
 _OURS = "piw-indexer "
 _DAEMON = f"{_OURS}run (pid "
@@ -101,7 +109,11 @@ class Status(NamedTuple):
     output_path: str | None
     output_disk_free_bytes: int | None
     output_disk_bytes: int | None
+    backup_failure: BackupFailure | None = None
+    state_parts: dict[str, int] | None = None  # older versions did not say
+    logs_read_by: dict[str, list[str]] | None = None  # by database, where a log is held
     downloads: int | None = None  # only where rows were counted
+    packages_with_downloads: int | None = None  # likewise
 
 
 class FarmStatus(NamedTuple):
@@ -191,10 +203,49 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
         output_path=output_path or None,
         output_disk_free_bytes=output_free,
         output_disk_bytes=output_size,
+        backup_failure=noted.read(BACKUP_FAILURE, BackupFailure),
+        state_parts=_parts(directory),
+        logs_read_by=_held_by(directory, daemon),
         downloads=index.downloads,
+        packages_with_downloads=index.packages_with_downloads,
     )
     alerts = alerts_of(status, noted.unreadable)
     return status._replace(alerts=alerts, well=is_healthy(alerts), problems=sentences(alerts))
+
+
+def _parts(directory: Path) -> dict[str, int]:
+    """The bytes of everything in a state directory, by part."""
+    found = dict.fromkeys(STATE_PARTS, 0)
+    parts = {
+        JOURNAL: "journal",
+        checkpoint.DIRECTORY: "checkpoints",
+        SPOOL: "spool",
+    }
+    for above, _, files in os.walk(directory):
+        inside = Path(above).relative_to(directory).parts
+        for name in files:
+            part = parts.get(inside[0].removesuffix(".old"), "other") if inside else "other"
+            if name.endswith(("-wal", "-shm", "-journal")):
+                part = "logs"
+            elif not inside and name == queries.FILE:
+                part = "index"
+            try:
+                found[part] += os.lstat(f"{above}/{name}").st_size
+            except OSError:
+                pass  # it has just been removed
+    return found
+
+
+def _held_by(directory: Path, daemon: Daemon | None) -> dict[str, list[str]]:
+    """Who reads the databases whose logs are held, as far as we may know."""
+    if daemon is None:
+        return {}
+    return {
+        held.name: [
+            printable.utf8(one) for one in readers.of(directory / held.name, daemon.live.pid)
+        ]
+        for held in daemon.live.logs_held or ()
+    }
 
 
 def unreadable(error: StateError) -> Alert:
@@ -241,6 +292,7 @@ class _Index(NamedTuple):
     not_a_wheel: int = 0
     counts: dict[str, int] | None = None
     downloads: int | None = None
+    packages_with_downloads: int | None = None
 
 
 def _read_index(path: Path, counting: bool) -> _Index:
@@ -262,14 +314,18 @@ def _read_index(path: Path, counting: bool) -> _Index:
 
 def _counted(connection: sqlite3.Connection, index: _Index) -> _Index:
     """The same with the rows counted; takes 0.3 s for ten million versions in memory."""
+    # A row need not mean a download, and may be of a package that is not known.
+    downloads, packages = connection.execute(
+        "SELECT CAST(total(downloads_all) AS INTEGER),"
+        " count(*) FILTER (WHERE listed AND downloads_all) FROM download_counts"
+    ).fetchone()
     return index._replace(
         counts={
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in COUNTED
         },
-        downloads=connection.execute(
-            "SELECT CAST(total(downloads_all) AS INTEGER) FROM download_counts"
-        ).fetchone()[0],
+        downloads=downloads,
+        packages_with_downloads=packages,
     )
 
 
@@ -337,6 +393,7 @@ def alerts_of(status: Status, unreadable_notes: dict[str, Alert]) -> list[Alert]
         alerts += _holder_alerts(status)
     if status.daemon is not None:
         alerts += _daemon_alerts(status.daemon)
+        alerts += _log_alerts(status, status.daemon.live)
     for feed in status.feeds:
         alerts += _feed_alerts(feed)
     alerts += _index_alerts(status)
@@ -361,13 +418,23 @@ def _disk_alerts(status: Status) -> Iterator[Alert]:
     where = f"the file system of {status.state_dir}"
     if free is not None and free < disk.MIN_SPACE:
         what = f"{where} has only {free // 1024} KiB left: no messages are accepted"
-        yield alert("disk-full", what)
+        yield alert("disk-full", what, _end_readers(status))
     elif free is not None and free < max(LOW_SPACE, 2 * (status.journal_bytes_a_month or 0)):
-        yield alert("state-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left")
+        what = f"{where} has only {free / 2**20:,.0f} MiB left"
+        yield alert("state-disk-low", what, _end_readers(status))
     free = status.output_disk_free_bytes
     where = f"the file system of {status.output_path}"
     if free is not None and free < LOW_SPACE:
         yield alert("output-disk-low", f"{where} has only {free / 2**20:,.0f} MiB left")
+
+
+def _end_readers(status: Status) -> str:
+    """The remedy for a full disk where a log takes the space; else empty, for the usual one."""
+    held = status.daemon.live.logs_held if status.daemon is not None else None
+    if not held:
+        return ""
+    size = sum(log.bytes for log in held) / 2**20
+    return f"end the readers that log-held names, which frees {size:,.0f} MiB"
 
 
 def _daemon_alerts(daemon: Daemon) -> Iterator[Alert]:
@@ -388,6 +455,23 @@ def _daemon_alerts(daemon: Daemon) -> Iterator[Alert]:
                 yield alert("feed-never-heard", f"nothing has come from {changes} yet")
 
 
+def _log_alerts(status: Status, live: Live) -> Iterator[Alert]:
+    for held in live.logs_held or ():
+        who = ", ".join((status.logs_read_by or {}).get(held.name, ())) or "somebody"
+        what = (
+            f"the write-ahead log of {held.name} has {held.bytes / 2**20:,.0f} MiB and grows by"
+            f" {held.growth / 2**20:,.1f} MiB/s: for {held.held_seconds:,.0f} s {who} has kept it"
+            " from being merged"
+        )
+        yield alert(
+            "log-held",
+            what,
+            "end that reader, such as a shell or a pager that was left open (fuser -v"
+            f" {status.state_dir}/{held.name} shows who has the file open); the log is cut off then"
+            " by itself",
+        )
+
+
 def _feed_alerts(feed: FeedStatus) -> Iterator[Alert]:
     name, silent, late = feed.feed, feed.silent_seconds, feed.lag_seconds or 0.0
     if feed.broken:
@@ -400,6 +484,18 @@ def _feed_alerts(feed: FeedStatus) -> Iterator[Alert]:
     elif late > MAX_LAG:
         what = f"feed {name} is {feed.lag:,} messages behind, for {late:.0f} s"
         yield alert("feed-behind", what)
+
+
+def _backup_alerts(status: Status) -> Iterator[Alert]:
+    failure, last = status.backup_failure, status.last_backup
+    if failure is not None:
+        when = times.to_rfc3339(failure.at)
+        what = f"the backup of {when} to {failure.directory} failed: {failure.what}"
+        yield alert("backup-failed", what, failure.remedy)
+    # Who has never made one has another way to make it.
+    if last is not None and (age := (status.at - last.at) / times.SECOND) > MAX_BACKUP_AGE:
+        what = f"the last backup, to {last.directory}, is {age / 86400:.0f} days old"
+        yield alert("backup-old", what)
 
 
 def _index_alerts(status: Status) -> Iterator[Alert]:
@@ -417,6 +513,7 @@ def _index_alerts(status: Status) -> Iterator[Alert]:
         when = times.to_rfc3339(check.at)
         what = f"the check of {when} found {check.differences} differences"
         yield alert("check-differences", what)
+    yield from _backup_alerts(status)
     if status.sqlite_wal_reset_bug:
         what = f"SQLite {status.sqlite_version} can corrupt a database that two connections"
         yield alert("sqlite-wal-reset", f"{what} write or checkpoint at once")

@@ -326,6 +326,44 @@ def test_explain_an_alias_and_counters(site: Site) -> None:
     assert "packages.json has other counters" in wrap_errors(site, "numpy")["verdict"]
 
 
+@pytest.mark.parametrize("what", ["directory", "file"])
+def test_what_is_in_the_place_of_an_alias_stays_and_is_named(site: Site, what: str) -> None:
+    blocked = site.output_path / "project" / "Foo.Bar"
+    blocked.parent.mkdir(parents=True)
+    if what == "file":
+        blocked.write_text("old")
+    else:
+        blocked.mkdir()
+    lines = [samples.new_package("foo-bar"), samples.new_name("foo-bar", "Foo.Bar")]
+    said = site.ingest("-", input=b"".join(map(samples.line, lines))).stderr
+    cause = f"a {what} of others is in its place"
+    assert f"cannot link {blocked} to foo-bar: {cause}" in said
+    assert "what to do: move that away" in said
+    found = wrap_errors(site, "foo-bar")
+    assert found["links"] == {"Foo.Bar": cause}
+    assert found["verdict"] == f"foo-bar is published, but for its alias Foo.Bar: {cause}."
+    assert found["remedy"].startswith(f"move {blocked} away")
+    difference = f"foo-bar: its alias Foo.Bar is not a link, should be a link to it ({cause}"
+    assert difference in site.piw("check", status=1).stdout
+    left = site.piw("check", "--fix", status=1).stdout
+    assert "not repaired: documents: foo-bar: its alias Foo.Bar is not a link" in left
+    assert not blocked.is_symlink()
+    blocked.rename(site.home / "elsewhere")
+    site.piw("check", "--fix")
+    assert blocked.readlink() == Path("foo-bar")
+    assert wrap_errors(site, "foo-bar")["verdict"] == "foo-bar is published as the index has it."
+
+
+def test_an_alias_that_is_too_long_for_a_file_is_not_a_difference(site: Site) -> None:
+    """A name may have 200 characters, and a file's 255 bytes."""
+    alias = "é" * 150
+    site.take(samples.new_package("numpy"), samples.new_name("numpy", alias))
+    site.piw("check")
+    found = wrap_errors(site, "numpy")
+    assert found["links"] == {alias: "no file can have so long a name"}
+    assert found["verdict"] == "numpy is published as the index has it."
+
+
 @pytest.mark.parametrize("found", ["5", "[5]", "[[]]", '[["numpy"]]', '[["numpy", "a", "b"]]'])
 def test_explain_counters_of_others(found: str, site: Site) -> None:
     site.take(samples.new_package("numpy"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -16,8 +19,10 @@ from indexer import __version__
 from indexer.state.state import State
 
 from .. import needs, samples
+from ..forkserver import Forked
 from ..support import (
     COMMAND,
+    DEADLINE,
     RUN,
     Feed,
     Site,
@@ -31,6 +36,9 @@ from ..support import (
 pytestmark = pytest.mark.acceptance
 
 AS_ROOT = os.geteuid() == 0
+
+WITH_OUTPUT = ("write", "rebuild", "check", "explain")
+"""Commands that look at documents."""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,41 @@ def assert_explained(stderr: str, *parts: object) -> None:
     assert lines[-1].startswith("  what to do: "), stderr
     for part in parts:
         assert str(part) in stderr, stderr
+
+
+def in_shell(site: Site, line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell beside a site."""
+    return subprocess.run(
+        ["sh", "-c", line], env=environment(site.home), capture_output=True, text=True, check=False
+    )
+
+
+def databases(site: Site) -> dict[str, bytes]:
+    """What is in the databases of a state."""
+    return {path.name: path.read_bytes() for path in site.state_dir.rglob("*.db")}
+
+
+def ended_with(
+    site: Site,
+    arguments: list[str],
+    *,
+    stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
+) -> tuple[int, str]:
+    """How a command on a site ends with such standard streams, and what it says on stderr."""
+    places = [*site.state, *(site.output if arguments[0] in WITH_OUTPUT else [])]
+    if arguments[0] in ("--help", "--version", "install"):
+        places = []
+    with tempfile.TemporaryFile() as file, open(os.devnull, "rb") as nothing:
+        process = Forked(
+            [*arguments, *map(str, places)],
+            environment=environment(site.home),
+            cwd=site.home,
+            streams=(nothing.fileno(), (stdout or file).fileno(), (stderr or file).fileno()),
+        )
+        ended = process.wait(DEADLINE)
+        file.seek(0)
+        return ended, file.read().decode()
 
 
 # 0: done
@@ -142,6 +185,37 @@ def test_status_for_programs(filled: Site) -> None:
     assert lines[1].startswith("✗ daemon-not-running")
 
 
+def test_status_accounts_for_all_of_its_disk(filled: Site) -> None:
+    filled.piw("checkpoint")
+    shutil.copytree(filled.state_dir / "journal", filled.state_dir / "spool")
+    parts = filled.status()["state_parts"]
+    sizes = {
+        path.relative_to(filled.state_dir).as_posix(): path.lstat().st_size
+        for path in filled.state_dir.rglob("*")
+        if path.is_file()
+    }
+    assert sum(parts.values()) == sum(sizes.values())
+    assert parts["index"] == sizes["index.db"]
+    assert parts["journal"] == parts["spool"] == filled.status()["journal_bytes"]
+    assert parts["checkpoints"] == sum(
+        size for name, size in sizes.items() if name.startswith("checkpoint/")
+    )
+    [disk] = [line for line in filled.piw("status").stdout.splitlines() if line.startswith("disk ")]
+    for part in ("journal", "index", "checkpoints", "spool"):
+        assert re.search(rf"{part} [0-9.]+ [KM]iB", disk), disk
+
+
+def test_packages_with_downloads_are_counted_and_not_rows(site: Site) -> None:
+    """Every package has a row of counters, and so has one of which only downloads are known."""
+    site.take(
+        *(samples.new_package(package) for package in ("numpy", "scipy", "pandas")),
+        samples.log_download("numpy-1.0-py3-none-any.whl"),
+        samples.log_download("unknown-1.0-py3-none-any.whl"),
+    )
+    assert site.status()["packages_with_downloads"] == 1
+    assert "2 counted, of 1 packages" in site.piw("status").stdout
+
+
 def test_download_of_no_wheel_shows_in_status(site: Site) -> None:
     site.take(samples.log_download("numpy-1.0.tar.gz"), samples.log_download("README"))
     assert site.status()["not_a_wheel"] == 2
@@ -152,16 +226,71 @@ def test_reader_that_has_seen_enough_is_no_error(site: Site) -> None:
     """As `| head -1` does: the output is larger than a pipe holds."""
     refused = samples.line(samples.message("N" * 200))
     site.piw("ingest", "-", input=refused * 2000)
-    command = shlex.join([str(COMMAND), "quarantine", "--json", *map(str, site.state)])
-    done = subprocess.run(
-        ["sh", "-c", f"{{ {command}; echo ended with $? >&2; }} | head -c 1"],
-        env=environment(site.home),
-        capture_output=True,
-        text=True,
-        check=True,
+    for form in (["--json"], []):  # rich would end with 1
+        command = shlex.join([str(COMMAND), "quarantine", *form, *map(str, site.state)])
+        done = in_shell(site, f"{{ {command}; echo ended with $? >&2; }} | head -c 1")
+        assert done.stdout
+        assert done.stderr == "ended with 0\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["status", "--help"],
+        ["status"],
+        ["status", "--json"],
+        ["status", "--monitor"],
+        ["top"],
+        ["show", "equals"],
+        ["history", "equals"],
+        ["explain", "equals"],
+        ["check"],
+        ["write"],
+        ["rebuild"],
+        ["quarantine"],
+        ["metrics"],
+        ["install", "--dry-run", "--root", "."],
+    ],
+    ids=" ".join,
+)
+def test_stdout_that_is_full_is_an_error_in_one_line(filled: Site, arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        ended, said = ended_with(filled, arguments, stdout=full)
+    assert said == "piw-indexer: cannot write to stdout: No space left on device\n"
+    assert ended == 4
+
+
+def test_stdout_that_is_closed_is_an_error_in_one_line(filled: Site) -> None:
+    """Its descriptor is not given to a database, which would be overwritten."""
+    before = databases(filled)
+    state = shlex.join(map(str, filled.state))
+    for command in (f"status {state}", f"status --json {state}", "--version"):
+        done = in_shell(filled, f"{COMMAND} {command} >&-")
+        assert done.stderr == "piw-indexer: cannot write to stdout: it is closed\n"
+        assert done.returncode == 4
+    assert databases(filled) == before
+
+
+def test_what_prints_nothing_needs_no_stdout(filled: Site) -> None:
+    line = shlex.join(
+        [str(COMMAND), *RUN.split(), "--validate", *map(str, filled.state + filled.output)]
     )
-    assert done.stdout == "{"
-    assert done.stderr == "ended with 0\n"
+    done = in_shell(filled, f"{line} <&- >&- 2>&-")
+    assert done.returncode == 0
+
+
+def test_stdin_that_is_closed_is_an_error(site: Site) -> None:
+    done = in_shell(site, shlex.join([str(COMMAND), "ingest", "-", *map(str, site.state)]) + " <&-")
+    assert_explained(done.stderr, "cannot read -", "Bad file descriptor")
+    assert done.returncode == 2
+
+
+def test_stderr_that_is_full_does_not_change_how_a_command_ends(site: Site) -> None:
+    with open("/dev/full", "wb") as full:
+        ended, _ = ended_with(site, ["status"], stderr=full)
+    assert ended == 3
 
 
 def test_umask_does_not_hide_the_site(site: Site) -> None:

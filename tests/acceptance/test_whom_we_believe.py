@@ -49,10 +49,27 @@ def test_nothing_to_follow_and_nowhere_to_publish(site: Site) -> None:
 
 
 def test_addresses_that_do_not_go_together(site: Site, ipc: Feed) -> None:
-    twice = ipc.changes.replace("/changes", "//./changes")
+    link = site.home / "link"
+    link.symlink_to(Path(ipc.changes.removeprefix("ipc://")).parent)
+    pairs = [
+        (ipc.changes, ipc.changes),
+        (ipc.changes, ipc.changes.replace("/changes", "//./changes")),
+        (ipc.changes, f"ipc://{link}/changes"),
+        ("tcp://localhost:5560", "tcp://127.0.0.1:5560"),
+        ("tcp://LOCALHOST:5560", "tcp://[::1]:05560"),
+        ("tcp://[::1]:5560", "tcp://[0::1]:5560"),
+    ]
     for command in ("run", "publish", "bridge"):
-        same = ["--changes-queue", ipc.changes, "--replay-queue", twice]
-        assert "is given twice" in site.piw(command, *same, status=2).stderr
+        for changes, replay in pairs:
+            same = ["--changes-queue", changes, "--replay-queue", replay]
+            refused = site.piw(command, *same, status=2).stderr
+            assert "is given twice" in refused or "are the same, for --changes-queue" in refused
+    for option in ("--status-queue", "--control-queue", "--db-queue", "--log-queue"):
+        same = ["--status-queue", f"{ipc.replay}-2", option, ipc.replay]
+        assert "is given twice" in site.piw("run", *ipc.options, *same, status=2).stderr
+    logs = ["--log-queue", "tcp://127.0.0.1:5560", "--log-forward", "tcp://localhost:5560"]
+    refused = site.piw("run", *logs, status=2).stderr
+    assert "are the same, for --log-queue and --log-forward" in refused
     other = ["--changes-queue", ipc.changes, "--replay-queue", f"{ipc.replay}-2"]
     assert "is given twice" in site.piw("run", *ipc.options, *other, status=2).stderr
     more = ["--replay-queue", f"{ipc.replay}-2"]

@@ -34,7 +34,7 @@ EXIT_STATUS = (
     (1, "`check` or `reconcile` found differences"),
     (2, "usage or configuration"),
     (3, "the state is locked or unusable"),
-    (4, "a peer did not answer"),
+    (4, "a peer did not answer, or stdout could not be written"),
 )
 
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from indexer.base import clock
-from indexer.base.directories import SPOOL
+from indexer.base.directories import JOURNAL, SPOOL
 from indexer.base.errors import IndexerError, JournalError, StateError
 from indexer.base.lock import Lock
 from indexer.cli import piw_indexer
 from indexer.index import queries
+from indexer.journal.damage import faults
 from indexer.journal.journal import Journal
-from indexer.journal.reader import JournalReader
+from indexer.journal.reader import JournalReader, month_files
 from indexer.messages.entries import Accepted
 from indexer.messages.types import Message
 from indexer.state import checkpoint
+from indexer.state.backup import backup
+from indexer.watch.status import gather
 
 from ..support import case_named, contents
 from .journals import (
@@ -157,6 +160,73 @@ def test_a_damaged_checkpoint_in_it_is_copied_again(state_dir: Path, target: Pat
     one.path.write_bytes(one.path.read_bytes()[:-4096])
     back_up(state_dir, target)
     assert one.path.read_bytes() == checkpoint.every(state_dir)[0].path.read_bytes()
+
+
+def spoil_leaves(path: Path) -> None:
+    """Damage what only a complete reading finds."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", MONTHS)
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"x" * 8192), spoil_leaves])
+def test_a_damaged_copy_is_made_again_and_kept_beside(
+    state_dir: Path, target: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    fill(state_dir, LONG)
+    back_up(state_dir, target)
+    before, spoiled = kept(target), month(target, name)
+    damage(spoiled)
+    wrong = spoiled.read_bytes()
+    for turn in range(3):  # one after the other is read to its end
+        backup(state_dir, JOURNAL, SPOOL, target, lambda done, total: None, turn)
+    assert spoiled.with_name(f"{name}.db.damaged1").read_bytes() == wrong
+    assert kept(target).keys() == before.keys()
+    assert not any(list(faults(path)) for path in month_files(target / JOURNAL))
+    assert "0 months copied, 3 unchanged" in back_up(state_dir, target)
+
+
+def test_a_damaged_copy_of_a_month_that_the_journal_has_no_more(
+    state_dir: Path, target: Path
+) -> None:
+    filled_with_checkpoints(state_dir, CASE)
+    back_up(state_dir, target)
+    archive(state_dir, *MONTHS[:2])
+    spoiled = month(target, MONTHS[0])
+    spoiled.write_bytes(b"x" * 8192)
+    refused(
+        state_dir, target, f"its copy .*{MONTHS[0]}.db is damaged .*the journal itself is sound"
+    )
+    assert spoiled.read_bytes() == b"x" * 8192
+    status = gather(state_dir, clock.now())
+    assert status.backup_failure is not None
+    assert "the journal itself is sound" in status.backup_failure.what
+    assert "backup-failed" in {alert.id for alert in status.alerts}
+
+
+def test_a_backup_that_lacks_a_month(state_dir: Path, target: Path) -> None:
+    filled_with_checkpoints(state_dir, CASE)
+    back_up(state_dir, target)
+    archive(state_dir, *MONTHS[:2])
+    month(target, MONTHS[1]).unlink()
+    refused(state_dir, target, "the backup is not complete: .* the journal is sound")
+
+
+def test_a_failure_is_forgotten_when_a_backup_to_that_directory_works(
+    state_dir: Path, target: Path
+) -> None:
+    fill(state_dir, CASE)
+    target.mkdir()
+    (target / queries.FILE).touch()
+    refused(state_dir, target, "has an index")
+    back_up(state_dir, target.with_name("another"))
+    failure = gather(state_dir, clock.now()).backup_failure
+    assert failure is not None
+    assert failure.directory == str(target)
+    (target / queries.FILE).unlink()
+    back_up(state_dir, target)
+    assert gather(state_dir, clock.now()).backup_failure is None
 
 
 def test_nothing_in_the_state_is_written(state_dir: Path, target: Path) -> None:

@@ -188,7 +188,7 @@ MAY_WRITE = {
     "base.filesystem": "all",
     "documents.atomic": "os.fchmod",  # of a document that is ours alone
     "documents.publish": "os.rename os.fchmod",  # links, and the directory that is locked
-    "cli": "os.open",  # /dev/null
+    "base.output": "os.open",  # /dev/null
     "feed.spool_server": "Path('/proc/self/oom_score_adj').write_text",  # of the kernel
     "messages.jsonl": "shutil.copyfileobj",  # the standard input, into a file without a name
 }

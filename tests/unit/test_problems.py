@@ -11,12 +11,12 @@ from indexer.base import times
 from indexer.base.ages import Ages
 from indexer.base.errors import NewerDatabaseError, StateError
 from indexer.base.sqlite_bug import has_wal_reset_bug
-from indexer.daemon.status_file import Live, LiveFeed, LiveTrouble
+from indexer.daemon.status_file import Live, LiveFeed, LiveLog, LiveTrouble
 from indexer.screens import status as status_screen
 from indexer.watch import alerts as problems
 from indexer.watch import nagios
 from indexer.watch.alerts import KINDS, alert
-from indexer.watch.notes import Check, Daemon, Sources
+from indexer.watch.notes import Backup, BackupFailure, Check, Daemon, Sources
 from indexer.watch.status import FeedStatus, Status, alerts_of, unreadable
 
 from .test_farm_screen import printed
@@ -70,6 +70,8 @@ def trouble(kind: str) -> dict[str, Any]:
     return {"daemon": daemon(troubles=[LiveTrouble(kind, str(problem), *problem)])}
 
 
+HELD = LiveLog("index.db", 593 * 2**20, 120.0, 5.0 * 2**20)
+
 CASES = [
     ("daemon-not-running", {"daemon": None, "held_by": ""}),
     ("daemon-not-running", {"daemon": None, "held_by": "piw-indexer ingest (pid 3)"}),
@@ -88,6 +90,9 @@ CASES = [
     ("writer-stuck", {"pending": 1, "oldest_pending_seconds": 301.0}),
     ("quarantine", {"quarantined": 2}),
     ("check-differences", {"last_check": Check(NOW, True, 10, 3)}),
+    ("backup-old", {"last_backup": Backup(NOW - 9 * 24 * times.HOUR, "/b", 3)}),
+    ("backup-failed", {"backup_failure": BackupFailure(NOW, "/b", "cannot copy", "look")}),
+    ("log-held", {"daemon": daemon(logs_held=[HELD])}),
     ("sqlite-wal-reset", {"sqlite_wal_reset_bug": True}),
     *[
         (kind, trouble(kind))
@@ -139,6 +144,7 @@ def test_every_kind_is_shown_by_a_case() -> None:
         {"pending": 1, "oldest_pending_seconds": 299.0},
         {"disk_free_bytes": None, "output_disk_free_bytes": None},
         {"last_check": Check(NOW, False, 10, 3)},
+        {"last_backup": Backup(NOW - 7 * 24 * times.HOUR, "/b", 3)},
         {"daemon": daemon(age_seconds=-5.0)},
     ],
 )
@@ -173,6 +179,21 @@ def test_an_error_brings_its_own_remedy() -> None:
     assert one.remedy == KINDS["writer-failing"].remedy
     [one] = alerts(daemon=daemon(troubles=[LiveTrouble("writer-failing", "of an older daemon")]))
     assert one.what == "of an older daemon"
+
+
+def test_a_log_that_is_held_is_named_with_size_growth_and_reader() -> None:
+    live = daemon(logs_held=[HELD])
+    [one] = alerts(daemon=live, logs_read_by={"index.db": ["sqlite3 index.db (pid 7)"]})
+    assert one.what == (
+        "the write-ahead log of index.db has 593 MiB and grows by 5.0 MiB/s: for 120 s"
+        " sqlite3 index.db (pid 7) has kept it from being merged"
+    )
+    assert "fuser -v /state/index.db" in one.remedy
+    [one] = alerts(daemon=live)
+    assert "somebody has kept it" in one.what
+    full, _ = alerts(daemon=live, disk_free_bytes=100_000)
+    assert full.id == "disk-full"
+    assert full.remedy == "end the readers that log-held names, which frees 593 MiB"
 
 
 def test_sentences_are_those_of_before_there_were_alerts() -> None:
