@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,14 +66,14 @@ class WriterHandle:
         try:
             self._pipe.send(options)
         except OSError as error:
-            raise self._died() from error
+            raise self._died("start the writer process") from error
         # Until it has started nothing is published, and it may find that it cannot.
         if not self._pipe.poll(START_TIMEOUT):
             raise StateError("start the writer process", f"it was silent for {START_TIMEOUT:g} s")
         try:
             self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise self._died() from error
+            raise self._died("start the writer process") from error
         self._woken = self._wake_again = False
         self._woken_at = 0.0
         self._pinged_at: float | None = None  # since when it owes an answer
@@ -119,13 +120,14 @@ class WriterHandle:
         except OSError as error:
             raise self._died() from error
 
-    def _died(self) -> StateError:
+    def _died(self, operation: str = "go on publishing") -> StateError:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         return StateError(
-            "go on publishing",
+            operation,
             f"the writer process ended with status {self._process.returncode}",
-            "see its message above; the service starts again by itself",
+            f"see its message above, if there is one, and that this user may run {sys.executable};"
+            " systemd starts the service again",
         )
 
     def handle(self) -> None:
@@ -142,7 +144,7 @@ class WriterHandle:
             raise StateError(
                 "go on publishing",
                 f"the writer process has said nothing for {STUCK_TIMEOUT:g} s",
-                "look at the file system of --output-path; the service starts again by itself",
+                "look at the file system of --output-path; systemd starts the service again",
             )
 
     def listen(self) -> None:
