@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import ipaddress
 import logging
+import os
 import socket as network
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,7 +180,7 @@ def endpoint(operation: str, address: str, security: Binding | Connecting) -> st
         return address
     source, semicolon, target = rest.rpartition(";")  # ZeroMQ's way to say where to connect from
     host, _, port = target.rpartition(":")
-    number = _loopback(host)
+    number = loopback(host)
     if number is None:
         server = isinstance(security, Binding)
         raise UsageError(
@@ -193,8 +194,25 @@ def endpoint(operation: str, address: str, security: Binding | Connecting) -> st
     return f"tcp://{source}{semicolon}{number}:{port}"
 
 
+def may_meet(first: str, second: str) -> bool:
+    """Whether two addresses may be the same socket of this machine."""
+    kind, _, one = first.partition("://")
+    other_kind, _, other = second.partition("://")
+    if kind != other_kind:
+        return False
+    if kind != "tcp":
+        return one == other or (kind == "ipc" and os.path.realpath(one) == os.path.realpath(other))
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    everywhere = ("*", "0.0.0.0", "[::]")
+    hosts = {
+        "this machine" if name in everywhere or loopback(name) else name
+        for name in (host, other_host)
+    }
+    return port == other_port and len(hosts) == 1
+
+
 @cache  # a socket must be able to reopen while the name server is away
-def _loopback(host: str) -> str | None:
+def loopback(host: str) -> str | None:
     """The number of a host that is this machine, as ZeroMQ writes it; None for another host."""
     try:
         addresses = [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]

@@ -526,7 +526,7 @@ NAMES = {
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Host names that do not depend on the machine."""
-    security._loopback.cache_clear()
+    security.loopback.cache_clear()
 
     def look_up(host: str, *_: object) -> list[tuple[object, ...]]:
         host.encode("idna")
@@ -712,3 +712,23 @@ def test_ipc_socket_without_a_file_of_its_own(address: str, context: zmq.Context
     with pytest.raises(UsageError, match="no mode") as caught:
         sockets.bound(context, zmq.XPUB, address, Binding())
     assert address in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "meet"),
+    [
+        ("ipc:///run/x", "ipc:///run/x", True),
+        ("ipc:///run/x", "ipc:///run/../run/x", True),
+        ("ipc:///run/x", "ipc:///run/y", False),
+        ("ipc:///run/x", "tcp://127.0.0.1:1", False),
+        ("tcp://*:5560", "tcp://127.0.0.1:5560", True),
+        ("tcp://0.0.0.0:5560", "tcp://[::1]:5560", True),
+        ("tcp://localhost:5560", "tcp://127.0.0.1:5560", True),
+        ("tcp://*:5560", "tcp://127.0.0.1:5561", False),
+        ("tcp://*:5560", "tcp://192.0.2.1:5560", False),
+        ("tcp://192.0.2.1:5560", "tcp://192.0.2.1:5560", True),
+    ],
+)
+def test_addresses_that_may_be_the_same_socket(first: str, second: str, meet: bool) -> None:
+    assert security.may_meet(first, second) is meet
+    assert security.may_meet(second, first) is meet
