@@ -83,7 +83,7 @@ def nothing(value: Any) -> None:
 
 
 class Fields:
-    """A list of fields by position; gives them by name.
+    """A list of fields by position; gives them by name. A newer piwheels may add some at the end.
 
     Args:
         fields: the validator of each, in order.
@@ -95,7 +95,7 @@ class Fields:
     def __call__(self, value: Any) -> dict[str, Any]:
         if not isinstance(value, list | tuple):
             raise Invalid(f"expected a list of {len(self.fields)}, got {shown(value)}")
-        if len(value) != len(self.fields):
+        if len(value) < len(self.fields):
             raise Invalid(f"expected a list of {len(self.fields)}, got one of {len(value)}")
         valid = {}
         for position, (name, validator) in enumerate(self.fields.items()):

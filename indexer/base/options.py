@@ -354,7 +354,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sweep-pause": {
         "type": _SECONDS,
         "default": 1.0,
-        "help": "Seconds between two requests for packages without news; less than 1 counts as 1.",
+        "help": "Seconds between two requests for packages without news; may be less than 1.",
     },
     "log-queue": {
         "type": QueueType(),

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from typing import Any
 
+from .errors import StateError
+
 IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """systemd and Ctrl-C send them to the whole group; the parent says when a child must end."""
 
@@ -34,6 +36,9 @@ def start(module: str, *arguments: object, **options: Any) -> subprocess.Popen[b
         module: its name.
         arguments: for `sys.argv`.
         options: of `subprocess.Popen`.
+
+    Raises:
+        StateError: if it cannot be started.
     """
     # Signals are blocked until the process can ignore them.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
@@ -41,6 +46,12 @@ def start(module: str, *arguments: object, **options: Any) -> subprocess.Popen[b
         # -P: modules must not come from the directory in which we were started.
         command = [sys.executable, "-P", "-c", f"from {module} import main; main()"]
         return subprocess.Popen([*command, *map(str, arguments)], **options)
+    except OSError as error:
+        raise StateError(
+            f"start a process of our own with {sys.executable}",
+            error.strerror or error,
+            "see that this user may run that file, and may enter the directories above it",
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 

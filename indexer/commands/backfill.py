@@ -74,6 +74,12 @@ def backfill(
     for package, why in outcome.unanswered.items():
         said = printable.line(f"{package}: {why}")
         printable.echo(f"piw-indexer: the master cannot describe {said}", err=True)
+    if outcome.no_counters:
+        printable.echo(
+            "piw-indexer: no download counters were taken: the master cannot answer GETSEARCH:"
+            f" {printable.line(outcome.no_counters)}; everything else was taken",
+            err=True,
+        )
     if outcome.still_broken:
         feeds = printable.line(", ".join(outcome.still_broken))
         printable.echo(
@@ -99,6 +105,9 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
         f" {outcome.builds:,} builds, {outcome.deleted:,} are gone,"
         f" {outcome.counters:,} counters taken"
     )
+    if source.lost:
+        lost = ", ".join(source.lost)
+        printable.echo(f"piw-indexer: the database does not tell: {lost}", err=True)
     if outcome.refused:
         printable.echo(
             f"piw-indexer: {outcome.refused} rows are not valid messages and were not taken;"

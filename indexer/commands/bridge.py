@@ -28,7 +28,8 @@ from .publisher_options import Publishing
     The arguments after -- are those of piw-master, which runs in this process as usual, whatever
     happens to the feed. Every change that its database has committed is published on a change
     feed, whose spool is STATE_DIR/spool. The command ends as piw-master does. Tested with piwheels
-    {TESTED_WITH}; a master that looks different is refused.
+    {TESTED_WITH}. What another master lacks is named at the start, and everything else is
+    published.
     """
 )
 @click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)

@@ -10,6 +10,7 @@ from ..base import clock
 from ..feed import ipc, security
 from ..piwheels.backfill.asker import Asker
 from ..piwheels.queues.oracle import connected
+from ..piwheels.sources import refuse_inproc
 
 
 class Asking(NamedTuple):
@@ -24,9 +25,10 @@ class Asking(NamedTuple):
         """Who may be the master.
 
         Raises:
-            UsageError: if there is no such user, or anybody could answer at the address.
+            UsageError: if there is no such user, or anybody or nobody could answer at the address.
         """
         assert self.db_queue is not None
+        refuse_inproc("--db-queue", self.db_queue)
         peers = ipc.user_ids(self.ipc_peer)
         protection = security.Connecting(insecure=self.allow_insecure_tcp, peers=peers)
         security.endpoint("connect to", self.db_queue, protection)

@@ -17,7 +17,7 @@ from ..documents.counters import Counters
 from ..documents.publish import Publisher, refuse_unwritable
 from ..feed import ipc, security
 from ..index.queries import FILE
-from ..piwheels.sources import Queues, Sources
+from ..piwheels.sources import Queues, Sources, refuse_masters_tree
 
 
 @click.command()
@@ -74,6 +74,8 @@ def run(
         feeds, curve_key, curve_server_key, allow_insecure_tcp, peers
     )
     sources = Sources(queues, allow_insecure_tcp)
+    if queues.addresses:
+        refuse_masters_tree(output_path)
     if validate:
         refuse_unwritable(output_path)
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -274,7 +275,8 @@ class Daemon:
     def _step(self) -> bool:
         """Wait for anything, commit a batch, do what is due; true if there was any message."""
         more = any(subscriber.more for subscriber in self._subscribers)
-        self._wait(0.0 if self._stop or more else 1.0)
+        due_in = min([1.0, *(source.due_in() for source in self._sources)])
+        self._wait(0.0 if self._stop or more else due_in)
         until = clock.monotonic() + MAX_BATCH
         entries: list[Entry] = []
         limit = min(MAX_MESSAGES, self._state.batch)
@@ -313,7 +315,7 @@ class Daemon:
         except StateError as error:
             if not error.passing:
                 raise
-            if self._told.count("dismissal-waits"):
+            if self._once.count("dismissal-waits"):
                 log.warning("%s\n  it is tried again", error, extra=event("dismissal-waits"))
 
     def _wait(self, seconds: float) -> None:
@@ -327,7 +329,7 @@ class Daemon:
                 poller.register(waiting, zmq.POLLIN)
         poller.register(self._writer.fileno(), zmq.POLLIN)
         poller.register(self._woken.fileno(), zmq.POLLIN)
-        poller.poll(round(seconds * 1000))
+        poller.poll(math.ceil(seconds * 1000))
         try:
             self._woken.recv(100)
         except BlockingIOError:

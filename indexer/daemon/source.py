@@ -57,6 +57,9 @@ class Source(Protocol):
     def tick(self) -> None:
         """Check timeouts; called about once a second."""
 
+    def due_in(self) -> float:
+        """Seconds until `receive` should be called even if nothing has arrived."""
+
     def live(self) -> dict[str, tuple[Any, ...]]:
         """The status of the source: NamedTuples of `status_file`, by the name of their field."""
 

@@ -95,7 +95,7 @@ class Live(NamedTuple):
 
 
 class LiveStatusQueue(NamedTuple):
-    """The connection to a master's status queue."""
+    """The connection to a master's status queue; `unknown` names the messages that are ignored."""
 
     status_queue: str
     control_queue: str | None
@@ -103,16 +103,33 @@ class LiveStatusQueue(NamedTuple):
     silent_seconds: float | None
     frames: int
     refused: int
+    unknown: list[str] = []  # noqa: RUF012 - nobody changes it
 
 
 class LiveDbQueue(NamedTuple):
-    """What was asked of a master's database queue."""
+    """What was asked of a master's database queue.
+
+    Attributes:
+        address: of the queue.
+        asked: packages asked for, since the daemon started.
+        taken: those that were different.
+        due: packages to ask for at once: they were built, they differ, or the index lacks them.
+        trouble: why the master cannot be asked; empty if it can.
+        oldest_due_seconds: how long ago the build ended that waits the longest; None if none does.
+        oldest_answer_seconds: the age of the oldest of the last answers for each package.
+        median_answer_seconds: half of these answers are older.
+        unanswered: packages that the master was not yet asked for.
+    """
 
     address: str
     asked: int
     taken: int
     due: int
     trouble: str
+    oldest_due_seconds: Amount | None = None
+    oldest_answer_seconds: Amount | None = None
+    median_answer_seconds: Amount | None = None
+    unanswered: int = 0
 
 
 class LiveLogQueue(NamedTuple):

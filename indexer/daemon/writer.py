@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -68,7 +69,7 @@ class WriterHandle:
         try:
             self._pipe.send(options)
         except OSError as error:
-            raise self._died() from error
+            raise self._died("start the writer process") from error
         # Until it has started nothing is published, and it may find that it cannot.
         if not self._pipe.poll(START_TIMEOUT):
             raise StateError(
@@ -77,7 +78,7 @@ class WriterHandle:
         try:
             self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise self._died() from error
+            raise self._died("start the writer process") from error
         self._woken = self._wake_again = False
         self._woken_at = 0.0
         self._pinged_at: float | None = None  # since when it owes an answer
@@ -129,12 +130,13 @@ class WriterHandle:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(END_TIMEOUT)
 
-    def _died(self) -> StateError:
+    def _died(self, operation: str = "continue publishing") -> StateError:
         self._wait()
         return StateError(
-            "continue publishing",
+            operation,
             f"the writer process ended with status {self._process.returncode}",
-            "see its message above; the service starts again by itself",
+            f"see its message above, if there is one, and that this user may run {sys.executable};"
+            " systemd starts the service again",
         )
 
     def handle(self) -> None:
@@ -151,7 +153,7 @@ class WriterHandle:
             raise StateError(
                 "continue publishing",
                 f"the writer process has not answered for {STUCK_TIMEOUT:g} s",
-                "look at the file system of --output-path; the service starts again by itself",
+                "look at the file system of --output-path; systemd starts the service again",
             )
 
     def listen(self) -> None:

@@ -179,7 +179,7 @@ def endpoint(operation: str, address: str, security: Binding | Connecting) -> st
         return address
     source, semicolon, target = rest.rpartition(";")  # ZeroMQ's way to say where to connect from
     host, _, port = target.rpartition(":")
-    number = _loopback(host)
+    number = loopback(host)
     if number is None:
         server = isinstance(security, Binding)
         raise UsageError(
@@ -194,7 +194,7 @@ def endpoint(operation: str, address: str, security: Binding | Connecting) -> st
 
 
 @cache  # a socket must be able to reopen while the name server is away
-def _loopback(host: str) -> str | None:
+def loopback(host: str) -> str | None:
     """The number of a host that is this machine, as ZeroMQ writes it; None for another host."""
     try:
         addresses = [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]

@@ -221,9 +221,9 @@ def _configuration(machine: Machine) -> str:
     if machine.output_path == OUTPUT_PATH:
         lines += [
             "# Where the documents go: a separate tree, which the web server lays over the site",
-            "# (docs/beside-a-master.md has the lines for Apache and nginx). The same tree as the",
-            "# master's is also possible: the output-path of the master's configuration"
-            + (f" is {theirs.value} ({theirs.place})." if theirs else "."),
+            "# (docs/beside-a-master.md has the lines for Apache and nginx). Not the master's own",
+            "# tree, where the master replaces our documents"
+            + (f": {theirs.value} ({theirs.place})." if theirs else "."),
         ]
     else:
         lines.append("# Where the documents go, as given to install or configured before.")

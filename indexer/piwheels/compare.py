@@ -22,6 +22,10 @@ from ..messages.types import Message, SetAbis
 UNTOLD = frozenset({"duration", "build_duration"})
 """What a master never says."""
 
+UNTOLD_OF_RELEASES = ("builds",)
+UNTOLD_OF_FILES = ("build_id", "built_at", "earlier")
+"""Likewise, of releases and files; of builds, it tells the one that decided about each ABI."""
+
 UNTOLD_IF_NULL = frozenset({"build_id", "log_url"})
 """What a master does not always say."""
 
@@ -121,6 +125,12 @@ def _document(connection: sqlite3.Connection, package: str) -> Any:
             return None
         document = orjson.loads(project.render(rows, queries.load_abis(connection), ""))
     document["spellings"] = sorted(rows.aliases)
+    for release in document["releases"].values():
+        for name in UNTOLD_OF_RELEASES:
+            release.pop(name, None)
+        for file in release["files"].values():
+            for name in UNTOLD_OF_FILES:
+                file.pop(name, None)
     return document
 
 

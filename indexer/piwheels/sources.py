@@ -8,10 +8,13 @@ reported as lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from ..base import clock
+from ..base import clock, options
 from ..base.errors import UsageError
 from ..base.log import event
 from ..daemon.reload import Frames
@@ -22,6 +25,9 @@ from .queues.log_queue import LogRelay
 from .queues.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
+
+_HEADER = re.compile(r"\s*\[([^\]]*)\]")
+_OUTPUT_PATH = re.compile(r"\s*output[-_]path\s*[=:]\s*(.*)")
 
 
 class Queues(NamedTuple):
@@ -50,6 +56,58 @@ class Queues(NamedTuple):
         return [(option, address) for option, address in queues.items() if address]
 
 
+def refuse_inproc(option: str, queue: str) -> None:
+    """Refuse an address inside the master's process, which is what piwheels has by default.
+
+    Raises:
+        UsageError: if it is one.
+    """
+    if queue.startswith("inproc://"):
+        raise UsageError(
+            f"use {option} {queue}",
+            "only the process that binds an inproc address can reach it",
+            "set an ipc address in the master's configuration, such as"
+            " ipc:///run/piw-indexer/db, restart it, and give the same here",
+        )
+
+
+def refuse_masters_tree(output_path: Path, files: Sequence[str] = options.PIWHEELS_FILES) -> None:
+    """Refuse the tree that a master's configuration names as its own.
+
+    The master would replace our documents there, up to a minute after each build, and nobody would
+    notice.
+
+    Args:
+        output_path: of ours.
+        files: piwheels' configuration files; those that cannot be read are ignored, as no master
+            runs with them.
+
+    Raises:
+        UsageError: if the master writes there, too.
+    """
+    theirs = {}
+    for name in files:
+        path = Path(name).expanduser()
+        section = ""
+        try:
+            lines = options.read_text(path).splitlines()
+        except (OSError, ValueError):
+            continue
+        for line in lines:
+            if found := _HEADER.match(line):
+                section = found[1]
+            elif section != options.SECTION and (found := _OUTPUT_PATH.match(line)):
+                theirs = {"path": found[1].strip(), "file": str(path)}  # the last one counts
+    if theirs and os.path.realpath(theirs["path"]) == os.path.realpath(output_path):
+        raise UsageError(
+            f"publish to {output_path}",
+            f"the master writes its own documents there, says {theirs['file']}: they would replace"
+            " ours",
+            "give an --output-path of its own; docs/beside-a-master.md has the lines for the web"
+            " server",
+        )
+
+
 class Sources:
     """Opens the queues of a master.
 
@@ -68,6 +126,8 @@ class Sources:
         self._connecting = security.Connecting(
             insecure=insecure, peers=ipc.user_ids(queues.ipc_peer)
         )
+        for option, queue in queues.addresses:
+            refuse_inproc(option, queue)
         peers = queues.status_queue, queues.control_queue, queues.db_queue, queues.log_forward
         for queue in filter(None, peers):
             security.endpoint("connect to", queue, self._connecting)

@@ -5,13 +5,13 @@ Pure. If one is not valid, `DecodeError` says where.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from voluptuous import Invalid
 
 from ..base.errors import DecodeError
-from ..base.times import DAY, EARLIEST, HOUR, LATEST, WINDOW_DAYS, Time, to_rfc3339
+from ..base.times import DAY, EARLIEST, HOUR, LATEST, SECOND, WINDOW_DAYS, Time, to_rfc3339
 from ..messages import decode
 from ..messages.types import Message
 from ..schema import piwheels as schema
@@ -70,8 +70,44 @@ def is_unknown(project: Any) -> bool:
     return isinstance(project, dict) and project.get("description", "") is None
 
 
-def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
+class EndedBuild(NamedTuple):
+    """What the status feed told of a build that has ended; times are the master's.
+
+    Attributes:
+        version: of the package.
+        abi_tag: of the slave; '' if not known.
+        slave_id: the slave's number.
+        outcome: success, fail or unknown.
+        began: None if that was not heard.
+        ended: when its end was heard.
+    """
+
+    version: str
+    abi_tag: str
+    slave_id: int
+    outcome: str
+    began: Time | None
+    ended: Time
+
+
+def snapshot(
+    package: str,
+    project: Any,
+    names: Any,
+    at: Time,
+    ended: Iterable[EndedBuild] = (),
+    timed: Collection[int] = (),
+) -> Message:
     """The SNAPSHOT of a package: the answers to PROJDATA and GETPKGNAMES.
+
+    Args:
+        package: its name.
+        project: the answer to PROJDATA.
+        names: the answer to GETPKGNAMES.
+        at: when the master was asked.
+        ended: builds of the package that the status feed showed to end before, the latest last. It
+            tells their slave, end and duration, which the master does not.
+        timed: numbers of builds whose end is known already, and better.
 
     Raises:
         DecodeError: if they are not such answers, or a name in them is unsafe.
@@ -88,6 +124,8 @@ def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
         }
         for version, release in answer["releases"].items()
     }
+    for build in ended:
+        add_details(releases, build, timed)
     name = answer["name"] or package  # a master that was killed may have a package without names
     data = {
         "package": package,
@@ -97,6 +135,26 @@ def snapshot(package: str, project: Any, names: Any, at: Time) -> Message:
         "releases": releases,
     }
     return message("SNAPSHOT", at, data)
+
+
+def add_details(
+    releases: dict[str, dict[str, Any]], build: EndedBuild, timed: Collection[int]
+) -> None:
+    """Add what the status feed told of a build to the attempt that it was, if the answer has it.
+
+    It is the attempt on that ABI, unless it ended otherwise, or its end is known already.
+    """
+    abis = releases.get(build.version, {}).get("abis", {})
+    attempt = abis.get(build.abi_tag)
+    if attempt is None or attempt["build_id"] is None or attempt["build_id"] in timed:
+        return
+    ends: dict[str, tuple[str, ...]] = {"success": ("fail",), "fail": ("success", "error")}
+    if attempt["status"] in ends.get(build.outcome, ()):
+        return  # it is another build
+    attempt["slave_id"] = build.slave_id
+    attempt["built_at"] = build.ended
+    if build.began is not None and build.outcome != "unknown":
+        attempt["duration"] = max(0, build.ended - build.began) / SECOND
 
 
 def _file(file: dict[str, Any]) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def _master(farm: Picture) -> Table:
     system = f"{master.os_name} {master.os_version}, " if master.os_name else ""
     up = f"up {_age(master.started, farm.at)}, " if master.started else ""
     table.add_row(
-        Text(master.label or "?", "bold"),
+        Text(master.label or "the master", "bold"),
         Text(f"{system}{up}seen {_age(master.last_seen, farm.at)} ago"),
     )
     stats = master.stats

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..base import times
 from ..base.times import Time
+from ..daemon.status_file import LiveDbQueue
 from ..watch import alerts as problems
 from ..watch.alerts import Alert
 from ..watch.notes import Check
@@ -35,15 +36,16 @@ _TABLES = ("packages", "versions", "builds", "files")
 def verdict(status: Status) -> Text:
     """Whether all is well, in one line."""
     count = Counter(alert.severity for alert in status.alerts)
-    parts = [
-        f"{count[severity]} {severity}"
-        for severity in (problems.CRITICAL, problems.WARNING)
-        if severity in count
-    ]
+    parts = [f"{count[problems.CRITICAL]} critical"] * (problems.CRITICAL in count)
+    parts += [_some(count[problems.WARNING], "warning")] * (problems.WARNING in count)
     if not parts:
         return Text("✓ All is well.", "bold green")
     sign, style = _SIGNS[problems.worst(status.alerts)]
     return Text(f"{sign} Not well: {', '.join(parts)}.", style)
+
+
+def _some(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def alerts(status: Status) -> Table:
@@ -81,7 +83,7 @@ def screen(status: Status, width: int) -> RenderableType:
 
 def pending(status: Status) -> str:
     """The documents that wait to be written."""
-    text = f"{status.pending:,} documents to write"
+    text = f"{_some(status.pending, 'document')} to write"
     if status.oldest_pending_seconds is not None and status.pending:
         text += f", the oldest for {span(status.oldest_pending_seconds)}"
     return text
@@ -128,11 +130,7 @@ def _summary(status: Status) -> Table:
         row("published", f"{live.written:,} documents, the last {ago(live.last_published, now)}")
         row("packages.json", f"written {ago(live.counters_published, now)}")
         if (asking := sources.db_queue) is not None:
-            row(
-                "master",
-                f"{asking.asked:,} packages asked for, {asking.taken:,} were different,"
-                f" {asking.due:,} waiting",
-            )
+            row("master", _asked(asking))
         if (logs := sources.log_queue) is not None:
             passed = f", {logs.forwarded:,} passed on" if logs.forward else ""
             row(
@@ -159,12 +157,31 @@ def _summary(status: Status) -> Table:
     return table
 
 
+def _asked(asking: LiveDbQueue) -> str:
+    """What was asked of the master, what waits to be asked, and how old its answers are."""
+    text = (
+        f"{asking.asked:,} packages asked for, {asking.taken:,} were different,"
+        f" {asking.due:,} waiting"
+    )
+    if asking.oldest_due_seconds is not None:
+        text += f", the oldest for {span(asking.oldest_due_seconds)}"
+    if asking.oldest_answer_seconds is not None and asking.median_answer_seconds is not None:
+        text += (
+            f"; answers are {span(asking.median_answer_seconds)} old at the median,"
+            f" {span(asking.oldest_answer_seconds)} at most"
+        )
+    if asking.unanswered:
+        text += f"; {asking.unanswered:,} packages were not asked for yet"
+    return text
+
+
 def _checked(check: Check | None, now: Time) -> str:
     if check is None:
         return "never"
     if not check.finished:
         return f"{ago(check.at, now)}, not finished"
-    return f"{ago(check.at, now)}, {check.differences or 'no'} differences"
+    found = _some(check.differences, "difference") if check.differences else "no differences"
+    return f"{ago(check.at, now)}, {found}"
 
 
 def feeds(shown: list[FeedStatus]) -> Table:

@@ -106,7 +106,7 @@ def frame(
     if status.farm is None:
         parts.append(_published(status, rows, None))
     else:
-        builds = panel("latest builds", farm_screen.finished(status.farm, rows), rows)
+        builds = panel("latest builds", farm_screen.finished(status.farm, rows, expand=True), rows)
         parts.append(_beside(builds, _published(status, rows, rows)))
     return Group(*parts)
 

@@ -386,11 +386,11 @@ def replay(
 def _begin_from(connection: sqlite3.Connection, start: checkpoint.Checkpoint) -> None:
     """Mark everything to be written, because the documents may have changed since then.
 
-    The live farm is not in the journal, and that of the checkpoint is outdated.
+    What the master said is not in the journal, and what the checkpoint has of it is outdated.
     """
     with database.transaction(connection):
-        connection.execute("DELETE FROM slaves")
-        connection.execute("DELETE FROM masters")
+        for table in ("slaves", "masters", "ended_builds", "master_answers"):
+            connection.execute(f"DELETE FROM {table}")
         pending.mark_all(connection, start.serial)
         pending.forget_written(connection)
     if queries.is_outdated(connection):

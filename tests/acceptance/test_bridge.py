@@ -188,21 +188,46 @@ def test_without_piwheels_installed_it_says_so(site: Site, ipc: Feed, tmp_path: 
     assert not master.state_dir.exists()
 
 
-def test_with_another_piwheels(site: Site, ipc: Feed, tmp_path: Path) -> None:
+def test_a_piwheels_that_cannot_be_wrapped(site: Site, ipc: Feed, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(STANDIN, other)
     (other / "piwheels" / "__init__.py").write_text('__version__ = "1.0"\n')
-    database = other / "piwheels" / "master" / "db.py"
-    text = database.read_text()
-    database.write_text(
-        text.replace("def delete_package(self, package)", "def delete_package(self, name)")
-    )
-    assert text != database.read_text()
+    (other / "piwheels" / "master" / "__init__.py").write_text("")
     master = Master(site.home, ipc, other)
     says = refusal(master)
     assert "piwheels 1.0 does not look like 0.23" in says
-    assert "delete_package takes (self, name) instead of (self, package)" in says
+    assert "has no attribute 'main'" in says
     assert not master.state_dir.exists()
+
+
+def test_a_newer_piwheels_is_published(site: Site, ipc: Feed, tmp_path: Path) -> None:
+    """One request is gone, one is new, and one takes more than it did."""
+    newer = tmp_path / "newer"
+    shutil.copytree(STANDIN, newer)
+    (newer / "piwheels" / "__init__.py").write_text('__version__ = "0.26"\n')
+    database = newer / "piwheels" / "master" / "db.py"
+    text = database.read_text()
+    for before, after in (
+        ('@rpc("DELBUILD")', '@rpc("PURGEBUILD")'),
+        (
+            "_description(self, package, description)",
+            "_description(self, package, description, x=1)",
+        ),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    database.write_text(text)
+    master = Master(site.home, ipc, newer)
+    process = master.start(
+        master.requests(["NEWPKG", ["numpy", "", ""]], ["SETDESC", ["numpy", "Arrays"]]), stay=False
+    )
+    assert process.wait() == 0
+    assert "deleted builds are not published" in process.output
+    assert "requests that the bridge does not know: PURGEBUILD" in process.output
+    spool = master.spool()
+    names = [row.message.name for row in spool.read(0, 10)]
+    spool.close()
+    assert "SETDESC" in names
 
 
 def test_spool_of_another(site: Site, master: Master) -> None:

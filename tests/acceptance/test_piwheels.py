@@ -19,6 +19,7 @@ from indexer.journal import quarantine
 from indexer.journal.reader import JournalReader
 from indexer.piwheels import cbor
 from indexer.piwheels.backfill.from_master import MAX_AGE, Record
+from indexer.schema.piwheels import NO_DATA
 
 from .. import samples
 from ..master.captured import DIRECTORY, captures
@@ -85,6 +86,16 @@ def test_backfill_publishes_what_the_master_did(site: Site, master: Master) -> N
     again = site.piw("backfill", "--db-queue", master.address)
     assert "0 were different, 0 are gone, 0 counters taken" in again.stdout
     assert serial(site) == before
+
+
+def test_a_master_without_counters_tells_all_else(site: Site, master: Master) -> None:
+    """A newer piwheels may drop a request."""
+    del master.answers[cbor.dumps("GETSEARCH")]
+    done = site.piw("backfill", "--db-queue", master.address)
+    assert "7 packages asked for, 7 were different" in done.stdout
+    assert "no download counters were taken: the master cannot answer GETSEARCH" in done.stderr
+    site.piw("write")
+    assert_site(site.output_path)
 
 
 def test_every_package_of_the_captures(site: Site, sockets: Path) -> None:
@@ -220,7 +231,8 @@ def test_a_name_begins_no_line_of_its_own(site: Site, master: Master) -> None:
     master.answers[cbor.dumps("ALLPKGS")] = cbor.dumps("OK", [name])
     master.put("PROJDATA", name, {"name": name, "description": "", "releases": {}})
     master.put("GETPKGNAMES", name, [])
-    good = master.answers.pop(cbor.dumps("GETSEARCH"))
+    good = master.answers[cbor.dumps("GETSEARCH")]
+    master.put("GETSEARCH", NO_DATA, "nonsense")
     site.piw("backfill", "--db-queue", master.address, status=4)  # it stops before the counters
     master.answers[cbor.dumps("GETSEARCH")] = good
     told = site.piw("backfill", "--db-queue", master.address).stdout
@@ -694,3 +706,28 @@ def agrees(theirs: Any, ours: Any) -> bool:
     except AssertionError:
         return False
     return True
+
+
+# Options that contradict each other
+
+
+def test_an_address_inside_the_master_is_refused(site: Site) -> None:
+    """It is the master's default; `backfill` said after a minute that nobody answers."""
+    for command in ("run --validate", "run", "backfill"):
+        name, *more = command.split()
+        refused = site.piw(name, "--db-queue", "inproc://db", *more, status=2)
+        assert "only the process that binds" in refused.stderr
+
+
+def test_downloads_that_come_twice_are_an_alert(
+    site: Site, sockets: Path, ipc: Feed, tmp_path: Path
+) -> None:
+    """By the bridge and by piw-logger: 200 lines counted 400, and all was well."""
+    queue = f"ipc://{sockets}/logs"
+    file = tmp_path / "messages.jsonl"
+    file.write_text(json.dumps(samples.log_download("a-1.0-py3-none-any.whl")) + "\n")
+    with site.publisher(ipc, file), site.daemon(ipc, "--log-queue", queue) as daemon:
+        site.wait(
+            lambda found: any("count twice" in alert["what"] for alert in found["alerts"]), daemon
+        )
+        daemon.terminate()

@@ -94,7 +94,9 @@ class Answer:
     status: int
     type: str | None
     encoding: str | None
-    location: str | None
+    origin: str | None
+    etag: str | None
+    modified: str | None
     body: bytes
 
 
@@ -113,7 +115,9 @@ class Server:
                 found.status,
                 found.getheader("Content-Type"),
                 found.getheader("Content-Encoding"),
-                found.getheader("Location"),
+                found.getheader("Access-Control-Allow-Origin"),
+                found.getheader("ETag"),
+                found.getheader("Last-Modified"),
                 found.read(),
             )
         finally:
@@ -164,16 +168,81 @@ def server(site: Site, request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def test_documents_are_ours_and_the_rest_is_as_it_was(server: Server, site: Site) -> None:
-    for path in ("/project/numpy/json/", "/project/numpy/json/index.json", "/project/NumPy/json/"):
+    paths = ("numpy/json", "numpy/json/", "numpy/json/index.json", "NumPy/json", "NumPy/json/")
+    for path in (f"/project/{path}" for path in paths):
         found = server.get(path)
         assert (found.status, found.type) == (200, "application/json"), path
         assert json.loads(found.body)["summary"] == "ours", path
-    without_slash = server.get("/project/numpy/json")
-    assert without_slash.status == 301
-    assert str(without_slash.location).endswith("/project/numpy/json/")
+        assert found.origin == "*", path
     assert server.get("/project/numpy/index.html").body == b"the page"
     assert server.get("/index.html").body == b"home"
     assert server.get("/project/unheard-of/json/").status == 404
+
+
+@pytest.mark.parametrize("path", ["/project/numpy/json", "/project/numpy/json/", "/packages.json"])
+def test_what_has_not_changed_is_not_sent_again(server: Server, path: str) -> None:
+    found = server.get(path)
+    assert found.etag
+    assert found.modified
+    for headers in ({"If-None-Match": found.etag}, {"If-Modified-Since": found.modified}):
+        again = server.get(path, **headers)
+        assert (again.status, again.body) == (304, b"")
+        assert server.get(path, **{"If-None-Match": '"another"'}).status == 200
+
+
+def test_pages_of_other_origins_may_read_the_counters(server: Server) -> None:
+    """Three public pages read them so; without the header a browser refuses the answer."""
+    assert server.get("/packages.json").origin == "*"
+    assert server.get("/packages.json", **{"Accept-Encoding": "gzip"}).origin == "*"
+
+
+# What readers of today do with the answers
+
+
+def test_a_badge_of_the_newest_release(server: Server, site: Site) -> None:
+    """Like shields.io, which asks with the slash."""
+    site.take(
+        *(samples.new_version("numpy", version) for version in ("1.0", "2.0", "3.0rc1", "4.0")),
+        samples.log_build(1, "numpy", "1.0", "numpy-1.0-py3-none-any.whl"),
+        samples.log_build(2, "numpy", "2.0", "numpy-2.0-py3-none-any.whl"),
+        samples.message("YANKVER", package="numpy", version="4.0"),
+    )
+    releases = json.loads(server.get("/project/numpy/json/").body)["releases"]
+    for release in releases.values():
+        assert type(release["prerelease"]) is type(release["yanked"]) is bool
+        assert type(release["files"]) is dict
+    stable = [
+        version
+        for version, release in releases.items()
+        if not release["yanked"] and not release["prerelease"] and release["files"]
+    ]
+    assert stable[0] == "2.0"
+    assert server.get("/project/unheard-of/json/").status == 404
+
+
+def test_a_table_of_downloads(server: Server, site: Site) -> None:
+    site.take(samples.log_download("numpy-1.0-cp311-cp311-linux_armv7l.whl"))
+    site.piw("write", "--as-of", samples.AT)
+    rows = json.loads(server.get("/packages.json").body)
+    assert {name: (month, ever) for name, month, ever, *_ in rows} == {"numpy": (1, 1)}
+
+
+def test_a_builder_that_looks_for_the_siblings_of_a_wheel(server: Server, site: Site) -> None:
+    names = [f"numpy-1.0-cp311-cp311-linux_{arch}.whl" for arch in ("armv6l", "armv7l")]
+    site.take(samples.log_build(1, "numpy", "1.0", *names))
+    files = json.loads(server.get("/project/numpy/json").body)["releases"]["1.0"]["files"]
+    armv7 = files["numpy-1.0-cp311-cp311-linux_armv7l.whl"]
+    assert files[names[0]]["filehash"] == armv7["filehash"] == samples.HASH
+
+
+def test_what_a_wheel_needs_by_its_abi(server: Server, site: Site) -> None:
+    site.take(samples.log_build(1, "numpy", "1.0", "numpy-1.0-cp311-cp311-linux_armv7l.whl"))
+    release = json.loads(server.get("/project/numpy/json").body)["releases"]["1.0"]
+    needed = {
+        filename.split("-")[3]: file["apt_dependencies"]
+        for filename, file in release["files"].items()
+    }
+    assert type(needed["cp311"]) is list
 
 
 def test_counters_are_ours_and_compressed_for_who_can_read_that(server: Server, site: Site) -> None:

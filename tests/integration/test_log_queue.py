@@ -19,7 +19,7 @@ from indexer.piwheels import cbor
 from indexer.piwheels.queues import log_queue
 from indexer.piwheels.queues.log_queue import MAX_FRAME, LogRelay
 
-from ..captured import DIRECTORY, captures
+from ..master.captured import DIRECTORY, captures
 from ..support import eventually
 
 pytestmark = pytest.mark.integration

@@ -547,10 +547,8 @@ def test_without_psycopg_it_says_what_to_install(
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("DROP TABLE configuration", '"configuration" does not exist'),
-        ("DROP TABLE dependencies", '"dependencies" does not exist'),
-        ("ALTER TABLE files DROP location", "f.location does not exist"),
-        ("DROP TABLE downloads", '"downloads" does not exist'),
+        ("DROP TABLE files CASCADE", "the table files has no abi_tag, build_id"),
+        ("ALTER TABLE versions DROP released CASCADE", "the table versions has no released"),
     ],
 )
 def test_database_with_another_layout(
@@ -561,6 +559,34 @@ def test_database_with_another_layout(
         filler()
     assert says in str(found.value)
     assert "not of piwheels 0.23" in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("statement", "lost"),
+    [
+        ("DROP TABLE configuration", ""),
+        ("DROP TABLE IF EXISTS searches CASCADE", ""),
+        ("ALTER TABLE files ADD metadata_hash TEXT", ""),
+        ("CREATE TABLE archives (filename TEXT)", ""),
+        ("DROP TABLE dependencies CASCADE", "dependencies"),
+        ("DROP TABLE downloads CASCADE", "downloads"),
+        ("DROP TABLE preinstalled_apt_packages CASCADE", "what is preinstalled"),
+        ("DROP TABLE package_names CASCADE", "spellings of names"),
+        ("ALTER TABLE files DROP location CASCADE", "where files are served from"),
+        ("ALTER TABLE files DROP requires_python CASCADE", "Requires-Python"),
+        ("ALTER TABLE versions DROP yanked CASCADE", "which versions are yanked"),
+        ("ALTER TABLE packages DROP description CASCADE", "descriptions"),
+        ("ALTER TABLE builds DROP duration CASCADE", "durations"),
+    ],
+)
+def test_what_a_database_lacks_is_named_and_the_rest_is_read(
+    statement: str, lost: str, filled: Database, filler: Filler, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled.sql(statement)
+    outcome = filler()
+    assert outcome.packages > 0
+    assert outcome.builds > 0
+    assert (f"It does not tell: {lost};" in caplog.text) is bool(lost)
 
 
 def test_database_of_another_version(

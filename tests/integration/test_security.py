@@ -526,7 +526,7 @@ NAMES = {
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Host names that do not depend on the machine."""
-    security._loopback.cache_clear()
+    security.loopback.cache_clear()
 
     def look_up(host: str, *_: object) -> list[tuple[object, ...]]:
         host.encode("idna")

@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import zmq
 
-from indexer.base import clock
+from indexer.base import clock, times
 from indexer.daemon.source import DaemonContext
+from indexer.daemon.status_file import LiveDbQueue
 from indexer.journal import quarantine
 from indexer.messages.entries import Accepted, Entry, Row
 from indexer.piwheels import cbor, compare
 from indexer.piwheels.backfill import asker, from_master
 from indexer.piwheels.compare import Comparer
+from indexer.piwheels.farm.picture import Finished, Outcome
 from indexer.piwheels.queues import oracle
 from indexer.piwheels.queues.snapshots import Snapshots
+from indexer.schema.piwheels import NO_DATA
 from indexer.state.state import State
 
 from .. import samples
@@ -32,10 +35,21 @@ class Beside:
     """A state, and the source that asks a master; driven like in the daemon."""
 
     def __init__(self, directory: Path, address: str) -> None:
+        self._directory, self._address = directory, address
+        self.open()
+
+    def open(self) -> None:
+        directory, address = self._directory, self._address
         self.state = State(directory, "test", clock.now)
         self.context: zmq.Context[Any] = zmq.Context()
         tools = DaemonContext(self.context, self.state.journal, self.state.connection, lambda: None)
         self.snapshots = Snapshots(tools, address, 0.0, clock.now, clock.monotonic, sure_delay=0.0)
+
+    @property
+    def live(self) -> LiveDbQueue:
+        [live] = self.snapshots.live().values()
+        assert isinstance(live, LiveDbQueue)
+        return live
 
     def step(self, *entries: Entry) -> None:
         """One round of the daemon, with messages from elsewhere."""
@@ -80,6 +94,15 @@ def told(**data: Any) -> Entry:
     return Accepted(None, samples.decoded(samples.message("SETDESC", **data)))
 
 
+def ended(package: str, version: str, outcome: Outcome = "success") -> Finished:
+    """A build that the status feed showed to end; it took five minutes."""
+    return Finished(
+        *(3, "pi3", "cp311", package, version, outcome),
+        samples.NOW - 300 * times.SECOND,
+        samples.NOW,
+    )
+
+
 def asked_for(master: Master, package: str) -> int:
     return sum(1 for name, data in master.asked if (name, data) == ("PROJDATA", package))
 
@@ -90,7 +113,7 @@ def test_an_answer_that_may_be_old_is_asked_for_again(beside: Beside, master: Ma
     old = master.get("PROJDATA", "numpy")
     master.held = threading.Event()
     before = asked_for(master, "numpy")
-    beside.snapshots.finished("numpy", "1.0")
+    beside.snapshots.finished(ended("numpy", "1.0"))
     beside.until(lambda: asked_for(master, "numpy") > before)
     beside.step(told(package="numpy", description="newer"))
     assert beside.description("numpy") == "newer"
@@ -108,8 +131,51 @@ def test_a_build_that_has_ended_is_asked_for_at_once(beside: Beside, master: Mas
     beside.until(lambda: len(beside.packages()) == 7)
     project = master.get("PROJDATA", "numpy")
     master.put("PROJDATA", "numpy", {**project, "description": "built"})
-    beside.snapshots.finished("NumPy", "2.3.4")
+    beside.snapshots.finished(ended("NumPy", "2.3.4"))
     beside.until(lambda: beside.description("numpy") == "built")
+
+
+def test_a_build_that_has_ended_is_asked_for_after_a_restart(
+    beside: Beside, master: Master
+) -> None:
+    """What was due was forgotten, and came with the sweep: at full size after days."""
+    beside.until(lambda: len(beside.packages()) == 7)
+    master.silent = True
+    beside.snapshots.finished(ended("NumPy", "2.3.4"))
+    assert beside.live.due == 1
+    beside.close()
+    master.silent = False
+    asked = len(master.asked)
+    beside.open()
+    assert beside.live.due == 1
+    beside.until(lambda: ("GETPKGNAMES", "numpy") in master.asked[asked:])
+    [first, *_] = [data for name, data in master.asked[asked:] if name == "PROJDATA"]
+    assert first == "numpy", "before the list of packages, and before all others"
+    assert ("ALLPKGS", NO_DATA) not in master.asked[asked : master.asked.index(("PROJDATA", first))]
+    beside.until(lambda: beside.live.oldest_due_seconds is None)
+    assert beside.state.connection.execute("SELECT * FROM ended_builds").fetchall() == []
+
+
+def test_a_build_waits_until_its_answer_is_in_the_journal(beside: Beside, master: Master) -> None:
+    beside.until(lambda: len(beside.packages()) == 7)
+    project = master.get("PROJDATA", "numpy")
+    master.put("PROJDATA", "numpy", {**project, "description": "built"})
+    beside.snapshots.finished(ended("numpy", "2.3.4"))
+
+    def waiting() -> list[tuple[str]]:
+        query = "SELECT package FROM ended_builds"
+        return beside.state.connection.execute(query).fetchall()
+
+    found: list[Entry] = []
+
+    def answered() -> bool:
+        found.extend(beside.snapshots.receive(1000, clock.monotonic() + 0.05))
+        return bool(found)
+
+    eventually(answered)
+    assert waiting() == [("numpy",)], "the process may be killed now"
+    beside.snapshots.accepted(beside.state.take(found))
+    assert waiting() == []
 
 
 def test_packages_that_have_gone_are_deleted(beside: Beside, master: Master) -> None:
@@ -149,11 +215,11 @@ def test_a_package_that_the_master_cannot_tell_of_holds_up_no_other(
     rounds = asked_for(master, "numpy")
     beside.until(lambda: asked_for(master, "numpy") > rounds + 3)
     lists = sum(1 for name, _ in master.asked if name == "ALLPKGS")
-    assert asked_for(master, "ill") <= lists <= rounds + 4
+    assert asked_for(master, "ill") <= lists <= rounds + 5
     # When it is well again, it is taken.
     master.put("PROJDATA", "ill", {**project, "name": "Ill"})
     master.put("GETPKGNAMES", "ill", ["Ill"])
-    beside.snapshots.finished("ill", "1.0")
+    beside.snapshots.finished(ended("ill", "1.0"))
     beside.until(lambda: "ill" in beside.packages())
 
 
@@ -243,3 +309,34 @@ def test_what_a_master_says_went_wrong_is_short(beside: Beside, master: Master) 
     assert trouble is not None
     assert len(trouble.what) < 1000
     assert trouble.what.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("request_name", "data", "lost"),
+    [("GETABIS", False, "build ABIs"), ("ALLPKGS", NO_DATA, "new and deleted packages")],
+)
+def test_what_a_master_cannot_answer_is_named_and_the_rest_is_asked(
+    request_name: str, data: Any, lost: str, beside: Beside, master: Master
+) -> None:
+    beside.until(lambda: len(beside.packages()) == 7)
+    answer = master.answers.pop(cbor.dumps(request_name, data))
+    beside.close()
+    beside.open()
+    beside.until(lambda: f"cannot answer {request_name}" in str(beside.snapshots.trouble))
+    assert f"{lost} are not noticed" in str(beside.snapshots.trouble)
+    project = master.get("PROJDATA", "numpy")
+    master.put("PROJDATA", "numpy", {**project, "description": "newer"})
+    beside.until(lambda: beside.description("numpy") == "newer")
+    master.answers[cbor.dumps(request_name, data)] = answer
+    beside.until(lambda: beside.snapshots.trouble is None)
+
+
+def test_a_build_waits_while_the_master_fails(beside: Beside, master: Master) -> None:
+    beside.until(lambda: len(beside.packages()) == 7)
+    answer = master.answers.pop(cbor.dumps("PROJDATA", "numpy"))
+    asked = asked_for(master, "numpy")
+    beside.snapshots.finished(ended("numpy", "2.3.4"))
+    beside.until(lambda: asked_for(master, "numpy") > asked)
+    assert beside.live.oldest_due_seconds is not None
+    master.answers[cbor.dumps("PROJDATA", "numpy")] = answer
+    beside.until(lambda: beside.live.oldest_due_seconds is None)

@@ -412,6 +412,17 @@ def test_what_was_known_before_is_known_again(watched: Watched) -> None:
     assert ended.began == before.slaves[0].since
 
 
+def test_builds_of_slaves_that_left_meanwhile_have_ended(watched: Watched) -> None:
+    """Their packages were asked for only by the sweep: at full size after days."""
+    watched.hear(watched.master.join(busy_timeout=timedelta(seconds=10)))
+    watched.hear(watched.master.idle(1, ["a", "1"]))
+    before = watched.picture
+    assert before.at is not None
+    again = Farm()
+    again.restore(before.master, before.slaves, 0, before.at + round((GRACE + 11) * SECOND))
+    assert [(one.package, one.outcome) for one in again.tick(0)] == [("a", "unknown")]
+
+
 # What an admin should look at
 
 
@@ -462,6 +473,25 @@ def test_each_alert_of_a_slave(changes: dict[str, Any], alerts: list[str]) -> No
 )
 def test_revision_codes_become_boards(revision: str, machine: str) -> None:
     assert view.board(revision) == machine
+
+
+def test_slaves_that_hang_after_a_restart_of_the_master(watched: Watched) -> None:
+    """They were shown as idle for minutes."""
+    for label in ("works", "hangs"):
+        watched.hear(watched.master.join(label))
+    for number in (1, 2):
+        watched.hear(watched.master.idle(number))
+    watched.wait(5)
+    watched.farm.reached(watched.now)
+    watched.wait(5)
+    watched.hear(watched.master.idle(1))
+    watched.wait(GRACE - 6)
+    assert watched.slave(2).alerts == ()
+    watched.wait(2)
+    assert watched.slave(1).alerts == ()
+    assert watched.slave(2).alerts == ("silent since the master came back: restart its piw-slave",)
+    watched.hear(watched.master.idle(2))
+    assert watched.slave(2).alerts == ()
 
 
 def test_an_alert_of_silence(watched: Watched) -> None:

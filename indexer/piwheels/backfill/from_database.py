@@ -19,6 +19,7 @@ from ...messages.entries import Accepted, Entry
 from ...messages.types import Message
 from ...state.state import State
 from .. import compare, translate
+from ..queues import agenda
 from .from_master import Progress, Record
 from .postgres import Package, Source, hours_since
 
@@ -92,6 +93,7 @@ def fill(
     filler.abis()
     if not record.packages_done:
         filler.packages(record)
+        agenda.all_answered(state.connection, source.at)
     filler.downloads(days)
     for feed in record.broken:
         state.journal.repaired(feed)

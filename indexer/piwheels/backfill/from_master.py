@@ -16,6 +16,8 @@ from ...base.times import DAY, Time
 from ...messages.entries import Accepted, Entry, Refused
 from ...state.state import State
 from .. import cbor, compare, translate
+from ..queues import agenda
+from ..queues.oracle import CannotTellError
 from ..redact import refused
 from .asker import Asker, NoAnswer
 
@@ -46,6 +48,7 @@ class Outcome(NamedTuple):
         unusable: those whose answer was quarantined.
         unanswered: those that the master cannot answer for, each with its error.
         after: the last package of the interrupted backfill that this one continued; else empty.
+        no_counters: why the master could not tell of downloads; empty if it could.
         still_broken: feeds that broke after the beginning and may lack what was taken before.
     """
 
@@ -56,6 +59,7 @@ class Outcome(NamedTuple):
     unusable: int
     unanswered: dict[str, str]
     after: str
+    no_counters: str
     still_broken: list[str]
 
 
@@ -114,16 +118,22 @@ def backfill(
                 progress(number, len(every))
         state.take(batch)
         comparer.close()
+        agenda.all_answered(state.connection, record.began)
         record.reached(every[-1] if every else "", packages_done=True)
     progress(len(every), len(every))
-    counted, unsound = _take_counters(state, asker)
+    no_counters, counted, unsound = "", 0, 0
+    try:
+        counted, unsound = _take_counters(state, asker)
+    except CannotTellError as error:
+        no_counters = error.cause
     unusable += unsound
     for feed in record.broken:
         state.journal.repaired(feed)
     record.ended()
     still_broken = sorted({*broken}.difference(record.broken))
     return Outcome(
-        asked, taken, len(gone), counted, unusable, unanswered, went_on_after, still_broken
+        *(asked, taken, len(gone), counted, unusable, unanswered),
+        *(went_on_after, no_counters, still_broken),
     )
 
 
@@ -165,12 +175,13 @@ class Record:
     """How far a backfill got; if the file is lost, packages are requested again.
 
     Attributes:
+        began: when it began.
         broken: feeds that were broken at its beginning, which it repairs.
     """
 
     def __init__(self, path: Path, broken: list[str], now: Time) -> None:
         self._path = path
-        self._began = now
+        self.began = now
         self.broken = broken
         self.after = ""
         self.packages_done = False
@@ -179,11 +190,11 @@ class Record:
         except notes.NoteError:
             return
         if reached is not None and 0 <= now - reached.began < MAX_AGE:
-            self._began, self.broken, self.after, self.packages_done = reached
+            self.began, self.broken, self.after, self.packages_done = reached
 
     def reached(self, package: str, *, packages_done: bool = False) -> None:
         self.after, self.packages_done = package, packages_done
-        reached = _Reached(self._began, self.broken, package, packages_done)
+        reached = _Reached(self.began, self.broken, package, packages_done)
         filesystem.write(self._path, notes.dumps(reached))
 
     def ended(self) -> None:

@@ -97,6 +97,56 @@ _DOWNLOADS = (
 )
 
 
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "build_abis": ("abi_tag", "skip"),
+    "packages": ("package", "skip"),
+    "versions": ("package", "version", "released", "skip"),
+    "builds": ("build_id", "package", "version", "abi_tag", "status", "built_by", "built_at"),
+    "files": (
+        *("filename", "build_id", "filesize", "filehash", "package_tag", "package_version_tag"),
+        *("py_version_tag", "abi_tag", "platform_tag"),
+    ),
+}
+"""What cannot be done without: columns by table."""
+
+
+class _Optional(NamedTuple):
+    """A column of a table that another version of piwheels may lack.
+
+    Attributes:
+        table: its table.
+        column: its name.
+        sql: how the queries name it.
+        instead: what they read instead.
+        lost: what is not known then, in words.
+    """
+
+    table: str
+    column: str
+    sql: str
+    instead: str
+    lost: str
+
+
+_OPTIONAL = (
+    _Optional("packages", "description", ", description ", ", '' ", "descriptions"),
+    _Optional("versions", "yanked", ", yanked ", ", false ", "which versions are yanked"),
+    _Optional(
+        "builds", "duration", "(epoch FROM duration)", "(epoch FROM interval '0')", "durations"
+    ),
+    _Optional("files", "requires_python", "f.requires_python", "NULL::text", "Requires-Python"),
+    _Optional("files", "location", "f.location", "'/simple'", "where files are served from"),
+)
+
+_OPTIONAL_TABLES: dict[str, tuple[tuple[str, ...], str]] = {
+    "package_names": (("package", "name", "seen"), "spellings of names"),
+    "dependencies": (("filename", "tool", "dependency"), "dependencies"),
+    "preinstalled_apt_packages": (("abi_tag", "apt_package"), "what is preinstalled"),
+    "downloads": (("filename", "accessed_at"), "downloads"),
+}
+"""Tables that another version of piwheels may lack, their columns, and what is not known then."""
+
+
 class Package(NamedTuple):
     """What the database knows about a package, as messages in an order that makes it.
 
@@ -119,6 +169,9 @@ class Source:
     Args:
         dsn: how to connect, for libpq or SQLAlchemy.
         clock: the time of what is read.
+
+    Attributes:
+        lost: what the database does not tell, because it lacks tables or columns.
 
     Raises:
         UsageError: if the extra `postgres` is not installed, or the database does not belong to a
@@ -156,13 +209,48 @@ class Source:
             raise
 
     def _check(self) -> None:
-        rows = self._all("SELECT version FROM configuration")
-        version = rows[0][0] if rows else "unknown"
-        if version != TESTED_WITH:
+        """Look at the layout: name what is missing, and refuse only what cannot be read.
+
+        Raises:
+            UsageError: if something is missing without which nothing can be read.
+        """
+        tables: dict[str, set[str]] = {}
+        # Not the information schema: it shows nobody what he may not read.
+        for table, column in self._all(
+            "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
+            " WHERE pg_table_is_visible(c.oid) AND a.attnum > 0 AND NOT a.attisdropped"
+            " AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
+        ):
+            tables.setdefault(table, set()).add(column)
+        for table, columns in _NEEDED.items():
+            if lacking := sorted({*columns} - tables.get(table, set())):
+                raise UsageError(
+                    "read the database",
+                    f"it is not of piwheels {TESTED_WITH}: the table {table} has no"
+                    f" {', '.join(lacking)}",
+                    "give the --dsn of piwheels' database; another layout cannot be read",
+                )
+        self._lacking = [one for one in _OPTIONAL if one.column not in tables[one.table]]
+        self._no_table = {
+            table
+            for table, (columns, _) in _OPTIONAL_TABLES.items()
+            if {*columns} - tables.get(table, set())
+        }
+        self.lost = [one.lost for one in self._lacking]
+        self.lost += [_OPTIONAL_TABLES[table][1] for table in sorted(self._no_table)]
+        version = "unknown"
+        if "version" in tables.get("configuration", ()):
+            version = next(
+                (row[0] for row in self._all("SELECT version FROM configuration")), version
+            )
+        if version != TESTED_WITH or self.lost:
             log.warning(
-                "the database is of piwheels %s; %s was tested, and what is read looks the same",
+                "the database is of piwheels %s; %s was tested%s",
                 version,
                 TESTED_WITH,
+                f". It does not tell: {', '.join(self.lost)}; everything else is read"
+                if self.lost
+                else ", and what is read looks the same",
                 extra=event("piwheels-untested", version=version),
             )
 
@@ -187,8 +275,17 @@ class Source:
         except self._errors.Error as error:
             raise self._failed(error, "read the database") from error
 
-    def _rows(self, sql: str, /, **parameters: object) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query; the server keeps them until they are read."""
+    def _rows(
+        self, sql: str, /, table: str = "", **parameters: object
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query; the server keeps them until they are read.
+
+        None if it needs a table that is not there; columns that are not there have one value.
+        """
+        if table in self._no_table:
+            return
+        for column in self._lacking:
+            sql = sql.replace(column.sql, column.instead)
         cursor = self._connection.cursor(f"piw_indexer_{len(self._cursors)}", binary=True)
         self._cursors.append(cursor)
         try:
@@ -215,7 +312,10 @@ class Source:
         build_abis = sorted(self._all("SELECT abi_tag, skip FROM build_abis"))
         preinstalled: dict[str, list[str]] = {}
         for abi, name in sorted(
-            self._all("SELECT abi_tag, apt_package FROM preinstalled_apt_packages")
+            self._rows(
+                "SELECT abi_tag, apt_package FROM preinstalled_apt_packages",
+                "preinstalled_apt_packages",
+            )
         ):
             preinstalled.setdefault(abi, []).append(name)
         data = {"build_abis": dict(build_abis), "preinstalled_apt_packages": preinstalled}
@@ -230,11 +330,11 @@ class Source:
         Raises:
             PeerError: if the database does not answer.
         """
-        names = _Groups(self._rows(_NAMES, after=after))
+        names = _Groups(self._rows(_NAMES, "package_names", after=after))
         versions = _Groups(self._rows(_VERSIONS, after=after))
         builds = _Groups(self._rows(_BUILDS, after=after))
         files = _Groups(self._rows(_FILES, after=after))
-        dependencies = _Groups(self._rows(_DEPENDENCIES, after=after))
+        dependencies = _Groups(self._rows(_DEPENDENCIES, "dependencies", after=after))
         for package, skip, description in self._rows(_PACKAGES, after=after):
             maker = _Maker(package, self.at)
             maker.add("NEWPKG", skip=skip, description=description)
@@ -257,7 +357,7 @@ class Source:
         Raises:
             PeerError: if the database does not answer.
         """
-        for package, ever, hours, counts in self._rows(_DOWNLOADS, since=since):
+        for package, ever, hours, counts in self._rows(_DOWNLOADS, "downloads", since=since):
             if is_canonical(package) and len(package) <= MAX_NAME:
                 pairs = zip(hours or (), counts or (), strict=True)
                 kept = tuple((hour, min(count, MAX_COUNT)) for hour, count in pairs)

@@ -29,15 +29,17 @@ class Change(NamedTuple):
 
     Attributes:
         message: its name, piwheels' and ours.
-        method: of piwheels' class `Database`.
-        signature: of that method, as `inspect` shows it.
+        method: of piwheels' class `Database`, in the tested version.
+        arguments: those of that method that are read.
+        what: it changes, for what is said where a master lacks it.
         data: the data of our message from arguments and result; None if nothing changed.
         concerns: the packages whose rows it may touch.
     """
 
     message: str
     method: str
-    signature: str
+    arguments: tuple[str, ...]
+    what: str
     data: Callable[[Arguments, Any], dict[str, Any] | None]
     concerns: Callable[[Arguments], Iterable[str]]
 
@@ -126,12 +128,21 @@ CLIENT_FIELDS = (
 )
 """Of `piwheels.states.DownloadState`, besides `filename` and `timestamp`."""
 
-STATES = {
-    "FileState": (*FILE_FIELDS, "dependencies"),
-    "BuildState": (*BUILD_FIELDS, "duration", "files"),
-    "DownloadState": ("filename", "timestamp", *CLIENT_FIELDS),
+STATES: dict[str, dict[str, tuple[str, ...]]] = {
+    "LOGBUILD": {
+        "FileState": (*FILE_FIELDS, "dependencies"),
+        "BuildState": (*BUILD_FIELDS, "duration", "files"),
+    },
+    "LOGDOWNLOAD": {"DownloadState": ("filename", "timestamp", *CLIENT_FIELDS)},
 }
-"""The attributes that are read of objects, by their class."""
+"""The attributes that are read of objects, by the message and their class."""
+
+MAY_LACK = frozenset({"requires_python", *CLIENT_FIELDS})
+"""Those that are null where a master does not have them."""
+
+
+def _attribute(state: Any, field: str) -> Any:
+    return getattr(state, field, None) if field in MAY_LACK else getattr(state, field)
 
 
 def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
@@ -142,7 +153,7 @@ def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
         "duration": seconds(build.duration),
         "files": [
             {
-                **{field: getattr(file, field) for field in FILE_FIELDS},
+                **{field: _attribute(file, field) for field in FILE_FIELDS},
                 "dependencies": {tool: list(names) for tool, names in file.dependencies.items()},
             }
             for file in build.files.values()
@@ -161,7 +172,7 @@ def seconds(duration: timedelta) -> float:
 
 def _log_download(arguments: Arguments, result: Any) -> dict[str, Any]:
     download = arguments["download"]
-    data = {field: getattr(download, field) for field in ("filename", *CLIENT_FIELDS)}
+    data = {field: _attribute(download, field) for field in ("filename", *CLIENT_FIELDS)}
     return {
         **{field: text and text.translate(_CONTROL) for field, text in data.items()},
         "accessed_at": _utc(download.timestamp),
@@ -174,71 +185,89 @@ CHANGES = (
     Change(
         "NEWPKG",
         "add_new_package",
-        "(self, package, skip='', description='')",
+        ("package", "skip", "description"),
+        "new packages",
         _new_package,
         _package,
     ),
     Change(
         "NEWVER",
         "add_new_package_version",
-        "(self, package, version, released=None, skip='')",
+        ("package", "version", "released", "skip"),
+        "new versions",
         _new_version,
         _package,
     ),
-    Change("NEWPKGNAME", "add_package_name", "(self, package, name, seen=None)", _new_name, _name),
+    Change(
+        "NEWPKGNAME",
+        "add_package_name",
+        ("package", "name", "seen"),
+        "spellings of names",
+        _new_name,
+        _name,
+    ),
     Change(
         "SETDESC",
         "set_package_description",
-        "(self, package, description)",
+        ("package", "description"),
+        "descriptions",
         _as_it_is("package", "description"),
         _package,
     ),
     Change(
         "SKIPPKG",
         "skip_package",
-        "(self, package, reason)",
+        ("package", "reason"),
+        "skipped packages",
         _as_it_is("package", "reason"),
         _package,
     ),
     Change(
         "SKIPVER",
         "skip_package_version",
-        "(self, package, version, reason)",
+        ("package", "version", "reason"),
+        "skipped versions",
         _as_it_is("package", "version", "reason"),
         _package,
     ),
-    Change("DELPKG", "delete_package", "(self, package)", _as_it_is("package"), _package),
+    Change(
+        "DELPKG", "delete_package", ("package",), "deleted packages", _as_it_is("package"), _package
+    ),
     Change(
         "DELVER",
         "delete_version",
-        "(self, package, version)",
+        ("package", "version"),
+        "deleted versions",
         _as_it_is("package", "version"),
         _package,
     ),
     Change(
         "YANKVER",
         "yank_version",
-        "(self, package, version)",
+        ("package", "version"),
+        "yanked versions",
         _as_it_is("package", "version"),
         _package,
     ),
     Change(
         "UNYANKVER",
         "unyank_version",
-        "(self, package, version)",
+        ("package", "version"),
+        "versions that are not yanked any more",
         _as_it_is("package", "version"),
         _package,
     ),
-    Change("LOGBUILD", "log_build", "(self, build)", _log_build, _build),
+    Change("LOGBUILD", "log_build", ("build",), "builds and their files", _log_build, _build),
     Change(
         "DELBUILD",
         "delete_build",
-        "(self, package, version)",
+        ("package", "version"),
+        "deleted builds",
         _as_it_is("package", "version"),
         _package,
     ),
     # Downloads need no order, so nothing waits for them.
-    Change(DOWNLOAD, "log_download", "(self, download)", _log_download, _nothing),
+    Change(DOWNLOAD, "log_download", ("download",), "downloads", _log_download, _nothing),
 )
 """Every request that changes what the index knows."""
 

@@ -1,7 +1,8 @@
 """Wraps an installed piwheels master: what its database commits also goes to an outbox.
 
-A master that does not look like the tested one is refused, because a bridge that misunderstands it
-would publish nonsense.
+It needs what it reads to be there, and nothing else to be as it was: a master may have more
+requests, more arguments and more attributes. What is missing is named at the start, with what is
+not published without it, and everything else is. Only a master that cannot be wrapped is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import cbor2
 
 from ...base.errors import UsageError
 from ...base.log import event
-from .changes import CHANGES, DOWNLOAD, OTHERS, STATES, TESTED_WITH, Change
+from .changes import CHANGES, DOWNLOAD, MAY_LACK, OTHERS, STATES, TESTED_WITH, Change
 from .outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Master:
     """The installed piwheels.
 
     Raises:
-        UsageError: if there is none, or it does not look like the tested one.
+        UsageError: if there is none, or it cannot be wrapped.
     """
 
     def __init__(self) -> None:
@@ -57,11 +58,11 @@ class Master:
             ) from error
         except AttributeError as error:
             raise self._different(str(error)) from error
+        self._wrapped: list[tuple[str, Change]] = []  # and the name of its method
         self._check()
         if self.version != TESTED_WITH:
             log.warning(
-                "this is piwheels %s; the bridge was tested with %s, which looks the same where it"
-                " matters",
+                "this is piwheels %s; the bridge was tested with %s",
                 self.version,
                 TESTED_WITH,
                 extra=event("piwheels-untested", version=self.version),
@@ -88,24 +89,48 @@ class Master:
             if hasattr(method, "message")
         }
         for change in CHANGES:
-            self._check_method(change, found)
-        unknown = found.keys() - {change.message for change in CHANGES} - OTHERS
-        if unknown:
-            raise self._different(f"its requests {', '.join(sorted(unknown))} are not known")
-        if _signature(self._database) != "(dsn)":
-            raise self._different("Database is made in another way")
-        if not isinstance(getattr(self._database, "engines", None), dict):
-            raise self._different("Database has no engines")
-        for name, fields in STATES.items():
-            missing = [
-                field for field in fields if not hasattr(getattr(self._states, name, None), field)
-            ]
-            if missing:
-                raise self._different(f"its {name} has no {', '.join(missing)}")
+            if missing := self._missing(change, found):
+                self._report(change.what, missing)
+            else:
+                self._wrapped.append((found[change.message], change))
+        if not self._wrapped:
+            raise self._different("it has no request that the bridge knows")
+        database: Any = self._database
+        connects = "dsn" in inspect.signature(database).parameters
+        self._has_engines = connects and isinstance(getattr(database, "engines", None), dict)
+        if not self._has_engines:
+            self._report("build ABIs", "Database is made in another way, or has no engines")
+        if unknown := found.keys() - {change.message for change in CHANGES} - OTHERS:
+            log.warning(
+                "piwheels %s has requests that the bridge does not know: %s\n"
+                "  what happens: what they change is not published, and `piw-indexer reconcile`"
+                " finds it",
+                self.version,
+                ", ".join(sorted(unknown)),
+                extra=event("master-unknown", version=self.version),
+            )
         self._check_transport()
+
+    def _report(self, what: str, missing: str) -> None:
+        """Log what a master lacks, and what is not published for that reason."""
+        log.error(
+            "piwheels %s does not look like %s, which was tested: %s\n"
+            "  what happens: %s are not published; everything else is\n"
+            "  what to do: let `piw-indexer reconcile --fix` find what is missing, or install a"
+            " piw-indexer that knows this piwheels",
+            self.version,
+            TESTED_WITH,
+            missing,
+            what,
+            extra=event("master-different", version=self.version),
+        )
 
     def _check_transport(self) -> None:
         """Refuse a piwheels that cannot read its own messages: it would fail with its slaves."""
+        if not all(
+            hasattr(self._transport, name) for name in ("default_encoder", "default_decoder")
+        ):
+            return  # it reads and writes its messages in another way, which is not ours
         duration = timedelta(days=1)
         try:
             encoded = cbor2.dumps(duration, default=self._transport.default_encoder)
@@ -120,19 +145,32 @@ class Master:
                 "install piw-indexer with its extra `bridge`, which has a cbor2 before 6",
             )
 
-    def _check_method(self, change: Change, found: dict[str, str]) -> None:
+    def _missing(self, change: Change, found: dict[str, str]) -> str:
+        """What it lacks of what a change is read from; empty if nothing."""
         if change.message not in found:
-            raise self._different(f"it has no request {change.message}")
-        if found[change.message] != change.method:
-            raise self._different(f"its {change.message} is a method {found[change.message]}")
-        method = getattr(self._database, change.method)
+            return f"it has no request {change.message}"
+        name = found[change.message]
+        method = getattr(self._database, name)
         if not callable(getattr(method, "data_to_args", None)):
-            raise self._different(f"its {change.method} has no data_to_args")
-        signature = _signature(method)
-        if signature != change.signature:
-            raise self._different(
-                f"its {change.method} takes {signature} instead of {change.signature}"
-            )
+            return f"its {name} has no data_to_args"
+        parameters = inspect.signature(method).parameters
+        if lacking := [argument for argument in change.arguments if argument not in parameters]:
+            return f"its {name} has no argument {', '.join(lacking)}"
+        for state, fields in STATES.get(change.message, {}).items():
+            kind = getattr(self._states, state, None)
+            lacking = [field for field in fields if not _has(kind, field)]
+            if needed := [field for field in lacking if field not in MAY_LACK]:
+                return f"its {state} has no {', '.join(needed)}"
+            if lacking:
+                log.warning(
+                    "the %s of piwheels %s has no %s: %s are published without it",
+                    state,
+                    self.version,
+                    ", ".join(lacking),
+                    change.what,
+                    extra=event("master-different", version=self.version),
+                )
+        return ""
 
     # Wrapping it
 
@@ -143,18 +181,26 @@ class Master:
             outbox: of the bridge.
             downloads: whether to include downloads.
         """
-        for change in CHANGES:
+        for name, change in self._wrapped:
             if downloads or change.message != DOWNLOAD:
-                method = getattr(self._database, change.method)
-                setattr(self._database, change.method, wrapped(method, change, outbox))
+                method = getattr(self._database, name)
+                setattr(self._database, name, wrapped(method, change, outbox))
+        if not self._has_engines:
+            return
         connected = self._database.__init__
+        signature = inspect.signature(connected)
         once = threading.Lock()  # never released
 
         @functools.wraps(connected)
-        def connect(database: Any, dsn: str) -> None:
-            connected(database, dsn)
+        def connect(database: Any, *args: Any, **kwargs: Any) -> None:
+            connected(database, *args, **kwargs)
             if once.acquire(blocking=False):
-                BuildAbis(self._database.engines[dsn], outbox).start()
+                dsn = signature.bind(database, *args, **kwargs).arguments["dsn"]
+                engine = self._database.engines.get(dsn)
+                if engine is None:
+                    self._report("build ABIs", "Database keeps its engines by other keys")
+                else:
+                    BuildAbis(engine, outbox).start()
 
         self._database.__init__ = connect
 
@@ -173,13 +219,9 @@ class Master:
         return self._main(arguments)
 
 
-def _signature(function: Any) -> str:
-    """The parameters of a function, without types."""
-    signature = inspect.signature(function)
-    bare = [
-        parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()
-    ]
-    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+def _has(kind: Any, field: str) -> bool:
+    """Whether the objects of a class have an attribute; those of a dataclass are only annotated."""
+    return hasattr(kind, field) or field in getattr(kind, "__annotations__", {})
 
 
 def wrapped(method: Callable[..., Any], change: Change, outbox: Outbox) -> Callable[..., Any]:

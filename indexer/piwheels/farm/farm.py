@@ -56,6 +56,7 @@ class _Slave:
         began: when its build began, if that was heard.
         replaying: true after a hello, while old figures and the last reply are repeated.
         replayed: the time that the repeated figures bear.
+        heard: on our clock, when anything was last heard of it; None if not since we started.
         unanswered: true if the last thing heard of it were figures.
     """
 
@@ -65,6 +66,7 @@ class _Slave:
     replaying: bool = False
     replayed: Time | None = None
     unanswered: bool = False
+    heard: Time | None = None
 
     @property
     def at_work(self) -> bool:
@@ -107,6 +109,7 @@ class Farm:
         self._history = 0  # old figures of the master that may still come
         self._offset: Time | None = None  # of the master's clock from ours
         self._heard: Time | None = None  # of the master, on our clock
+        self._reached: Time | None = None  # the master, on our clock
 
     @property
     def complete(self) -> bool:
@@ -126,9 +129,17 @@ class Farm:
             self._hear_slave(message, now)
         elif isinstance(message, MasterHello):
             self._master_hello(message)
-        else:
+        elif isinstance(message, MasterStats):
             self._master_stats(message, now)
         return self._take_ended()
+
+    def reached(self, now: Time) -> None:
+        """The connection to the master was made (again): it may be another life of the master.
+
+        Slaves of the former life hang until they give up: those that say nothing any more are
+        shown as silent.
+        """
+        self._reached = now
 
     def tick(self, now: Time) -> list[Finished]:
         """Let those leave that were silent for too long.
@@ -144,14 +155,19 @@ class Farm:
         if self._heard is None and not self._slaves:
             return EMPTY
         at = self._master_time(now)
-        pictures = [self._slaves[number].picture for number in sorted(self._slaves)]
+        slaves = [self._slaves[number] for number in sorted(self._slaves)]
         return Picture(
             at,
             self._master._replace(
                 last_seen=at if self._heard is None else self._master_time(self._heard),
                 alerts=view.machine_alerts(self._master.stats),
             ),
-            tuple(slave._replace(alerts=view.alerts(slave, at)) for slave in pictures),
+            tuple(
+                slave.picture._replace(
+                    alerts=(*self._silence(slave, now), *view.alerts(slave.picture, at))
+                )
+                for slave in slaves
+            ),
             tuple(self._finished),
         )
 
@@ -163,6 +179,8 @@ class Farm:
         wall_clock: Time,
     ) -> None:
         """Begin with what was known before this process started, less those that left since.
+
+        The next call of `hear` or `tick` returns the builds of those that left.
 
         Args:
             master: what was known of it.
@@ -178,8 +196,18 @@ class Farm:
             heard_begin = picture.doing == "building" and picture.since_exact
             slave = _Slave(picture, began=picture.since if heard_begin else None)
             slave.deadline = now + slave.timeout - (wall_clock - picture.last_seen)
-            if slave.deadline >= now:
-                self._slaves[picture.slave_id] = slave
+            self._slaves[picture.slave_id] = slave
+            if slave.deadline < now:
+                self._leave(slave)
+
+    def _silence(self, slave: _Slave, now: Time) -> tuple[str, ...]:
+        """What an admin should look at if a slave may belong to a former life of the master."""
+        reached = self._reached
+        if reached is None or now - reached < GRACE * SECOND:
+            return ()
+        if slave.heard is not None and slave.heard >= reached:
+            return ()
+        return ("silent since the master came back: restart its piw-slave",)
 
     def _take_ended(self) -> list[Finished]:
         ended, self._ended = self._ended, []
@@ -236,6 +264,7 @@ class Farm:
         if slave is None:
             slave = self._enter(unknown_slave(message.slave_id, message.at))
         slave.picture = slave.picture._replace(last_seen=message.at)
+        slave.heard = now
         if message.name == "STATS":
             assert isinstance(message.data, SlaveStats)
             self._slave_stats(slave, message.at, message.data, now)

@@ -5,6 +5,7 @@ Source: piwheels 0.23, `piwheels/master/big_brother.py`, `slave_driver.py` and `
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from ...base.errors import DecodeError
@@ -68,7 +69,16 @@ class Slave(NamedTuple):
     data: SlaveHello | SlaveStats | Build | str | bool | None
 
 
-Message = MasterHello | MasterStats | Slave
+class Unknown(NamedTuple):
+    """A message of a newer piwheels, which means nothing to us."""
+
+    name: str
+
+
+Message = MasterHello | MasterStats | Slave | Unknown
+
+_NAME = re.compile(r"[A-Z]{2,20}")
+"""What looks like the name of a message."""
 
 _MESSAGES: dict[str, Validator] = {
     "HELLO": schema.MASTER_HELLO,
@@ -86,6 +96,8 @@ def decode(frames: list[bytes]) -> Message:
     if len(frames) != 1:
         raise DecodeError("", f"a message has one frame, this has {len(frames)}")
     name, data = cbor.loads(frames[0], MAX_BYTES)
+    if name not in _MESSAGES and _NAME.fullmatch(name):
+        return Unknown(name)
     valid = cbor.checked(_MESSAGES, name, data)
     if name == "HELLO":
         return MasterHello(**valid)
@@ -93,6 +105,8 @@ def decode(frames: list[bytes]) -> Message:
         for key in ("builds_last_hour", "builds_pending"):
             valid[key] = dict(sorted(valid[key].items()))
         return MasterStats(**valid)
+    if valid["name"] not in schema.SLAVE_MESSAGES and _NAME.fullmatch(valid["name"]):
+        return Unknown(f"SLAVE {valid['name']}")
     return Slave(valid["slave_id"], valid["at"], valid["name"], _said(valid["name"], valid["data"]))
 
 

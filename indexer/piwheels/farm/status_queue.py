@@ -59,6 +59,9 @@ SUBSCRIPTION_TIMEOUT = 2.0
 DROP_TIMEOUT = 300.0
 """Seconds for which `status` reports that refused frames were not kept."""
 
+MAX_UNKNOWN = 20
+"""Names of messages of a newer piwheels that are listed."""
+
 MAX_KEPT = 100
 KEPT_INTERVAL = 60.0
 """Refused frames that are kept at once, and seconds until one more is kept."""
@@ -87,8 +90,8 @@ class StatusFeed:
         control_queue: the address of its control queue, to say hello on; None not to.
         clock: the time of day, microseconds since 1970.
         monotonic: seconds on a clock that never jumps.
-        finished: called with the package and version of every build that has ended, as the master
-            names them; the master's database has the result already.
+        finished: called with every build that has ended; the master's database has the result
+            already.
         protection: of both queues; piwheels does not support CURVE.
 
     Raises:
@@ -103,7 +106,7 @@ class StatusFeed:
         control_queue: str | None,
         clock: Clock,
         monotonic: Callable[[], float],
-        finished: Callable[[str, str], None] | None = None,
+        finished: Callable[[Finished], None] | None = None,
         protection: Connecting = LOCAL_CONNECTING,
     ) -> None:
         self.status_queue = status_queue
@@ -117,6 +120,7 @@ class StatusFeed:
         self._frames = 0
         self._refused = 0
         self._kept = float(MAX_KEPT)  # refused frames that may be kept now
+        self._unknown: list[str] = []  # names of messages
         self._dropped = 0  # refused frames that were not kept
         self._last_drop = -math.inf
         self._log = LimitedLog(log, monotonic)
@@ -161,6 +165,10 @@ class StatusFeed:
         if self._store_problem is not None:
             return self._store_problem
         now = self._monotonic()
+        if self._connections and not self._connected:
+            return Problem(
+                f"the master at {self.status_queue} is gone: does piw-master run?",
+            )
         silent = now - max(self._since, self._heard or 0.0)
         if silent > SILENCE_TIMEOUT:
             if self._connected:
@@ -209,6 +217,8 @@ class StatusFeed:
             except DecodeError as error:
                 entries += self._refuse(error, frames)
             else:
+                if isinstance(message, messages.Unknown):
+                    self._notice(message.name)
                 self._report(self._farm.hear(message, self._now()))
         return entries
 
@@ -230,6 +240,10 @@ class StatusFeed:
         self._picture = self._farm.picture(self._now())
         self._store()
 
+    def due_in(self) -> float:
+        """Nothing is to be done before the next tick."""
+        return math.inf
+
     def live(self) -> dict[str, tuple[Any, ...]]:
         silent = None if self._heard is None else round(self._monotonic() - self._heard, 1)
         return {
@@ -241,6 +255,7 @@ class StatusFeed:
                 silent,
                 self._frames,
                 self._refused,
+                list(self._unknown),
             ),
         }
 
@@ -257,7 +272,19 @@ class StatusFeed:
     def _report(self, finished: Sequence[Finished]) -> None:
         if self._finished is not None:
             for build in finished:
-                self._finished(build.package, build.version)
+                self._finished(build)
+
+    def _notice(self, name: str) -> None:
+        """Name a message that a newer piwheels sends, once."""
+        if name in self._unknown or len(self._unknown) >= MAX_UNKNOWN:
+            return
+        self._unknown.append(name)
+        log.warning(
+            "the master at %s sends a message that is not known: %s; it is ignored",
+            self.status_queue,
+            name,
+            extra=event("master-unknown", address=self.status_queue),
+        )
 
     def _refuse(self, error: DecodeError, frames: list[bytes]) -> list[Entry]:
         self._refused += 1
@@ -285,6 +312,7 @@ class StatusFeed:
         if came or self._connected != was_there:
             self._since = now
         if came:
+            self._farm.reached(self._now())
             # It may be another master than before.
             self._heard_here, self._hello_wanted = False, True
             self._log.info(

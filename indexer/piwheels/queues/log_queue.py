@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import stat
 import threading
@@ -164,6 +165,7 @@ class LogRelay:
                 raise
         self.counted: dict[str, int] = {}
         """Messages by name, so far."""
+        self._downloads = 0  # that were accepted, whatever they came from
         self._said = 0
         self._thread = threading.Thread(target=self._run, name="log relay", daemon=True)
         self._thread.start()
@@ -270,7 +272,8 @@ class LogRelay:
         self.counted[name] = self.counted.get(name, 0) + 1
 
     def accepted(self, rows: Sequence[Row]) -> None:
-        """Do nothing: the entries are not here any more."""
+        """Count the downloads, to notice those that did not come from here."""
+        self._downloads += sum(row.message.name == "LOGDOWNLOAD" for row in rows)
 
     @property
     def _not_forwarded(self) -> int:
@@ -278,7 +281,7 @@ class LogRelay:
 
     @property
     def trouble(self) -> Problem | None:
-        """What was lost because memory is limited; None if nothing was."""
+        """What was lost because memory is limited, or counts twice; None if nothing does."""
         lost = []
         if self._ours.lost:
             lost.append(
@@ -290,7 +293,15 @@ class LogRelay:
                 f"{self._not_forwarded} log entries did not reach the master at"
                 f" {self._queues[1]}, which was away for too long"
             )
-        return Problem("; ".join(lost)) if lost else None
+        if lost:
+            return Problem("; ".join(lost))
+        if self._downloads > self.counted.get("LOGDOWNLOAD", 0):
+            return Problem(
+                f"downloads come by {self._queues[0]} and by a change feed: those of the same"
+                " master count twice",
+                "start its bridge with --no-downloads, or remove --log-queue and --log-forward",
+            )
+        return None
 
     @property
     def distrust(self) -> Problem | None:
@@ -318,6 +329,10 @@ class LogRelay:
                 not_forwarded=self._not_forwarded,
             )
         }
+
+    def due_in(self) -> float:
+        """Its thread wakes the daemon."""
+        return math.inf
 
     def drain(self) -> None:
         """Close the queue, read what has arrived, and pass on what the master accepts now."""

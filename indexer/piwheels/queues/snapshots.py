@@ -1,19 +1,21 @@
 """Packages as a running master has them: requested one at a time, and journaled if they differ.
 
-Packages whose builds have just finished come first, then packages that the index lacks. All others
-are requested slowly and for ever, because the master's feeds do not report every change.
+Packages whose builds have just finished come first, then those that differed and are to be asked
+for once more, then those that the index lacks. All others are requested slowly and for ever,
+because the master's feeds do not report every change: first those that have likely changed.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import zmq
 
-from ...base import names
+from ...base import names, times
 from ...base.backoff import Backoff
 from ...base.clock import Clock
 from ...base.errors import DecodeError, PeerError, Problem
@@ -27,7 +29,9 @@ from ...messages.entries import Accepted, Entry, Row
 from ...messages.types import Message, package_of
 from ...schema.piwheels import NAMES, NO_DATA
 from .. import compare, translate
+from ..farm.picture import Finished
 from ..redact import refused
+from .agenda import Agenda, Ages
 from .oracle import Answer, Oracle
 
 log = logging.getLogger(__name__)
@@ -48,6 +52,15 @@ LIST_RETRY_DELAY = 60
 
 SURE_DELAY = 3.0
 """Seconds until a difference counts: a message about it may be on its way."""
+
+WITHOUT = {
+    "GETABIS": "new build ABIs are not noticed",
+    "ALLPKGS": "new and deleted packages are not noticed",
+}
+"""What does not work if the master does not answer these requests; the rest does."""
+
+AGES_INTERVAL = 60.0
+"""Seconds between two looks at how old the answers are: at full size it takes some 20 ms."""
 
 MAX_DUE = 10_000
 """Packages that are due, that differed, or that the master does not answer for; each kind. The
@@ -83,6 +96,15 @@ def _holds(names: list[str], name: str) -> bool:
     return position < len(names) and names[position] == name
 
 
+def _tells_ends(snapshot: Message) -> bool:
+    """Whether a snapshot tells when a build ended: the index does not know that yet."""
+    return any(
+        getattr(abi, "built_at", None) is not None
+        for release in snapshot.data.releases
+        for abi in release.abis
+    )
+
+
 class Snapshots:
     """A source of the daemon: the master's database queue.
 
@@ -116,36 +138,57 @@ class Snapshots:
         self._monotonic = monotonic
         self._log = LimitedLog(log, monotonic)
         self._comparer = compare.Comparer(tools.connection)
-        self._due: dict[str, None] = {}  # their builds have finished
+        self._agenda = Agenda(tools.connection, clock)
+        # Their builds have finished; since when.
+        self._due = dict(self._agenda.due(MAX_DUE))
+        self._builds: list[translate.EndedBuild] = []  # of the package that is being requested
         self._doubtful: dict[str, float] = {}  # they differ; since when
         self._lacking: dict[str, None] = {}
-        self._sweep = ""  # the last package of the sweep
+        self._sweep = clock()  # began then
+        self._ages = Ages(None, None, 0)
+        self._next_ages = 0.0
         self._steps: Iterator[Step] = iter(())
         self._package = ""  # that is being requested
         self._again = False  # whether a message about it came meanwhile
+        # The package whose answer is being journaled, and its builds that had ended.
+        self._journaled: tuple[str, list[translate.EndedBuild]] | None = None
         self._answers: list[Answer] = []
         self._next = 0.0
+        self._idle = False  # nothing was to be asked when we last looked
         self._next_list = self._listed = 0.0
         self._untold: set[str] = set()  # listed, but the master does not answer for them
         self._next_sweep = 0.0
         self._backoff = Backoff(1.0, MAX_RETRY_DELAY)
         self._abis_known = False
-        self.trouble: Problem | None = None
+        self._failure: Problem | None = None
+        self._unanswerable: dict[str, str] = {}  # what the master cannot answer, by the request
         self.taken = 0
         """Snapshots that differed from the index, so far."""
         self.asked = 0
         """Packages asked for, so far."""
 
-    def finished(self, package: str, version: str) -> None:
+    @property
+    def trouble(self) -> Problem | None:
+        """Why the master cannot be asked, or what it does not answer; None if all is well."""
+        if self._failure is None and self._unanswerable:
+            return Problem("; ".join(self._unanswerable.values()))
+        return self._failure
+
+    def finished(self, build: Finished) -> None:
         """Request a package soon: one of its builds has ended."""
-        package = names.canonical(package)
+        package = names.canonical(build.package)
         if package == self._package:
             self._again = True
-        if len(self._due) < MAX_DUE:
-            self._due[package] = None
+        if len(self._due) < MAX_DUE or package in self._due:
+            self._due.setdefault(package, self._clock())
+            self._agenda.add(build)
+            self._idle = False
 
     def accepted(self, rows: Sequence[Row]) -> None:
         """Request the present package again if one of the messages is about it."""
+        if self._journaled is not None:
+            self._agenda.answered(*self._journaled, differed=True)
+            self._journaled = None
         if self._package:
             for row in rows:
                 if package_of(row.message.data) == self._package:
@@ -185,6 +228,7 @@ class Snapshots:
         if step is None:
             self._steps = self._begin(now)
             step = next(self._steps, None)
+        self._idle = step is None
         if step is None:
             return False
         if not self._oracle.ask(*step):
@@ -198,30 +242,29 @@ class Snapshots:
         self._package = ""
         if not self._abis_known:
             return iter([("GETABIS", True), ("GETABIS", False)])
+        if self._due:
+            return self._of_package(next(iter(self._due)))
         doubtful = next(iter(self._doubtful.items()), None)
         if doubtful is not None and now >= doubtful[1] + self._sure_delay:
             return self._of_package(doubtful[0])
-        for waiting in (self._due, self._lacking):
-            if waiting:
-                return self._of_package(next(iter(waiting)))
+        if self._lacking:
+            return self._of_package(next(iter(self._lacking)))
         if now >= self._next_list:
             return iter([("ALLPKGS", NO_DATA)])
         if now < self._next_sweep:
             return iter(())
-        package = self._connection.execute(
-            "SELECT min(package) FROM packages WHERE package > ?", (self._sweep,)
-        ).fetchone()[0]
+        package = self._agenda.next(self._sweep)
         if package is None:
-            self._sweep = ""
+            self._sweep = self._clock()
             self._next_list = self._next_sweep = now + max(1.0, SWEEP_DELAY * self._pause)
             return iter(())
-        self._sweep = package
         return self._of_package(package)
 
     def _of_package(self, package: str) -> Iterator[Step]:
         self._due.pop(package, None)
         self._lacking.pop(package, None)
         self._package = package
+        self._builds = self._agenda.builds(package)
         self._again = False
         return iter([("PROJDATA", package), ("GETPKGNAMES", package)])
 
@@ -256,8 +299,24 @@ class Snapshots:
             )
             self._not_told(self._package)
             self._package = ""
+        elif answer.name in WITHOUT:
+            self._cannot(answer)
         else:
             self._fail(f"the master cannot answer {answer.name}: {answer.error}")
+
+    def _cannot(self, answer: Answer) -> None:
+        """Go on without an answer, and try again with the next list of packages."""
+        now = self._monotonic()
+        if answer.name == "GETABIS":
+            self._abis_known = True
+        else:
+            self._next_list = now + LIST_INTERVAL * self._rhythm
+        what = f"the master cannot answer {answer.name}: {answer.error}; {WITHOUT[answer.name]}"
+        if answer.name not in self._unanswerable:
+            log.warning(
+                "%s", what, extra=event("master-cannot-answer", address=self._oracle.peer.address)
+            )
+        self._unanswerable[answer.name] = what
 
     def _not_told(self, package: str) -> None:
         """Request the list earlier, to see whether a package is gone; once for each package."""
@@ -270,6 +329,7 @@ class Snapshots:
             translate.checked(NAMES, answer.data, "GETABIS") for answer in self._answers
         )
         self._abis_known = True
+        self._unanswerable.pop("GETABIS", None)
         known = compare.set_abis(self._connection)
         skips = dict(known.build_abis)
         if {abi for abi, skip in skips.items() if not skip} != {*active} or {*skips} != {*every}:
@@ -294,6 +354,14 @@ class Snapshots:
                 Accepted(None, translate.delete_package(package, self._clock())) for package in gone
             ]
         self._next_list, self._listed = now + every, now
+        self._unanswerable.pop("ALLPKGS", None)
+        if "GETABIS" in self._unanswerable:
+            self._abis_known = False
+        for package, since in self._agenda.due(MAX_DUE).items():
+            if _holds(there, package):  # the master failed when it was asked
+                self._due.setdefault(package, since)
+            elif there:
+                self._agenda.unknown(package, self._agenda.builds(package))
 
     def _take_package(self, entries: list[Entry]) -> None:
         (project, spellings), self._answers = self._answers, []
@@ -303,20 +371,30 @@ class Snapshots:
         if again:
             # The answer may be older than a message that came meanwhile.
             self._doubtful.pop(package, None)
-            self._due[package] = None
+            self._due.setdefault(package, self._clock())
             return
         if translate.is_unknown(project.data):
             self._doubtful.pop(package, None)
+            self._agenda.unknown(package, self._builds)
             self._not_told(package)
             return
         self._untold.discard(package)
-        message = translate.snapshot(package, project.data, spellings.data, self._clock())
+        message = translate.snapshot(
+            package,
+            project.data,
+            spellings.data,
+            self._clock(),
+            self._builds,
+            self._agenda.timed(package) if self._builds else (),
+        )
         del project  # of a large package, comparing takes as much memory once more
-        if not self._news(message):
+        if not self._news(message) and not _tells_ends(message):
             self._doubtful.pop(package, None)
+            self._agenda.answered(package, self._builds, differed=False)
         elif self._sure(package):
             self._doubtful.pop(package, None)
             entries.append(Accepted(None, message))
+            self._journaled = package, self._builds
             self.taken += 1
         if not self._due and not self._lacking:
             self._next = self._monotonic() + self._pause
@@ -349,28 +427,28 @@ class Snapshots:
     def _fail(self, what: str) -> None:
         """Pause after an error."""
         if self._package:
-            self._due[self._package] = None
+            self._due.setdefault(self._package, self._clock())
             self._package = ""
         self._steps = iter(())
         self._abis_known = False  # another master may come back
         self._next = self._monotonic() + self._backoff.failed()
-        if not self.trouble:
+        if not self._failure:
             self._log.warning(
                 "%s; we ask again",
                 what,
                 extra=event("master-silent", address=self._oracle.peer.address),
             )
-        self.trouble = Problem(what)
+        self._failure = Problem(what)
 
     def _recover(self) -> None:
-        if self.trouble:
+        if self._failure:
             self._log.log(
                 NOTICE,
                 "the master at %s answers again",
                 self._oracle.peer.address,
                 extra=event("master-answers", address=self._oracle.peer.address),
             )
-        self.trouble = None
+        self._failure = None
         self._backoff.worked()
 
     @property
@@ -378,13 +456,28 @@ class Snapshots:
         return self._oracle.peer.distrust
 
     def tick(self) -> None:
-        """Do nothing: `receive` is called at least as often."""
+        """Look at how old the answers are, now and then."""
+        now = self._monotonic()
+        if now >= self._next_ages:
+            self._next_ages = now + AGES_INTERVAL
+            self._ages = self._agenda.ages()
+
+    def due_in(self) -> float:
+        """Seconds until the next request; infinite if there is nothing to ask, or to wait for."""
+        if self._idle or self._oracle.busy:
+            return math.inf
+        return max(0.0, self._next - self._monotonic())
 
     def live(self) -> dict[str, tuple[Any, ...]]:
         due = len(self._due) + len(self._lacking) + len(self._doubtful)
         what = self.trouble.what if self.trouble is not None else ""
-        address = self._oracle.peer.address
-        return {"db_queue": LiveDbQueue(address, self.asked, self.taken, due, what)}
+        since = self._agenda.waiting_since()
+        waits = None if since is None else max(0, self._clock() - since) / times.SECOND
+        return {
+            "db_queue": LiveDbQueue(
+                self._oracle.peer.address, self.asked, self.taken, due, what, waits, *self._ages
+            )
+        }
 
     def drain(self) -> None:
         """Do nothing: a lost answer is requested again."""

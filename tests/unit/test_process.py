@@ -1,0 +1,26 @@
+"""Processes of our own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from indexer.base import process
+from indexer.base.errors import StateError
+
+pytestmark = pytest.mark.unit
+
+
+def test_an_interpreter_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was said to have left a message, and to start again by itself."""
+    for name in ("missing", "a-directory"):
+        python = tmp_path / name
+        if name == "a-directory":
+            python.mkdir()
+        monkeypatch.setattr(sys, "executable", str(python))
+        with pytest.raises(StateError) as found:
+            process.start("indexer.daemon.writer_loop")
+        assert str(python) in str(found.value)
+        assert "this user may run that file" in str(found.value)
