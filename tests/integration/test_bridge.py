@@ -136,6 +136,7 @@ def test_every_change_is_published(bridged: Bridged) -> None:
                         "/simple",
                     ),
                 ),
+                "failure": None,
             },
         ),
         (

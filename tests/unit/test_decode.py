@@ -25,7 +25,7 @@ pytestmark = pytest.mark.unit
 
 Change = Callable[[Envelope], object]
 
-TIMES = ("at", "released", "seen", "accessed_at")
+TIMES = ("at", "built_at", "released", "seen", "accessed_at")
 
 
 def on_the_wire(value: Any, name: str = "") -> Any:

@@ -91,7 +91,10 @@ from indexer.piwheels import cbor
 frame = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    (cbor.loads if sys.argv[1] == "cbor" else lambda x: decode.published(x, 0))(frame)
+    if sys.argv[1] == "cbor":
+        cbor.loads(frame)
+    else:
+        print(decode.published(frame, 0).error)
 except DecodeError as error:
     print(error)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

@@ -34,7 +34,7 @@ FRAMES = {
     "a time as tag 1": cbor2.dumps(["LOGDOWNLOAD", ["x", HOST, cbor2.CBORTag(1, 1790000000)]]),
     "a byte after its end": cbor2.dumps(["LOGDOWNLOAD", entry()]) + b"\0",
     "cut off": cbor2.dumps(["LOGDOWNLOAD", entry()])[:-2],
-    "more fields": cbor2.dumps(["LOGDOWNLOAD", [*entry(), HOST]]),
+    "more fields": cbor2.dumps(["LOGDOWNLOAD", [*entry(name="../x"), HOST]]),
 }
 
 
