@@ -305,7 +305,7 @@ def wrap_errors(
             fault = disk.fault(beside if isinstance(beside, Path) else _directory(beside))
         cause = f"{error} ({os.strerror(fault)})" if fault else error
         raise kind(
-            operation, cause, _remedy(code & 0xFF, fault), passing=code & 0xFF in _PASSING
+            operation, cause, _remedy(code & 0xFF, fault), transient=code & 0xFF in _TRANSIENT
         ) from error
     except OSError as error:
         number = error.errno or 0
@@ -313,7 +313,7 @@ def wrap_errors(
             operation,
             error.strerror or error,
             _remedy(0, number),
-            passing=number in _PASSING_ERRNOS,
+            transient=number in _TRANSIENT_ERRNOS,
         ) from error
 
 
@@ -352,8 +352,8 @@ _VAGUE = {
 }
 """Errors of SQLite that may have several causes, with different remedies."""
 
-_PASSING = {*_VAGUE, sqlite3.SQLITE_BUSY}
-_PASSING_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT}
+_TRANSIENT = {*_VAGUE, sqlite3.SQLITE_BUSY}
+_TRANSIENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT}
 
 _HALF_DONE = {
     sqlite3.SQLITE_READONLY_ROLLBACK,

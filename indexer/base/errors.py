@@ -68,14 +68,14 @@ class StateError(IndexerError):
     """The state directory is locked, damaged, or from a newer version (exit status 3).
 
     Args:
-        passing: true if it may work again by itself, as when the disk is full.
+        transient: true if it may work again by itself, as when the disk is full.
     """
 
     def __init__(
-        self, operation: str, cause: object, remedy: str = "", *, passing: bool = False
+        self, operation: str, cause: object, remedy: str = "", *, transient: bool = False
     ) -> None:
         super().__init__(operation, cause, remedy)
-        self.passing = passing
+        self.transient = transient
 
 
 class NewerDatabaseError(StateError):

@@ -60,7 +60,7 @@ class Lock:
                 f"write to {path}",
                 error.strerror or error,
                 disk.remedy(error.errno or 0) or "check that the file system can be written",
-                passing=True,
+                transient=True,
             ) from error
         try:
             filesystem.close_to_others(directory, itself=known)

@@ -36,7 +36,7 @@ from .figures import Figures
 from .logs import LogWatch
 from .reload import BLOCKED_SIGNALS, ConfigurationCheck
 from .source import DaemonContext, OpenSources, Source
-from .status_file import Live, LiveFile, LiveLog, LiveTrouble
+from .status_file import Live, LiveFile, LiveLog, LiveProblem
 from .writer import QUIET_DELAY, WriterHandle
 from .writer_messages import Options as WriterOptions
 
@@ -313,7 +313,7 @@ class Daemon:
         try:
             dismissal.fulfil(self._options.state_dir, self._state.journal)
         except StateError as error:
-            if not error.passing:
+            if not error.transient:
                 raise
             if self._once.count("dismissal-waits"):
                 log.warning("%s\n  it is tried again", error, extra=event("dismissal-waits"))
@@ -385,7 +385,7 @@ class Daemon:
         try:
             self._writer.handle()
         except StateError as error:
-            if not error.passing:
+            if not error.transient:
                 raise
             self._state.limit_wal()
             if not self._index_problem:
@@ -403,7 +403,7 @@ class Daemon:
         try:
             return self._state.take(entries)
         except StateError as error:
-            if not error.passing:
+            if not error.transient:
                 raise
             log.error(
                 "%s\n  what happens: intake waits, and the daemon tries again in %.0f s",
@@ -486,8 +486,8 @@ class Daemon:
             *(("peer-not-believed", subscriber.distrust) for subscriber in subscribers),
             *(("peer-not-believed", source.distrust) for source in self._sources),
             *(("feed-name-taken", subscriber.conflict) for subscriber in subscribers),
-            *(("feed-refused", subscriber.trouble) for subscriber in subscribers),
-            *(("source-failing", source.trouble) for source in self._sources),
+            *(("feed-refused", subscriber.problem) for subscriber in subscribers),
+            *(("source-failing", source.problem) for source in self._sources),
         ]
         return Live(
             pid=os.getpid(),
@@ -503,7 +503,7 @@ class Daemon:
             trouble=next((str(problem) for _, problem in own if problem), "")
             or "\n".join(str(problem) for _, problem in others if problem),
             troubles=[
-                LiveTrouble(kind, str(problem), problem.what, problem.remedy)
+                LiveProblem(kind, str(problem), problem.what, problem.remedy)
                 for kind, problem in (*own, *others)
                 if problem
             ],

@@ -52,7 +52,7 @@ class Figures:
                 self.pending = pending.count(connection)
                 self.oldest_pending_serial = pending.oldest(connection)
         except StateError as error:
-            if not error.passing:
+            if not error.transient:
                 raise
             self.problem = error.problem
         else:

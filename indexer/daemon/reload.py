@@ -15,7 +15,7 @@ import msgpack
 
 from ..base import privileges
 
-HANDED_OVER = "PIW_INDEXER_HANDED_OVER"
+INHERITED_DESCRIPTOR = "PIW_INDEXER_HANDED_OVER"
 """In the environment after the restart: the descriptor of what the daemon held before."""
 
 BLOCKED_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
@@ -71,7 +71,7 @@ def reexec(frames: Sequence[Sequence[bytes]], umask: int) -> None:
         descriptor = os.memfd_create("piw-indexer frames", 0)
         with open(descriptor, "wb", closefd=False) as memory:
             memory.write(msgpack.packb(list(frames)))
-        environment[HANDED_OVER] = str(descriptor)
+        environment[INHERITED_DESCRIPTOR] = str(descriptor)
     os.umask(umask)
     os.chdir(privileges.start())
     sys.stdout.flush()
@@ -81,7 +81,7 @@ def reexec(frames: Sequence[Sequence[bytes]], umask: int) -> None:
 
 def inherited_frames() -> Frames:
     """What the process held before it started again."""
-    descriptor = os.environ.pop(HANDED_OVER, None)
+    descriptor = os.environ.pop(INHERITED_DESCRIPTOR, None)
     if descriptor is None:
         return []
     with open(int(descriptor), "rb") as memory:

@@ -33,7 +33,7 @@ class Source(Protocol):
     """Something that the daemon takes messages from, on its only thread; no method blocks."""
 
     @property
-    def trouble(self) -> Problem | None:
+    def problem(self) -> Problem | None:
         """What is wrong with the source; None if nothing is."""
 
     @property

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _BLOCK = 4096
 
 
-class LiveTrouble(NamedTuple):
+class LiveProblem(NamedTuple):
     """Something that is wrong.
 
     Attributes:
@@ -82,7 +82,7 @@ class Live(NamedTuple):
     accepted: int
     rate: Amount
     trouble: str
-    troubles: list[LiveTrouble]
+    troubles: list[LiveProblem]
     written: int
     recently_published: list[str]
     last_published: At | None

@@ -144,7 +144,7 @@ class WriterHandle:
 
         Raises:
             StateError: if the writer has ended, or the index cannot be written; if that is
-                `passing`, the reports are kept for the next call.
+                `transient`, the reports are kept for the next call.
         """
         self.listen()
         self._act()

@@ -116,7 +116,7 @@ class WriterLoop:
             try:
                 self._work(now)
             except StateError as error:
-                if not error.passing:
+                if not error.transient:
                     raise
                 self._unreadable_until = now + INDEX_RETRY_DELAY
                 self._report_failure(error)

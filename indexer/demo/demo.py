@@ -96,13 +96,13 @@ class Seen(NamedTuple):
         status, story = self.status, self.story
         when = "" if story.farm_time is None else f"  farm at {farm_clock(story.farm_time)}"
         rate = status.daemon.live.rate if status.daemon is not None else 0.0
-        trouble = status.daemon.live.trouble if status.daemon is not None else ""
+        problem = status.daemon.live.trouble if status.daemon is not None else ""
         return (
             f"{story.elapsed:5.1f} s  {story.phase:8}"
             f"  published {self.published:,}  accepted {status.applied_serial:,}"
             f"  {rate:,.0f}/s  lag {max(0, self.published - status.applied_serial):,}"
             f"  pending {status.pending:,}  documents {self.written:,}{when}"
-            + (f"  TROUBLE: {trouble}" if trouble else "")
+            + (f"  PROBLEM: {problem}" if problem else "")
         )
 
 

@@ -98,7 +98,9 @@ class Endpoint:
         try:
             self._authenticator: Authenticator | None = None
             if protection.pair is not None:
-                self._authenticator = Authenticator(sockets.gate(self._context), protection.allowed)
+                self._authenticator = Authenticator(
+                    sockets.zap_socket(self._context), protection.allowed
+                )
             # XPUB is a PUB that reports its subscriptions.
             self.changes = self._bound(zmq.XPUB, changes_queue, protection)
             self.replay = self._bound(zmq.ROUTER, replay_queue, protection)

@@ -40,7 +40,7 @@ MAX_CONNECTIONS_WAITING = 64
 HANDSHAKE_TIMEOUT = 3000
 """Milliseconds that a handshake may take: a client that only connects must not block others."""
 
-GATE = "inproc://zeromq.zap.01"
+ZAP_ADDRESS = "inproc://zeromq.zap.01"
 """Its address is fixed by https://rfc.zeromq.org/spec/27/."""
 
 
@@ -103,10 +103,10 @@ def bound(
     return socket, listener
 
 
-def gate(context: zmq.Context[Any]) -> zmq.Socket[bytes]:
+def zap_socket(context: zmq.Context[Any]) -> zmq.Socket[bytes]:
     """The socket on which ZeroMQ asks who may connect; one for each context."""
     socket = bare(context, zmq.REP)
-    socket.bind(GATE)
+    socket.bind(ZAP_ADDRESS)
     return socket
 
 

@@ -212,7 +212,7 @@ class Subscriber:
         return None if replay is None else replay.socket
 
     @property
-    def trouble(self) -> Problem | None:
+    def problem(self) -> Problem | None:
         return self._connection.error
 
     @property

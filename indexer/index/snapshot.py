@@ -194,12 +194,12 @@ def _put_builds(
         attempt = package, release.version, builder_abi
         _put_build(rows, serial, build_id, attempt, details.get(build_id), made=True)
         rows.files.add(serial, build_id, [_file(file) for file in files])
-    untold = _untold(release)
+    unmentioned = _unmentioned(release)
     for abi in release.abis:
         # Attempts without a file; of one for a skipped version it is not told how it ended.
         if abi.build_id is None or abi.build_id in attempts:
             continue
-        if abi.abi_tag not in untold:  # else this build was another's
+        if abi.abi_tag not in unmentioned:  # else this build was another's
             attempts[abi.build_id] = release.version, abi.abi_tag
             attempt = package, release.version, abi.abi_tag
             _put_build(rows, serial, abi.build_id, attempt, details[abi.build_id], made=False)
@@ -239,14 +239,14 @@ def _put_build(
     rows.add_build(serial, (build_id, *attempt, succeeded, *measured, None, None))
 
 
-def untold(snapshot: messages.Snapshot) -> Iterator[tuple[str, str]]:
+def unmentioned(snapshot: messages.Snapshot) -> Iterator[tuple[str, str]]:
     """The versions and ABIs of which a snapshot says nothing, though it seems to."""
     for release in snapshot.releases:
-        for abi_tag in _untold(release):
+        for abi_tag in _unmentioned(release):
             yield release.version, abi_tag
 
 
-def _untold(release: messages.SnapshotRelease) -> set[str]:
+def _unmentioned(release: messages.SnapshotRelease) -> set[str]:
     """ABIs that are called well without a file that fits: a master compares them as text."""
     return {
         abi.abi_tag

@@ -137,7 +137,7 @@ class Journal:
             raise
         except StateError as error:
             raise JournalError(
-                error.operation, error.cause, error.remedy, passing=error.passing
+                error.operation, error.cause, error.remedy, transient=error.transient
             ) from error
         with wrap_errors(path):
             feeds = writer.execute("SELECT feed_id, feed, epoch, serial FROM feeds").fetchall()
@@ -406,7 +406,7 @@ class Journal:
                 f"append to the journal in {self.reader.directory}",
                 f"its file system has only {free // 1024} KiB left",
                 "free some disk space (df -h); nothing that was journaled is lost",
-                passing=True,
+                transient=True,
             )
 
     def retry(self, quarantine_id: int, message: Message) -> Row | None:

@@ -143,8 +143,8 @@ class JournalReader:
             raise JournalError(
                 f"read the journal's {path.name}",
                 error.cause,
-                error.remedy if error.passing else restore_hint(path),
-                passing=error.passing,
+                error.remedy if error.transient else restore_hint(path),
+                transient=error.transient,
             ) from error
         self._reader = path, connection
         return connection
@@ -353,7 +353,7 @@ def refuse_unreadable(path: Path, operation: str) -> None:
             f"{path}: {os.strerror(number)}",
             "look at the disk (dmesg). If it stays so, copy the file to another disk with what"
             f" can still be read (ddrescue), or restore it from a backup{SALVAGE_HINT}",
-            passing=True,
+            transient=True,
         )
 
 

@@ -70,17 +70,17 @@ for _byte, _size in {
 class TooManyError(ValueError):
     """A frame has more values than it may."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"it holds more than {most} values")
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"it holds more than {limit} values")
 
 
-def count_msgpack(frame: bytes, most: int = MAX_ELEMENTS) -> int:
+def count_msgpack(frame: bytes, limit: int = MAX_ELEMENTS) -> int:
     """The number of values in a frame of msgpack; of an incomplete frame, up to its end.
 
     Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 
     Raises:
-        TooManyError: if there are more than `most`.
+        TooManyError: if there are more than `limit`.
     """
     fixed, items_of, width_of = _MSGPACK_FIXED, _MSGPACK_ITEMS, _MSGPACK_WIDTH
     position, size = 0, len(frame)
@@ -102,23 +102,23 @@ def count_msgpack(frame: bytes, most: int = MAX_ELEMENTS) -> int:
         if items:
             found += items
             waiting += items
-            if found > most:
-                raise TooManyError(most)
+            if found > limit:
+                raise TooManyError(limit)
     return found
 
 
-def count_cbor(frame: bytes, most: int = MAX_ELEMENTS, tags: Container[int] | None = None) -> int:
+def count_cbor(frame: bytes, limit: int = MAX_ELEMENTS, tags: Container[int] | None = None) -> int:
     """The number of values in a frame of CBOR; of an incomplete frame, up to its end.
 
     Source: RFC 8949, section 3.
 
     Args:
         frame: the bytes.
-        most: how many there may be.
+        limit: how many there may be.
         tags: the tags that it may have; without this, all tags.
 
     Raises:
-        TooManyError: if there are more than `most`.
+        TooManyError: if there are more than `limit`.
         ValueError: for an indefinite length, or another tag.
     """
     position, size = 0, len(frame)
@@ -142,6 +142,6 @@ def count_cbor(frame: bytes, most: int = MAX_ELEMENTS, tags: Container[int] | No
             items = length if kind == 4 else 2 * length if kind == 5 else 1
             found += items
             waiting += items
-            if found > most:
-                raise TooManyError(most)
+            if found > limit:
+                raise TooManyError(limit)
     return found

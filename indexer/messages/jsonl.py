@@ -43,7 +43,7 @@ class MessageFile:
     Args:
         name: its path; `-` for the standard input, which is kept in a temporary file meanwhile.
         clock: the time of receipt, for messages that do not say when they happened.
-        most: bytes that a message may have in the journal; larger ones are refused.
+        limit: bytes that a message may have in the journal; larger ones are refused.
 
     Attributes:
         feed: the feed of its lines.
@@ -53,9 +53,9 @@ class MessageFile:
         UsageError: if it cannot be read, or is not a file of messages.
     """
 
-    def __init__(self, name: str, clock: Clock, most: int | None = None) -> None:
+    def __init__(self, name: str, clock: Clock, limit: int | None = None) -> None:
         self.name = name
-        self._most = most
+        self._limit = limit
         self._clock = clock
         self._raw: IO[bytes] | None = None
         try:
@@ -158,9 +158,9 @@ class MessageFile:
             try:
                 message = decode.from_json(line, self._clock())
                 # Fields that are never stored may have made the line long.
-                if self._most is not None and len(line) > self._most:
-                    if len(encode.to_journal(message)) > self._most:
-                        raise DecodeError("", f"has more than {self._most} bytes")
+                if self._limit is not None and len(line) > self._limit:
+                    if len(encode.to_journal(message)) > self._limit:
+                        raise DecodeError("", f"has more than {self._limit} bytes")
                 entry: Entry = Accepted(position, message)
             except DecodeError as error:
                 entry = refused(position, self.name, "json", error, line)

@@ -90,7 +90,7 @@ class Comparer:
         }
         there = _document(memory, package)
         # A master compares ABIs as text, so a "success" without a fitting file means nothing.
-        for version, abi in snapshots.untold(snapshot.data):
+        for version, abi in snapshots.unmentioned(snapshot.data):
             release = here["releases"].get(version)
             if release is not None and abi in release["abis"]:
                 there["releases"][version]["abis"][abi] = release["abis"][abi]
@@ -141,7 +141,7 @@ def _size(memory: sqlite3.Connection) -> int:
     return int(pages * bytes_)
 
 
-def _untold(there: dict[str, Any], known: set[int]) -> frozenset[str]:
+def _unreported(there: dict[str, Any], known: set[int]) -> frozenset[str]:
     """The fields that need not agree."""
     null = {key for key in UNTOLD_IF_NULL if there.get(key) is None}
     return UNTOLD | null | (OF_THE_BUILD if there.get("build_id") in known else frozenset())
@@ -160,9 +160,9 @@ def _differences(
         names: whether their keys are names, and not our fields.
     """
     if isinstance(here, dict) and isinstance(there, dict):
-        untold = frozenset() if names else _untold(there, known)
+        unreported = frozenset() if names else _unreported(there, known)
         for key in dict.fromkeys((*here, *there)):
-            if key in untold:
+            if key in unreported:
                 continue
             inner = f"{path} {key}" if path else key
             if key not in there:

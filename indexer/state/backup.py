@@ -151,7 +151,7 @@ def _journal(source: Path, target: Path, operation: str, progress: Progress, tur
         finally:
             there.close()
     except JournalError as error:
-        if error.passing:
+        if error.transient:
             raise
         raise StateError(
             operation,
@@ -245,7 +245,7 @@ def _copy_of(place: Path, *, thorough: bool) -> _There:
     except (NewerDatabaseError, ForeignFileError, UnfinishedError):
         raise
     except StateError as error:
-        if error.passing:
+        if error.transient:
             raise
         refuse_unreadable(place, f"read the copy {place}")
         return _There(error.cause, [])

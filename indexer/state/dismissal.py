@@ -91,4 +91,4 @@ def fulfil(directory: Path, journal: Journal) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise StateError(f"remove {path}", error.strerror or error, passing=True) from error
+        raise StateError(f"remove {path}", error.strerror or error, transient=True) from error

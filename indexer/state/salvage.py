@@ -87,7 +87,7 @@ def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salv
     try:
         roll_back(directory)  # an unfinished change of a killed process looks like damage
     except JournalError as error:
-        if error.passing:
+        if error.transient:
             raise
         log.info("%s", error, extra=event("not-rolled-back", path=directory))
     months = [damage.Month(path) for path in month_files(directory)]

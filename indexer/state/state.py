@@ -39,7 +39,7 @@ OURS = (JOURNAL, queries.FILE, checkpoint.DIRECTORY)
 
 NEW_INDEX = "index.db.new"
 BATCH = 10_000
-SHORT_BATCH = 500
+LOW_SPACE_BATCH = 500
 """Messages in one transaction if disk space is low."""
 
 ALWAYS_CHECKED = 512 * 1024 * 1024
@@ -82,7 +82,7 @@ class State:
         self.index_path = directory / queries.FILE
         self._rebuild = rebuild
         self._behind = False
-        self._brief = False
+        self._wal_limited = False
         self._lock = Lock(directory, command)
         try:
             self.salvaged: salvage.Salvaged | None = None
@@ -147,7 +147,7 @@ class State:
         except NewerDatabaseError:
             raise
         except StateError as error:
-            if error.passing:
+            if error.transient:
                 raise  # a full disk is not a reason to discard an index
             return error.cause
         try:
@@ -212,7 +212,7 @@ class State:
         )
         done = 0
         self.journal.check_free_space()
-        self._save_space()
+        self._apply_wal_limit()
         for rows in self.journal.reader.batches(applied, self.batch):
             if self.note.apply_each:
                 self._apply_each(rows)
@@ -264,7 +264,7 @@ class State:
         """
         try:
             rows = self.journal.append(entries)
-            self._save_space()
+            self._apply_wal_limit()
             if self._behind:
                 self._catch_up(_silent)
                 self._behind = False
@@ -273,7 +273,7 @@ class State:
                 self.apply(rows)
                 self._behind = False
         except StateError as error:
-            if error.passing:
+            if error.transient:
                 self.limit_wal()
             raise
         return rows
@@ -281,18 +281,18 @@ class State:
     @property
     def batch(self) -> int:
         """The most messages that should be accepted at once."""
-        return SHORT_BATCH if self.journal.low_on_space else BATCH
+        return LOW_SPACE_BATCH if self.journal.low_on_space else BATCH
 
-    def _save_space(self) -> None:
+    def _apply_wal_limit(self) -> None:
         """Set the index to save space if the journal does."""
-        if self._brief != self.journal.low_on_space:
-            self._brief = self.journal.low_on_space
-            database.limit_wal(self.connection, self._brief)
+        if self._wal_limited != self.journal.low_on_space:
+            self._wal_limited = self.journal.low_on_space
+            database.limit_wal(self.connection, self._wal_limited)
 
     def limit_wal(self) -> None:
         """Keep the write-ahead logs as small as possible until there is space again."""
         self.journal.limit_wal(True)
-        self._brief = True
+        self._wal_limited = True
         database.limit_wal(self.connection, True)
 
     def retry(self, quarantine_id: int, message: Message) -> bool:

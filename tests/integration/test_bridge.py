@@ -516,7 +516,7 @@ def test_spool_that_cannot_be_opened_for_now(
     def refuse(self: Journal) -> None:
         nonlocal refused
         refused += 1
-        raise StateError("make a month", "database or disk is full", "make room", passing=True)
+        raise StateError("make a month", "database or disk is full", "make room", transient=True)
 
     monkeypatch.setattr(Journal, "begin", refuse)
     bridged = start()

@@ -484,7 +484,7 @@ def test_what_is_refused_for_want_of_room_waits_until_there_is_more(
     free = disk.MIN_SPACE - 1
     with pytest.raises(JournalError, match="KiB left") as refusal:
         journal.append(accepted(2))
-    assert refusal.value.passing
+    assert refusal.value.transient
     free = disk.MIN_SPACE * 5 // 4 - 1
     with pytest.raises(JournalError, match="KiB left"):
         journal.append(accepted(2))

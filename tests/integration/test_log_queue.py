@@ -35,8 +35,8 @@ def context() -> Iterator[zmq.Context[Any]]:
 def test_a_relay_rests_while_its_master_is_away(sockets: Path, context: zmq.Context[Any]) -> None:
     """Its thread once polled the standard input instead of a closed socket."""
     logger, address = f"ipc://{sockets}/logger", f"ipc://{sockets}/master"
-    tools: Any = DaemonContext(context, None, None, lambda: None)  # type: ignore[arg-type]
-    relay = LogRelay(tools, logger, address, LOCAL_BINDING, LOCAL_CONNECTING, clock.now)
+    daemon: Any = DaemonContext(context, None, None, lambda: None)  # type: ignore[arg-type]
+    relay = LogRelay(daemon, logger, address, LOCAL_BINDING, LOCAL_CONNECTING, clock.now)
     forward = relay._forward
     assert forward is not None
     master, listener = bound(context, zmq.PULL, address, high_water=1, max_frame=MAX_FRAME)
@@ -86,9 +86,9 @@ class Counting:
         self._context = context
         self._address = f"ipc://{sockets}/logger"
         self.journal = Journal(directory / "journal", clock.now)
-        tools: Any = DaemonContext(context, None, None, lambda: None)  # type: ignore[arg-type]
+        daemon: Any = DaemonContext(context, None, None, lambda: None)  # type: ignore[arg-type]
         self.relay = LogRelay(
-            tools, self._address, None, LOCAL_BINDING, LOCAL_CONNECTING, clock.now
+            daemon, self._address, None, LOCAL_BINDING, LOCAL_CONNECTING, clock.now
         )
         self._sent = 0
 

@@ -117,7 +117,7 @@ def pump(
             follower.receive()
         return until()
 
-    eventually(work, lambda: [(one.subscriber.trouble, one.serials) for one in followers])
+    eventually(work, lambda: [(one.subscriber.problem, one.serials) for one in followers])
 
 
 _numbers = itertools.count(1)
@@ -142,7 +142,7 @@ def test_right_keys_bring_everything_replay_included(
         publish(publisher, 20)
         pump(publisher, [follower], lambda: len(follower.serials) == 50)
         assert follower.serials == list(range(1, 51))
-        assert follower.subscriber.trouble is None
+        assert follower.subscriber.problem is None
 
 
 STRANGERS = {
@@ -165,14 +165,14 @@ def test_stranger_gets_nothing(
         pump(
             publisher,
             [friend, stranger],
-            lambda: stranger.heard or stranger.subscriber.trouble is not None,
+            lambda: stranger.heard or stranger.subscriber.problem is not None,
         )
         publish(publisher, 5)
         pump(publisher, [friend, stranger], lambda: len(friend.serials) == 10)
         assert not stranger.heard
-        assert f"cannot follow the publisher at {tcp.changes}: " in str(stranger.subscriber.trouble)
-        assert "what to do: " in str(stranger.subscriber.trouble)
-        assert says.decode() in str(stranger.subscriber.trouble)
+        assert f"cannot follow the publisher at {tcp.changes}: " in str(stranger.subscriber.problem)
+        assert "what to do: " in str(stranger.subscriber.problem)
+        assert says.decode() in str(stranger.subscriber.problem)
         assert publisher.last_request == 0 or friend.serials
         assert publisher.subscribers == 1
 
@@ -216,7 +216,7 @@ def test_impostor_is_not_listened_to(
     with publishing(tmp_path, tcp, IMPOSTORS[name]) as impostor:
         publish(impostor, 5)
         victim = Follower(context, tcp, MAY_COME_IN)
-        pump(impostor, [victim], lambda: bool(victim.heard or victim.subscriber.trouble))
+        pump(impostor, [victim], lambda: bool(victim.heard or victim.subscriber.problem))
         publish(impostor, 5)
         pump(impostor, [victim], lambda: victim.heard or not impostor.subscribers)
         assert not victim.heard
@@ -265,7 +265,7 @@ def test_who_was_refused_comes_in_when_the_list_has_its_key(
     late = Follower(context, tcp, Connecting(OTHERS, SERVER.public))
     with publishing(tmp_path, tcp, GUARDED) as publisher:
         publish(publisher, 3)
-        pump(publisher, [late], lambda: bool(late.subscriber.trouble or late.heard))
+        pump(publisher, [late], lambda: bool(late.subscriber.problem or late.heard))
         assert not late.heard
         open_before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):  # it tries again and again, and leaves nothing behind
@@ -275,7 +275,7 @@ def test_who_was_refused_comes_in_when_the_list_has_its_key(
     assert len([one for one in caplog.messages if "does not allow our key" in one]) == 1
     with publishing(tmp_path, tcp, Binding(SERVER, {OTHERS.public: ""})) as publisher:
         pump(publisher, [late], lambda: late.serials == [1, 2, 3])
-        pump(publisher, [late], lambda: not late.subscriber.trouble)
+        pump(publisher, [late], lambda: not late.subscriber.problem)
 
 
 def test_socket_that_finds_nobody_is_opened_anew(
@@ -286,7 +286,7 @@ def test_socket_that_finds_nobody_is_opened_anew(
     before = follower.subscriber.changes, follower.subscriber.replay
     pump(None, [follower], lambda: follower.subscriber.changes is not before[0])
     assert follower.subscriber.replay is not before[1]
-    assert follower.subscriber.trouble is None
+    assert follower.subscriber.problem is None
     with publishing(tmp_path, tcp, GUARDED) as publisher:
         publish(publisher, 3)
         pump(publisher, [follower], lambda: follower.serials == [1, 2, 3])
@@ -297,7 +297,7 @@ def test_publisher_names_the_key_that_it_refused(
 ) -> None:
     with publishing(tmp_path, tcp, GUARDED) as publisher:
         stranger = Follower(context, tcp, Connecting(OTHERS, SERVER.public))
-        pump(publisher, [stranger], lambda: bool(stranger.subscriber.trouble or stranger.heard))
+        pump(publisher, [stranger], lambda: bool(stranger.subscriber.problem or stranger.heard))
     [said] = [one.message for one in caplog.records if one.name == security.__name__]
     assert "refused a subscriber at 127.0.0.1" in said
     assert OTHERS.public.decode() in said
@@ -310,9 +310,9 @@ def test_refused_keys_do_not_fill_the_log(
     context: zmq.Context[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
-    gatekeeper = Authenticator(sockets.gate(context), {OURS.public: ""}, lambda: now)
+    gatekeeper = Authenticator(sockets.zap_socket(context), {OURS.public: ""}, lambda: now)
     asker: zmq.Socket[bytes] = context.socket(zmq.REQ)
-    asker.connect(sockets.GATE)
+    asker.connect(sockets.ZAP_ADDRESS)
 
     def ask(*credentials: bytes, mechanism: bytes = b"CURVE") -> bytes:
         asker.send_multipart(

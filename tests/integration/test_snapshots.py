@@ -42,8 +42,10 @@ class Beside:
         directory, address = self._directory, self._address
         self.state = State(directory, "test", clock.now)
         self.context: zmq.Context[Any] = zmq.Context()
-        tools = DaemonContext(self.context, self.state.journal, self.state.connection, lambda: None)
-        self.snapshots = Snapshots(tools, address, 0.0, clock.now, clock.monotonic, sure_delay=0.0)
+        daemon = DaemonContext(
+            self.context, self.state.journal, self.state.connection, lambda: None
+        )
+        self.snapshots = Snapshots(daemon, address, 0.0, clock.now, clock.monotonic, sure_delay=0.0)
 
     @property
     def live(self) -> LiveDbQueue:
@@ -304,8 +306,8 @@ def test_what_a_master_says_went_wrong_is_short(beside: Beside, master: Master) 
     """It is in `daemon.json`, which is not read if it has many megabytes."""
     said = "\x1b[31m" + "x" * 1_000_000
     master.answers[cbor.dumps("GETABIS", True)] = cbor.dumps("ERROR", said)
-    beside.until(lambda: beside.snapshots.trouble is not None)
-    trouble = beside.snapshots.trouble
+    beside.until(lambda: beside.snapshots.problem is not None)
+    trouble = beside.snapshots.problem
     assert trouble is not None
     assert len(trouble.what) < 1000
     assert trouble.what.isprintable()
@@ -322,13 +324,13 @@ def test_what_a_master_cannot_answer_is_named_and_the_rest_is_asked(
     answer = master.answers.pop(cbor.dumps(request_name, data))
     beside.close()
     beside.open()
-    beside.until(lambda: f"cannot answer {request_name}" in str(beside.snapshots.trouble))
-    assert f"{lost} are not noticed" in str(beside.snapshots.trouble)
+    beside.until(lambda: f"cannot answer {request_name}" in str(beside.snapshots.problem))
+    assert f"{lost} are not noticed" in str(beside.snapshots.problem)
     project = master.get("PROJDATA", "numpy")
     master.put("PROJDATA", "numpy", {**project, "description": "newer"})
     beside.until(lambda: beside.description("numpy") == "newer")
     master.answers[cbor.dumps(request_name, data)] = answer
-    beside.until(lambda: beside.snapshots.trouble is None)
+    beside.until(lambda: beside.snapshots.problem is None)
 
 
 def test_a_build_waits_while_the_master_fails(beside: Beside, master: Master) -> None:

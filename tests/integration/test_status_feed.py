@@ -45,9 +45,9 @@ class Ours:
 
     def open(self) -> Source:
         self._context: zmq.Context[Any] = zmq.Context()
-        tools = DaemonContext(self._context, self._journal, self.connection, lambda: None)
+        daemon = DaemonContext(self._context, self._journal, self.connection, lambda: None)
         return StatusFeed(
-            tools,
+            daemon,
             self.status,
             self.control,
             lambda: times.from_datetime(BEGINNING) + round((self.seconds - 1000) * times.SECOND),
@@ -149,7 +149,7 @@ def test_the_captured_life(address: str, ours: Ours) -> None:
     ]
     query = "SELECT status_queue, label, packages_built, builds_pending ->> 'cp311' FROM masters"
     assert ours.rows(query) == [(address, "vm", 5, 0)]
-    assert ours.feed.trouble is None
+    assert ours.feed.problem is None
 
 
 def test_the_index_follows(address: str, ours: Ours) -> None:
@@ -187,29 +187,29 @@ def test_slaves_that_are_silent_leave(address: str, ours: Ours) -> None:
 
 
 def test_a_master_that_goes_and_comes_back(address: str, ours: Ours) -> None:
-    assert ours.feed.trouble is None
+    assert ours.feed.problem is None
     ours.later(status_feed.SILENCE_TIMEOUT + 1)
-    assert str(ours.feed.trouble).startswith(f"no master is at {address}")
+    assert str(ours.feed.problem).startswith(f"no master is at {address}")
     assert not ours.live["status_feed"]["connected"]
     master = Master()
     with StatusQueue(address) as queue:
         queue.wait_for_subscriber(ours.step)
         ours.told(queue, [*master.hello(), *master.join("first"), *master.join("second")])
         ours.wait(lambda: ours.live["status_feed"]["connected"])
-        assert ours.feed.trouble is None
+        assert ours.feed.problem is None
         assert ours.numbers == [1, 2]
     ours.wait(lambda: not ours.live["status_feed"]["connected"])
     # At once: all was well for half a minute.
-    assert str(ours.feed.trouble) == f"the master at {address} is gone: does piw-master run?"
+    assert str(ours.feed.problem) == f"the master at {address} is gone: does piw-master run?"
     assert ours.numbers == [1, 2], "they may still work"
     ours.later(status_feed.SILENCE_TIMEOUT + 1)
-    assert "is gone" in str(ours.feed.trouble)
+    assert "is gone" in str(ours.feed.problem)
     master.now += timedelta(seconds=62)
     master.restart()
     with StatusQueue(address) as queue:
         queue.wait_for_subscriber(ours.step)
         ours.told(queue, master.stats())
-        ours.wait(lambda: ours.feed.trouble is None)
+        ours.wait(lambda: ours.feed.problem is None)
         assert ours.numbers == [1, 2], "nothing says yet that it is another one"
         ours.told(queue, master.join("third"))
         assert ours.numbers == [1]
@@ -221,9 +221,9 @@ def test_a_master_that_is_silent(address: str, ours: Ours) -> None:
         queue.wait_for_subscriber(ours.step)
         ours.wait(lambda: ours.live["status_feed"]["connected"])
         ours.later(status_feed.SILENCE_TIMEOUT + 1)
-        assert str(ours.feed.trouble) == f"the master at {address} has been silent for 31 s"
+        assert str(ours.feed.problem) == f"the master at {address} has been silent for 31 s"
         ours.told(queue, Master().stats())
-        assert ours.feed.trouble is None
+        assert ours.feed.problem is None
         assert ours.live["status_feed"]["silent_seconds"] == 0
 
 
@@ -247,7 +247,7 @@ def test_nonsense_goes_to_the_quarantine(address: str, ours: Ours, tmp_path: Pat
     ]
     assert ours.refused[-2].error.cause == "there is no message 'goodbye' here"
     assert ours.live["status_feed"]["refused"] == 9
-    assert ours.feed.trouble is None, "the quarantine says it"
+    assert ours.feed.problem is None, "the quarantine says it"
     journal = Journal(tmp_path / "other", lambda: times.from_datetime(BEGINNING))
     entries: list[Entry] = [*ours.refused]
     journal.append(entries)
@@ -281,7 +281,7 @@ def test_nonsense_without_end_is_counted(address: str, ours: Ours) -> None:
         ours.hear(1000)
         assert len(ours.refused) == status_feed.MAX_KEPT
         assert ours.live["status_feed"]["refused"] == 1000
-        trouble = str(ours.feed.trouble)
+        trouble = str(ours.feed.problem)
         assert trouble.startswith(f"900 messages of {address} could not be read, and are too many")
         ours.told(queue, Master().join())
         assert ours.numbers == [1]
@@ -289,13 +289,13 @@ def test_nonsense_without_end_is_counted(address: str, ours: Ours) -> None:
         queue.say(*[b"more%d" % number for number in range(10)])
         ours.hear(10)
         assert len(ours.refused) == status_feed.MAX_KEPT + 3
-        assert str(ours.feed.trouble).startswith("907 messages of ")
+        assert str(ours.feed.problem).startswith("907 messages of ")
         ours.later(status_feed.DROP_TIMEOUT + 1)
         ours.told(queue, Master().stats())
-        assert ours.feed.trouble is None
+        assert ours.feed.problem is None
         queue.say(*[b"again%d" % number for number in range(20)])
         ours.hear(20)
-        assert str(ours.feed.trouble).startswith("15 messages of "), "those before are forgotten"
+        assert str(ours.feed.problem).startswith("15 messages of "), "those before are forgotten"
 
 
 def test_a_frame_of_any_size(address: str, ours: Ours) -> None:
@@ -435,12 +435,12 @@ def test_a_full_disk(address: str, ours: Ours) -> None:
         ours.connection.execute(f"PRAGMA max_page_count = {pages}")
         for number in range(60):
             ours.told(queue, master.join(f"slave {number} {'x' * 200}"))
-        assert "database or disk is full" in str(ours.feed.trouble)
-        assert "free some disk space" in str(ours.feed.trouble)
+        assert "database or disk is full" in str(ours.feed.problem)
+        assert "free some disk space" in str(ours.feed.problem)
         assert len(ours.numbers) == 60
         ours.connection.execute(f"PRAGMA max_page_count = {pages + 1000}")
         ours.step()
-        assert ours.feed.trouble is None
+        assert ours.feed.problem is None
         assert ours.rows("SELECT count(*) FROM slaves") == [(60,)]
 
 

@@ -11,7 +11,7 @@ from indexer.base import times
 from indexer.base.ages import Ages
 from indexer.base.errors import NewerDatabaseError, StateError
 from indexer.base.sqlite_bug import has_wal_reset_bug
-from indexer.daemon.status_file import Live, LiveFeed, LiveLog, LiveTrouble
+from indexer.daemon.status_file import Live, LiveFeed, LiveLog, LiveProblem
 from indexer.screens import status as status_screen
 from indexer.watch import alerts as problems
 from indexer.watch import nagios
@@ -67,7 +67,7 @@ def judged(**more: Any) -> Status:
 
 def trouble(kind: str) -> dict[str, Any]:
     problem = StateError("do it", "because", "the very thing").problem
-    return {"daemon": daemon(troubles=[LiveTrouble(kind, str(problem), *problem)])}
+    return {"daemon": daemon(troubles=[LiveProblem(kind, str(problem), *problem)])}
 
 
 HELD = LiveLog("index.db", 593 * 2**20, 120.0, 5.0 * 2**20)
@@ -172,12 +172,12 @@ def test_kinds_can_be_relied_on() -> None:
 
 
 def test_an_error_brings_its_own_remedy() -> None:
-    [one] = alerts(daemon=daemon(troubles=[LiveTrouble("writer-failing", "all", "it fails", "x")]))
+    [one] = alerts(daemon=daemon(troubles=[LiveProblem("writer-failing", "all", "it fails", "x")]))
     assert (one.what, one.remedy) == ("it fails", "x")
     assert problems.sentences([one]) == ["it fails\n  what to do: x"]
-    [one] = alerts(daemon=daemon(troubles=[LiveTrouble("writer-failing", "all", "it fails")]))
+    [one] = alerts(daemon=daemon(troubles=[LiveProblem("writer-failing", "all", "it fails")]))
     assert one.remedy == KINDS["writer-failing"].remedy
-    [one] = alerts(daemon=daemon(troubles=[LiveTrouble("writer-failing", "of an older daemon")]))
+    [one] = alerts(daemon=daemon(troubles=[LiveProblem("writer-failing", "of an older daemon")]))
     assert one.what == "of an older daemon"
 
 

@@ -57,7 +57,7 @@ _LOOK_DELAY = 0.5
 """Seconds between checks whether the master has ended."""
 
 _ENCODING = Encoding(schema.time)
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+_TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
@@ -114,7 +114,7 @@ class Bridge(threading.Thread):
         try:
             self._open()
         except StateError as error:
-            if not _passing(error):
+            if not _transient(error):
                 raise
             self._failed(error)
 
@@ -149,7 +149,7 @@ class Bridge(threading.Thread):
                 f"replace the spool {self._directory}",
                 error.strerror or error,
                 "check that its directory belongs to the user that runs the master",
-                passing=True,
+                transient=True,
             ) from error
         log.error(
             "changes of the master may be missing from the feed: %s\n"
@@ -324,16 +324,16 @@ def _causes(error: BaseException | None) -> list[BaseException]:
     return causes
 
 
-def _passing(error: StateError) -> bool:
+def _transient(error: StateError) -> bool:
     """True if it may work again by itself."""
-    return error.passing or any(
-        isinstance(cause, OSError) and cause.errno in _PASSING for cause in _causes(error)
+    return error.transient or any(
+        isinstance(cause, OSError) and cause.errno in _TRANSIENT for cause in _causes(error)
     )
 
 
 def _damaged(error: StateError) -> bool:
     """True if a spool can never be used again."""
-    if not isinstance(error, JournalError) or _passing(error):
+    if not isinstance(error, JournalError) or _transient(error):
         return False
     causes = _causes(error)
     codes = [cause.sqlite_errorcode & 0xFF for cause in causes if isinstance(cause, sqlite3.Error)]

@@ -76,7 +76,7 @@ def forget_farm(daemon: DaemonContext) -> None:
     try:
         store.clear(daemon.connection)
     except StateError as error:
-        if not error.passing:
+        if not error.transient:
             raise
         log.warning("%s", error, extra=event("farm-not-forgotten"))
 
@@ -161,7 +161,7 @@ class StatusFeed:
         return self._status.distrust or control
 
     @property
-    def trouble(self) -> Problem | None:
+    def problem(self) -> Problem | None:
         if self._store_problem is not None:
             return self._store_problem
         now = self._monotonic()
@@ -357,7 +357,7 @@ class StatusFeed:
         try:
             store.write(self._connection, self._stored, rows)
         except StateError as error:
-            if not error.passing:
+            if not error.transient:
                 raise
             if self._store_problem is None:
                 log.error(

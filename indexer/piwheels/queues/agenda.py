@@ -281,7 +281,7 @@ class Agenda:
             with database.wrap_errors(operation), database.transaction(self._connection):
                 yield
         except StateError as error:
-            if not error.passing:
+            if not error.transient:
                 raise
             log.debug("%s", error, extra=event("agenda-not-written"))
 

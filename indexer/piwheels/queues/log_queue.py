@@ -122,7 +122,7 @@ class LogRelay:
     """A source of the daemon: a PULL in place of the master's log queue.
 
     Args:
-        tools: of the daemon.
+        daemon: what it gives to its sources.
         log_queue: the address to bind, where piw-logger connects to.
         log_forward: the master's own log queue; None passes nothing on.
         binding: the mode of an ipc socket.
@@ -136,7 +136,7 @@ class LogRelay:
 
     def __init__(
         self,
-        tools: DaemonContext,
+        daemon: DaemonContext,
         log_queue: str,
         log_forward: str | None,
         binding: security.Binding,
@@ -144,7 +144,7 @@ class LogRelay:
         clock: Clock,
         waiting: Sequence[list[bytes]] = (),
     ) -> None:
-        self._wake = tools.wake
+        self._wake = daemon.wake
         self._clock = clock
         self._queues = log_queue, log_forward
         self._lock = threading.Lock()
@@ -154,12 +154,12 @@ class LogRelay:
         self._stopping = threading.Event()
         # A full PULL may lose entries. The thread keeps it empty, except in a flood.
         self._pull, self._listener = sockets.bound(
-            tools.context, zmq.PULL, log_queue, binding, high_water=MAX_QUEUED, max_frame=MAX_FRAME
+            daemon.context, zmq.PULL, log_queue, binding, high_water=MAX_QUEUED, max_frame=MAX_FRAME
         )
         self._forward: LogForward | None = None
         if log_forward is not None:
             try:
-                self._forward = LogForward(tools.context, log_forward, connecting, waiting)
+                self._forward = LogForward(daemon.context, log_forward, connecting, waiting)
             except BaseException:
                 self._close_queue()
                 raise
@@ -280,7 +280,7 @@ class LogRelay:
         return self._forward.waiting.lost if self._forward is not None else 0
 
     @property
-    def trouble(self) -> Problem | None:
+    def problem(self) -> Problem | None:
         """What was lost because memory is limited, or counts twice; None if nothing does."""
         lost = []
         if self._ours.lost:
@@ -311,7 +311,7 @@ class LogRelay:
         """Log once that entries are lost."""
         lost = self._ours.lost + self._not_forwarded
         if lost and not self._said:
-            log.error("%s", self.trouble, extra=event("downloads-lost", messages=lost))
+            log.error("%s", self.problem, extra=event("downloads-lost", messages=lost))
         self._said = lost
 
     def live(self) -> dict[str, tuple[Any, ...]]:

@@ -109,7 +109,7 @@ class Snapshots:
     """A source of the daemon: the master's database queue.
 
     Args:
-        tools: of the daemon.
+        daemon: what it gives to its sources.
         address: the master's `db-queue`.
         pause: seconds between two requests that nobody waits for.
         clock: the time of a snapshot.
@@ -120,7 +120,7 @@ class Snapshots:
 
     def __init__(
         self,
-        tools: DaemonContext,
+        daemon: DaemonContext,
         address: str,
         pause: float,
         clock: Clock,
@@ -129,16 +129,16 @@ class Snapshots:
         sure_delay: float = SURE_DELAY,
     ) -> None:
         self._sure_delay = sure_delay
-        self._connection = tools.connection
-        self._wake = tools.wake
-        self._oracle = Oracle(tools.context, address, monotonic, protection)
+        self._connection = daemon.connection
+        self._wake = daemon.wake
+        self._oracle = Oracle(daemon.context, address, monotonic, protection)
         self._pause = pause
         self._rhythm = max(pause, 0.01)
         self._clock = clock
         self._monotonic = monotonic
         self._log = LimitedLog(log, monotonic)
-        self._comparer = compare.Comparer(tools.connection)
-        self._agenda = Agenda(tools.connection, clock)
+        self._comparer = compare.Comparer(daemon.connection)
+        self._agenda = Agenda(daemon.connection, clock)
         # Their builds have finished; since when.
         self._due = dict(self._agenda.due(MAX_DUE))
         self._builds: list[translate.EndedBuild] = []  # of the package that is being requested
@@ -156,7 +156,7 @@ class Snapshots:
         self._next = 0.0
         self._idle = False  # nothing was to be asked when we last looked
         self._next_list = self._listed = 0.0
-        self._untold: set[str] = set()  # listed, but the master does not answer for them
+        self._unanswered: set[str] = set()  # listed, but the master does not answer for them
         self._next_sweep = 0.0
         self._backoff = Backoff(1.0, MAX_RETRY_DELAY)
         self._abis_known = False
@@ -168,7 +168,7 @@ class Snapshots:
         """Packages asked for, so far."""
 
     @property
-    def trouble(self) -> Problem | None:
+    def problem(self) -> Problem | None:
         """Why the master cannot be asked, or what it does not answer; None if all is well."""
         if self._failure is None and self._unanswerable:
             return Problem("; ".join(self._unanswerable.values()))
@@ -320,8 +320,8 @@ class Snapshots:
 
     def _not_told(self, package: str) -> None:
         """Request the list earlier, to see whether a package is gone; once for each package."""
-        if package not in self._untold and len(self._untold) < MAX_DUE:
-            self._untold.add(package)
+        if package not in self._unanswered and len(self._unanswered) < MAX_DUE:
+            self._unanswered.add(package)
             self._next_list = min(self._next_list, self._listed + LIST_RETRY_DELAY * self._rhythm)
 
     def _take_abis(self, entries: list[Entry]) -> None:
@@ -346,9 +346,11 @@ class Snapshots:
         now = self._monotonic()
         every = LIST_INTERVAL * self._rhythm
         if now >= self._listed + every:
-            self._untold.clear()
-        self._untold = {package for package in self._untold if _holds(there, package)}
-        self._lacking = dict.fromkeys(package for package in lacking if package not in self._untold)
+            self._unanswered.clear()
+        self._unanswered = {package for package in self._unanswered if _holds(there, package)}
+        self._lacking = dict.fromkeys(
+            package for package in lacking if package not in self._unanswered
+        )
         if there:  # an empty list means that the master lost its database
             entries += [
                 Accepted(None, translate.delete_package(package, self._clock())) for package in gone
@@ -378,7 +380,7 @@ class Snapshots:
             self._agenda.unknown(package, self._builds)
             self._not_told(package)
             return
-        self._untold.discard(package)
+        self._unanswered.discard(package)
         message = translate.snapshot(
             package,
             project.data,
@@ -470,7 +472,7 @@ class Snapshots:
 
     def live(self) -> dict[str, tuple[Any, ...]]:
         due = len(self._due) + len(self._lacking) + len(self._doubtful)
-        what = self.trouble.what if self.trouble is not None else ""
+        what = self.problem.what if self.problem is not None else ""
         since = self._agenda.waiting_since()
         waits = None if since is None else max(0, self._clock() - since) / times.SECOND
         return {
