@@ -54,7 +54,8 @@ class _Diagnostics(io.FileIO):
 def guard() -> None:
     """Replace stdout and stderr, and occupy the descriptors of standard streams that are closed.
 
-    Otherwise the next file that is opened would get the descriptor, and what is printed.
+    Otherwise the next file that is opened would get the descriptor, and what is printed. A stream
+    that a caller in this process has put in the place of its own is left alone.
     """
     for number, mode in ((STDIN, os.O_WRONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_WRONLY)):
         try:
@@ -64,8 +65,10 @@ def guard() -> None:
             os.set_inheritable(os.open(os.devnull, mode), True)
     if sys.stdin is None:
         sys.stdin = open(STDIN, closefd=False)  # noqa: SIM115 - it stays open
-    sys.stdout = _text(_Output(STDOUT, "w", closefd=False), sys.stdout, "strict")
-    sys.stderr = _text(_Diagnostics(STDERR, "w", closefd=False), sys.stderr, "backslashreplace")
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text(_Output(STDOUT, "w", closefd=False), sys.stdout, "strict")
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text(_Diagnostics(STDERR, "w", closefd=False), sys.stderr, "backslashreplace")
 
 
 def _text(raw: io.FileIO, before: Any, errors: str) -> io.TextIOWrapper:

@@ -57,18 +57,20 @@ class MessageFile:
         self.name = name
         self._limit = limit
         self._clock = clock
-        self._raw: IO[bytes] | None = None
+        self._open: list[IO[bytes]] = []
         try:
             if name == "-":
-                self._raw = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-                shutil.copyfileobj(sys.stdin.buffer, self._raw)
-                self._raw.seek(0)
+                raw: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+                self._open = [raw]
+                shutil.copyfileobj(sys.stdin.buffer, raw)
+                raw.seek(0)
             else:
-                self._raw = privileges.typed(name).open("rb")
-            self._file: IO[bytes] = self._raw
-            if self._raw.read(len(_GZIP)) == _GZIP:
-                self._raw.seek(0)
-                self._file = io.BufferedReader(gzip.GzipFile(fileobj=self._raw))
+                raw = privileges.typed(name).open("rb")
+                self._open = [raw]
+            if raw.read(len(_GZIP)) == _GZIP:
+                raw.seek(0)
+                self._open.insert(0, io.BufferedReader(gzip.GzipFile(fileobj=raw)))
+            self._file = self._open[0]
             self._identify()
         except (OSError, EOFError, zlib.error) as error:
             self.close()
@@ -168,9 +170,8 @@ class MessageFile:
 
     def close(self) -> None:
         """Close it."""
-        if self._raw is not None:
-            self._file.close()
-            self._raw.close()
+        for file in self._open:
+            file.close()
 
 
 def _feed(digest: hashlib._Hash) -> str:

@@ -22,6 +22,7 @@ from indexer.check.differences import Difference, Part, Sort
 from indexer.check.resume import Run
 from indexer.cli import piw_indexer
 from indexer.journal.reader import JournalReader
+from indexer.schema.index import SCHEMA
 
 from .. import samples
 from ..crash.harness import SEAMS
@@ -494,8 +495,10 @@ def test_an_interrupted_check_resumes(site: Site, number: int, status: int) -> N
         for number in range(1, 25_001)
     )
     site.piw("ingest", "--write", "-", input=lines)
-    # The check itself sends the signal, when it has committed its second batch of 10,000 messages.
-    seam = {"PIW_TEST_SEAM": "index:5:after", "PIW_TEST_SEAM_SIGNAL": str(int(number))}
+    # The check itself sends the signal, when it has committed its second batch of 10,000 messages:
+    # after the migrations and the journal's identity.
+    commit = len(SCHEMA.migrations) + 3
+    seam = {"PIW_TEST_SEAM": f"index:{commit}:after", "PIW_TEST_SEAM_SIGNAL": str(int(number))}
     settings = {"PYTHONPATH": str(SEAMS), **seam}
     with Process(site.home, "check", *site.state, *site.output, settings=settings) as process:
         assert process.wait() == status, process.output

@@ -25,6 +25,9 @@ VIEWS = re.findall(r"^\| `(\w+)` \|", COOKBOOK, re.M)
 OF_THE_JOURNAL = "-- journal"
 
 
+HEADER = {"category": "missing-header", "detail": "pybind11/pybind11.h"}
+
+
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The state directory of a farm with events of today, some of them failures."""
@@ -33,9 +36,11 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     now = datetime.now(UTC) + timedelta(hours=12)
     farm = Farm(packages=300, failure_rate=0.3, downloads=3000, days=8, now=now, seed=3)
     at = times.to_rfc3339(times.from_datetime(now))
+    missing = samples.log_build(10_000_003, "failed", "1.0", status=False, at=at)
     more = [
         samples.log_build(10_000_001, "no-file", "1.0", at=at),
         samples.log_build(10_000_002, "failed", "1.0", status=False, at=at),
+        {**missing, "data": {**missing["data"], "failure": HEADER}},
         samples.new_version("waiting", "1.0", at),
         samples.new_version("refused", "../1.0", at),
     ]

@@ -48,6 +48,7 @@ def test_backfill_from_a_database(site: Site, dsn: str) -> None:
         "build_id": 12345,
         "duration": 61.5,
         "log_url": "/logs/0000/0001/2345.txt.gz",
+        "platforms": [],
     }
     again = site.piw("backfill", settings={"PIW_INDEXER_DSN": dsn})
     assert again.stdout.startswith("1 packages read, 0 were different")

@@ -54,7 +54,7 @@ def named(value: Any, key: str = "", parent: str = "") -> Any:
         }
     if not isinstance(value, tuple):
         return value
-    if key in _MAPS:
+    if key in _MAPS or (key == "files" and parent == "MoveFiles"):
         return {k: named(v) for k, v in value}
     if key in _KEYED or (key == "files" and parent == "SnapshotRelease"):
         keyed = {}

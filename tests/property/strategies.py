@@ -68,7 +68,7 @@ WHEELS = (
 )
 NO_WHEELS = ("foo-1.0.tar.gz", "foo.whl", "-1-py3-none-any.whl", "foo-1.0-py3-none-any.whl.asc")
 
-_TIMES = {"at", "released", "seen", "accessed_at"}
+_TIMES = {"at", "built_at", "released", "seen", "accessed_at"}
 
 
 def rfc3339(value: datetime) -> str:

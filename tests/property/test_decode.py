@@ -161,7 +161,7 @@ FILE = {
     "dependencies": {},
 }  # fmt: skip
 SNAPSHOT_FILE = {
-    "filesize": 1, "filehash": "a" * 64, "location": "", "platform_tag": "", "abi_tag": "",
+    "filesize": 1, "filehash": "a" * 64, "location": "x", "platform_tag": "", "abi_tag": "",
     "builder_abi": "cp311", "requires_python": None, "apt_dependencies": [],
     "pip_dependencies": [],
 }  # fmt: skip

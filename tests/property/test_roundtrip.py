@@ -21,6 +21,7 @@ pytestmark = pytest.mark.property
 DEFAULTS: dict[str, dict[str, Any]] = {
     "NEWPKG": {"skip": "", "description": ""},
     "NEWVER": {"skip": ""},
+    "LOGBUILD": {"failure": None},
 }
 
 
