@@ -29,6 +29,9 @@ class _Known(NamedTuple):
 _Plan = dict[str, dict[tuple[int, str], list[messages.SnapshotFile]]]
 """The files of a snapshot by version, and by the number and the ABI of their build."""
 
+_Places = dict[str, str]
+"""The version that each file of a snapshot is in; of several that name it, the last counts."""
+
 _Attempts = dict[int, tuple[str, str]]
 """The version and the ABI that a number stands for."""
 
@@ -50,8 +53,9 @@ def apply(rows: Rows, serial: int, at: times.Time, data: messages.Snapshot) -> N
     known = {} if added else _known_files(rows, package)
     for release in data.releases:
         plan[release.version] = _builds(rows, package, release, known, attempts)
+    places = {file.filename: one.version for one in data.releases for file in one.files}
     if not added:
-        _clear(rows, serial, data, known, plan)
+        _clear(rows, serial, data, known, plan, places)
     rows.touched[package] = serial
     spellings = dict.fromkeys((*data.aliases, package), 0)
     spellings[data.name] = at
@@ -66,7 +70,7 @@ def apply(rows: Rows, serial: int, at: times.Time, data: messages.Snapshot) -> N
             " released = excluded.released, skip = excluded.skip, yanked = excluded.yanked",
             (package, *version),
         )
-        _put_builds(rows, serial, package, release, plan[release.version], attempts)
+        _put_builds(rows, serial, package, release, plan[release.version], attempts, places)
     rows.files.flush()
     rows.execute(
         "DELETE FROM builds WHERE package = ? AND build_id < 0"
@@ -150,6 +154,7 @@ def _clear(
     data: messages.Snapshot,
     known: dict[str, _Known],
     plan: _Plan,
+    places: _Places,
 ) -> None:
     """Take away what a snapshot tells anew, and what it shows to have gone."""
     execute, package = rows.execute, data.package
@@ -166,6 +171,7 @@ def _clear(
         for file in files
         if (of_file := known.get(file.filename)) is not None
         and of_file[1:] == (version, builder_abi, file.filehash)
+        and places[file.filename] == version
         and (of_file.build_id == build_id or of_file.build_id < 0)
     }
     for filename in sorted(known.keys() - same):
@@ -187,13 +193,15 @@ def _put_builds(
     release: messages.SnapshotRelease,
     builds: dict[tuple[int, str], list[messages.SnapshotFile]],
     attempts: _Attempts,
+    places: _Places,
 ) -> None:
     """Have the builds of a release in the index, with their files."""
     details = {abi.build_id: abi for abi in reversed(release.abis)}  # the first one counts
     for (build_id, builder_abi), files in builds.items():
         attempt = package, release.version, builder_abi
-        _put_build(rows, serial, build_id, attempt, details.get(build_id), made=True)
-        rows.files.add(serial, build_id, [_file(file) for file in files])
+        _put_build(rows, serial, build_id, attempt, details.get(build_id), True, made=True)
+        here = [file for file in files if places[file.filename] == release.version]
+        rows.files.add(serial, build_id, [_file(file) for file in here])
     unmentioned = _unmentioned(release)
     for abi in release.abis:
         # Attempts without a file; of one for a skipped version it is not told how it ended.
@@ -202,7 +210,8 @@ def _put_builds(
         if abi.abi_tag not in unmentioned:  # else this build was another's
             attempts[abi.build_id] = release.version, abi.abi_tag
             attempt = package, release.version, abi.abi_tag
-            _put_build(rows, serial, abi.build_id, attempt, details[abi.build_id], made=False)
+            told, succeeded = details[abi.build_id], abi.status in ("success", "error")
+            _put_build(rows, serial, abi.build_id, attempt, told, succeeded, made=False)
 
 
 def _put_build(
@@ -211,6 +220,7 @@ def _put_build(
     build_id: int,
     attempt: tuple[str, str, str],
     told: messages.SnapshotBuild | None,
+    succeeded: bool,
     *,
     made: bool,
 ) -> None:
@@ -222,6 +232,7 @@ def _put_build(
         build_id: of the build.
         attempt: its package, version and ABI.
         told: what is told of it.
+        succeeded: whether it succeeded, if the index does not know it.
         made: whether it has files, so that it has not failed.
     """
     slave_id, built_at, duration = told[3:6] if told is not None else (None, None, None)
@@ -235,7 +246,6 @@ def _put_build(
         (*measured, made, made, made, build_id, *attempt),
     ).rowcount:
         return
-    succeeded = made or (told is not None and told.status in ("success", "error"))
     rows.add_build(serial, (build_id, *attempt, succeeded, *measured, None, None))
 
 

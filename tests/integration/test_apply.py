@@ -807,3 +807,27 @@ def test_success_of_a_snapshot_that_no_file_fits_is_another_abis(index: Index) -
         ),
     )
     assert [(row[0], row[3]) for row in index.table("builds")] == [(7, "cp311")]
+
+
+def test_a_number_that_a_snapshot_tells_twice_ends_as_its_own_abi_says(index: Index) -> None:
+    """It is called well on an ABI that no file fits: that says nothing of the other ABI."""
+    abis: dict[str, tuple[str, int | None]] = {"cp310": ("success", 7), "cp37m": ("fail", 7)}
+    index.apply(snapshot("numpy", releases={"1.0": snapshot_release({}, abis)}))
+    assert index.rows("SELECT build_id, abi_tag, status FROM builds") == [(7, "cp37m", 0)]
+
+
+def test_a_file_that_a_snapshot_names_twice_has_the_last_content_only(index: Index) -> None:
+    name = "numpy-1.0-cp311-cp311-linux_armv7l.whl"
+
+    def told(*hashes: str) -> Any:
+        files = [{name: snapshot_file(filehash=one * 64)} for one in hashes]
+        releases = {f"1.{n}": snapshot_release(some) for n, some in enumerate(files)}
+        return snapshot("numpy", releases=releases)
+
+    history = "SELECT substr(filehash, 1, 1), current FROM file_history"
+    index.apply(told("a", "b"))
+    assert index.rows(history) == [("b", 1)]
+    index.apply(told("b", "a"))
+    assert index.rows(history) == [("a", 1), ("b", 0)]
+    index.apply(told("c"))
+    assert index.rows(history) == [("c", 1), ("a", 0), ("b", 0)]

@@ -272,11 +272,14 @@ class Model:
             version: self._makers(package, version, release, taken)
             for version, release in releases.items()
         }
+        # Of several versions that name a file, the last one has it.
+        last = {name: version for version, makers in made.items() for name in makers}
         as_before = {
             name
-            for makers in made.values()
+            for version, makers in made.items()
             for name, (build, file) in makers.items()
-            if (old := self.files.get(name)) is not None
+            if last[name] == version
+            and (old := self.files.get(name)) is not None
             and (old.build.package, old.build.version) == (build.package, build.version)
             and (old.build.abi, old.sha256) == (build.abi, file.sha256)
             # What stood for a build whose number is now told is that build.
@@ -289,6 +292,8 @@ class Model:
             for name, (build, file) in made[version].items():
                 self._have(build, release["abis"])
                 build.succeeded, build.failure = True, None
+                if last[name] != version:
+                    continue
                 if name not in as_before:
                     self._leave(name)
                 self.files[name] = file
