@@ -24,7 +24,7 @@ _PENDING = {"status": "pending", "build_id": None, "duration": None, "log_url": 
 
 
 @lru_cache(maxsize=16_384)
-def _version_order(version: str) -> tuple[int, Any, str]:
+def version_order(version: str) -> tuple[int, Any, str]:
     """Sorts versions: PEP 440 above all others; equal ones, and the others, as text."""
     try:
         return 1, Version(version), version
@@ -34,7 +34,7 @@ def _version_order(version: str) -> tuple[int, Any, str]:
 
 def same_version(one: str, other: str) -> bool:
     """True if two versions are the same text, or compare equal, as `1.0` and `1.0.0`."""
-    return _version_order(one)[:2] == _version_order(other)[:2]
+    return version_order(one)[:2] == version_order(other)[:2]
 
 
 def log_url(build_id: int) -> str:
@@ -145,7 +145,7 @@ def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
             "earlier": earlier.get(filename, []),
         }
     releases = {}
-    order = sorted([_version_order(row[0]) + row[1:] for row in rows.versions], reverse=True)
+    order = sorted([version_order(row[0]) + row[1:] for row in rows.versions], reverse=True)
     for valid, parsed, version, released, skip, yanked in order:
         skip = skip or rows.skip
         releases[version] = {

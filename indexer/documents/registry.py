@@ -6,10 +6,11 @@ A kind that speaks of what other documents say comes after those.
 from __future__ import annotations
 
 from .counters import Counters
+from .failures import Failures
 from .kind import Kind, PackageDocument, PeriodicKind, TreeDocument
 from .project import Project
 
-KINDS: tuple[Kind, ...] = (Project(), Counters())
+KINDS: tuple[Kind, ...] = (Project(), Counters(), Failures())
 """Every kind."""
 
 

@@ -56,7 +56,7 @@ def _described(schema: dict[str, Any], title: str, defined: dict[str, Any]) -> l
 
 def fields(part: str) -> str:
     """What stands in the docs between `<!-- fields: PART -->` and `<!-- end -->`."""
-    message, change, project = (SCHEMAS[name] for name in ("message", "change", "project"))
+    message, change = SCHEMAS["message"], SCHEMAS["change"]
     names = message["properties"]["msg"]["enum"]
     parts = {name: one for name, one in message["$defs"].items() if name not in names}
     lines: list[str] = []
@@ -88,7 +88,9 @@ def fields(part: str) -> str:
             if name == "message":
                 lines += ["And the fields of [a message](#a-message).", ""]
     else:
-        lines = [*_fields(project, project["$defs"]), ""]
-        for name in ("release", "build", "attempt", "failure", "file", "content"):
-            lines += _described(project["$defs"][name], f"### {name}", project["$defs"])
+        document = SCHEMAS[part]
+        lines = [*_fields(document, document["$defs"]), ""]
+        for name, one in document["$defs"].items():
+            if "properties" in one:
+                lines += _described(one, f"### {name}", document["$defs"])
     return "\n".join(lines).strip()
