@@ -14,6 +14,7 @@ from indexer.documents.kind import Moment
 from indexer.messages import decode
 
 from ..documentation.json_schemas import CLOSED
+from ..reasons import reasons
 from ..samples import AT, Envelope, log_build, log_download, message, new_version, set_abis
 from ..support import Case, by_case
 from .index import URL, Index
@@ -30,47 +31,17 @@ def published(index: Index) -> Any:
     return found["reasons"]
 
 
-def expected(index: Index) -> list[dict[str, Any]]:
-    """The reasons, gathered from the packages' documents and counters."""
-    reasons: dict[tuple[str, str], dict[str, set[str]]] = {}
-    recent = {package: count for package, count, _ in index.counts()}
-    for (package,) in index.rows("SELECT package FROM packages"):
-        releases = json.loads(index.document(package) or b"")["releases"]
-        for release in list(releases.values())[:1]:
-            attempts = {build["build_id"]: build for build in release["builds"]}
-            for abi, status in release["abis"].items():
-                failure = attempts.get(status["build_id"], {}).get("failure")
-                if status["status"] == "fail" and failure is not None:
-                    key = failure["category"], failure["detail"]
-                    reasons.setdefault(key, {}).setdefault(package, set()).add(abi)
-    found = []
-    for (category, detail), packages in reasons.items():
-        abis = sorted(abi for blocked in packages.values() for abi in blocked)
-        found.append(
-            {
-                "category": category,
-                "detail": detail,
-                "packages": len(packages),
-                "downloads_recent": sum(recent[package] for package in packages),
-                "abis": {abi: abis.count(abi) for abi in abis},
-                "examples": sorted(packages, key=lambda one: (-recent[one], one))[:5],
-            }
-        )
-    return sorted(
-        found,
-        key=lambda one: (
-            -one["downloads_recent"], -one["packages"], one["category"], one["detail"]
-        ),
-    )  # fmt: skip
-
-
 @by_case
 def test_it_says_what_the_documents_say(case: Case, tmp_path: Path) -> None:
     with Index(tmp_path / "index.db") as index:
         index.apply(*(decode.from_json(line, 0) for line in case.lines))
         index.move_window(times.window_start(times.parse_rfc3339(case.as_of)))
         found = published(index)
-        assert found == expected(index)
+        documents = {
+            package: index.document(package) or b""
+            for (package,) in index.rows("SELECT package FROM packages")
+        }
+        assert found == reasons(documents, {row[0]: row[1] for row in index.counts()})
         assert bool(found) is (case.name == "additions")
 
 

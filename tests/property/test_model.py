@@ -7,12 +7,14 @@ import json
 from datetime import datetime
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.index import fits, queries
 
+from ..reasons import reasons
 from . import strategies as s
 from .model import EPOCH, Model, admits, fit
 from .profiles import examples
@@ -24,24 +26,35 @@ pytestmark = pytest.mark.property
 
 def expected_tree(model: Model, now: datetime) -> Tree:
     counters = model.counters(now)
+    documents = {package: model.document(package) for package in model.packages}
+    recent = {package: count for package, count, _ in json.loads(counters)}
+    failures = orjson.dumps({"reasons": reasons(documents, recent)})
     found: Tree = {
         "project": ("directory", None),
         "packages.json": ("file 0o644", counters),
         "packages.json.gz": ("file 0o644", counters),
+        "failures.json": ("file 0o644", failures),
+        "failures.json.gz": ("file 0o644", failures),
     }
-    for package in model.packages:
+    for package, document in documents.items():
         found[f"project/{package}"] = "directory", None
         found[f"project/{package}/json"] = "directory", None
-        found[f"project/{package}/json/index.json"] = "file 0o644", model.document(package)
+        found[f"project/{package}/json/index.json"] = "file 0o644", document
     for name, package in model.links().items():
         found[f"project/{name}"] = "link", package
     return found
 
 
 def unzipped(found: Tree) -> Tree:
-    kind, content = found["packages.json.gz"]
-    assert isinstance(content, bytes)
-    return {**found, "packages.json.gz": (kind, gzip.decompress(content))}
+    return {
+        name: (
+            kind,
+            gzip.decompress(content)
+            if isinstance(content, bytes) and name.endswith(".gz")
+            else content,
+        )
+        for name, (kind, content) in found.items()
+    }
 
 
 @pytest.mark.parametrize("kind", s.KINDS)

@@ -240,6 +240,10 @@ def valid_values(name: str) -> list[Any]:
     """Values with every part that a schema describes."""
     if name == "packages":
         return [[["numpy", 1, 2]]]
+    if name == "failures":
+        reason = {"category": "missing-header", "detail": "x.h", "packages": 1}
+        reason |= {"downloads_recent": 2, "abis": {"cp311": 1}, "examples": ["numpy"]}
+        return [{"reasons": [reason]}]
     if name == "project":
         found = document(BASIC.expected / "project" / "numpy" / "json" / "index.json")
         version, release = next(
