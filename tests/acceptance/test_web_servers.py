@@ -179,7 +179,10 @@ def test_documents_are_ours_and_the_rest_is_as_it_was(server: Server, site: Site
     assert server.get("/project/unheard-of/json/").status == 404
 
 
-@pytest.mark.parametrize("path", ["/project/numpy/json", "/project/numpy/json/", "/packages.json"])
+@pytest.mark.parametrize(
+    "path",
+    ["/project/numpy/json", "/project/numpy/json/", "/packages.json", "/failures.json"],
+)
 def test_what_has_not_changed_is_not_sent_again(server: Server, path: str) -> None:
     found = server.get(path)
     assert found.etag
@@ -245,11 +248,17 @@ def test_what_a_wheel_needs_by_its_abi(server: Server, site: Site) -> None:
     assert type(needed["cp311"]) is list
 
 
-def test_counters_are_ours_and_compressed_for_who_can_read_that(server: Server, site: Site) -> None:
-    plain = server.get("/packages.json")
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [("/packages.json", [["numpy", 0, 0]]), ("/failures.json", {"reasons": []})],
+)
+def test_documents_of_all_packages_are_ours_and_compressed_for_who_can_read_that(
+    server: Server, site: Site, path: str, content: object
+) -> None:
+    plain = server.get(path)
     assert (plain.status, plain.type, plain.encoding) == (200, "application/json", None)
-    assert json.loads(plain.body) == [["numpy", 0, 0]]
-    packed = server.get("/packages.json", **{"Accept-Encoding": "gzip"})
+    assert json.loads(plain.body) == content
+    packed = server.get(path, **{"Accept-Encoding": "gzip"})
     assert (packed.status, packed.type, packed.encoding) == (200, "application/json", "gzip")
     assert gzip.decompress(packed.body) == plain.body
 
