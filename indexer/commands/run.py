@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..base import options
+from ..base import network, options
 from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..daemon import reload
@@ -22,7 +22,7 @@ from ..piwheels.sources import Queues, Sources, refuse_masters_tree
 
 @click.command()
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.option("output-path")
 @options.option("site-url")
 @options.option("changes-queue")
@@ -77,6 +77,7 @@ def run(
     if queues.addresses:
         refuse_masters_tree(output_path)
     if validate:
+        network.refuse(state_dir)
         refuse_unwritable(output_path)
         return
     sources.inherit(reload.inherited_frames())

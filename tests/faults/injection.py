@@ -38,6 +38,7 @@ class Shim:
         file: Path | None = None,
         log: Path | None = None,
         counts: Path | None = None,
+        statfs: int = 0,
     ) -> dict[str, str]:
         """The environment of a process with the shim; its source explains the plan."""
         settings = {"LD_PRELOAD": str(self.library), "FAULT_ROOTS": str(self.root)}
@@ -46,6 +47,8 @@ class Shim:
         for name, path in (("FAULT_FILE", file), ("FAULT_LOG", log), ("FAULT_COUNTS", counts)):
             if path is not None:
                 settings[name] = str(path)
+        if statfs:
+            settings["FAULT_STATFS"] = str(statfs)
         return settings
 
 

@@ -11,6 +11,7 @@
  *               and go at any time, and the counting begins anew.
  * FAULT_LOG     a directory, for one file a process with every operation and its data.
  * FAULT_COUNTS  a directory, for one file a process with the calls of every kind.
+ * FAULT_STATFS  the number of the file system that statfs tells of the roots.
  */
 
 #define _GNU_SOURCE
@@ -26,6 +27,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -566,6 +568,21 @@ int symlinkat(const char *target, int directory, const char *name)
 }
 
 int symlink(const char *target, const char *path) { return symlinkat(target, AT_FDCWD, path); }
+
+/* Python calls neither by itself. */
+int statfs(const char *path, struct statfs *answer)
+{
+    const char *number = getenv("FAULT_STATFS");
+    int done = (int)syscall(SYS_statfs, path, answer);
+    if (!done && number != NULL && below_roots(path))
+        answer->f_type = strtol(number, NULL, 0);
+    return done;
+}
+
+int statfs64(const char *path, struct statfs64 *answer)
+{
+    return statfs(path, (struct statfs *)answer); /* the same on 64 bits */
+}
 
 /* Sockets: only to be killed around; what is sent through them is not of the file system. */
 
