@@ -598,9 +598,11 @@ def _places(address: str) -> set[str]:
     import ipaddress  # `status` has no address
 
     try:
-        host = str(ipaddress.ip_address(host))
+        number = ipaddress.ip_address(host)
     except ValueError:
         pass  # it is a name
+    else:
+        host = str(getattr(number, "ipv4_mapped", None) or number)
     return {f"tcp://{place}:{int(port)}" for place in _HOSTS.get(host, {host})}
 
 

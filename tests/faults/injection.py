@@ -1,4 +1,4 @@
-"""The shim between a process and its file system, which kills it, fails its calls, or logs them."""
+"""The shim between a process and its system, which kills it, fails its calls, or logs them."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class Shim:
         log: Path | None = None,
         counts: Path | None = None,
         statfs: int = 0,
+        hosts: str = "",
     ) -> dict[str, str]:
         """The environment of a process with the shim; its source explains the plan."""
         settings = {"LD_PRELOAD": str(self.library), "FAULT_ROOTS": str(self.root)}
@@ -49,6 +50,8 @@ class Shim:
                 settings[name] = str(path)
         if statfs:
             settings["FAULT_STATFS"] = str(statfs)
+        if hosts:
+            settings["FAULT_HOSTS"] = hosts
         return settings
 
 

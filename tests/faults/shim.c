@@ -1,4 +1,4 @@
-/* Between a process and its file system: counts calls, kills, fails and records them.
+/* Between a process and its system: counts calls on files, kills, fails and records them.
  *
  * FAULT_ROOTS   directories, with ':' between them; calls elsewhere are passed through unseen.
  * FAULT_PLAN    ACTION:KIND:NUMBER:WHERE - NUMBER counts the calls of KIND ('any': of all kinds
@@ -12,12 +12,15 @@
  * FAULT_LOG     a directory, for one file a process with every operation and its data.
  * FAULT_COUNTS  a directory, for one file a process with the calls of every kind.
  * FAULT_STATFS  the number of the file system that statfs tells of the roots.
+ * FAULT_HOSTS   NAME=ADDRESS,... - the addresses of host names; one may have several.
  */
 
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -582,6 +585,35 @@ int statfs(const char *path, struct statfs *answer)
 int statfs64(const char *path, struct statfs64 *answer)
 {
     return statfs(path, (struct statfs *)answer); /* the same on 64 bits */
+}
+
+/* Names of hosts */
+
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
+                struct addrinfo **found)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    const char *hosts = getenv("FAULT_HOSTS");
+    char text[PATH_MAX], *rest = text, *one, *address;
+    int known = 0, family = hints ? hints->ai_family : AF_UNSPEC;
+    struct addrinfo **end = found;
+    *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    copy(text, sizeof text, name && hosts ? hosts : "");
+    *found = NULL;
+    while ((one = strsep(&rest, ",")) != NULL) {
+        address = one;
+        if (!*one || strcmp(strsep(&address, "="), name))
+            continue;
+        known = 1;
+        if (family != AF_UNSPEC && family != (strchr(address, ':') ? AF_INET6 : AF_INET))
+            continue;
+        if (!real(address, service, hints, end))
+            while (*end != NULL)
+                end = &(*end)->ai_next;
+    }
+    if (!known)
+        return real(name, service, hints, found);
+    return *found != NULL ? 0 : EAI_NONAME;
 }
 
 /* Sockets: only to be killed around; what is sent through them is not of the file system. */
