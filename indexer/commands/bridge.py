@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..base import clock, network, options, privileges
+from ..base import clock, network, options, places, privileges
 from ..base.directories import SPOOL
 from ..feed.spool_server import Options, SpoolServer
 from ..piwheels.bridge.bridge import Bridge
@@ -56,6 +56,7 @@ def bridge(
     if master.only_speaks(list(arguments)):
         return master.run(list(arguments))
     network.refuse(state_dir)
+    places.refuse_others(state_dir)
     marks = Marks(state_dir)
     outbox = Outbox(marks, clock.now)
     server = SpoolServer(
