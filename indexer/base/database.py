@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from . import directories, disk, filesystem
+from . import directories, disk, filesystem, network
 from .errors import ForeignFileError, NewerDatabaseError, StateError, UnfinishedError
 
 OLDEST_SQLITE = (3, 37, 0)
@@ -65,7 +65,8 @@ def open_writer(
 
     Raises:
         NewerDatabaseError: if a newer version of the program made it.
-        StateError: if it cannot be opened, or belongs to another program.
+        StateError: if it cannot be opened, belongs to another program, or is on a network file
+            system.
     """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StateError(
@@ -73,6 +74,7 @@ def open_writer(
             f"SQLite {sqlite3.sqlite_version} is too old",
             "install a Python whose SQLite is 3.37 or newer",
         )
+    network.refuse(path.parent)
     with wrap_errors(f"open {path}", beside=path.parent):
         _refuse_others_files(path, {0, os.geteuid()})
         if not os.path.lexists(path):

@@ -52,13 +52,14 @@ def sync_file_system(descriptor: int) -> None:
     """
     import ctypes  # only writers need it
 
-    if _libc().syncfs(descriptor):
+    if libc().syncfs(descriptor):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
 @cache
-def _libc() -> Any:
+def libc() -> Any:
+    """The C library, for calls that Python lacks."""
     import ctypes
 
     return ctypes.CDLL(None, use_errno=True)

@@ -86,6 +86,16 @@ def read(path: str | Path, limit: int | None = None, *, dir_fd: int | None = Non
         return file.read(size)  # not what somebody appends meanwhile
 
 
+def beginning(path: str | Path, size: int) -> bytes:
+    """The first bytes of a regular file.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open(_opened(path, os.O_RDONLY, 0, None)[0], "rb", 0) as file:
+        return file.read(size)
+
+
 def read_linked(path: str | Path, limit: int) -> bytes:
     """Read the file that a path leads to, through links, if it has at most `limit` bytes.
 

@@ -7,10 +7,10 @@ import fcntl
 import os
 from pathlib import Path
 
-from . import clock, directories, disk, filesystem
+from . import clock, directories, disk, filesystem, places
 from .errors import StateError
 
-FILE = "lock"
+FILE = places.LOCK
 
 LOCK_TIMEOUT = 0.5
 """Seconds to wait for the lock, because `holder` takes it for an instant."""
@@ -26,7 +26,8 @@ class Lock:
         remedy: if the directory cannot be used.
 
     Raises:
-        StateError: if another process holds the directory, or it cannot be made.
+        StateError: if another process holds the directory, it is used for something else, or it
+            cannot be made.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Lock:
         remedy: str = "check --state-dir, and that it belongs to the user that runs piw-indexer",
     ) -> None:
         path = directory / FILE
+        places.refuse_others(directory, what)
         try:
             directories.make(directory, filesystem.STATE_DIRECTORY)
             known = os.path.lexists(path)
@@ -53,7 +55,8 @@ class Lock:
             )
         try:
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"piw-indexer {command} (pid {os.getpid()})\n".encode(), 0)
+            ours = places.SIGNATURE + f"{command} (pid {os.getpid()})\n".encode()
+            os.pwrite(self._descriptor, ours, 0)
         except OSError as error:
             os.close(self._descriptor)
             raise StateError(

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from . import filesystem, printable, times
+from . import filesystem, network, printable, times
 from .errors import UsageError
 from .names import FILE_FEED, MAX_FEED_NAME, is_feed_name
 
@@ -441,6 +441,8 @@ FLAGS: dict[str, str] = {
     "salvage": "Continue with what can be read of a damaged journal; the rest is lost.",
     "allow-insecure-tcp": "Use tcp beyond this machine without CURVE: anybody on the network can"
     " read the feed, and can forge it.",
+    "allow-network-file-system": "Keep databases on a network file system, such as NFS. SQLite's"
+    " write-ahead log does not work there if a second machine uses the directory.",
     "no-downloads": "Do not publish downloads: the daemon gets them elsewhere.",
     "with-downloads": "Also show the downloads of every day.",
     "show": "Show the public key of an existing pair, instead of making one.",
@@ -464,7 +466,7 @@ def option(name: str) -> Callable[[_Function], _Function]:
     )
 
 
-def flag(name: str, text: str = "") -> Callable[[_Function], _Function]:
+def flag(name: str, text: str = "", **settings: Any) -> Callable[[_Function], _Function]:
     """A decorator that gives a command the switch `name` of `FLAGS`, or one with its own help."""
     return click.option(
         f"--{name}",
@@ -473,7 +475,19 @@ def flag(name: str, text: str = "") -> Callable[[_Function], _Function]:
         envvar=PREFIX + name.upper().replace("-", "_"),
         show_envvar=True,
         help=text or FLAGS[name],
+        **settings,
     )
+
+
+def state_to_write(function: _Function) -> _Function:
+    """A decorator for commands that write databases: --state-dir, and where that may be."""
+
+    def allow(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+        if given:
+            network.allow()
+
+    allowing = flag("allow-network-file-system", expose_value=False, callback=allow)
+    return option("state-dir")(allowing(function))
 
 
 def grouped(kind: Callable[..., Any]) -> Callable[[_Function], _Function]:
@@ -584,9 +598,11 @@ def _places(address: str) -> set[str]:
     import ipaddress  # `status` has no address
 
     try:
-        host = str(ipaddress.ip_address(host))
+        number = ipaddress.ip_address(host)
     except ValueError:
         pass  # it is a name
+    else:
+        host = str(getattr(number, "ipv4_mapped", None) or number)
     return {f"tcp://{place}:{int(port)}" for place in _HOSTS.get(host, {host})}
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from . import places
 from .errors import StateError
 from .log import event
 
@@ -51,7 +52,10 @@ class _Start:
 
 
 def as_owner(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """A decorator for commands with `state_dir`: root becomes its owner before anything else."""
+    """A decorator for commands with `state_dir`: root becomes its owner before anything else.
+
+    A command that has `output_path`, too, needs the two apart.
+    """
 
     @functools.wraps(function)
     def working(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
@@ -59,6 +63,9 @@ def as_owner(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, 
         assert isinstance(directory, Path)
         become_owner(directory)
         leave_start()
+        output_path = options.get("output_path")
+        if isinstance(output_path, Path):
+            places.refuse_overlap(directory, output_path)
         return function(*arguments, **options)
 
     return working

@@ -19,7 +19,7 @@ from .master_options import Asking
 
 @click.command()
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.grouped(Asking)
 @options.option("dsn")
 @options.option("download-days")

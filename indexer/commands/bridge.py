@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..base import clock, options, privileges
+from ..base import clock, network, options, places, privileges
 from ..base.directories import SPOOL
 from ..feed.spool_server import Options, SpoolServer
 from ..piwheels.bridge.bridge import Bridge
@@ -34,7 +34,7 @@ from .publisher_options import Publishing
 )
 @click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.grouped(Publishing)
 @options.flag("no-downloads")
 @click.pass_context
@@ -55,6 +55,8 @@ def bridge(
     master = Master()
     if master.only_speaks(list(arguments)):
         return master.run(list(arguments))
+    network.refuse(state_dir)
+    places.refuse_others(state_dir)
     marks = Marks(state_dir)
     outbox = Outbox(marks, clock.now)
     server = SpoolServer(

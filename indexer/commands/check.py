@@ -38,7 +38,7 @@ _MAX_NAMED = 20
 
 @click.command()
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.option("output-path")
 @options.option("site-url")
 @options.flag("fix")

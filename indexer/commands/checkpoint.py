@@ -21,7 +21,7 @@ from ..state import checkpoint as checkpoints
 
 @click.command("checkpoint")
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @as_owner
 def checkpoint(state_dir: Path) -> None:
     """Make a compact, verified copy of the index, so that old months can be archived.

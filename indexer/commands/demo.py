@@ -18,7 +18,7 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from ..base import clock, database, printable, times
+from ..base import clock, database, places, printable, times
 from ..base import options as config
 from ..base.console import PrintableConsole
 from ..base.directories import JOURNAL
@@ -161,6 +161,8 @@ def demo(
     for directory, option in ((state_dir, "--state-dir"), (output_path, "--output-path")):
         if directory is not None:
             _require_empty(directory, option)
+    if state_dir is not None and output_path is not None:
+        places.refuse_overlap(state_dir, output_path)
     kept = None
     if state_dir is None or output_path is None:
         kept = Path(tempfile.mkdtemp(prefix="piw-demo-"))

@@ -24,7 +24,7 @@ _BATCH = 500
 @click.command("import-site")
 @click.argument("site", type=options.PathType(file_okay=False))
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @as_owner
 def import_site(site: Path, state_dir: Path) -> None:
     """Import packages and counters from the documents below SITE, the root of a piwheels site.

@@ -21,7 +21,7 @@ _BATCH = 5000
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.flag("write")
 @options.option("output-path")
 @options.option("site-url")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ..base import clock, database, directories, filesystem, options, printable
+from ..base import clock, database, directories, filesystem, network, options, printable
 from ..base.directories import SPOOL
 from ..base.interruption import Interruption
 from ..base.privileges import as_owner
@@ -32,7 +32,7 @@ _WAIT_FOR_REQUESTS = 1.0
 @click.command()
 @click.argument("file", required=False)
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.grouped(Publishing)
 @options.option("rate")
 @options.flag("exit")
@@ -51,6 +51,7 @@ def publish(
     interrupted.
     """
     queues, protection = publishing.checked("publish")
+    network.refuse(state_dir)
     with database.wrap_errors(f"make the state directory {state_dir}"):
         directories.make(state_dir, filesystem.STATE_DIRECTORY)
     # A larger message would disconnect the subscribers.

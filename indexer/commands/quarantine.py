@@ -51,7 +51,7 @@ class _Ids(click.ParamType[range]):
 @click.command()
 @click.argument("ids", metavar="[ID|ID-ID]...", nargs=-1, type=_Ids())
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.option("source")
 @options.option("reason")
 @options.flag("retry")

@@ -18,7 +18,7 @@ from .write import publish_all
 
 @click.command()
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.option("output-path")
 @options.option("site-url")
 @options.option("as-of")

@@ -21,7 +21,7 @@ from .master_options import Asking
 @click.command()
 @click.argument("packages", metavar="[PACKAGE]...", nargs=-1)
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.grouped(Asking)
 @options.flag("fix", "Accept the master's answers where they differ.")
 @as_owner

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from ..base import options
+from ..base import network, options, places
 from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..daemon import reload
 from ..daemon.daemon import Daemon, Options
 from ..daemon.writer_messages import Options as WriterOptions
 from ..documents.counters import Counters
-from ..documents.publish import Publisher, refuse_unwritable
+from ..documents.publish import Publisher, refuse_others, refuse_unwritable
 from ..feed import ipc, security
 from ..index.queries import FILE
 from ..piwheels.sources import Queues, Sources, refuse_masters_tree
@@ -22,7 +22,7 @@ from ..piwheels.sources import Queues, Sources, refuse_masters_tree
 
 @click.command()
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.option("output-path")
 @options.option("site-url")
 @options.option("changes-queue")
@@ -76,7 +76,10 @@ def run(
     sources = Sources(queues, allow_insecure_tcp)
     if queues.addresses:
         refuse_masters_tree(output_path)
+    refuse_others(output_path)
     if validate:
+        network.refuse(state_dir)
+        places.refuse_others(state_dir)
         refuse_unwritable(output_path)
         return
     sources.inherit(reload.inherited_frames())

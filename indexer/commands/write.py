@@ -17,7 +17,7 @@ from ..state.state import OURS, State
 
 @click.command()
 @options.configuration
-@options.option("state-dir")
+@options.state_to_write
 @options.option("output-path")
 @options.option("site-url")
 @options.flag("all", "Publish every document, not only what is pending.")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import orjson
 
-from ..base import clock, database, filesystem, times
+from ..base import clock, database, filesystem, network, times
 from ..base.directories import SPOOL
 from ..base.errors import PeerError, StateError
 from ..feed.publisher import FeedPublisher
@@ -148,6 +148,10 @@ class Demo:
             directory = self._temporary = Path(tempfile.mkdtemp(prefix="piw-", dir="/tmp"))
         self._sockets = directory / "changes", directory / "replay"
         changes, replay = (f"ipc://{path}" for path in self._sockets)
+        options_there = []
+        if network.name_of(state_dir):  # nothing is lost with a simulation
+            network.allow()
+            options_there.append("--allow-network-file-system")
         try:
             self._publisher = FeedPublisher(state_dir / SPOOL, "demo", changes, replay, clock.now)
         except BaseException:
@@ -157,6 +161,7 @@ class Demo:
             *("run", f"--state-dir={state_dir}", f"--output-path={options.output_path}"),
             *(f"--changes-queue={changes}", f"--replay-queue={replay}"),
             *DAEMON_OPTIONS,
+            *options_there,
         ]
 
     def play(self) -> None:

@@ -78,6 +78,28 @@ def refuse_unwritable(output_path: Path) -> None:
         _refuse_closed(existing, str(wanted))
 
 
+def refuse_others(output_path: Path) -> None:
+    """Refuse a tree in which another program has published documents with the names of ours.
+
+    Raises:
+        PublishError: if so.
+    """
+    mark = output_path / LOCK
+    if os.path.lexists(mark):
+        return
+    names = [f"{kind.root}/*/{kind.file}" for kind in registry.of_packages()]
+    names += [kind.path for kind in registry.of_trees()]
+    found = next((path for name in names for path in output_path.glob(name)), None)
+    if found is not None:
+        raise PublishError(
+            f"publish to {output_path}",
+            f"another program has written {found}: {LOCK}, which is in every output directory of"
+            " ours, is missing",
+            "give another --output-path; or, if everything there may be replaced, make it as the"
+            f" user that runs piw-indexer (mkdir {mark})",
+        )
+
+
 def _refuse_closed(directory: Path, shown: str) -> None:
     if os.access(directory, os.W_OK | os.X_OK):
         return
@@ -153,7 +175,7 @@ class Publisher:
         """Keep other processes from publishing there, until `close` or the end of this process.
 
         Raises:
-            PublishError: if another process holds it.
+            PublishError: if another process holds it, or another program has published there.
         """
         if self._held >= 0:
             return
@@ -176,10 +198,13 @@ class Publisher:
         it, and everybody can open those that are published.
         """
         path = f"{self.output_path}/{LOCK}"
+        refuse_others(self.output_path)
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
             pass
+        # Without the mark, what is published from now on would be another program's.
+        directories.sync(self.output_path)
         descriptor = os.open(path, atomic.DIRECTORY | os.O_CLOEXEC)
         status = os.fstat(descriptor)
         try:

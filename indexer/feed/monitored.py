@@ -9,7 +9,6 @@ then, too, the socket is opened again.
 from __future__ import annotations
 
 import logging
-import math
 import struct
 from typing import Any
 
@@ -27,10 +26,14 @@ from .sockets import HIGH_WATER, MAX_MESSAGE
 log = logging.getLogger(__name__)
 
 MIN_RETRY_DELAY, MAX_RETRY_DELAY = 0.05, 1.0
-"""Seconds until an ipc address without a peer is tried again; each time twice as long."""
+"""Seconds until an ipc address without a peer, or the other address of a name, is tried again; each
+time twice as long."""
 
 MIN_DISTRUST_DELAY, MAX_DISTRUST_DELAY = 1.0, 30.0
 """Likewise for one with a peer that is not trusted."""
+
+REOPEN_DELAY = 10.0
+"""Seconds without a connection until a socket is opened again, whatever ZeroMQ reports."""
 
 NEVER = 2**30
 """Milliseconds until ZeroMQ reconnects an ipc socket; the socket is closed long before."""
@@ -54,7 +57,6 @@ class MonitoredSocket:
         immediate: refuse to send while the peer is away, instead of queueing.
         max_frame: bytes of a frame; a peer that sends more is disconnected.
         high_water: messages that the socket holds.
-        ipv6: resolve host names for IPv6, too.
         reopen_delay: seconds without a connection until the socket is opened again, even if ZeroMQ
             has not given the peer up; None leaves all reopening to the caller.
 
@@ -76,8 +78,7 @@ class MonitoredSocket:
         immediate: bool = False,
         max_frame: int = MAX_MESSAGE,
         high_water: int = HIGH_WATER,
-        ipv6: bool = False,
-        reopen_delay: float | None = math.inf,
+        reopen_delay: float | None = REOPEN_DELAY,
     ) -> None:
         self.address = address
         self._endpoint = security.endpoint("connect to", address, protection)
@@ -88,11 +89,13 @@ class MonitoredSocket:
         # A request that is queued until the peer comes back would be answered twice.
         self._immediate = immediate or kind == zmq.DEALER
         self._max_frame, self._high_water = max_frame, high_water
-        self._ipv6 = ipv6 and address.startswith("tcp://")
+        self._ipv6 = security.ipv6(self._endpoint, protection)
         self.distrust: Problem | None = None
         self._log = LimitedLog(log)
         self._absent = Backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         self._distrusted = Backoff(MIN_DISTRUST_DELAY, MAX_DISTRUST_DELAY)
+        self._other_address = Backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
+        self._next_address = 0.0
         self._successes = self._endings = 0  # of sockets before this one
         self._open_socket()
         try:
@@ -102,13 +105,13 @@ class MonitoredSocket:
             raise
 
     def _open_socket(self) -> None:
-        self.socket = sockets.new(self._context, self._kind, self.address, self._protection)
+        self.socket = sockets.new(
+            self._context, self._kind, self.address, self._protection, self._ipv6[0]
+        )
         if self._kind == zmq.SUB:
             self.socket.setsockopt(zmq.SUBSCRIBE, b"")
         self.socket.setsockopt(zmq.MAXMSGSIZE, self._max_frame)
         self.socket.set_hwm(self._high_water)
-        if self._ipv6:
-            self.socket.setsockopt(zmq.IPV6, 1)
         self.socket.setsockopt(zmq.IMMEDIATE, int(self._immediate))
         if self._asks_who:
             # ZeroMQ would reconnect to anybody who has the address by then.
@@ -173,6 +176,11 @@ class MonitoredSocket:
         now = monotonic()
         if self.connected:
             self._apart_since = now
+            self._other_address.worked()
+        elif len(self._ipv6) > 1 and self._monitor.retried and not self._monitor.reached:
+            if now >= self._next_address:
+                self._next_address = now + self._other_address.failed()
+                self.reopen()
         elif self._reopen_delay is not None and (
             self.given_up or now - self._apart_since >= self._reopen_delay
         ):
@@ -256,6 +264,8 @@ class MonitoredSocket:
 
     def _replace_socket(self) -> None:
         self._successes, self._endings = self.connections, self.endings
+        if not self._monitor.reached:  # the peer may listen at its other address
+            self._ipv6 = (*self._ipv6[1:], self._ipv6[0])
         self.close()
         self._open_socket()
 
@@ -278,6 +288,7 @@ class _Monitor:
     Between sockets of this process there are no handshakes: the peer counts as connected.
 
     Attributes:
+        reached: true if there was ever a connection, whatever became of it.
         refused: true if the last handshake ended because our key is not allowed.
         failed: true if the last one failed, for any reason.
         succeeded: true if the last one succeeded, and the connection is open.
@@ -294,7 +305,7 @@ class _Monitor:
         self._socket = socket
         self._events: zmq.Socket[bytes] | None = None
         self._parted_at: float | None = None
-        self.refused = self.failed = self.given_up = self.retried = False
+        self.reached = self.refused = self.failed = self.given_up = self.retried = False
         self.descriptor: int | None = None
         self.endings = 0
         self.succeeded = address.startswith("inproc://")
@@ -327,6 +338,7 @@ class _Monitor:
             self.endings += event == zmq.EVENT_DISCONNECTED
             self.retried = event == zmq.EVENT_CONNECT_RETRIED
             if event == zmq.EVENT_CONNECTED:
+                self.reached = True
                 self.descriptor = value
                 continue
             if event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CONNECT_RETRIED):

@@ -194,20 +194,55 @@ def endpoint(operation: str, address: str, security: Binding | Connecting) -> st
 
 
 @cache  # a socket must be able to reopen while the name server is away
+def _numbers(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The numbers of a host, those of IPv4 first; the names of interfaces and * are not found."""
+    try:
+        return [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]
+    except ValueError:
+        pass  # it is a name
+    try:
+        answers = network.getaddrinfo(host, None, 0, network.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    numbers = [ipaddress.ip_address(answer[4][0]) for answer in answers]
+    return sorted(numbers, key=lambda number: number.version)
+
+
 def loopback(host: str) -> str | None:
     """The number of a host that is this machine, as ZeroMQ writes it; None for another host."""
-    try:
-        addresses = [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]
-    except ValueError:
-        try:
-            # As ZeroMQ looks it up; the names of interfaces and * are not found.
-            answers = network.getaddrinfo(host, None, network.AF_INET)
-        except (OSError, UnicodeError):
-            return None
-        addresses = [ipaddress.ip_address(answer[4][0]) for answer in answers]
-    if not addresses or not all(address.is_loopback for address in addresses):
+    numbers = _numbers(host)
+    # A machine's own name may be 127.0.1.1, and besides have an IPv6 address that all can reach.
+    numbers = [number for number in numbers if number.version == numbers[0].version]
+    if not numbers or not all(map(_is_loopback, numbers)):
         return None
-    return f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
+    return f"[{numbers[0]}]" if numbers[0].version == 6 else str(numbers[0])
+
+
+def _is_loopback(number: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    mapped = number.ipv4_mapped if isinstance(number, ipaddress.IPv6Address) else None
+    return (mapped or number).is_loopback  # older Pythons take no mapped address for loopback
+
+
+def ipv6(endpoint: str, security: Binding | Connecting) -> tuple[bool, ...]:
+    """The values of ZMQ_IPV6 with which ZeroMQ may reach an address, the best one first.
+
+    Without it, ZeroMQ uses IPv4 only. With it, ZeroMQ uses only the IPv6 address of a name that
+    has both, even if nobody listens there (https://github.com/zeromq/libzmq/issues/4313).
+    """
+    kind, _, rest = endpoint.partition("://")
+    source, _, target = rest.rpartition(";")
+    host = target.rpartition(":")[0]
+    if kind != "tcp":
+        return (False,)
+    if isinstance(security, Binding):
+        # With IPv6, * is both; an interface may have any address.
+        return (host == "*" or ":" in host,)
+    if source:
+        return ("[" in source,)
+    versions = {number.version for number in _numbers(host)}
+    if len(versions) == 1:
+        return (versions == {6},)
+    return False, True  # it has both, or the name server is away
 
 
 # Sockets
@@ -250,7 +285,9 @@ class Authenticator:
     def answer(self) -> None:
         while self.socket.poll(0):
             _, request, _, address, _, mechanism, *credentials = self.socket.recv_multipart()
-            name = self._admit(address.decode(errors="replace"), mechanism, credentials)
+            # That is how an address of IPv4 appears where we listen to both.
+            peer = address.decode(errors="replace").removeprefix("::ffff:")
+            name = self._admit(peer, mechanism, credentials)
             status = [b"400", b"this key is not allowed"] if name is None else [b"200", b"OK"]
             self.socket.send_multipart([b"1.0", request, *status, name or b"", b""])
 

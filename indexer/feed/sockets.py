@@ -70,7 +70,7 @@ def bound(
         UsageError: if the address cannot be bound, or not with this protection.
     """
     endpoint = security.endpoint("bind", address, protection)
-    socket = new(context, kind, address, protection)
+    socket = new(context, kind, endpoint, protection, security.ipv6(endpoint, protection)[0])
     socket.setsockopt(zmq.RCVHWM, high_water)
     socket.setsockopt(zmq.MAXMSGSIZE, max_frame)
     socket.setsockopt(zmq.BACKLOG, MAX_CONNECTIONS_WAITING)
@@ -115,8 +115,9 @@ def new(
     kind: int,
     address: str,
     protection: Binding | Connecting,
+    ipv6: bool,
 ) -> zmq.Socket[bytes]:
-    """A socket for an address, neither bound nor connected."""
+    """A socket for an address, neither bound nor connected; see `security.ipv6`."""
     socket = bare(context, kind)
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
@@ -125,7 +126,7 @@ def new(
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
     if address.startswith("tcp://"):
-        socket.setsockopt(zmq.IPV6, int("[" in address))
+        socket.setsockopt(zmq.IPV6, int(ipv6))
         security.protect(socket, protection)
     return socket
 

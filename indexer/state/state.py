@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..base import database, filesystem
+from ..base import database, filesystem, network
 from ..base.clock import Clock
 from ..base.directories import JOURNAL
 from ..base.errors import JournalError, NewerDatabaseError, StateError
@@ -65,7 +65,7 @@ class State:
         salvaged: what was given up.
 
     Raises:
-        StateError: if it is locked, damaged, or from a newer version.
+        StateError: if it is locked, damaged, from a newer version, or on a network file system.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class State:
         self._rebuild = rebuild
         self._behind = False
         self._wal_limited = False
+        network.refuse(directory)  # the lock may not even work there
         self._lock = Lock(directory, command)
         try:
             self.salvaged: salvage.Salvaged | None = None

@@ -7,6 +7,8 @@ Reading the state costs as much as `status`, and never delays the daemon.
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +30,9 @@ COUNT_INTERVAL = 600.0
 """Seconds between two counts of the index's rows, which read much of a large index."""
 
 MAX_LABEL = 200
+
+_BEGINNING = b"# HELP piw_indexer_"
+"""Of every textfile."""
 
 Samples = Iterator[tuple[tuple[str, ...], float | None]]
 """Values of labels, and the value; None: not known, and not exposed."""
@@ -369,9 +374,13 @@ def write(path: Path, content: bytes) -> None:
     """Write a textfile atomically, because node_exporter may read it at any moment.
 
     Raises:
-        UsageError: if it cannot be written.
+        UsageError: if it cannot be written, or there is a file that is not one of ours.
     """
     try:
+        if os.path.lexists(path):
+            before = filesystem.beginning(path, len(_BEGINNING))
+            if before and before != _BEGINNING:
+                raise OSError(errno.EEXIST, "a file is there that we have not written")
         filesystem.write(path, content, filesystem.DOCUMENT)
     except OSError as error:
         raise UsageError(

@@ -196,7 +196,10 @@ def test_metrics_for_node_exporter_are_roots(place: Place, private: Path) -> Non
     victim.write_text("theirs")
     textfile = private / "piw.prom"
     textfile.symlink_to(victim)
-    place.piw("metrics", "--textfile", "piw.prom", "--state-dir", place.state, cwd=private)
+    write = ("metrics", "--textfile", "piw.prom", "--state-dir", place.state)
+    place.piw(*write, cwd=private, status=2)
+    textfile.unlink()
+    place.piw(*write, cwd=private)
     assert "piw_indexer_up 0.0" in textfile.read_text()
     assert stat.S_IMODE(textfile.lstat().st_mode) == 0o644
     assert (textfile.lstat().st_uid, victim.read_text()) == (0, "theirs")

@@ -58,6 +58,7 @@ def test_addresses_that_do_not_go_together(site: Site, ipc: Feed) -> None:
         ("tcp://localhost:5560", "tcp://127.0.0.1:5560"),
         ("tcp://LOCALHOST:5560", "tcp://[::1]:05560"),
         ("tcp://[::1]:5560", "tcp://[0::1]:5560"),
+        ("tcp://127.0.0.1:5560", "tcp://[::ffff:127.0.0.1]:5560"),
     ]
     for command in ("run", "publish", "bridge"):
         for changes, replay in pairs:

@@ -1,4 +1,4 @@
-"""The shim between a process and its file system, which kills it, fails its calls, or logs them."""
+"""The shim between a process and its system, which kills it, fails its calls, or logs them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Shim:
         file: Path | None = None,
         log: Path | None = None,
         counts: Path | None = None,
+        statfs: int = 0,
+        hosts: str = "",
     ) -> dict[str, str]:
         """The environment of a process with the shim; its source explains the plan."""
         settings = {"LD_PRELOAD": str(self.library), "FAULT_ROOTS": str(self.root)}
@@ -46,6 +48,10 @@ class Shim:
         for name, path in (("FAULT_FILE", file), ("FAULT_LOG", log), ("FAULT_COUNTS", counts)):
             if path is not None:
                 settings[name] = str(path)
+        if statfs:
+            settings["FAULT_STATFS"] = str(statfs)
+        if hosts:
+            settings["FAULT_HOSTS"] = hosts
         return settings
 
 

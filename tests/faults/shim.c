@@ -1,4 +1,4 @@
-/* Between a process and its file system: counts calls, kills, fails and records them.
+/* Between a process and its system: counts calls on files, kills, fails and records them.
  *
  * FAULT_ROOTS   directories, with ':' between them; calls elsewhere are passed through unseen.
  * FAULT_PLAN    ACTION:KIND:NUMBER:WHERE - NUMBER counts the calls of KIND ('any': of all kinds
@@ -11,12 +11,16 @@
  *               and go at any time, and the counting begins anew.
  * FAULT_LOG     a directory, for one file a process with every operation and its data.
  * FAULT_COUNTS  a directory, for one file a process with the calls of every kind.
+ * FAULT_STATFS  the number of the file system that statfs tells of the roots.
+ * FAULT_HOSTS   NAME=ADDRESS,... - the addresses of host names; one may have several.
  */
 
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -26,6 +30,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -566,6 +571,50 @@ int symlinkat(const char *target, int directory, const char *name)
 }
 
 int symlink(const char *target, const char *path) { return symlinkat(target, AT_FDCWD, path); }
+
+/* Python calls neither by itself. */
+int statfs(const char *path, struct statfs *answer)
+{
+    const char *number = getenv("FAULT_STATFS");
+    int done = (int)syscall(SYS_statfs, path, answer);
+    if (!done && number != NULL && below_roots(path))
+        answer->f_type = strtol(number, NULL, 0);
+    return done;
+}
+
+int statfs64(const char *path, struct statfs64 *answer)
+{
+    return statfs(path, (struct statfs *)answer); /* the same on 64 bits */
+}
+
+/* Names of hosts */
+
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
+                struct addrinfo **found)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    const char *hosts = getenv("FAULT_HOSTS");
+    char text[PATH_MAX], *rest = text, *one, *address;
+    int known = 0, family = hints ? hints->ai_family : AF_UNSPEC;
+    struct addrinfo **end = found;
+    *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    copy(text, sizeof text, name && hosts ? hosts : "");
+    *found = NULL;
+    while ((one = strsep(&rest, ",")) != NULL) {
+        address = one;
+        if (!*one || strcmp(strsep(&address, "="), name))
+            continue;
+        known = 1;
+        if (family != AF_UNSPEC && family != (strchr(address, ':') ? AF_INET6 : AF_INET))
+            continue;
+        if (!real(address, service, hints, end))
+            while (*end != NULL)
+                end = &(*end)->ai_next;
+    }
+    if (!known)
+        return real(name, service, hints, found);
+    return *found != NULL ? 0 : EAI_NONAME;
+}
 
 /* Sockets: only to be killed around; what is sent through them is not of the file system. */
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.base import database, filesystem, lock, notes
+from indexer.base import database, filesystem, lock, notes, places
 from indexer.base.directories import CHECK
 from indexer.base.errors import ForeignFileError, StateError
 from indexer.base.lock import Lock
@@ -23,6 +23,8 @@ from indexer.piwheels.bridge.unsettled import Marks
 from indexer.schema import index as schema
 from indexer.state.state import State
 from indexer.watch.notes import Check
+
+from ..support import contents
 
 pytestmark = pytest.mark.integration
 
@@ -168,16 +170,19 @@ def test_a_file_of_somebody_else_is_not_locked(tmp_path: Path) -> None:
 def test_a_file_with_another_name_is_not_written_in_place(tmp_path: Path) -> None:
     """Once a lock was cut to nothing, and what else had that name with it."""
     other = tmp_path / "other"
-    other.write_bytes(b"theirs")
+    theirs = places.SIGNATURE + b"of another directory"
+    other.write_bytes(theirs)
     other.chmod(0o640)
-    os.link(other, tmp_path / "lock")
+    state = tmp_path / "state"
+    state.mkdir()
+    os.link(other, state / "lock")
     with pytest.raises(OSError, match="another name"):
-        filesystem.open_own(tmp_path / "lock")
+        filesystem.open_own(state / "lock")
     with pytest.raises(OSError, match="another name"):
-        filesystem.overwrite(tmp_path / "lock", b"ours")
+        filesystem.overwrite(state / "lock", b"ours")
     with pytest.raises(StateError, match="another name"):
-        Lock(tmp_path, "test")
-    assert (other.read_bytes(), mode(other)) == (b"theirs", 0o640)
+        Lock(state, "test")
+    assert (other.read_bytes(), mode(other)) == (theirs, 0o640)
 
 
 @pytest.mark.parametrize("plant", [*PLANTED.values(), lambda path, _: path.mkdir()])
@@ -235,13 +240,34 @@ def test_a_state_that_is_open_to_others_is_closed_to_them(tmp_path: Path) -> Non
 
 
 def test_a_directory_that_was_not_ours_keeps_its_mode(tmp_path: Path) -> None:
-    """Only our files in it are restricted: somebody may name /srv for a backup."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "index.html").touch()
+    """A new disk, mounted for a backup, may have these."""
     tmp_path.chmod(0o755)
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / ".profile").touch()
     Lock(tmp_path, "test").release()
-    Lock(tmp_path / "site", "test").release()
-    assert (mode(tmp_path), mode(tmp_path / "site")) == (0o755, 0o755)
+    assert mode(tmp_path) == 0o755
+
+
+@pytest.mark.parametrize("name", ["index.html", "lock", "site"])
+def test_a_directory_with_anything_of_others_is_not_used(tmp_path: Path, name: str) -> None:
+    """Once the files of a home directory were closed to others, and one called lock was emptied."""
+    path = tmp_path / name
+    if name == "site":
+        path.mkdir(0o755)
+    else:
+        path.write_text("theirs")
+        path.chmod(0o666)
+    before = contents(tmp_path), mode(path)
+    with pytest.raises(StateError, match=f"{name} is in it, and is not ours"):
+        State(tmp_path, "test", lambda: 0)
+    assert (contents(tmp_path), mode(path)) == before
+
+
+def test_a_state_may_have_files_of_its_administrator(tmp_path: Path) -> None:
+    State(tmp_path, "test", lambda: 0).close()
+    (tmp_path / "copy-of-2026-11.db").touch()
+    (tmp_path / "lock").write_bytes(bytes(20))  # after a power failure
+    State(tmp_path, "test", lambda: 0).close()
 
 
 @pytest.mark.parametrize("name", ["journal", "spool", "index.db", "check.json", "anything"])
@@ -260,14 +286,16 @@ def test_no_links_in_a_state(tmp_path: Path, victim: Path, name: str) -> None:
 def test_a_lock_is_a_regular_file(
     tmp_path: Path, victim: Path, plant: Callable[[Path, Path], None], name: str
 ) -> None:
-    plant(tmp_path / name, victim)
+    state = tmp_path / "state"
+    state.mkdir()
+    plant(state / name, victim)
     if name == lock.FILE:
         with pytest.raises(StateError, match="not a regular file"):
-            Lock(tmp_path, "test")
+            Lock(state, "test")
     elif name == MARKS:
-        Marks(tmp_path).close()  # the master goes on without
+        Marks(state).close()  # the master goes on without
     else:
-        Run(tmp_path, [], False).close()  # nothing is remembered
+        Run(state, [], False).close()  # nothing is remembered
     assert not (tmp_path / "nothing").exists()
 
 

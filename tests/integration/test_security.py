@@ -496,6 +496,8 @@ HERE = [
     ("tcp://127.8.9.10:*", "tcp://127.8.9.10:*"),
     ("tcp://[::1]:5560", "tcp://[::1]:5560"),
     ("tcp://here:5560", "tcp://127.0.1.1:5560"),
+    ("tcp://here6:5560", "tcp://[::1]:5560"),
+    ("tcp://ours:5560", "tcp://127.0.1.1:5560"),
     ("ipc:///run/nobody/x", "ipc:///run/nobody/x"),
     ("inproc://x", "inproc://x"),
 ]
@@ -505,10 +507,12 @@ ELSEWHERE = [
     "tcp://[::]:5560",
     "tcp://192.0.2.1:5560",
     "tcp://[2001:db8::1]:5560",
+    "tcp://[::ffff:192.0.2.1]:5560",
     "tcp://eth0:5560",
     "tcp://lo:5560",
     "tcp://there:5560",
     "tcp://both:5560",
+    "tcp://both6:5560",
     "tcp://nowhere:5560",
     "tcp://127.0.0.1.there:5560",
     "tcp://127.0.0.1:5560;there:5560",
@@ -519,6 +523,9 @@ NAMES = {
     "here": ["127.0.1.1"],
     "there": ["192.0.2.1"],
     "both": ["127.0.0.1", "192.0.2.1"],
+    "here6": ["::1"],
+    "both6": ["::1", "2001:db8::1"],
+    "ours": ["2001:db8::1", "127.0.1.1"],
     "127.0.0.1.there": ["192.0.2.1"],
 }
 
@@ -526,7 +533,7 @@ NAMES = {
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Host names that do not depend on the machine."""
-    security.loopback.cache_clear()
+    security._numbers.cache_clear()
 
     def look_up(host: str, *_: object) -> list[tuple[object, ...]]:
         host.encode("idna")

@@ -44,9 +44,6 @@ MAX_QUEUED = 500
 SILENCE_TIMEOUT = 30.0
 """Seconds without a connection, or of silence, until it is reported; a master sends every ten."""
 
-REOPEN_DELAY = 10.0
-"""Seconds without a connection until the socket is opened again."""
-
 HELLO_INTERVAL = 60.0
 """Seconds between two hellos: each makes the master repeat everything to all monitors."""
 
@@ -134,9 +131,7 @@ class StatusFeed:
         self._stored = store.read(daemon.connection)
         master, slaves = store.pictures(self._stored, status_queue)
         self._farm.restore(master, slaves, self._now(), clock())
-        connect = partial(
-            MonitoredSocket, daemon.context, protection=protection, reopen_delay=REOPEN_DELAY
-        )
+        connect = partial(MonitoredSocket, daemon.context, protection=protection)
         self._status = connect(zmq.SUB, status_queue, max_frame=MAX_FRAME, high_water=MAX_QUEUED)
         self._connected = False  # when we last checked
         self._connections = self._status.connections

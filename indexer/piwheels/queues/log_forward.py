@@ -110,7 +110,7 @@ class LogForward:
         # While the master is away, entries wait here, where they are counted, and not in ZeroMQ.
         # With a queue of one, space for the next entry means that this one is being written.
         self.peer = MonitoredSocket(
-            context, zmq.PUSH, address, protection, immediate=True, high_water=1, ipv6=True
+            context, zmq.PUSH, address, protection, immediate=True, high_water=1
         )
 
     @property

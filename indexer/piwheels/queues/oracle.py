@@ -119,7 +119,7 @@ class Oracle:
         self._deadline = self._within = 0.0
         # `immediate`: a request is not queued while the master is away.
         self.peer = MonitoredSocket(
-            context, zmq.REQ, address, protection, immediate=True, max_frame=max_bytes, ipv6=True
+            context, zmq.REQ, address, protection, immediate=True, max_frame=max_bytes
         )
         self._endings = 0  # of connections, when it was asked
         self.received = 0
