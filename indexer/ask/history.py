@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 from ..base import database, times
 from ..base.errors import JournalError
 from ..base.names import FILE_FEED
+from ..base.printable import many
 from ..journal import quarantine
 from ..journal.reader import JournalReader, restore_hint, wrap_errors
 from ..messages import encode
 from ..messages import types as messages
 from ..messages.types import Message
 from ..schema import journal as schema
+from .replaced import Past
 
 _STEP = 200_000
 """Serials that are read between two reports of progress."""
@@ -74,12 +76,21 @@ def events(
     reader = JournalReader(directory)
     months = reader.months
     last = reader.last_serial()
+    complete = reader.first <= 1
     reader.close()
-    for path in months:
+    if since is not None:
         # A message may be journaled later than it happened, and a clock may be fast.
-        if since is None or path.stem >= times.month(max(times.EARLIEST, since - times.DAY)):
+        earliest = times.month(max(times.EARLIEST, since - times.DAY))
+        wanted = [path for path in months if path.stem >= earliest]
+        complete = complete and len(wanted) == len(months)
+        months = wanted
+    before = Past(package, complete=complete)
+    try:
+        for path in months:
             with wrap_errors(path):
-                yield from _of_month(path, package, since, last, progress, its_builds)
+                yield from _of_month(path, package, since, last, progress, its_builds, before)
+    finally:
+        before.close()
 
 
 def _of_month(
@@ -89,6 +100,7 @@ def _of_month(
     last: int,
     progress: Progress,
     build_ids: set[int],
+    before: Past,
 ) -> Iterator[Event]:
     connection = database.open_reader(path, schema.SCHEMA)
     try:
@@ -105,20 +117,26 @@ def _of_month(
                 (package, start, start + _STEP),
             ).fetchall()
             for serial, at, msg, data, feed, feed_serial in rows:
-                if since is None or at >= since or msg in _BUILDS:
-                    message = _decoded(path, serial, at, msg, data)
-                    if not _concerns(message, build_ids) or not (since is None or at >= since):
-                        continue
+                message = _decoded(path, serial, at, msg, data)
+                if not _concerns(message, build_ids):
+                    continue
+                changes = before.take(serial, message) if msg not in _OF_ALL else None
+                if since is None or at >= since:
                     named = encode.fields(message)
-                    words = in_words(message)
+                    words = in_words(message, changes)
+                    if changes is not None:
+                        named["changes"] = changes
                     yield Event(at, serial, feed, feed_serial, msg, words, named)
             progress(min(start + _STEP, end), last)
     finally:
         connection.close()
 
 
-_BUILDS = ("LOGBUILD", "SNAPSHOT")
-"""Messages that tell the numbers of a package's builds."""
+_OF_ALL = ("SETABIS", "FAILURE")
+"""Messages that name no package."""
+
+MAX_CHANGES = 10
+"""Changes of one snapshot that are told in words."""
 
 
 def _concerns(message: Message, build_ids: set[int]) -> bool:
@@ -192,7 +210,7 @@ def downloads(
     for day, count in rows:
         at = day * times.DAY
         if since is None or at + times.DAY > since:
-            words = f"{_many(count, 'download')} on that day"
+            words = f"{many(count, 'download')} on that day"
             yield Event(at, None, None, None, "DOWNLOADED", words, {"downloads": count})
 
 
@@ -210,16 +228,12 @@ def origin(event: Event) -> str:
     return ", ".join(filter(None, (serial, part)))
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def _skips(verb: str, reason: str) -> str:
     return f"{verb} skipped: {reason}" if reason else f"{verb} no longer skipped"
 
 
-def in_words(message: Message) -> str:
-    """What a message says, in plain words."""
+def in_words(message: Message, changes: list[str] | None = None) -> str:
+    """What a message says, in plain words; of a snapshot what it changed, if that is known."""
     at, data = message.at, message.data
     match data:
         case messages.SetAbis():
@@ -256,7 +270,7 @@ def in_words(message: Message) -> str:
             return (
                 f"build {data.build_id} of {data.version} on {data.abi_tag} by slave"
                 f" {data.slave_id}: {status}{why}, {data.duration:.1f} s,"
-                f" {_many(len(data.files), 'file')}"
+                f" {many(len(data.files), 'file')}"
             )
         case messages.LogFailure():
             return f"why build {data.build_id} failed: {data.failure}"
@@ -268,10 +282,15 @@ def in_words(message: Message) -> str:
             return f"all builds and files of version {data.version} are deleted"
         case messages.Snapshot():
             files = sum(len(release.files) for release in data.releases)
-            versions = _many(len(data.releases), "version")
-            return (
-                f"everything is replaced by the master's answer: {versions}, {_many(files, 'file')}"
-            )
+            versions = many(len(data.releases), "version")
+            if changes is None:
+                return (
+                    "everything is replaced by the master's answer:"
+                    f" {versions}, {many(files, 'file')}"
+                )
+            left = len(changes) - MAX_CHANGES
+            told = "; ".join(changes[:MAX_CHANGES]) or "nothing that the index did not know"
+            return f"the master's answer: {told}" + (f"; and {left:,} more" if left > 0 else "")
         case messages.Downloads():
-            return f"its counters are replaced: {_many(data.all, 'download')} ever"
+            return f"its counters are replaced: {many(data.all, 'download')} ever"
     return message.name

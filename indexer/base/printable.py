@@ -28,6 +28,13 @@ def sentence(value: str, longest: int = MAX_LINE) -> str:
     return line(_LINE_BREAK.sub(" ", value[: 2 * longest]), longest)
 
 
+def many(number: int, noun: str) -> str:
+    """How many there are: `1 file`, `2,000 entries`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("ry") else f"{number:,} {noun}s"
+
+
 def whole_line(value: str) -> str:
     """`value` as one line, without cutting it: for results."""
     return line(value, _MAX_OF_ONE * len(value) + 1)

@@ -62,13 +62,14 @@ def backfill(
         state.close()
     after = f" (it continued after {printable.line(outcome.after)})" if outcome.after else ""
     printable.echo(
-        f"{asking.db_queue}: {outcome.packages:,} packages asked for{after}, {outcome.taken:,} were"
-        f" different, {outcome.deleted:,} are gone, {outcome.counters:,} counters taken"
+        f"{asking.db_queue}: {printable.many(outcome.packages, 'package')} asked for{after},"
+        f" {outcome.taken:,} different, {outcome.deleted:,} gone,"
+        f" {printable.many(outcome.counters, 'counter')} taken"
     )
     if outcome.unusable:
         printable.echo(
-            f"piw-indexer: {outcome.unusable} answers were unusable; `piw-indexer quarantine` shows"
-            " why",
+            f"piw-indexer: {printable.many(outcome.unusable, 'unusable answer')};"
+            " `piw-indexer quarantine` shows why",
             err=True,
         )
     for package, why in outcome.unanswered.items():
@@ -101,16 +102,16 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
     finally:
         source.close()
     printable.echo(
-        f"{outcome.packages:,} packages read, {outcome.taken:,} were different and taken with"
-        f" {outcome.builds:,} builds, {outcome.deleted:,} are gone,"
-        f" {outcome.counters:,} counters taken"
+        f"{printable.many(outcome.packages, 'package')} read, {outcome.taken:,} different and taken"
+        f" with {printable.many(outcome.builds, 'build')}, {outcome.deleted:,} gone,"
+        f" {printable.many(outcome.counters, 'counter')} taken"
     )
     if source.lost:
         lost = ", ".join(source.lost)
         printable.echo(f"piw-indexer: the database does not tell: {lost}", err=True)
     if outcome.refused:
         printable.echo(
-            f"piw-indexer: {outcome.refused} rows are not valid messages and were not taken;"
+            f"piw-indexer: not taken, because not valid: {printable.many(outcome.refused, 'row')};"
             " `piw-indexer quarantine` shows why",
             err=True,
         )

@@ -180,14 +180,14 @@ def _repair(
     repaired -= unrepaired
     done = {sort: repaired[sort, True] for sort in Sort}
     done[Sort.MODE] += repaired[Sort.MODE, False]
-    for sort, what in (
-        (Sort.DOCUMENT, "documents written"),
-        (Sort.LINK, "aliases linked"),
-        (Sort.STRAY, "strays removed"),
-        (Sort.MODE, "modes set"),
+    for sort, noun, what in (
+        (Sort.DOCUMENT, "document", "written"),
+        (Sort.LINK, "link", "made"),
+        (Sort.STRAY, "stray", "removed"),
+        (Sort.MODE, "mode", "set"),
     ):
         if done[sort]:
-            report.say(f"documents: {done[sort]} {what}")
+            report.say(f"documents: {printable.many(done[sort], noun)} {what}")
     for line in _rewritten(publisher, wrong, left):
         report.say(f"documents: {line} written")
     report.fixed += repaired.total()

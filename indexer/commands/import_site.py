@@ -43,17 +43,19 @@ def import_site(site: Path, state_dir: Path) -> None:
     finally:
         state.close()
     printable.echo(
-        f"{options.as_typed(site)}: {len(documents):,} documents, {taken:,} of them new,"
-        f" {counted:,} counters taken"
+        f"{options.as_typed(site)}: {printable.many(len(documents), 'document')}, {taken:,} of them"
+        f" new, {printable.many(counted, 'counter')} taken"
     )
-    for number, what in (
-        (unusable, "documents were unusable, and their packages are missing"),
-        (odd, f"rows of {sites.COUNTERS} were unusable, and their counters are missing"),
-        (unreadable, f"{sites.COUNTERS} was unusable, and all counters are missing"),
+    for number, noun, missing in (
+        (unusable, "document", "the packages"),
+        (odd, "row", f"counters of {sites.COUNTERS}"),
+        (unreadable, sites.COUNTERS, "all counters"),
     ):
         if number:
             printable.echo(
-                f"piw-indexer: {number} {what}; `piw-indexer quarantine` shows why", err=True
+                f"piw-indexer: {printable.many(number, f'unusable {noun}')}, so that {missing} are"
+                " missing; `piw-indexer quarantine` shows why",
+                err=True,
             )
 
 

@@ -73,7 +73,7 @@ def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
     known = ", the rest was known" if after else ""
     quarantined = f", {refused} quarantined" if refused else ""
     name = printable.line(file.name)
-    printable.echo(f"{name}: {accepted} messages{quarantined}{known}")
+    printable.echo(f"{name}: {printable.many(accepted, 'message')}{quarantined}{known}")
     if refused:
         printable.echo(
             f"piw-indexer: {refused} lines of {name} were refused;"

@@ -132,11 +132,12 @@ def _send(
         serve(0.0)
     elapsed = clock.monotonic() - began
     name = printable.line(messages.name)
-    printable.echo(f"{name}: {sent} messages sent in {elapsed:.1f} s")
+    printable.echo(f"{name}: {printable.many(sent, 'message')} sent in {elapsed:.1f} s")
     if refused:
+        lines = printable.many(refused, "line")
         printable.echo(
-            f"piw-indexer: {refused} lines of {name} are not valid messages and were not"
-            " sent; `piw-indexer quarantine --spool` shows why",
+            f"piw-indexer: not sent, because not valid: {lines} of {name};"
+            " `piw-indexer quarantine --spool` shows why",
             err=True,
         )
     messages.close()

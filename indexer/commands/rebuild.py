@@ -49,7 +49,8 @@ def rebuild(
         if state.salvaged is not None:
             _print_losses(state.salvaged)
         printable.echo(
-            f"{options.as_typed(state.index_path)}: rebuilt from {state.journal.serial} messages"
+            f"{options.as_typed(state.index_path)}: rebuilt from"
+            f" {printable.many(state.journal.serial, 'message')}"
         )
         publish_all(state, publisher, site_url, as_of)
     finally:

@@ -85,4 +85,6 @@ def publish(
 
 def written(publisher: Publisher, changed: int) -> str:
     """The line that says how many documents were written."""
-    return f"{options.as_typed(publisher.output_path)}: {changed} documents written"
+    return (
+        f"{options.as_typed(publisher.output_path)}: {printable.many(changed, 'document')} written"
+    )

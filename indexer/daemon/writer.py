@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from ..base import clock, database, process, times
 from ..base.errors import Problem, StateError
 from ..documents import registry
-from ..index import downloads, pending
+from ..index import downloads, pending, queries
 from . import writer_loop
 from . import writer_messages as messages
 
@@ -196,7 +196,9 @@ class WriterHandle:
                 self.written += changed
                 self.last_published = names[-1], now
                 self.published.update((kind.name, now) for kind in registry.marked())
-                self.recent = (self.recent + names)[-_MAX_RECENT:]
+                latest = names[-_MAX_RECENT:]  # other spellings of names are links
+                latest = [name for name in latest if queries.is_package(self._connection, name)]
+                self.recent = (self.recent + latest)[-_MAX_RECENT:]
             case messages.MoveWindow(start):
                 with self._writing("move the window of the counters"):
                     downloads.move_window(self._connection, start)

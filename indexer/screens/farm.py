@@ -9,14 +9,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from ..base import times
+from ..base.printable import many
 from ..base.times import Time
 from ..piwheels.farm.picture import (
     Doing,
+    Finished,
     MasterStats,
     Outcome,
     Picture,
@@ -48,7 +50,7 @@ def summary(farm: Picture) -> str:
     """The farm in one line."""
     slaves = farm.slaves
     counts = Counter(DOING[slave.doing][0] for slave in slaves)
-    text = f"{len(slaves)} slaves" if len(slaves) != 1 else "1 slave"
+    text = many(len(slaves), "slave")
     if counts:
         doings = (f"{number} {doing}" for doing, number in sorted(counts.items()))
         text += f": {', '.join(doings)}"
@@ -104,7 +106,7 @@ def frame(farm: Picture, note: str, width: int, height: int) -> RenderableType:
         _head(farm, note),
         panel("the master", _master(farm)),
         panel("slaves", slaves(farm, width - 4) if farm.slaves else Text("none", "dim")),
-        panel("latest builds", finished(farm, rows, expand=True)),
+        panel("latest builds", Builds(farm, rows, expand=True)),
     )
 
 
@@ -112,33 +114,57 @@ def plain(farm: Picture, width: int) -> RenderableType:
     """Everything, for an output that is not a terminal."""
     parts: list[RenderableType] = [_master(farm), Text(""), slaves(farm, width)]
     if farm.finished:
-        parts += [Text(""), finished(farm, len(farm.finished))]
+        parts += [Text(""), Builds(farm, len(farm.finished))]
     return Group(*parts)
 
 
-def finished(farm: Picture, rows: int, *, expand: bool = False) -> Table:
+class Builds:
     """The builds that ended last, the latest first.
 
-    With `expand`, they use the whole width, and names are cut if it is not enough.
+    With `expand`, they use the whole width. Where it is not enough, the label goes, then the
+    duration; then names are cut.
     """
-    table = Table.grid(padding=(0, 2, 0, 0), expand=expand)
-    table.add_column(no_wrap=True, ratio=1 if expand else None, overflow="ellipsis")
-    for _ in range(3):
-        table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, justify="right")
-    for build in farm.finished[:rows]:
-        sign, style = _OUTCOMES[build.outcome]
-        duration = ""
-        if build.began is not None and build.outcome != "unknown":
-            duration = span(_seconds(build.began, build.ended))
-        table.add_row(
-            Text.assemble((sign, style), " ", build.package, (f" {build.version}", "dim")),
-            Text(build.abi_tag, "cyan"),
-            Text(build.label),
-            Text(f"in {duration}" if duration else "", "dim"),
-            Text(f"{_age(build.ended, farm.at)} ago", "dim"),
-        )
-    return table
+
+    def __init__(self, farm: Picture, rows: int, *, expand: bool = False) -> None:
+        self._rows = [_build(build, farm.at) for build in farm.finished[:rows]]
+        self._expand = expand
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = [max(cell.cell_len for cell in cells) for cells in zip(*self._rows, strict=True)]
+        shown = list(range(len(widths)))
+        for column in (_LABEL, _DURATION):
+            if sum(widths[one] + _GAP for one in shown) > options.max_width:
+                shown.remove(column)
+        table = Table.grid(padding=(0, _GAP, 0, 0), expand=self._expand)
+        for column in shown:
+            table.add_column(
+                no_wrap=True,
+                overflow="ellipsis",
+                ratio=1 if self._expand and not column else None,
+                min_width=widths[column] if column else None,
+                justify="right" if column == shown[-1] else "left",
+            )
+        for row in self._rows:
+            table.add_row(*(row[column] for column in shown))
+        yield table
+
+
+_LABEL, _DURATION = 2, 3
+
+
+def _build(build: Finished, now: Time | None) -> tuple[Text, ...]:
+    """The name, ABI, label, duration and age of a build."""
+    sign, style = _OUTCOMES[build.outcome]
+    duration = ""
+    if build.began is not None and build.outcome != "unknown":
+        duration = span(_seconds(build.began, build.ended))
+    return (
+        Text.assemble((sign, style), " ", build.package, (f" {build.version}", "dim")),
+        Text(build.abi_tag, "cyan"),
+        Text(build.label),
+        Text(f"in {duration}" if duration else "", "dim"),
+        Text(f"{_age(build.ended, now)} ago", "dim"),
+    )
 
 
 def _head(farm: Picture, note: str) -> Table:

@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..base import times
+from ..base.printable import many
 from ..base.times import Time
 from ..daemon.status_file import LiveDbQueue
 from ..watch import alerts as problems
 from ..watch.alerts import Alert
 from ..watch.notes import Check
-from ..watch.status import FeedStatus, Status
+from ..watch.status import FeedStatus, SpoolStatus, Status
 from . import farm
 from .parts import size, span
 
@@ -29,23 +30,19 @@ _SIGNS = {
 }
 
 
-_TABLES = ("packages", "versions", "builds", "files")
-"""Of the index; shown with the number of their rows."""
+_ROWS = ("package", "version", "build", "file")
+"""What the index has; shown with its number."""
 
 
 def verdict(status: Status) -> Text:
     """Whether all is well, in one line."""
     count = Counter(alert.severity for alert in status.alerts)
     parts = [f"{count[problems.CRITICAL]} critical"] * (problems.CRITICAL in count)
-    parts += [_some(count[problems.WARNING], "warning")] * (problems.WARNING in count)
+    parts += [many(count[problems.WARNING], "warning")] * (problems.WARNING in count)
     if not parts:
         return Text("✓ All is well.", "bold green")
     sign, style = _SIGNS[problems.worst(status.alerts)]
     return Text(f"{sign} Not well: {', '.join(parts)}.", style)
-
-
-def _some(number: int, word: str) -> str:
-    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def alerts(status: Status) -> Table:
@@ -83,7 +80,7 @@ def screen(status: Status, width: int) -> RenderableType:
 
 def pending(status: Status) -> str:
     """The documents that wait to be written."""
-    text = f"{_some(status.pending, 'document')} to write"
+    text = f"{many(status.pending, 'document')} to write"
     if status.oldest_pending_seconds is not None and status.pending:
         text += f", the oldest for {span(status.oldest_pending_seconds)}"
     return text
@@ -119,15 +116,24 @@ def _summary(status: Status) -> Table:
         table.add_row(Text(name, style="bold"), Text(str(value)))
 
     row("state", status.state_dir)
+    if status.spool is not None:
+        row("spool", _spooled(status.spool))
+    if status.only_publishes:
+        row("disk", disk(status))
+        row("version", f"{status.version}, SQLite {status.sqlite_version}")
+        return table
     row("held by", status.held_by or "nobody: no daemon runs")
     row("serial", f"{status.serial:,} journaled, {status.applied_serial:,} applied")
     late = f", for {span(status.lag_seconds)}" if status.lag_seconds else ""
-    row("lag", f"{status.lag:,} messages{late}")
+    row("lag", many(status.lag, "message") + late)
     row("pending", pending(status))
     if status.daemon is not None:
         live, sources, _ = status.daemon
         row("rate", f"{live.rate:,.0f} messages/s")
-        row("published", f"{live.written:,} documents, the last {ago(live.last_published, now)}")
+        row(
+            "published",
+            f"{many(live.written, 'document')}, the last {ago(live.last_published, now)}",
+        )
         row("packages.json", f"written {ago(live.counters_published, now)}")
         if (asking := sources.db_queue) is not None:
             row("master", _asked(asking))
@@ -135,16 +141,17 @@ def _summary(status: Status) -> Table:
             passed = f", {logs.forwarded:,} passed on" if logs.forward else ""
             row(
                 "log queue",
-                f"{sum(logs.counted.values()):,} entries{passed},"
+                f"{many(sum(logs.counted.values()), 'entry')}{passed},"
                 f" {logs.waiting_for_master:,} waiting for the master",
             )
     gone = status.quarantined_let_go
     let_go = f"; {gone:,} more were deleted" if gone else ""
     row("quarantined", f"{status.quarantined:,}{let_go}")
-    row("index", ", ".join(f"{status.counts.get(table, 0):,} {table}" for table in _TABLES))
+    row("index", ", ".join(many(status.counts.get(f"{noun}s", 0), noun) for noun in _ROWS))
+    packages = many(status.packages_with_downloads or 0, "package")
     row(
         "downloads",
-        f"{status.downloads or 0:,} counted, of {status.packages_with_downloads or 0:,} packages;"
+        f"{status.downloads or 0:,} counted, of {packages};"
         f" {status.not_a_wheel:,} of what is not a wheel",
     )
     if status.farm is not None:
@@ -157,10 +164,20 @@ def _summary(status: Status) -> Table:
     return table
 
 
+def _spooled(spool: SpoolStatus) -> str:
+    """What a publisher has sent and refused, and who it is."""
+    gone = spool.quarantined_let_go
+    let_go = f" and {gone:,} more that were deleted" if gone else ""
+    return (
+        f"{many(spool.serial, 'message')} published, {spool.quarantined:,}{let_go} refused;"
+        f" held by {spool.held_by or 'nobody'}"
+    )
+
+
 def _asked(asking: LiveDbQueue) -> str:
     """What was asked of the master, what waits to be asked, and how old its answers are."""
     text = (
-        f"{asking.asked:,} packages asked for, {asking.taken:,} were different,"
+        f"{many(asking.asked, 'package')} asked for, {asking.taken:,} different,"
         f" {asking.due:,} waiting"
     )
     if asking.oldest_due_seconds is not None:
@@ -171,7 +188,7 @@ def _asked(asking: LiveDbQueue) -> str:
             f" {span(asking.oldest_answer_seconds)} at most"
         )
     if asking.unanswered:
-        text += f"; {asking.unanswered:,} packages were not asked for yet"
+        text += f"; {many(asking.unanswered, 'package')} not asked for yet"
     return text
 
 
@@ -180,7 +197,7 @@ def _checked(check: Check | None, now: Time) -> str:
         return "never"
     if not check.finished:
         return f"{ago(check.at, now)}, not finished"
-    found = _some(check.differences, "difference") if check.differences else "no differences"
+    found = many(check.differences, "difference") if check.differences else "no differences"
     return f"{ago(check.at, now)}, {found}"
 
 

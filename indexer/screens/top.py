@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..base import times
+from ..base.printable import many
 from ..watch.status import Status
 from . import farm as farm_screen
 from . import status as status_screen
@@ -106,7 +107,7 @@ def frame(
     if status.farm is None:
         parts.append(_published(status, rows, None))
     else:
-        builds = panel("latest builds", farm_screen.finished(status.farm, rows, expand=True), rows)
+        builds = panel("latest builds", farm_screen.Builds(status.farm, rows, expand=True), rows)
         parts.append(_beside(builds, _published(status, rows, rows)))
     return Group(*parts)
 
@@ -186,7 +187,7 @@ def _rest(status: Status) -> Table:
         last = status_screen.ago(status.daemon.live.last_published, status.at)
         counters = status_screen.ago(status.daemon.live.counters_published, status.at)
         rows.append(("published", f"last {last}, packages.json {counters}"))
-    rows.append(("quarantine", f"{status.quarantined:,} messages"))
+    rows.append(("quarantine", many(status.quarantined, "message")))
     rows.append(("disk", status_screen.disk(status)))
     if status.farm is not None:
         rows.append(("farm", farm_screen.summary(status.farm)))

@@ -63,6 +63,16 @@ class FeedStatus(NamedTuple):
     silent_seconds: float | None
 
 
+class SpoolStatus(NamedTuple):
+    """What a publisher, such as a bridge, keeps in a state directory."""
+
+    held_by: str
+    serial: int
+    bytes: int
+    quarantined: int
+    quarantined_let_go: int
+
+
 class Month(NamedTuple):
     """A file of the journal."""
 
@@ -114,6 +124,12 @@ class Status(NamedTuple):
     logs_read_by: dict[str, list[str]] | None = None  # by database, where a log is held
     downloads: int | None = None  # only where rows were counted
     packages_with_downloads: int | None = None  # likewise
+    spool: SpoolStatus | None = None
+
+    @property
+    def only_publishes(self) -> bool:
+        """Whether this is the state of a bridge or of `publish`, and no daemon's."""
+        return self.spool is not None and not (self.journal_months or self.held_by)
 
 
 class FarmStatus(NamedTuple):
@@ -143,7 +159,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
     Raises:
         StateError: if there is no state there, or it cannot be read.
     """
-    directories.refuse_missing(directory, JOURNAL)
+    directories.refuse_missing(directory, JOURNAL, SPOOL)
     held_by = lock.holder(directory)
     noted = _Noted(directory)
     daemon = noted.daemon(held_by, now)
@@ -208,9 +224,27 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
         logs_read_by=_held_by(directory, daemon),
         downloads=index.downloads,
         packages_with_downloads=index.packages_with_downloads,
+        spool=_spool(directory / SPOOL),
     )
     alerts = alerts_of(status, noted.unreadable)
     return status._replace(alerts=alerts, well=is_healthy(alerts), problems=sentences(alerts))
+
+
+def _spool(directory: Path) -> SpoolStatus | None:
+    """A publisher's spool; None if there is none."""
+    if not directory.is_dir():
+        return None
+    reader = JournalReader(directory)
+    try:
+        return SpoolStatus(
+            lock.holder(directory),
+            reader.last_serial(),
+            sum(path.stat().st_size for path in reader.months),
+            quarantine.waiting(reader),
+            quarantine.let_go(reader),
+        )
+    finally:
+        reader.close()
 
 
 def _parts(directory: Path) -> dict[str, int]:
@@ -404,6 +438,11 @@ def alerts_of(status: Status, unreadable_notes: dict[str, Alert]) -> list[Alert]
 def _holder_alerts(status: Status) -> Iterator[Alert]:
     if status.daemon is not None:
         return
+    if status.only_publishes:
+        if status.spool is not None and not status.spool.held_by:
+            what = "neither a bridge nor a publisher runs: only a spool is in this state"
+            yield alert("daemon-not-running", what, "start the bridge, or piw-indexer publish")
+        return
     if status.held_by.startswith(_DAEMON):
         left = status.serial - status.applied_serial
         what = f"the daemon is starting: {left:,} messages of the journal are still to be applied"
@@ -482,8 +521,12 @@ def _feed_alerts(feed: FeedStatus) -> Iterator[Alert]:
         what = f"missing messages of feed {name} have been fetched for {late:.0f} s"
         yield alert("feed-filling", what)
     elif late > MAX_LAG:
-        what = f"feed {name} is {feed.lag:,} messages behind, for {late:.0f} s"
+        what = f"feed {name} is {printable.many(feed.lag or 0, 'message')} behind, for {late:.0f} s"
         yield alert("feed-behind", what)
+
+
+def _are(messages: int) -> str:
+    return printable.many(messages, "message") + (" is" if messages == 1 else " are")
 
 
 def _backup_alerts(status: Status) -> Iterator[Alert]:
@@ -500,18 +543,21 @@ def _backup_alerts(status: Status) -> Iterator[Alert]:
 
 def _index_alerts(status: Status) -> Iterator[Alert]:
     if status.to_apply and not status.held_by:
-        what = f"the index lacks {status.to_apply:,} messages of the journal"
+        what = f"the index lacks {printable.many(status.to_apply, 'message')} of the journal"
         yield alert("index-behind", what)
     waiting = status.oldest_pending_seconds or 0.0
     if waiting > MAX_PENDING:
         what = f"{status.pending:,} documents are waiting to be written, the oldest for"
         yield alert("writer-stuck", f"{what} {waiting:.0f} s")
     if status.quarantined:
-        yield alert("quarantine", f"{status.quarantined} messages are in the quarantine")
+        yield alert("quarantine", f"{_are(status.quarantined)} in the quarantine")
+    if status.spool is not None and status.spool.quarantined:
+        what = f"{_are(status.spool.quarantined)} in the quarantine of the spool: not published"
+        yield alert("quarantine", what, "piw-indexer quarantine --spool lists them")
     check = status.last_check
     if check is not None and check.finished and check.differences:
         when = times.to_rfc3339(check.at)
-        what = f"the check of {when} found {check.differences} differences"
+        what = f"the check of {when} found {printable.many(check.differences, 'difference')}"
         yield alert("check-differences", what)
     yield from _backup_alerts(status)
     if status.sqlite_wal_reset_bug:

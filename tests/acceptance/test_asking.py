@@ -244,6 +244,65 @@ def test_a_part_of_the_history_for_programs(asked: Site) -> None:
     assert [json.loads(line)["what"] for line in last] == ["LOGBUILD", "REFUSED"]
 
 
+def test_the_history_tells_what_a_masters_answer_changed(site: Site) -> None:
+    """Beside a master, each line once said only that all was replaced."""
+    wheel = "numpy-1.0-cp311-cp311-linux_armv7l.whl"
+    file = samples.snapshot_file()
+    first = {"1.0": samples.snapshot_release({wheel: file}, {"cp311": ("success", 7)})}
+    second = {
+        "1.0": {
+            **samples.snapshot_release(
+                {wheel: {**file, "filehash": "b" * 64, "location": "/archive"}},
+                {"cp311": ("success", 9)},
+            ),
+            "yanked": True,
+        },
+        "1.1": {
+            **samples.snapshot_release(abis={"cp311": ("fail", 8)}),
+            "skip": "too large",
+        },
+    }
+    later = "2026-11-21T12:00:00Z"
+    site.take(
+        samples.snapshot("numpy", releases=first, name="NumPy"),
+        samples.snapshot("numpy", later, releases=first, name="NumPy"),
+        samples.snapshot("numpy", later, releases=second, name="NumPy"),
+        samples.snapshot("numpy", later, releases={}, name="NumPy", description="Arrays"),
+    )
+    told = [json.loads(line) for line in site.piw("history", "numpy", "--json").stdout.splitlines()]
+    released = "released 2026-11-20 12:00:00"
+    assert [one["data"]["changes"] for one in told] == [
+        [
+            "its name is spelled NumPy",
+            f"version 1.0 appears, {released}",
+            "build 7 of 1.0 on cp311: success",
+            f"file {wheel} appears",
+        ],
+        [],
+        [
+            "version 1.0 is yanked",
+            f"version 1.1 appears, {released}",
+            "version 1.1 is skipped: too large",
+            "build 8 of 1.1 on cp311: failed",
+            "build 9 of 1.0 on cp311: success",
+            f"file {wheel} has another content: 1,000 bytes, sha256 {'b' * 64}",
+            f"file {wheel} is served from /archive",
+        ],
+        [
+            "its summary is 'Arrays'",
+            "version 1.0 is gone",
+            "version 1.1 is gone",
+            "build 7 is gone",
+            "build 8 is gone",
+            "build 9 is gone",
+            f"file {wheel} is gone",
+        ],
+    ]
+    lines = site.piw("history", "numpy").stdout.splitlines()
+    assert "the master's answer: nothing that the index did not know" in lines[1]
+    assert "the master's answer: version 1.0 is yanked; version 1.1 appears, " in lines[2]
+
+
 def test_the_history_of_what_is_gone_and_of_what_never_was(asked: Site) -> None:
     assert "the package is deleted" in asked.piw("history", "old-thing").stdout
     assert "did you mean numpy?" in asked.piw("history", "numpi", status=2).stderr

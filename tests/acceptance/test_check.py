@@ -401,7 +401,7 @@ def test_a_fix_touches_only_what_is_wrong_and_says_what_it_did(checked: Site) ->
     other.chmod(0o600)
     assert f"{other} has the mode 0600, should be 0644" in checked.piw("check", status=1).stdout
     said = checked.piw("check", "--fix").stdout
-    for line in ("1 documents written", "1 aliases linked", "1 strays removed", "1 modes set"):
+    for line in ("1 document written", "1 link made", "1 stray removed", "1 mode set"):
         assert f"documents: {line}\n" in said
     assert said.endswith("Repaired.\n")
     after = contents(checked.output_path)

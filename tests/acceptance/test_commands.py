@@ -213,7 +213,7 @@ def test_packages_with_downloads_are_counted_and_not_rows(site: Site) -> None:
         samples.log_download("unknown-1.0-py3-none-any.whl"),
     )
     assert site.status()["packages_with_downloads"] == 1
-    assert "2 counted, of 1 packages" in site.piw("status").stdout
+    assert "2 counted, of 1 package;" in site.piw("status").stdout
 
 
 def test_download_of_no_wheel_shows_in_status(site: Site) -> None:

@@ -270,6 +270,17 @@ def test_publisher_does_not_send_what_is_no_message(ipc: Feed, site: Site) -> No
         "quarantine", "--state-dir", site.publisher_dir, "--spool", "--json"
     ).stdout.splitlines()
     assert len(listed) == REFUSED.count
+    # The state of a bridge or a publisher has no journal, and once had no status for that reason.
+    state = ("--state-dir", site.publisher_dir)
+    status = json.loads(site.piw("status", "--json", *state).stdout)
+    assert (status["spool"]["serial"], status["spool"]["quarantined"]) == (0, REFUSED.count)
+    alerts = {alert["id"]: alert for alert in status["alerts"]}
+    assert "--spool" in alerts["quarantine"]["remedy"]
+    assert "bridge" in alerts["daemon-not-running"]["what"]
+    screen = site.piw("status", *state).stdout
+    assert f"0 messages published, {REFUSED.count} refused; held by nobody" in screen
+    assert "quarantine --spool" in screen
+    assert site.piw("status", "--monitor", *state, status=2).stdout.startswith("PIW-INDEXER")
 
 
 def test_publisher_does_not_send_what_no_frame_may_hold(ipc: Feed, site: Site) -> None:

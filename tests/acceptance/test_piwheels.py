@@ -77,14 +77,14 @@ def serial(site: Site) -> int:
 
 def test_backfill_publishes_what_the_master_did(site: Site, master: Master) -> None:
     done = site.piw("backfill", "--db-queue", master.address)
-    assert "7 packages asked for, 7 were different" in done.stdout
+    assert "7 packages asked for, 7 different" in done.stdout
     site.piw("write")
     assert_site(site.output_path)
     published = json.loads((site.output_path / "packages.json").read_bytes())
     assert published == sorted(json.loads((SITE / "packages.json").read_bytes()))
     before = serial(site)
     again = site.piw("backfill", "--db-queue", master.address)
-    assert "0 were different, 0 are gone, 0 counters taken" in again.stdout
+    assert "0 different, 0 gone, 0 counters taken" in again.stdout
     assert serial(site) == before
 
 
@@ -92,7 +92,7 @@ def test_a_master_without_counters_tells_all_else(site: Site, master: Master) ->
     """A newer piwheels may drop a request."""
     del master.answers[cbor.dumps("GETSEARCH")]
     done = site.piw("backfill", "--db-queue", master.address)
-    assert "7 packages asked for, 7 were different" in done.stdout
+    assert "7 packages asked for, 7 different" in done.stdout
     assert "no download counters were taken: the master cannot answer GETSEARCH" in done.stderr
     site.piw("write")
     assert_site(site.output_path)
@@ -207,7 +207,7 @@ def test_answer_that_is_none_is_quarantined(site: Site, master: Master) -> None:
     project["releases"]["../x"] = next(iter(project["releases"].values()))
     master.put("PROJDATA", "numpy", project)
     result = site.piw("backfill", "--db-queue", master.address)
-    assert "1 answers were unusable" in result.stderr
+    assert "1 unusable answer;" in result.stderr
     assert site.status()["counts"]["packages"] == 6
     assert "'../x'" in site.piw("quarantine").stdout
 
@@ -217,7 +217,7 @@ def test_counters_that_are_none_are_quarantined(site: Site, master: Master) -> N
     counters = {**master.get("GETSEARCH"), "../x": [1, 2], "huge": [1, 2**63 - 1]}
     master.answers[cbor.dumps("GETSEARCH")] = cbor.dumps("OK", counters)
     result = site.piw("backfill", "--db-queue", master.address)
-    assert "2 answers were unusable" in result.stderr
+    assert "2 unusable answers;" in result.stderr
     assert ", 2 counters taken" in result.stdout
     listed = site.piw("quarantine").stdout
     assert """'../x' has a "/\"""" in listed
@@ -278,7 +278,7 @@ def test_daemon_takes_everything_from_a_master(ipc: Feed, site: Site, master: Ma
         eventually(lambda: documents(site.output_path).keys() == documents(SITE).keys())
         site.wait(lambda found: found["pending"] == 0, daemon)
         assert_site(site.output_path)
-        eventually(lambda: "7 were different" in site.piw("status").stdout)
+        eventually(lambda: "7 different" in site.piw("status").stdout)
         # What the master changes, and no feed tells, is found.
         project = master.get("PROJDATA", "empty")
         master.put("PROJDATA", "empty", {**project, "description": "Nothing in it"})
@@ -525,12 +525,18 @@ def test_no_address_is_stored(ipc: Feed, site: Site, queues: tuple[str, str]) ->
 
 def test_site_is_imported_as_it_was(site: Site) -> None:
     shutil.copytree(SITE, site.home / "old")
-    (site.home / "old" / "project" / "NumPy").symlink_to("numpy")
+    for number, spelling in enumerate(("numPY", "NumPy", "NUMPY"), 1):
+        link = site.home / "old" / "project" / spelling
+        link.symlink_to("numpy")
+        os.utime(link, (number % 3, number % 3), follow_symlinks=False)
     done = site.piw("import-site", site.home / "old")
     assert "7 documents, 7 of them new, 2 counters taken" in done.stdout
     site.piw("write")
     assert_site(site.output_path)
-    assert (site.output_path / "project" / "NumPy").readlink() == Path("numpy")
+    for spelling in ("numPY", "NumPy", "NUMPY"):
+        assert (site.output_path / "project" / spelling).readlink() == Path("numpy")
+    # A master's own documents do not say how the name is spelled; only its links do.
+    assert documents(site.output_path)["numpy"]["name"] == "NumPy"
     published = json.loads((site.output_path / "packages.json").read_bytes())
     assert published == sorted(json.loads((SITE / "packages.json").read_bytes()))
     again = site.piw("import-site", site.home / "old")
@@ -547,7 +553,7 @@ def test_site_with_a_document_that_is_none(site: Site) -> None:
     shutil.copytree(SITE, site.home / "old")
     (site.home / "old" / "project" / "numpy" / "json" / "index.json").write_bytes(b"{")
     result = site.piw("import-site", site.home / "old")
-    assert "1 documents were unusable" in result.stderr
+    assert "1 unusable document, so that the packages are missing" in result.stderr
     assert site.status()["counts"]["packages"] == 6
     assert site.piw("import-site", site.home, status=2).stderr.count("project") >= 1
 
@@ -604,9 +610,9 @@ def test_a_row_that_is_unusable_is_refused_alone(
     shutil.copytree(SITE, site.home / "old")
     (site.home / "old" / "packages.json").write_text(json.dumps(rows))
     result = site.piw("import-site", site.home / "old")
-    assert "1 counters taken" in result.stdout
+    assert "1 counter taken" in result.stdout
     if unusable:
-        assert f"{unusable} rows of packages.json were unusable" in result.stderr
+        assert f"{unusable} unusable row" in result.stderr
     else:
         assert result.stderr == ""
     assert site.status()["quarantined"] == unusable
@@ -619,7 +625,7 @@ def test_counters_that_are_none_are_reported(site: Site) -> None:
     (site.home / "old" / "packages.json").write_text("{}")
     result = site.piw("import-site", site.home / "old")
     assert "0 counters taken" in result.stdout
-    assert "packages.json was unusable, and all counters are missing" in result.stderr
+    assert "1 unusable packages.json, so that all counters are missing" in result.stderr
     assert site.status()["quarantined"] == 1
 
 
@@ -635,7 +641,7 @@ def test_a_site_with_documents_that_cannot_be_read(site: Site) -> None:
     large.touch()
     os.truncate(large, 2**40)
     result = site.piw("import-site", site.home / "old")
-    assert "1 documents were unusable" in result.stderr
+    assert "1 unusable document, so that the packages are missing" in result.stderr
     assert site.status()["counts"]["packages"] == 6
     assert "it has more than 128 MiB" in site.piw("quarantine").stdout
 

@@ -37,7 +37,7 @@ def test_backfill_from_a_database(site: Site, dsn: str) -> None:
     result = site.piw("backfill", "--dsn", dsn)
     assert result.stderr == ""
     assert result.stdout == (
-        "1 packages read, 1 were different and taken with 1 builds, 0 are gone, 1 counters taken\n"
+        "1 package read, 1 different and taken with 1 build, 0 gone, 1 counter taken\n"
     )
     site.piw("write", "--as-of", "2026-11-20T13:00:00Z")
     assert (site.output_path / "packages.json").read_bytes() == b'[["numpy",7,7]]'
@@ -51,7 +51,7 @@ def test_backfill_from_a_database(site: Site, dsn: str) -> None:
         "platforms": [],
     }
     again = site.piw("backfill", settings={"PIW_INDEXER_DSN": dsn})
-    assert again.stdout.startswith("1 packages read, 0 were different")
+    assert again.stdout.startswith("1 package read, 0 different")
     site.piw("check")
 
 
@@ -85,5 +85,5 @@ def test_how_it_ends(site: Site, postgres: Server, dsn: str) -> None:
 def test_rows_that_are_refused(site: Site, postgres: Server, dsn: str) -> None:
     postgres.psql(dsn.partition("?")[0].rpartition("/")[2], "INSERT INTO packages VALUES ('Odd')")
     result = site.piw("backfill", "--dsn", dsn)
-    assert "1 rows are not valid messages" in result.stderr
+    assert "not valid: 1 row;" in result.stderr
     assert "'Odd' is not a canonical package name" in site.piw("quarantine").stdout

@@ -289,7 +289,7 @@ def test_a_directory_that_the_owner_may_not_enter(place: Place, private: Path, u
     place.piw("ingest", place.messages(*packages), "--state-dir", place.state)
     someone = {} if user == 0 else who(user)
     said = place.piw("write", "--all", *place.options, cwd=private, **someone).stdout
-    assert f"{MANY + 1} documents written" in said
+    assert f"{MANY + 1:,} documents written" in said
     place.piw("ingest", place.messages("scipy"), "--state-dir", place.state)
     with daemon(place, private, **someone) as process:
         document = place.output / "project" / "scipy" / "json" / "index.json"
@@ -328,7 +328,7 @@ def test_relative_paths_are_of_where_they_were_typed(place: Place) -> None:
     messages = place.messages("scipy").name
     paths = ["--state-dir", "state", "--output-path", "site"]
     said = place.piw("ingest", "--write", messages, *paths).stdout
-    assert f"{messages}: 1 messages" in said
+    assert f"{messages}: 1 message" in said
     assert (place.output / "project" / "scipy" / "json" / "index.json").exists()
     assert set(owners(place.output).values()) == {OURS}
     sockets = ["--changes-queue", "ipc://changes", "--replay-queue", "ipc://state/replay"]

@@ -51,6 +51,16 @@ def test_with_a_farm(watched: Any) -> None:
     assert "scipy" in text
 
 
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_latest_builds_on_a_narrow_terminal(width: int, watched: Any) -> None:
+    """Each of five columns was once cut to a letter; now the label and the duration go first."""
+    text = screen(width, farm=farm(watched))
+    (build,) = [line for line in text.splitlines() if "✗ lxml 5.0" in line]
+    assert "cp311" in build
+    assert "8 s ago" in build
+    assert ("four" in build) == (width == 160)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 def test_no_line_of_top_is_wider_than_the_terminal(width: int, watched: Any) -> None:
     for height in (24, 60):

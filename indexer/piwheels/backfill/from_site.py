@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from voluptuous import Invalid
 
-from ...base import printable, times
+from ...base import names, printable, times
 from ...base.errors import DecodeError, UsageError
 from ...messages.types import Message
 from ...schema import piwheels as schema
@@ -96,19 +96,31 @@ def packages(site: Path) -> list[Path]:
 
 
 def aliases(site: Path) -> dict[str, list[str]]:
-    """The other spellings of package names, which are links."""
-    names: dict[str, list[str]] = {}
-    for path in sorted((site / "project").iterdir()):
+    """The other spellings of package names, which are links; the one that was made last at the end.
+
+    Of spellings that a master has, it makes the links when it first writes a page with them.
+    """
+    found: list[tuple[int, str, str]] = []
+    for path in (site / "project").iterdir():
         # Spellings of names are always UTF-8.
         if path.is_symlink() and path.name == printable.utf8(path.name):
-            names.setdefault(path.readlink().name, []).append(path.name)
-    return names
+            found.append((path.lstat().st_mtime_ns, path.name, path.readlink().name))
+    spellings: dict[str, list[str]] = {}
+    for _, name, package in sorted(found):
+        spellings.setdefault(package, []).append(name)
+    return spellings
 
 
 def snapshot(document: bytes, spellings: list[str], at: times.Time) -> Message:
     """The SNAPSHOT of a package's document.
 
-    Only newer documents say how builds without files ended, and which build made a file.
+    Only newer documents say how builds without files ended, which build made a file, and how the
+    package is spelled. A master's own says none of that: the spelling is that of the newest link.
+
+    Args:
+        document: the bytes.
+        spellings: the names of links to the package, the newest last.
+        at: the time of the message.
 
     Raises:
         DecodeError: if it is not such a document.
@@ -125,16 +137,19 @@ def snapshot(document: bytes, spellings: list[str], at: times.Time) -> Message:
         }
         for version, release in project["releases"].items()
     }
+    package = project["package"]
     name = content.get("name")
-    display = name if isinstance(name, str) and name else project["package"]
+    if not (isinstance(name, str) and name):
+        of_it = [package, *(one for one in spellings if names.canonical(one) == package)]
+        name = of_it[-1]
     return translate.message(
         "SNAPSHOT",
         at,
         {
-            "package": project["package"],
-            "name": display,
+            "package": package,
+            "name": name,
             "description": project["summary"],
-            "aliases": sorted({*spellings} - {project["package"], display}),
+            "aliases": sorted({*spellings} - {package, name}),
             "releases": releases,
         },
     )
