@@ -21,6 +21,9 @@ UNKNOWN = "unknown"
 CHUNK_BYTES = 64 * 1024
 """Of a log, at a time; searching is slower in larger ones, which do not fit a processor's cache."""
 
+MAX_TEXT = 16 * 1024 * 1024
+"""Characters, from the end, of a log that somebody else waits for: a third of a second."""
+
 MAX_DETAIL = 200
 """Characters."""
 
@@ -143,6 +146,14 @@ def read(stream: BinaryIO) -> Failure:
     while piece := stream.read(CHUNK_BYTES):
         log.feed(piece)
     return log.failure()
+
+
+def read_text(log: str) -> Failure:
+    """Why a build failed, from its log in memory; what it takes has a bound, however long it is."""
+    found = BuildLog()
+    for at in range(max(0, len(log) - MAX_TEXT), len(log), CHUNK_BYTES):
+        found.feed(log[at : at + CHUNK_BYTES].encode(errors="replace"))
+    return found.failure()
 
 
 def _find(content: bytes, word: bytes, begin: int, until: int) -> int:
