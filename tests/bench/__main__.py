@@ -36,6 +36,7 @@ from indexer.journal.reader import JournalReader
 from indexer.messages import decode
 from indexer.messages.entries import Accepted
 from indexer.messages.types import Position
+from indexer.reasons import build_log
 from indexer.state import state
 
 COMMAND = str(Path(sys.executable).with_name("piw-indexer"))
@@ -353,6 +354,29 @@ def resident(pid: object) -> float:
     return 0.0
 
 
+def read_logs(folder: Path, scale: float) -> float:
+    """MB a second of a build's log of 50 MB, whose reason is at its end."""
+    lines = b"".join(
+        b"2026-11-28T04:00:%02d,%03d   arm-linux-gnueabihf-gcc -DNDEBUG -g -O2 -Wall -fPIC"
+        b" -Werror=format-security -I/usr/include/python3.11 -c src/part%d.c -o build/part%d.o\n"
+        b"2026-11-28T04:00:%02d,%03d   src/part%d.c:7:9: warning: unused variable [-Wunused]\n"
+        b"2026-11-28T04:00:%02d,%03d   copying package/errors%d.py -> build/lib/package\n"
+        % (n % 60, n % 1000, n, n, n % 60, n % 1000, n, n % 60, n % 1000, n)
+        for n in range(2000)
+    )
+    path = folder / "log.txt"
+    with path.open("wb") as file:
+        for _ in range(max(1, int(50_000_000 * scale) // len(lines))):
+            file.write(lines)
+        file.write(b"  src/last.c:3:10: fatal error: ffi.h: No such file or directory\n")
+    began = time.monotonic()
+    with path.open("rb") as file:
+        found = build_log.read(file)
+    took = time.monotonic() - began
+    assert found == ("missing-header", "ffi.h")
+    return path.stat().st_size / 1e6 / took
+
+
 FIGURES = [
     Figure("live feed, LOGDOWNLOAD", 20_000, "messages/s", True, live_downloads),
     Figure("live feed, LOGBUILD with 3 files", 2_000, "messages/s", True, live_builds),
@@ -363,6 +387,7 @@ FIGURES = [
     Figure("write everything", 2_000, "documents/s", True, write_everything),
     Figure("packages.json of 600,000 packages", 1, "s of CPU", False, counters),
     Figure("memory at 600,000 packages", 200, "MiB", False, memory),
+    Figure("reason from a build's log", 50, "MB/s", True, read_logs),
 ]
 
 

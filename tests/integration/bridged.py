@@ -178,6 +178,7 @@ def build(states: Any, package: str, version: str, *filenames: str, **fields: An
         "abi_tag": "cp311",
         "status": True,
         "duration": timedelta(minutes=2, milliseconds=500),
+        "output": OUTPUT,
         **fields,
     }
     files = {}
@@ -194,7 +195,7 @@ def build(states: Any, package: str, version: str, *filenames: str, **fields: An
         known["abi_tag"],
         known["status"],
         known["duration"],
-        OUTPUT,
+        known["output"],
         files,
     )
 

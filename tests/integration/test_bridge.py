@@ -192,6 +192,22 @@ def test_addresses_and_output_are_never_published(bridged: Bridged) -> None:
             assert OUTPUT.encode() not in content
 
 
+def test_why_a_build_failed_is_read_from_its_output(bridged: Bridged) -> None:
+    """The output itself is nowhere; a master that has none, or another form of it, does no harm."""
+    bridged.database.add_new_package("numpy")
+    bridged.database.add_new_package_version("numpy", "1.0")
+    log = "a.c:3:10: fatal error: ffi.h: No such file or directory\nsecret \ud800\n"
+    bridged.build("numpy", "1.0", status=False, output=log)
+    bridged.build("numpy", "1.0", status=False, output=None)
+    bridged.build("numpy", "1.0", status=False, output=b"bytes")
+    bridged.build("numpy", "1.0", WHEEL, output=log)
+    builds = [one.data for one in bridged.changes() if one.name == "LOGBUILD"]
+    assert [build.failure for build in builds] == [("missing-header", "ffi.h"), None, None, None]
+    bridged.stop()
+    for path in bridged.state_dir.rglob("*"):
+        assert path.is_dir() or b"secret" not in path.read_bytes()
+
+
 def test_what_the_database_makes_of_odd_values(bridged: Bridged) -> None:
     east = timezone(timedelta(hours=9))
     bridged.database.add_new_package("numpy")

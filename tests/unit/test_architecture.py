@@ -17,7 +17,7 @@ from indexer.schema import messages
 pytestmark = pytest.mark.unit
 
 PACKAGES = """
-    base schema messages journal index documents state feed daemon
+    base schema messages reasons journal index documents state feed daemon
     piwheels piwheels.farm piwheels.queues piwheels.sources piwheels.bridge piwheels.backfill
     check watch ask screens install demo commands cli
 """.split()
@@ -34,6 +34,8 @@ STAGES_NEVER = {
     "feed.publisher": f"{NO_SQL} {NO_INDEX}",
     "messages.decode": f"{NO_IO} {NO_SQL}",
     "messages.encode": f"{NO_IO} {NO_SQL}",
+    "reasons.rules": f"{NO_IO} {NO_SQL}",
+    "reasons.build_log": f"{NO_IO} {NO_SQL}",
     "journal.reader": "messages.decode schema.messages zmq",
     "journal.quarantine": "messages.decode schema.messages zmq os",
     "journal.journal": "messages.decode schema.messages zmq",

@@ -1,7 +1,7 @@
 """Which requests change a piwheels master's database, and the message about each.
 
-Messages contain what the database committed. The address of a downloader and the output of a build
-are never read.
+Messages contain what the database committed, and of a failed build the reason, which its output
+tells. The output itself is not kept, and the address of a downloader is never read.
 
 Source: piwheels 0.23, `piwheels/master/db.py`, `piwheels/states.py` and its SQL functions.
 """
@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from ...base import names
+from ...reasons import build_log
 
 TESTED_WITH = "0.23"
 """The version of piwheels that this was tested with."""
@@ -151,6 +152,7 @@ def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
         **{field: getattr(build, field) for field in BUILD_FIELDS},
         "build_id": result,
         "duration": seconds(build.duration),
+        "failure": None if build.status else _failure(build),
         "files": [
             {
                 **{field: _attribute(file, field) for field in FILE_FIELDS},
@@ -159,6 +161,12 @@ def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
             for file in build.files.values()
         ],
     }
+
+
+def _failure(build: Any) -> dict[str, str] | None:
+    """Why a build failed; None if a master has no output, or has it in another form."""
+    output = getattr(build, "output", None)
+    return build_log.read_text(output)._asdict() if isinstance(output, str) else None
 
 
 def seconds(duration: timedelta) -> float:

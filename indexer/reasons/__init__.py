@@ -1,0 +1,1 @@
+"""Turns the log of a failed build into the reason why it failed."""
