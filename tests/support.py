@@ -126,10 +126,10 @@ def expected_tree(case: Case) -> dict[str, object]:
 
 
 def published_tree(output_path: Path) -> dict[str, object]:
-    """The published documents by path, without packages.json.gz."""
+    """The published documents by path, without compressed copies."""
     tree: dict[str, object] = {}
     for name, (content, _, _) in contents(output_path).items():
-        if name == "packages.json.gz":
+        if name.endswith(".json.gz"):
             continue
         tree[name] = ("link", content) if isinstance(content, str) else ordered(content)
     return tree
