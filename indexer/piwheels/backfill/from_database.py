@@ -25,7 +25,7 @@ from ...index import downloads as counters
 from ...index import queries
 from ...journal.reader import JournalReader
 from ...messages.entries import Accepted, Entry, Row
-from ...messages.types import Message
+from ...messages.types import Failure, Message
 from ...state import handover
 from ...state.state import State
 from .. import compare, translate
@@ -264,6 +264,8 @@ class _Filler:
             known = here.pop(package.package, None)
             batch.refused += package.refused
             if package.known and (known is None or known != _rows_there(package)):
+                if known is not None:
+                    package = self._with_reasons(package)
                 batch.changed.append(package)
                 batch.messages += len(package.known) + len(package.builds)
                 if known is not None:
@@ -273,6 +275,24 @@ class _Filler:
         batch.gone += here
         batch.read += len(page)
         batch.deleted += len(here)
+
+    def _with_reasons(self, package: Package) -> Package:
+        """A package with why its builds failed, which the index may know, but no database."""
+        reasons = {
+            build_id: Failure(*reason)
+            for build_id, *reason in self._connection.execute(
+                "SELECT build_id, failure_category, failure_detail FROM builds"
+                " WHERE package = ? AND failure_category IS NOT NULL",
+                (package.package,),
+            )
+        }
+        builds = [
+            message._replace(data=message.data._replace(failure=reasons.get(message.data.build_id)))
+            if not message.data.status
+            else message
+            for message in package.builds
+        ]
+        return package._replace(builds=builds)
 
     def _take(self, batch: _Batch) -> None:
         """Take a batch in one commit, so that packages are always complete."""
