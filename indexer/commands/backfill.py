@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..base import clock, options, printable
+from ..base import clock, lock, options, printable
 from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..base.progress import bar
@@ -39,7 +39,8 @@ def backfill(
     An interrupted backfill continues where it stopped, and nothing is accepted twice. Afterwards,
     broken feeds are repaired.
 
-    The daemon must be stopped. With --db-queue, a running daemon does the same by itself, slowly.
+    With --dsn, the daemon may run meanwhile: it is handed what differs, so a timer can repeat this.
+    With --db-queue, it must be stopped; a running one does the same by itself, slowly.
     """
     if (asking.db_queue is None) == (dsn is None):
         raise UsageError(
@@ -91,16 +92,25 @@ def backfill(
 
 
 def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
+    beside = None
+    if lock.holder(state_dir).startswith("piw-indexer run "):
+        beside = from_database.Beside(state_dir)
     source = Source(dsn, clock.now)
+    counters = True
     try:
-        state = State(state_dir, "backfill", clock.now)
-        try:
-            with bar("packages") as progress:
-                outcome = from_database.fill(state, source, days, progress)
-        finally:
-            state.close()
+        with bar("packages") as progress:
+            if beside is not None:
+                outcome, counters = from_database.fill_beside(beside, source, days, progress)
+            else:
+                state = State(state_dir, "backfill", clock.now)
+                try:
+                    outcome = from_database.fill(state, source, days, progress)
+                finally:
+                    state.close()
     finally:
         source.close()
+        if beside is not None:
+            beside.close()
     printable.echo(
         f"{printable.many(outcome.packages, 'package')} read, {outcome.taken:,} different and taken"
         f" with {printable.many(outcome.builds, 'build')}, {outcome.deleted:,} gone,"
@@ -109,7 +119,19 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
     if source.lost:
         lost = ", ".join(source.lost)
         printable.echo(f"piw-indexer: the database does not tell: {lost}", err=True)
-    if outcome.refused:
+    if not counters:
+        printable.echo("Download counters were not compared: the daemon counts downloads itself.")
+    if beside is not None and beside.left:
+        left = printable.many(len(beside.left), "package")
+        printable.echo(f"Left for the next time, because the daemon has just heard of them: {left}")
+    if outcome.refused and beside is not None:
+        rows = printable.many(outcome.refused, "row")
+        printable.echo(
+            f"piw-indexer: not taken, because not valid: {rows}; without a daemon, they go to the"
+            " quarantine, which says why",
+            err=True,
+        )
+    elif outcome.refused:
         printable.echo(
             f"piw-indexer: not taken, because not valid: {printable.many(outcome.refused, 'row')};"
             " `piw-indexer quarantine` shows why",

@@ -30,7 +30,7 @@ from ..feed.names import FeedNames, Origin
 from ..feed.security import Connecting
 from ..feed.subscriber import Subscriber
 from ..messages.entries import Entry, Refused, Row
-from ..state import dismissal
+from ..state import dismissal, handover
 from ..state.state import State
 from .figures import Figures
 from .logs import LogWatch
@@ -303,20 +303,25 @@ class Daemon:
             for source in self._sources:
                 source.tick()
             self._tick()
-            self._fulfil_dismissal()
+            self._fulfil_requests()
         if not self._stop:
             self._consider_reload()
         return bool(entries)
 
-    def _fulfil_dismissal(self) -> None:
-        """Put refused messages aside that an administrator has looked at; later on a full disk."""
+    def _fulfil_requests(self) -> None:
+        """Do what commands have left for us in the state directory; later on a full disk."""
+        directory, journal = self._options.state_dir, self._state.journal
         try:
-            dismissal.fulfil(self._options.state_dir, self._state.journal)
+            dismissal.fulfil(directory, journal)
+            entries = handover.offered(directory, journal.reader)
+            if entries is not None:
+                self._commit(entries)
+                handover.taken(directory)
         except StateError as error:
             if not error.transient:
                 raise
-            if self._once.count("dismissal-waits"):
-                log.warning("%s\n  it is tried again", error, extra=event("dismissal-waits"))
+            if self._once.count("request-waits"):
+                log.warning("%s\n  it is tried again", error, extra=event("request-waits"))
 
     def _wait(self, seconds: float) -> None:
         poller = zmq.Poller()

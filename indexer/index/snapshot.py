@@ -210,8 +210,12 @@ def _put_builds(
         if abi.abi_tag not in unmentioned:  # else this build was another's
             attempts[abi.build_id] = release.version, abi.abi_tag
             attempt = package, release.version, abi.abi_tag
-            told, succeeded = details[abi.build_id], abi.status in ("success", "error")
+            told, succeeded = details[abi.build_id], _ENDS.get(abi.status)
             _put_build(rows, serial, abi.build_id, attempt, told, succeeded, made=False)
+
+
+_ENDS = {"success": True, "error": True, "fail": False}
+"""How an attempt ended, by its status; "skip" does not tell."""
 
 
 def _put_build(
@@ -220,7 +224,7 @@ def _put_build(
     build_id: int,
     attempt: tuple[str, str, str],
     told: messages.SnapshotBuild | None,
-    succeeded: bool,
+    succeeded: bool | None,
     *,
     made: bool,
 ) -> None:
@@ -232,7 +236,8 @@ def _put_build(
         build_id: of the build.
         attempt: its package, version and ABI.
         told: what is told of it.
-        succeeded: whether it succeeded, if the index does not know it.
+        succeeded: whether it succeeded, if the index does not know it; None if that is not told:
+            it is left out then.
         made: whether it has files, so that it has not failed.
     """
     slave_id, built_at, duration = told[3:6] if told is not None else (None, None, None)
@@ -246,7 +251,8 @@ def _put_build(
         (*measured, made, made, made, build_id, *attempt),
     ).rowcount:
         return
-    rows.add_build(serial, (build_id, *attempt, succeeded, *measured, None, None))
+    if succeeded is not None:
+        rows.add_build(serial, (build_id, *attempt, succeeded, *measured, None, None))
 
 
 def unmentioned(snapshot: messages.Snapshot) -> Iterator[tuple[str, str]]:

@@ -434,7 +434,7 @@ def test_a_fix_of_a_mode_writes_nothing(checked: Site) -> None:
     before = path.stat()
     path.chmod(0o600)
     said = checked.piw("check", "--fix").stdout
-    assert "documents: 1 modes set\n" in said
+    assert "documents: 1 mode set\n" in said
     assert "packages.json.gz written" not in said
     after = path.stat()
     assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)

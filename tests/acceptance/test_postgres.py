@@ -9,7 +9,7 @@ import pytest
 from indexer.base.lock import Lock
 
 from ..postgres import Server
-from ..support import Site
+from ..support import Feed, Site
 
 pytestmark = pytest.mark.acceptance
 
@@ -55,6 +55,36 @@ def test_backfill_from_a_database(site: Site, dsn: str) -> None:
     site.piw("check")
 
 
+def test_backfill_beside_the_daemon(ipc: Feed, site: Site, postgres: Server, dsn: str) -> None:
+    """A timer repeats it; the daemon once had to be stopped for it."""
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    path = site.output_path / "project" / "numpy" / "json" / "index.json"
+    with site.daemon(ipc) as daemon:
+        site.wait(lambda found: found["daemon"] is not None, daemon)
+        result = site.piw("backfill", "--dsn", dsn)
+        assert (result.stdout, result.stderr) == (
+            "1 package read, 1 different and taken with 1 build, 0 gone, 1 counter taken\n",
+            "",
+        )
+        site.wait(lambda found: found["pending"] == 0, daemon)
+        release = json.loads(path.read_bytes())["releases"]["2.2.6"]
+        assert release["builds"][0]["built_at"] is not None
+        assert not release["yanked"]
+        postgres.psql(name, "UPDATE versions SET yanked = true")
+        postgres.psql(name, "INSERT INTO packages VALUES ('scipy')")
+        again = site.piw("backfill", "--dsn", dsn)
+        assert again.stdout.startswith("2 packages read, 2 different and taken with 1 build,")
+        site.wait(lambda found: found["pending"] == 0, daemon)
+        assert json.loads(path.read_bytes())["releases"]["2.2.6"]["yanked"]
+        postgres.psql(name, "DELETE FROM packages WHERE package = 'scipy'")
+        assert ", 1 gone, 0 counters taken" in site.piw("backfill", "--dsn", dsn).stdout
+        serial = site.status()["serial"]
+        site.piw("backfill", "--dsn", dsn)
+        assert site.status()["serial"] == serial, "nothing differed"
+        daemon.terminate()
+    site.piw("check")
+
+
 def test_addresses_are_never_stored(site: Site, dsn: str) -> None:
     site.piw("backfill", "--dsn", dsn)
     for path in site.state_dir.rglob("*"):
@@ -77,8 +107,8 @@ def test_how_it_ends(site: Site, postgres: Server, dsn: str) -> None:
     secret = refused("--dsn", "postgresql://me:secret@/x?host=/nowhere", status=4)
     assert "secret" not in secret
     assert not (site.state_dir / "index.db").exists()
-    lock = Lock(site.state_dir, "run")
-    assert "locked by piw-indexer run" in refused("--dsn", dsn, status=3)
+    lock = Lock(site.state_dir, "ingest")
+    assert "locked by piw-indexer ingest" in refused("--dsn", dsn, status=3)
     lock.release()
 
 

@@ -20,7 +20,7 @@ from indexer.journal.reader import JournalReader
 from indexer.messages.types import Message
 from indexer.piwheels.bridge.bridge import LAST_TRIES_TIMEOUT, Bridge
 from indexer.piwheels.bridge.changes import CLIENT_FIELDS
-from indexer.piwheels.bridge.master import BuildAbis, Master
+from indexer.piwheels.bridge.master import Master, Watch
 from indexer.piwheels.bridge.outbox import MAX_WAITING, Outbox
 from indexer.piwheels.bridge.unsettled import Marks
 
@@ -144,7 +144,7 @@ class Bridged:
             self.outbox.ring()
             self.bridge.join()
         for thread in threading.enumerate():
-            if isinstance(thread, BuildAbis):  # else it logs into a later test, after a minute
+            if isinstance(thread, Watch):  # else it logs into a later test, after a minute
                 thread.ended.set()
                 thread.join()
         for name in vars(self._class).keys() - {"__dict__", "__weakref__"}:

@@ -703,6 +703,14 @@ def test_snapshot_of_a_skipped_version_names_the_build_of_its_files(index: Index
     assert files(index) == [(WHEEL, 7)]
 
 
+def test_snapshot_of_a_skipped_version_does_not_tell_how_attempts_ended(index: Index) -> None:
+    """They were taken for failures, though some had succeeded."""
+    releases = {"1.0": snapshot_release({}, {"cp311": ("skip", 7), "cp39": ("skip", 8)})}
+    known = log_build(8, "numpy", "1.0", abi_tag="cp39", status=False)
+    index.apply(set_abis("cp39", "cp311"), known, numpy_snapshot(releases=releases))
+    assert index.rows("SELECT build_id, status FROM builds") == [(8, 0)]
+
+
 def test_snapshot_of_a_file_whose_builder_is_disabled(index: Index) -> None:
     """An ABI that the file fits and that has no file of its own names the build."""
     name = "numpy-1.0-py3-none-any.whl"

@@ -24,7 +24,7 @@ from indexer.journal.journal import Journal
 from indexer.messages.types import Message
 from indexer.piwheels.bridge.bridge import Bridge
 from indexer.piwheels.bridge.changes import CHANGES
-from indexer.piwheels.bridge.master import Master
+from indexer.piwheels.bridge.master import Locations, Master
 from indexer.piwheels.bridge.unsettled import Marks
 
 from ..support import Feed, eventually
@@ -374,6 +374,35 @@ def test_build_abis_when_they_are_new(start: Callable[..., Bridged]) -> None:
     eventually(lambda: bridged.bridge._abis is not None)
     bridged.stop()
     assert names(published(bridged.spool)) == ["SETABIS", "SETABIS", "NEWPKG"], "not once more"
+
+
+def test_where_files_are_whoever_moved_them(bridged: Bridged) -> None:
+    """Files are archived by other programs, with no request to the master."""
+    other = "scipy-1.0-cp311-cp311-linux_armv7l.whl"
+    for package, filename in (("numpy", WHEEL), ("scipy", other)):
+        bridged.database.add_new_package(package)
+        bridged.database.add_new_package_version(package, "1.0")
+        bridged.build(package, "1.0", filename)
+    bridged.sql(f"UPDATE files SET location = '/old' WHERE filename = '{other}'")
+    engine = bridged._class.engines[bridged.dsn]
+    locations = Locations(engine, bridged.outbox)
+
+    def moved(statement: str) -> list[Any]:
+        bridged.sql(statement)
+        before = len(bridged.published())
+        locations.look()
+        return [one.data for one in bridged.published()[before:] if one.name == "MOVEFILES"]
+
+    assert moved("SELECT 1") == [], "subscribers know it from their backfill"
+    update = f"UPDATE files SET location = '/archive' WHERE filename = '{WHEEL}'"
+    assert moved(update) == [("numpy", ((WHEEL, "/archive"),))]
+    assert moved("SELECT 1") == []
+    assert moved("UPDATE files SET location = '/simple'") == [
+        ("numpy", ((WHEEL, "/simple"),)),
+        ("scipy", ((other, "/simple"),)),
+    ]
+    assert moved("DELETE FROM files") == []
+    bridged.stop()
 
 
 def test_build_abis_of_a_new_epoch(start: Callable[..., Bridged]) -> None:

@@ -18,6 +18,7 @@ from indexer.index import queries
 from indexer.journal import quarantine
 from indexer.journal.reader import JournalReader
 from indexer.messages import decode
+from indexer.messages import types as messages
 from indexer.messages.entries import Accepted, Lost
 from indexer.messages.types import Position
 from indexer.piwheels.backfill.from_database import RECORD, Outcome, Sizes, fill
@@ -344,6 +345,23 @@ def test_what_differs_is_mended(
     assert touched - {"NumPy", "NUMPY"} == {"numpy"}
     compare(filled, filler, tmp_path)
     assert filler().taken == 0
+
+
+def test_why_builds_failed_is_kept(filled: Database, filler: Filler) -> None:
+    """A database does not know it; replacing the package once took it away."""
+    filler()
+    failed = "SELECT build_id, failure_category, failure_detail FROM builds WHERE NOT status"
+    [(build_id, *unknown)] = filler.rows(failed)
+    assert unknown == [None, None]
+    told = messages.LogFailure(build_id, messages.Failure("missing-header", "Python.h"))
+    state = filler.state()
+    state.take([Accepted(None, messages.Message("FAILURE", NOW, told))])
+    state.close()
+    filled.sql("UPDATE packages SET description = 'x' WHERE package = 'numpy'")
+    assert filler().taken == 1
+    assert filler.rows(failed) == [(build_id, "missing-header", "Python.h")]
+    filler()
+    assert filler.new == 0
 
 
 def test_what_is_gone_is_deleted(filled: Database, filler: Filler, tmp_path: Path) -> None:

@@ -251,6 +251,37 @@ def test_another_build_that_is_known_is_no_difference(beside: Beside) -> None:
     assert different(cp39=pending, cp311=("success", 4)) == []
 
 
+def test_what_a_master_never_tells_is_no_difference_and_where_files_are_is(beside: Beside) -> None:
+    """Attempts, when a file was built, and its earlier contents are only in ours."""
+    wheel = "numpy-1.0-cp311-cp311-linux_armv7l.whl"
+    envelopes = [
+        samples.set_abis("cp311"),
+        samples.log_build(
+            *(1, "numpy", "1.0"), status=False, failure={"category": "killed", "detail": ""}
+        ),
+        samples.log_build(2, "numpy", "1.0", samples.file(wheel, filehash="a" * 64)),
+        samples.log_build(3, "numpy", "1.0", samples.file(wheel, filehash="b" * 64)),
+    ]
+    beside.state.take([Accepted(None, samples.decoded(one)) for one in envelopes])
+
+    def different(location: str) -> list[str]:
+        file = samples.snapshot_file(filehash="b" * 64, location=location)
+        release = samples.snapshot_release({wheel: file}, {"cp311": ("success", 3)})
+        return Comparer(beside.state.connection).differences(
+            samples.decoded(samples.snapshot("numpy", releases={"1.0": release}))
+        )
+
+    assert different("/simple") == []
+    [moved] = different("/archive")
+    assert moved == (
+        f"releases 1.0 files {wheel} file_url: '/simple/numpy/{wheel}' in the index,"
+        f" '/archive/numpy/{wheel}' at the master"
+    )
+    moving = samples.message("MOVEFILES", package="numpy", files={wheel: "/archive"})
+    beside.state.take([Accepted(None, samples.decoded(moving))])
+    assert different("/archive") == []
+
+
 @pytest.mark.parametrize("name", ["build_id", "duration", "status", "log_url"])
 def test_versions_and_files_may_be_called_as_our_fields(beside: Beside, name: str) -> None:
     """Once a version called `build_id` ended the daemon, and others were never compared."""

@@ -375,7 +375,10 @@ class Model:
                 continue
             taken[number] = version, abi
             well = about["status"] in ("success", "error")
-            self._have(self._build(package, version, abi, number, succeeded=well), release["abis"])
+            build = self._build(package, version, abi, number, succeeded=well)
+            # Of other attempts it is not told how they ended, and they are left out.
+            if build in self.builds or about["status"] in ("success", "error", "fail"):
+                self._have(build, release["abis"])
 
     def _have(self, build: Build, abis: dict[str, Any]) -> None:
         """A build that a snapshot names or has files of; what it does not tell stays."""

@@ -2,21 +2,31 @@
 
 A package is journaled only if its rows in the index differ. Then it is deleted and made again, in
 one commit of the journal. A file beside the journal says where an interrupted backfill stopped.
+
+Beside a running daemon, what differs is handed to it. A package that it heard of after the moment
+that is read is left for the next time.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from ...base import times
-from ...base.errors import UsageError
+from ...base import database, filesystem, lock, times
+from ...base.directories import JOURNAL
+from ...base.errors import StateError, UsageError
 from ...index import downloads as counters
-from ...messages.entries import Accepted, Entry
-from ...messages.types import Message
+from ...index import queries
+from ...journal.reader import JournalReader
+from ...messages.entries import Accepted, Entry, Row
+from ...messages.types import Failure, Message
+from ...state import handover
 from ...state.state import State
 from .. import compare, translate
 from ..queues import agenda
@@ -25,6 +35,10 @@ from .postgres import Package, Source, hours_since
 
 RECORD = "backfill-postgres.json"
 """The file in the state directory that says how far an unfinished backfill got."""
+
+
+LOCK = "backfill.lock"
+"""A lock file in the state directory: only one process hands messages to the daemon at a time."""
 
 
 class Sizes(NamedTuple):
@@ -101,10 +115,98 @@ def fill(
     return filler.outcome
 
 
+class Beside:
+    """A state that a running daemon holds, and that takes messages by handing them to it.
+
+    It has to be opened before the database, whose moment must not be the earlier one.
+
+    Args:
+        directory: of the state.
+
+    Attributes:
+        connection: reads the index.
+        left: packages that are left for the next time.
+
+    Raises:
+        StateError: if the state cannot be read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        with database.wrap_errors(f"use the state directory {directory}"):
+            self._lock = filesystem.open_own(directory / LOCK)
+        if not lock.take(self._lock, lock.LOCK_TIMEOUT):
+            os.close(self._lock)
+            raise StateError("backfill", "another backfill is running", "wait until it ends")
+        self._reader = JournalReader(directory / JOURNAL)
+        self.connection = queries.open_reader(directory / queries.FILE)
+        self._news = handover.News(self._reader, self._reader.last_serial())
+        self.left: set[str] = set()
+
+    def counts_downloads(self) -> bool:
+        """Whether the daemon has counted downloads meanwhile."""
+        self._look()
+        return self._news.downloads
+
+    def take(self, entries: Iterable[Entry]) -> list[Row]:
+        """Hand messages to the daemon; refusals are not."""
+        self._look()
+        messages = [entry.message for entry in entries if isinstance(entry, Accepted)]
+        given = handover.hand(self._directory, self._news, messages)
+        self.left |= {
+            message.data.package
+            for message in messages
+            if message.name in ("NEWPKG", "DELPKG") and self._news.outdates(message)
+        }
+        return [Row(0, message) for message in given]
+
+    def _look(self) -> None:
+        self._reader.scan()  # a new month may have begun
+        self._news.look()
+
+    def close(self) -> None:
+        self.connection.close()
+        self._reader.close()
+        os.close(self._lock)
+
+
+def fill_beside(
+    state: Beside, source: Source, days: int | None, progress: Progress, sizes: Sizes = SIZES
+) -> tuple[Outcome, bool]:
+    """Have a running daemon take what differs; see `fill`.
+
+    Download counters are left alone if the daemon counts downloads itself: some of those that it
+    has counted are not in the database yet, and some of those in the database it counts later.
+
+    Returns:
+        What was done, and whether counters were compared.
+
+    Raises:
+        PeerError, StateError, UsageError: as `fill`; or if the daemon does not take them.
+    """
+    gc.set_threshold(200_000, 50, 100)
+    filler = _Filler(state, source, progress, sizes)
+    filler.abis()
+    filler.packages(None)
+    counting = state.counts_downloads()
+    if not counting:
+        filler.downloads(days)
+    return filler.outcome, not counting
+
+
+class _Taker(Protocol):
+    """Where messages go."""
+
+    connection: sqlite3.Connection
+
+    def take(self, entries: Iterable[Entry]) -> list[Row]:
+        """Take messages; returns those that were taken."""
+
+
 class _Filler:
     """Fills a state; `outcome` says what was done so far."""
 
-    def __init__(self, state: State, source: Source, progress: Progress, sizes: Sizes) -> None:
+    def __init__(self, state: _Taker, source: Source, progress: Progress, sizes: Sizes) -> None:
         self._sizes = sizes
         self._state = state
         self._connection = state.connection
@@ -132,9 +234,9 @@ class _Filler:
 
     # Packages
 
-    def packages(self, record: Record) -> None:
-        """Take the packages that differ."""
-        after = record.after
+    def packages(self, record: Record | None) -> None:
+        """Take the packages that differ, and note how far that is."""
+        after = "" if record is None else record.after
         done = self._connection.execute(
             "SELECT count(*) FROM packages WHERE package <= ?", (after,)
         ).fetchone()[0]
@@ -145,13 +247,15 @@ class _Filler:
             if len(batch) >= self._sizes.batch:
                 self._take(batch)
                 batch = _Batch()
-                record.reached(last)
+                if record is not None:
+                    record.reached(last)
             after = last
             done += len(page)
             self._progress(done, self._total)
         self._compare([], after, None, batch)
         self._take(batch)
-        record.reached(after, packages_done=True)
+        if record is not None:
+            record.reached(after, packages_done=True)
 
     def _compare(self, page: list[Package], after: str, last: str | None, batch: _Batch) -> None:
         """Compare the packages between two names; put those that differ into a batch."""
@@ -160,6 +264,8 @@ class _Filler:
             known = here.pop(package.package, None)
             batch.refused += package.refused
             if package.known and (known is None or known != _rows_there(package)):
+                if known is not None:
+                    package = self._with_reasons(package)
                 batch.changed.append(package)
                 batch.messages += len(package.known) + len(package.builds)
                 if known is not None:
@@ -169,6 +275,24 @@ class _Filler:
         batch.gone += here
         batch.read += len(page)
         batch.deleted += len(here)
+
+    def _with_reasons(self, package: Package) -> Package:
+        """A package with why its builds failed, which the index may know, but no database."""
+        reasons = {
+            build_id: Failure(*reason)
+            for build_id, *reason in self._connection.execute(
+                "SELECT build_id, failure_category, failure_detail FROM builds"
+                " WHERE package = ? AND failure_category IS NOT NULL",
+                (package.package,),
+            )
+        }
+        builds = [
+            message._replace(data=message.data._replace(failure=reasons.get(message.data.build_id)))
+            if not message.data.status
+            else message
+            for message in package.builds
+        ]
+        return package._replace(builds=builds)
 
     def _take(self, batch: _Batch) -> None:
         """Take a batch in one commit, so that packages are always complete."""
@@ -183,12 +307,12 @@ class _Filler:
         entries += [
             Accepted(None, message) for package in batch.changed for message in package.builds
         ]
-        self._state.take(entries + batch.refused)
+        names = Counter(row.message.name for row in self._state.take(entries + batch.refused))
         self._count(
             packages=batch.read,
-            taken=len(batch.changed),
+            taken=names["NEWPKG"],
             deleted=batch.deleted,
-            builds=sum(len(package.builds) for package in batch.changed),
+            builds=names["LOGBUILD"],
             refused=len(batch.refused),
         )
 
@@ -239,8 +363,7 @@ class _Filler:
         return Accepted(None, translate.message("DOWNLOADS", at, data))
 
     def _take_counters(self, entries: list[Entry]) -> None:
-        self._state.take(entries)
-        self._count(counters=len(entries))
+        self._count(counters=len(self._state.take(entries)))
 
 
 class _Batch:

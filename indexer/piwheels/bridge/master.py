@@ -21,16 +21,29 @@ from typing import Any
 
 import cbor2
 
+from ...base import names
 from ...base.errors import UsageError
 from ...base.log import event
 from .changes import CHANGES, DOWNLOAD, MAY_LACK, OTHERS, STATES, TESTED_WITH, Change
-from .outbox import Outbox
+from .outbox import Item, Outbox
 
 log = logging.getLogger(__name__)
 
 OPERATION = "run piwheels' master"
 ABIS_INTERVAL = 60.0
 """Seconds between reads of the build ABIs, which are changed by hand with SQL."""
+
+LOCATIONS_INTERVAL = 600.0
+"""Seconds between looks at where files are: the database reads the table of all files for it."""
+
+DEFAULT = "/simple"
+"""Where files are that have not been moved."""
+
+BY_SQL = "build ABIs, and where files are,"
+"""What is changed without a request, in words."""
+
+AT_ONCE = 1000
+"""Files in one message, or in one answer of the database."""
 
 
 class Master:
@@ -99,7 +112,7 @@ class Master:
         connects = "dsn" in inspect.signature(database).parameters
         self._has_engines = connects and isinstance(getattr(database, "engines", None), dict)
         if not self._has_engines:
-            self._report("build ABIs", "Database is made in another way, or has no engines")
+            self._report(BY_SQL, "Database is made in another way, or has no engines")
         if unknown := found.keys() - {change.message for change in CHANGES} - OTHERS:
             log.warning(
                 "piwheels %s has requests that the bridge does not know: %s\n"
@@ -198,9 +211,10 @@ class Master:
                 dsn = signature.bind(database, *args, **kwargs).arguments["dsn"]
                 engine = self._database.engines.get(dsn)
                 if engine is None:
-                    self._report("build ABIs", "Database keeps its engines by other keys")
+                    self._report(BY_SQL, "Database keeps its engines by other keys")
                 else:
                     BuildAbis(engine, outbox).start()
+                    Locations(engine, outbox).start()
 
         self._database.__init__ = connect
 
@@ -252,44 +266,69 @@ def wrapped(method: Callable[..., Any], change: Change, outbox: Outbox) -> Calla
     return execute
 
 
-class BuildAbis(threading.Thread):
-    """Reads the build ABIs and their preinstalled packages, now and every minute.
+class Watch(threading.Thread):
+    """Looks again and again at what is changed without a request.
 
     Args:
         engine: the master's, of SQLAlchemy.
-        outbox: takes them.
+        outbox: takes what has changed.
 
     Attributes:
+        what: it looks at.
+        interval: seconds between two looks.
         ended: ends the thread when it is set; a master runs until its process ends.
     """
 
+    what: str
+    interval: float
+
     def __init__(self, engine: Any, outbox: Outbox) -> None:
-        super().__init__(name="bridge-abis", daemon=True)
+        super().__init__(name=f"bridge: {self.what}", daemon=True)
         self._engine = engine
         self._outbox = outbox
         self.ended = threading.Event()
 
     def run(self) -> None:
-        """Read them again and again."""
-        known = None
+        """Look again and again."""
         reported = False
         while not self.ended.is_set():
             try:
-                abis = self._read()
+                self.look()
             except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
                 if not reported:
                     reported = True
                     log.error(
-                        "cannot read the build ABIs; the bridge tries again: %s",
+                        "cannot read %s; the bridge tries again: %s",
+                        self.what,
                         error,
-                        extra=event("abis-unreadable"),
+                        extra=event("database-unreadable"),
                     )
             else:
                 reported = False
-                if abis != known:
-                    known = abis
-                    self._outbox.put_abis(abis)
-            self.ended.wait(ABIS_INTERVAL)
+            self.ended.wait(self.interval)
+
+    def look(self) -> None:
+        """Publish what has changed since the last look."""
+        raise NotImplementedError
+
+    def _rows(self, sql: str) -> list[Any]:
+        with self._engine.connect() as connection, connection.begin():
+            rows: list[Any] = connection.execute(sql).fetchall()
+            return rows
+
+
+class BuildAbis(Watch):
+    """Looks at the build ABIs and their preinstalled packages."""
+
+    what = "the build ABIs"
+    interval = ABIS_INTERVAL
+    _known: dict[str, Any] | None = None
+
+    def look(self) -> None:
+        abis = self._read()
+        if abis != self._known:
+            self._known = abis
+            self._outbox.put_abis(abis)
 
     def _read(self) -> dict[str, Any]:
         with self._engine.connect() as connection, connection.begin():
@@ -304,3 +343,49 @@ class BuildAbis(threading.Thread):
             "build_abis": dict(sorted(map(tuple, abis))),
             "preinstalled_apt_packages": names,
         }
+
+
+class Locations(Watch):
+    """Looks at where files are served from, which changes when they are archived.
+
+    What is there at the first look is not published: subscribers have it from their backfill.
+    """
+
+    what = "where files are served from"
+    interval = LOCATIONS_INTERVAL
+    _known: dict[str, int] | None = None  # of each package with such files, what they are
+
+    def look(self) -> None:
+        found: dict[str, int] = {}
+        with self._engine.connect() as connection, connection.begin():
+            rows = connection.execute(
+                "SELECT b.package, f.filename, f.location FROM files f"
+                f" JOIN builds b ON b.build_id = f.build_id WHERE f.location <> '{DEFAULT}'"
+            )
+            while some := rows.fetchmany(AT_ONCE):
+                for package, filename, location in some:
+                    # The order of the rows does not matter.
+                    found[package] = found.get(package, 0) ^ hash((filename, location))
+        if self._known is None:
+            self._known = found
+        for package in sorted(found.keys() | self._known.keys()):
+            if found.get(package) != self._known.get(package):
+                self._publish(package)
+                self._known[package] = found.get(package, 0)
+        self._known = found
+
+    def _publish(self, package: str) -> None:
+        """Publish where all files of a package are."""
+        if not names.is_canonical(package):
+            return  # nothing of it is published
+        # Until it is in the outbox, no build may replace the files.
+        with self._outbox.in_order([package]):
+            files = self._rows(
+                "SELECT f.filename, f.location FROM files f"
+                f" JOIN builds b ON b.build_id = f.build_id WHERE b.package = '{package}'"
+                " ORDER BY f.filename"
+            )
+            for start in range(0, len(files), AT_ONCE):
+                some = dict(files[start : start + AT_ONCE])
+                at = self._outbox.begin()
+                self._outbox.put(Item("MOVEFILES", at, {"package": package, "files": some}))

@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS builds (
     build_id INTEGER PRIMARY KEY AUTOINCREMENT, package, version, abi_tag, status,
     FOREIGN KEY (package, version) REFERENCES versions ON DELETE CASCADE);
 CREATE TABLE IF NOT EXISTS files (
-    filename PRIMARY KEY, build_id REFERENCES builds ON DELETE CASCADE);
+    filename PRIMARY KEY, build_id REFERENCES builds ON DELETE CASCADE,
+    location NOT NULL DEFAULT '/simple');
 CREATE TABLE IF NOT EXISTS downloads (filename, host, accessed_at);
 -- Who committed when; the real one has nothing like it.
 CREATE TABLE IF NOT EXISTS commits (number INTEGER PRIMARY KEY, message, package, detail);
@@ -236,7 +237,9 @@ class Database:
                 (build.package, build.version, build.abi_tag, build.status),
             ).lastrowid
             for filename in build.files:
-                self._conn.execute("REPLACE INTO files VALUES (?, ?)", (filename, build_id))
+                self._conn.execute(
+                    "REPLACE INTO files (filename, build_id) VALUES (?, ?)", (filename, build_id)
+                )
             self._note("LOGBUILD", build.package, build_id)
             build.logged(build_id)
             return build_id

@@ -1,0 +1,142 @@
+"""Messages that a command hands to the running daemon, which alone writes its state.
+
+The command leaves them in a file in the state directory, and the daemon takes them within about a
+second. It takes none about a package of which it has heard since the command looked: what it heard
+is newer. So a file that is taken twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgpack
+
+from ..base import clock, filesystem
+from ..base.errors import StateError
+from ..base.log import event
+from ..journal.reader import JournalReader
+from ..messages import encode
+from ..messages.entries import Accepted, Entry
+from ..messages.types import Message, package_of
+
+log = logging.getLogger(__name__)
+
+FILE = "handed.msgpack"
+"""Its name in the state directory: a serial of the journal, and messages as it stores them."""
+
+MAX_BYTES = 512 * 1024 * 1024
+"""Bytes of it."""
+
+ANSWER_TIMEOUT = 60.0
+"""Seconds in which the daemon has to take it."""
+
+
+class News:
+    """What a journal has got since some moment.
+
+    Args:
+        reader: of the journal.
+        serial: the last message before that moment.
+
+    Attributes:
+        serial: the last message that was looked at.
+        downloads: whether there was a download.
+    """
+
+    def __init__(self, reader: JournalReader, serial: int) -> None:
+        self._reader = reader
+        self._packages: set[str | None] = set()
+        self.serial = serial
+        self.downloads = False
+
+    def look(self) -> None:
+        """Look at what came since the last look."""
+        for rows in self._reader.batches(self.serial):
+            for row in rows:
+                if row.message.name == "LOGDOWNLOAD":
+                    self.downloads = True
+                else:
+                    self._packages.add(package_of(row.message.data))
+            self.serial = rows[-1].serial
+
+    def outdates(self, message: Message) -> bool:
+        """Whether there is a newer message about the same."""
+        if message.name == "DOWNLOADS":
+            return self.downloads
+        return package_of(message.data) in self._packages
+
+
+def hand(directory: Path, news: News, messages: Iterable[Message]) -> list[Message]:
+    """Have the daemon take messages; those that are outdated are left out.
+
+    Args:
+        directory: of the state.
+        news: of its journal, since what the messages say was read.
+        messages: all that concern a package must be there together.
+
+    Returns:
+        Those that it was given.
+
+    Raises:
+        StateError: if the daemon does not take them.
+    """
+    news.look()
+    given = [message for message in messages if not news.outdates(message)]
+    if not given:
+        return []
+    packed = [(message.name, message.at, encode.to_journal(message)) for message in given]
+    path = directory / FILE
+    try:
+        filesystem.write(path, msgpack.packb([news.serial, packed]))
+    except OSError as error:
+        raise StateError(
+            f"write {path}", error.strerror or error, "check the state directory"
+        ) from error
+    until = clock.monotonic() + ANSWER_TIMEOUT
+    while path.exists():
+        if clock.monotonic() > until:
+            path.unlink(missing_ok=True)
+            raise StateError(
+                "hand messages to the daemon",
+                f"it has not taken them within {ANSWER_TIMEOUT:.0f} s",
+                "see `piw-indexer status`, then run it again; a daemon of an earlier version has"
+                " to be restarted",
+            )
+        clock.sleep(0.05)
+    return given
+
+
+def offered(directory: Path, reader: JournalReader) -> list[Entry] | None:
+    """The messages that a command has left; None if there are none.
+
+    Args:
+        directory: of the state.
+        reader: of its journal.
+    """
+    path = directory / FILE
+    try:
+        serial, packed = msgpack.unpackb(filesystem.read(path, MAX_BYTES), use_list=False)
+        messages = [encode.from_journal(*one) for one in packed]
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the file
+        log.warning("ignored %s: %s", path, error, extra=event("handed-ignored", path=path))
+        return []
+    news = News(reader, serial)
+    news.look()
+    return [Accepted(None, message) for message in messages if not news.outdates(message)]
+
+
+def taken(directory: Path) -> None:
+    """Remove the messages: they are in the journal.
+
+    Raises:
+        StateError: if that fails.
+    """
+    path = directory / FILE
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StateError(f"remove {path}", error.strerror or error, transient=True) from error
