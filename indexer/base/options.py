@@ -335,6 +335,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "The master's database queue, to ask for packages. The master's setting has the"
         " same name.",
     },
+    "logs": {
+        "type": _DIRECTORY,
+        "default": None,
+        "help": "The master's directory `logs`: the logs of failed builds are read there, to find"
+        " out why they failed.",
+    },
     "dsn": {
         "metavar": "DSN",
         "default": None,
@@ -429,6 +435,7 @@ FLAGS: dict[str, str] = {
     "write": "Also publish what has changed.",
     "all": "Everything, not only a part.",
     "fix": "Rebuild the index if it differs, and write the documents that differ.",
+    "again": "Read all logs, also of builds whose reason is known.",
     "fresh": "Start from the beginning, even if an earlier check was interrupted.",
     "exit": "Exit when the file is sent and no subscriber asks for a replay any longer.",
     "json": "Print JSON, for programs.",

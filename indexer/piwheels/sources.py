@@ -22,6 +22,7 @@ from ..daemon.source import DaemonContext, Source
 from ..feed import ipc, security
 from .farm.status_queue import StatusFeed, forget_farm
 from .queues.log_queue import LogRelay
+from .queues.reader_of_logs import ReaderOfLogs
 from .queues.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Queues(NamedTuple):
     ipc_peer: tuple[str, ...]
     ipc_mode: int
     ipc_group: str | None
+    logs: Path | None
 
     @property
     def addresses(self) -> list[tuple[str, str]]:
@@ -182,6 +184,8 @@ class Sources:
             )
             self._inherited = []
             yield self._relay
+        if queues.logs is not None:
+            yield ReaderOfLogs(context, queues.logs, clock.monotonic)
 
     def left(self) -> Frames:
         """After the end: the log entries that the master has not accepted."""

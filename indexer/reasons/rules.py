@@ -121,6 +121,8 @@ RULES = (
         "requires-python",
         "supported|requires Python|Requires Python|required",
         r"[Oo]nly versions? ([<>=!~][<>=!~\d., ]*\d) (?:is|are) supported"
+        r"|([Pp]ython \d\.\d+\+?(?: and| or)?(?: later| newer| above| higher)? (?:is|are) not"
+        r"(?: yet)? supported)"
         r"|[Rr]equires Python ?((?:[<>=!~]=? ?)?\d[\d.]*\+?(?:, ?[<>=!~]=? ?\d[\d.]*)*)"
         r"|[Pp]ython (?:version )?([<>=]{0,2} ?\d\.\d+[\d.]*\+?)(?: or \S+)?(?: is| or .{0,30}are)?"
         r" required",
@@ -138,8 +140,8 @@ RULES = (
     ),
     _rule(
         "unsupported-platform",
-        "command",
-        r"unrecognized command[- ]line option ['\"](-m[\w.=+-]+)['\"]",
+        "option",
+        r"unrecognized (?:command[- ]line option|argument in option) ['\"](-m[\w.=+-]+)['\"]",
         "gcc: error: unrecognized command-line option '-mavx2'; did you mean '-mabi='?",
         "-mavx2",
     ),
@@ -204,7 +206,7 @@ RULES = (
     _rule(
         "missing-library",
         "cannot find",
-        r"\bcannot find -l([\w.+-]+)|\bcannot find (lib[\w+-]+\.(?:so|a)[\w.]*)",
+        r"\bcannot find -l([\w.+-]+)|\bcannot find (?:/\S*/)?(lib[\w+-]+\.(?:so|a)[\w.]*)",
         "/usr/bin/ld: cannot find -lblas: No such file or directory",
         "blas",
     ),
@@ -215,20 +217,16 @@ RULES = (
         r"|headers or library files could not be found for (\w[\w.+-]*)"
         r"|Unable to load dependency (\w[\w.+-]*)"
         r"|make sure the (\w[\w.+-]*(?: and \w[\w.+-]*)?) development packages are installed"
-        r"|Could not find directory of (OpenSSL) installation"
-        r"|[Cc](?:annot|ould not|ouldn't|an't|an not) (?:find|locate) (?:the )?['\"`]?"
-        r"(lib(?!rar)[\w.+-]{2,}|\w[\w.+-]*(?= librar(?:y|ies)\b))['\"]?"
-        r"|[Ll]ibrary ['\"`]?(\w[\w.+-]*?)['\"`]? (?:is |was |could )?not (?:be )?(?:found"
-        r"|installed)"
-        r"|[Nn]o (lib\w[\w+-]*|\w+(?= library)) (?:library )?(?:could be )?found",
+        r"|Could not find directory of (OpenSSL) installation",
         "ImportError: libatlas.so.3: cannot open shared object file: No such file or directory",
         "libatlas.so.3",
     ),
     _rule(
         "missing-pkg-config",
-        "ependency|The system library|None of the required|required packages",
+        "ependency|system library|None of the required|required packages",
         r"ERROR: [Dd]ependency ['\"]?([\w.+-]+)['\"]? (?:not found|is required but not found)"
         r"|The system library `([\w.+-]+)` required by crate"
+        r"|could not find system library '([\w.+-]+)' required by"
         r"|ERROR: [Dd]ependency lookup for ([\w.+-]+) with method '\w+' failed"
         r"|None of the required '([\w.+-]+)' found|The following required packages were not found:"
         r"\s+- ([\w.+-]+)",
@@ -239,6 +237,7 @@ RULES = (
         "missing-rust",
         "Rust|rust|Cargo|cargo|maturin",
         r"[Cc]an(?:'t| not|not) find Rust compiler"
+        r"|\b[Cc]argo(?: is| was)? not (?:found|installed)"
         r"|Cargo, the Rust package manager, is not installed"
         r"|\b(?:cargo|rustc|rustup|maturin): (?:command )?not found"
         r"|No such file or directory: '(?:cargo|rustc)'|[Rr]ust (?:toolchain"
@@ -256,7 +255,7 @@ RULES = (
         r"|minimum supported (?:Rust|rustc) version (?:is )?(\d[\d.]*)"
         r"|[Rr]ust (?:version )?(\d\.\d+[\d.]*)\+? (?:or \w+ )?is required"
         r"|(edition 20\d\d|editions) (?:is|are) unstable"
-        r"|failed to parse the `edition` key.{0,80}(20\d\d)",
+        r"|older than the `(20\d\d)` edition",
         "error: package `time v0.3.37` cannot be built because it requires rustc 1.67.1 or newer,"
         " while the currently active rustc version is 1.63.0",
         "1.67.1",
@@ -324,6 +323,7 @@ RULES = (
         "http|HTTP|Retry(|Could not resolve|Failed to connect",
         r"Retry\(total=0,.{0,300}?host='([\w.-]+)'"
         r"|HTTPS?ConnectionPool\(host='([\w.-]+)'"
+        r"|network request to https?://([\w.-]+)"
         r"|Could not resolve host:? ([\w.-]+)|Failed to connect to ([\w.-]+) port"
         r"|unable to access 'https?://([\w.-]+)|Could not fetch URL https?://([\w.-]+)"
         r"|(?:failed to (?:fetch|download|get)|[Ee]rror (?:downloading|fetching)|Cannot download)"
@@ -384,9 +384,10 @@ RULES = (
     ),
     _rule(
         "missing-python-module",
-        "No module named|bdist_wheel",
+        "No module named|bdist_wheel|not available",
         r"(?:ModuleNotFoundError|ImportError): No module named '?([\w.]+)'?"
-        r"|error: invalid command 'bdist_(wheel)'",
+        r"|error: invalid command 'bdist_(wheel)'"
+        r"|since (setuptools) is not available",
         "ModuleNotFoundError: No module named 'numpy'",
         "numpy",
         last=True,
@@ -428,6 +429,19 @@ RULES = (
         "Package libusb-1.0 was not found in the pkg-config search path.",
         "libusb-1.0",
     ),
+    _rule(
+        "missing-library",
+        "ibrar|lib",
+        r"[Cc](?:annot|ould not|ouldn't|an't|an not) (?:find|locate) (?:the )?['\"`]?"
+        r"(lib(?!rar)[\w.+-]{2,}|\w[\w.+-]*(?= librar(?:y|ies)\b))['\"]?"
+        r"|[Ll]ibrary ['\"`]?(\w[\w.+-]*?)['\"`]? (?:is |was |could )?not (?:be )?(?:found"
+        r"|installed)"
+        r"|[Nn]o (lib\w[\w+-]*|\w+(?= library)) (?:library )?(?:could be )?found"
+        r"|(?<!Package )\b(lib(?!rar)[\w+-]{2,})(?: library)? (?:is |was )?not found"
+        r"(?! in the pkg-config)",
+        "Exception: could not find libmagic",
+        "libmagic",
+    ),
     # What the package itself lacks
     _rule(
         "missing-file",
@@ -451,7 +465,7 @@ RULES = (
         r"|configuration error: ([^\n]+)|invalid pyproject\.toml config: ([^\n]+?)\.?$"
         r"|(Multiple top-level (?:packages|modules) discovered) in a flat-layout"
         r"|(setuptools-scm was unable to detect version)|(versioning for this project requires"
-        r" either an sdist tarball)|(Requested [^\n]{1,120} has inconsistent (?:name|version))"
+        r" either an sdist tarball)"
         r"|(inconsistent (?:name|version): [^\n]+)|ConfigurationError: ([^\n]+)"
         r"|(does not appear to be a Python project: [^\n]+)|TOMLDecodeError: ([^\n]+)"
         r"|(Neither 'setup\.py' nor 'pyproject\.toml' found)|(Invalid version: [^\n]+)"
@@ -544,7 +558,7 @@ RULES = (
         r"^((?:SyntaxError|IndentationError|TabError|NameError|AttributeError|ImportError|TypeError"
         r"|KeyError|ValueError|AssertionError|IndexError|UnicodeDecodeError|PermissionError"
         r"|NotImplementedError|DeprecationWarning|LookupError|UnboundLocalError|RecursionError"
-        r"|NotADirectoryError|ZeroDivisionError)(?:: [^\n]+)?)$",
+        r"|NotADirectoryError|ZeroDivisionError)(?:: [^\n]+?)?)(?: \(/\S*\))?$",
         "SyntaxError: Missing parentheses in call to 'print'. Did you mean print(...)?",
         "SyntaxError: Missing parentheses in call to 'print'. Did you mean print(...)?",
         last=True,

@@ -355,7 +355,7 @@ def resident(pid: object) -> float:
 
 
 def read_logs(folder: Path, scale: float) -> float:
-    """MB a second of a build's log of 50 MB, whose reason is at its end."""
+    """MB in a second of CPU of a build's log of 50 MB, whose reason is at its end."""
     lines = b"".join(
         b"2026-11-28T04:00:%02d,%03d   arm-linux-gnueabihf-gcc -DNDEBUG -g -O2 -Wall -fPIC"
         b" -Werror=format-security -I/usr/include/python3.11 -c src/part%d.c -o build/part%d.o\n"
@@ -369,10 +369,10 @@ def read_logs(folder: Path, scale: float) -> float:
         for _ in range(max(1, int(50_000_000 * scale) // len(lines))):
             file.write(lines)
         file.write(b"  src/last.c:3:10: fatal error: ffi.h: No such file or directory\n")
-    began = time.monotonic()
+    began = time.process_time()
     with path.open("rb") as file:
         found = build_log.read(file)
-    took = time.monotonic() - began
+    took = time.process_time() - began
     assert found == ("missing-header", "ffi.h")
     return path.stat().st_size / 1e6 / took
 
@@ -387,7 +387,7 @@ FIGURES = [
     Figure("write everything", 2_000, "documents/s", True, write_everything),
     Figure("packages.json of 600,000 packages", 1, "s of CPU", False, counters),
     Figure("memory at 600,000 packages", 200, "MiB", False, memory),
-    Figure("reason from a build's log", 50, "MB/s", True, read_logs),
+    Figure("reason from a build's log", 50, "MB/s of CPU", True, read_logs),
 ]
 
 

@@ -1,0 +1,124 @@
+"""`piw-indexer classify`: why builds failed, from the logs that a master keeps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from ..base import clock, notes, options, printable
+from ..base.privileges import as_owner
+from ..base.progress import Advance, bar
+from ..messages.entries import Accepted, Entry
+from ..piwheels import log_files
+from ..reasons import rules
+from ..state.state import State
+
+_CHUNK = 1000
+"""Numbers of builds that are looked at, and committed, together."""
+
+NOTE = "classify.json"
+"""The name of the note in the state directory."""
+
+MAX_SHOWN = 20
+
+
+class Note(NamedTuple):
+    """How far the logs are read, for the next run.
+
+    Attributes:
+        read_with: the version of the rules that the logs have been read with; 0: none yet.
+        rules: the version that an interrupted `--again` was reading them with.
+        again_after: the number of the last build that it has read.
+    """
+
+    read_with: int = 0
+    rules: int = 0
+    again_after: int = 0
+
+
+@click.command()
+@click.argument("directory", type=options.PathType(file_okay=False))
+@options.configuration
+@options.option("state-dir")
+@options.flag("again", "Also read the logs of builds whose reason is known.")
+@as_owner
+def classify(directory: Path, state_dir: Path, again: bool) -> None:
+    """Read in the logs of failed builds why they failed.
+
+    DIRECTORY is the master's `logs`, with files such as 0001/2345/6789.txt.gz. Only builds whose
+    reason is not known are looked at. When a new version has better rules, --again reads all logs,
+    and says which reasons have changed.
+
+    An interrupted run continues where it stopped. The daemon must be stopped; `run --logs` does the
+    same while it runs.
+    """
+    state = State(state_dir, "classify", clock.now)
+    try:
+        note = _note(state_dir)
+        with bar("builds") as progress:
+            counts, changed = _take(state, directory, note if again else None, progress)
+        earlier = note.read_with or rules.VERSION
+        done = Note(rules.VERSION) if again else note._replace(read_with=earlier)
+        notes.leave(state_dir / NOTE, done)
+    finally:
+        state.close()
+    printable.echo(
+        f"{options.as_typed(directory)}: {counts['read']:,} logs of failed builds read with rules"
+        f" {rules.VERSION}, {counts['new']:,} reasons are new, {changed.total():,} have changed,"
+        f" {counts['missing']:,} have no log"
+    )
+    for (before, after), number in sorted(changed.most_common(MAX_SHOWN), key=_by_number):
+        printable.echo(f"  {number:,}: {before} -> {after}")
+    if not again and earlier != rules.VERSION:
+        printable.echo(
+            f"piw-indexer: earlier logs were read with rules {earlier}; --again reads them anew",
+            err=True,
+        )
+
+
+def _by_number(change: tuple[tuple[str, str], int]) -> tuple[int, tuple[str, str]]:
+    return -change[1], change[0]
+
+
+def _note(state_dir: Path) -> Note:
+    try:
+        return notes.read(state_dir / NOTE, Note) or Note()
+    except notes.NoteError:
+        return Note()
+
+
+def _take(
+    state: State, directory: Path, again: Note | None, progress: Advance
+) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """Read logs; with a note of an earlier run, also those of builds whose reason is known.
+
+    Returns:
+        what was done, and how many reasons of one category now have another one.
+    """
+    counts: Counter[str] = Counter()
+    changed: Counter[tuple[str, str]] = Counter()
+    newest = log_files.newest(state.connection)
+    after = again.again_after if again and again.rules == rules.VERSION else 0
+    while after < newest:
+        batch: list[Entry] = []
+        until = after + _CHUNK
+        builds = log_files.failed(state.connection, after, until, again=again is not None)
+        for build_id, known in builds:
+            failure = log_files.read(log_files.path_of(directory, build_id))
+            counts["missing" if failure is None else "read"] += 1
+            if failure is not None and failure != known:
+                batch.append(Accepted(None, log_files.message(build_id, failure)))
+                if known is None:
+                    counts["new"] += 1
+                else:
+                    changed[known.category, failure.category] += 1
+        state.take(batch)
+        after = until
+        if again is not None:
+            place = again._replace(rules=rules.VERSION, again_after=after)
+            notes.leave(state.directory / NOTE, place)
+        progress(min(after, newest), newest)
+    return counts, changed
