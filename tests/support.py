@@ -27,6 +27,7 @@ from indexer.base.errors import StateError
 from indexer.watch.status import gather
 
 from .forkserver import Forked
+from .reasons import reasons
 
 COMMAND = Path(sys.executable).with_name("piw-indexer")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -122,6 +123,13 @@ def expected_tree(case: Case) -> dict[str, object]:
                 tree[name] = ordered(path.read_bytes())
             else:
                 tree[name] = ("link", path.read_text().strip())
+    documents = {
+        path.parent.parent.name: path.read_bytes()
+        for path in case.expected.glob("project/*/json/index.json")
+    }
+    rows = json.loads((case.expected / "packages.json").read_bytes())
+    found = reasons(documents, {package: recent for package, recent, _ in rows})
+    tree["failures.json"] = ordered(json.dumps({"reasons": found}).encode())
     return tree
 
 
@@ -164,9 +172,10 @@ def assert_published(case: Case, output_path: Path) -> None:
     for name, (content, _, mode) in found.items():
         if isinstance(content, bytes):
             assert mode == 0o644, name
-    compressed, plain = found["packages.json.gz"][0], found["packages.json"][0]
-    assert isinstance(compressed, bytes)
-    assert gzip.decompress(compressed) == plain
+    for name in ("packages.json", "failures.json"):
+        compressed, plain = found[f"{name}.gz"][0], found[name][0]
+        assert isinstance(compressed, bytes)
+        assert gzip.decompress(compressed) == plain
 
 
 # The command
