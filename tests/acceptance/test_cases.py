@@ -27,7 +27,7 @@ pytestmark = pytest.mark.acceptance
 @by_case
 def test_in_one_go_and_rebuilt(case: Case, site: Site) -> None:
     result = site.ingest(case.messages, as_of=case.as_of)
-    assert f"{case.count} messages" in result.stdout
+    assert f"{case.count:,} messages" in result.stdout
     assert_published(case, site.output_path)
     published = contents(site.output_path)
 

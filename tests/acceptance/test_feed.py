@@ -295,7 +295,7 @@ def test_publisher_does_not_send_what_no_frame_may_hold(ipc: Feed, site: Site) -
     file.write_text("".join(json.dumps(one) + "\n" for one in envelopes))
     with site.publisher(ipc, file) as publisher, site.daemon(ipc) as daemon:
         site.wait_for_all(2, daemon, publisher)
-        assert "1 lines" in publisher.output
+        assert "1 line of" in publisher.output
         assert not site.status()["problems"]
         daemon.terminate()
         publisher.terminate()

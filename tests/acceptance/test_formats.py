@@ -129,21 +129,25 @@ def test_the_publisher_and_the_subscriber_of_the_docs(feed: Feed, site: Site) ->
     assert "NEWVER" in printed.read_text()
 
 
-def test_the_readers_of_the_documents(site: Site) -> None:
-    site.ingest(case_named("basic").messages, as_of=case_named("basic").as_of)
-    of_project, of_packages = blocks(DOCUMENTS, "python")
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", text, site.output_path],
-            env=environment(site.home),
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for text in (of_project, of_packages)
-    ]
-    assert re.search(r"^numpy \S+ cp311 success$", printed[0], re.M)
-    assert re.search(r"^numpy \d+ \d+$", printed[1], re.M)
+@pytest.mark.parametrize(
+    ("number", "case", "line"),
+    [
+        (0, "basic", r"numpy \S+ cp311 success"),
+        (1, "basic", r"numpy \d+ \d+"),
+        (2, "additions", r"\d+ \d+ missing-header \S+"),
+    ],
+)
+def test_the_readers_of_the_documents(number: int, case: str, line: str, site: Site) -> None:
+    site.ingest(case_named(case).messages, as_of=case_named(case).as_of)
+    reader = blocks(DOCUMENTS, "python")[number]
+    printed = subprocess.run(
+        [sys.executable, "-c", reader, site.output_path],
+        env=environment(site.home),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert re.search(rf"^{line}$", printed, re.M), printed
 
 
 def test_what_the_documents_say_of_options_and_additions() -> None:

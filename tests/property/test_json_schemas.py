@@ -62,6 +62,6 @@ def test_what_is_published_is_valid(history: list[s.Message], now: Any) -> None:
             for name in files:
                 if name.endswith(".json"):
                     found = json.loads(Path(directory, name).read_bytes())
-                    kind = "packages" if name == "packages.json" else "project"
+                    kind = "project" if name == "index.json" else name.removesuffix(".json")
                     assert faults(kind, found) == []
                     CLOSED[kind].validate(found)
