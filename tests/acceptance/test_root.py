@@ -162,6 +162,7 @@ def test_every_command_works_as_the_owner_of_the_state(place: Place, private: Pa
         "rebuild": place.options,
         "check": ["--fix", *place.options],
         "checkpoint": state,
+        "classify": ["--again", place.output, *state],
         "backup": [backup, *state],
         "backfill": ["--dsn", "host=/nonexistent", *state],
         "reconcile": ["--fix", "--db-queue", "tcp://127.0.0.1:1", "numpy", *state],
