@@ -292,6 +292,10 @@ class Process:
     def assert_running(self) -> None:
         assert self._process.poll() is None, (self._process.returncode, self.output)
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def wait(self) -> int:
         """Wait for its end; returns its exit status."""
         try:

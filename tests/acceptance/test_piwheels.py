@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -24,7 +25,7 @@ from indexer.schema.piwheels import NO_DATA
 from .. import samples
 from ..master.captured import DIRECTORY, captures
 from ..master.database_queue import SITE, Master, answers_in_time, farm, small
-from ..support import DEADLINE, Feed, Process, Site, eventually
+from ..support import Feed, Process, Site, eventually
 
 pytestmark = pytest.mark.acceptance
 
@@ -427,7 +428,6 @@ def test_what_waits_for_the_master_is_passed_on_when_we_stop(
     ipc: Feed, site: Site, queues: tuple[str, str]
 ) -> None:
     """As long as the master takes it; what it does not take is told."""
-    # So few that the 20 seconds of a stop suffice on a busy machine.
     many = [frame for _ in range(20) for frame in DOWNLOADS]
 
     def waiting(found: dict[str, Any], count: int) -> bool:
@@ -443,19 +443,23 @@ def test_what_waits_for_the_master_is_passed_on_when_we_stop(
         slow.bind(queues[1])
         try:
             site.wait(lambda found: log_queue(found)["forwarded"] > 0, daemon)
-            assert log_queue(site.status())["waiting_for_master"] > 0
+            before = log_queue(site.status())
+            assert before["waiting_for_master"] > 0
             daemon.signal(signal.SIGTERM)
-            for number, frame in enumerate(many):
-                assert slow.poll(round(DEADLINE * 1000)), (
-                    f"{number} of {len(many)} have come\n{daemon.output}"
-                )
-                assert slow.recv() == frame
-                if number > len(many) - 500:  # more than the kernel holds: we wait for its reader
-                    time.sleep(0.001)
+            came = 0
+            while came < len(many) and (slow.poll(100) or daemon.is_running or slow.poll(1000)):
+                if slow.poll(0):
+                    assert slow.recv() == many[came]
+                    came += 1
+                    if came > len(many) - 500:  # more than the kernel holds: we wait for its reader
+                        time.sleep(0.001)
             assert daemon.wait() == 0, daemon.output
         finally:
             context.destroy(linger=0)
-    assert "have not reached the master" not in daemon.output
+    # The 20 seconds of a stop may not suffice on a machine that is very busy.
+    told = re.search(r"(\d+) log entries have not reached the master", daemon.output)
+    assert came + int(told[1] if told else 0) >= len(many), daemon.output
+    assert came > before["forwarded"], daemon.output
     with site.daemon(ipc, *options) as daemon, Logger(queues[0]) as logger:
         logger.push(LOGS)
         site.wait(lambda found: waiting(found, len(LOGS)), daemon)
