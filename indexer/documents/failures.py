@@ -6,6 +6,7 @@ Source: docs/documents.md
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
@@ -60,7 +61,7 @@ _Blocked = dict[tuple[str, str], dict[str, set[str]]]
 def _blocked(connection: sqlite3.Connection) -> _Blocked:
     """What keeps the newest version of each package from being built."""
     found: _Blocked = {}
-    for package, rows in groupby(connection.execute(_VERSIONS).fetchall(), itemgetter(0)):
+    for package, rows in groupby(connection.execute(_VERSIONS), itemgetter(0)):
         newest = max((version for _, version in rows), key=version_order)
         for abi_tag, category, detail in connection.execute(_REASONS, (package, newest)):
             found.setdefault((category, detail), {}).setdefault(package, set()).add(abi_tag)
@@ -71,15 +72,12 @@ def _reason(
     moment: Moment, category: str, detail: str, blocked: dict[str, set[str]]
 ) -> dict[str, object]:
     recent = {name: queries.downloads(moment.connection, name)[0] for name in blocked}
-    abis = {
-        abi_tag: sum(abi_tag in abi_tags for abi_tags in blocked.values())
-        for abi_tag in moment.abis.active
-    }
+    abis = Counter(abi_tag for abi_tags in blocked.values() for abi_tag in abi_tags)
     return {
         "category": category,
         "detail": detail,
         "packages": len(blocked),
         "downloads_recent": sum(recent.values()),
-        "abis": {abi_tag: count for abi_tag, count in abis.items() if count},
+        "abis": dict(sorted(abis.items())),
         "examples": sorted(recent, key=lambda name: (-recent[name], name))[:MAX_EXAMPLES],
     }

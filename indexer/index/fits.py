@@ -1,7 +1,7 @@
 """Which wheels fit which build ABI: by their tags, and by the Python that they require.
 
-Source: PEP 425, https://peps.python.org/pep-0425/, PEP 440's version specifiers, and DESIGN
-section 5.
+Source: PEP 425, https://peps.python.org/pep-0425/, PEP 440's version specifiers, and
+docs/documents.md.
 """
 
 from __future__ import annotations

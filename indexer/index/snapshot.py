@@ -29,9 +29,6 @@ class _Known(NamedTuple):
 _Plan = dict[str, dict[tuple[int, str], list[messages.SnapshotFile]]]
 """The files of a snapshot by version, and by the number and the ABI of their build."""
 
-_Places = dict[str, str]
-"""The version that each file of a snapshot is in; of several that name it, the last counts."""
-
 _Attempts = dict[int, tuple[str, str]]
 """The version and the ABI that a number stands for."""
 
@@ -53,9 +50,9 @@ def apply(rows: Rows, serial: int, at: times.Time, data: messages.Snapshot) -> N
     known = {} if added else _known_files(rows, package)
     for release in data.releases:
         plan[release.version] = _builds(rows, package, release, known, attempts)
-    places = {file.filename: one.version for one in data.releases for file in one.files}
+    _keep_last(plan)
     if not added:
-        _clear(rows, serial, data, known, plan, places)
+        _clear(rows, serial, data, known, plan)
     rows.touched[package] = serial
     spellings = dict.fromkeys((*data.aliases, package), 0)
     spellings[data.name] = at
@@ -70,7 +67,7 @@ def apply(rows: Rows, serial: int, at: times.Time, data: messages.Snapshot) -> N
             " released = excluded.released, skip = excluded.skip, yanked = excluded.yanked",
             (package, *version),
         )
-        _put_builds(rows, serial, package, release, plan[release.version], attempts, places)
+        _put_builds(rows, serial, package, release, plan[release.version], attempts)
     rows.files.flush()
     rows.execute(
         "DELETE FROM builds WHERE package = ? AND build_id < 0"
@@ -138,6 +135,16 @@ def _builds(
     return builds
 
 
+def _keep_last(plan: _Plan) -> None:
+    """Have each file once: of several versions that name it, the last one has it."""
+    seen: set[str] = set()
+    for builds in reversed(plan.values()):
+        names = {file.filename for files in builds.values() for file in files}
+        for build, files in builds.items():
+            builds[build] = [file for file in files if file.filename not in seen]
+        seen |= names
+
+
 def _is_build(rows: Rows, build_id: int, package: str, version: str) -> bool:
     """Whether the index knows a build of that number, of that version."""
     return bool(
@@ -154,7 +161,6 @@ def _clear(
     data: messages.Snapshot,
     known: dict[str, _Known],
     plan: _Plan,
-    places: _Places,
 ) -> None:
     """Take away what a snapshot tells anew, and what it shows to have gone."""
     execute, package = rows.execute, data.package
@@ -171,7 +177,6 @@ def _clear(
         for file in files
         if (of_file := known.get(file.filename)) is not None
         and of_file[1:] == (version, builder_abi, file.filehash)
-        and places[file.filename] == version
         and (of_file.build_id == build_id or of_file.build_id < 0)
     }
     for filename in sorted(known.keys() - same):
@@ -193,15 +198,13 @@ def _put_builds(
     release: messages.SnapshotRelease,
     builds: dict[tuple[int, str], list[messages.SnapshotFile]],
     attempts: _Attempts,
-    places: _Places,
 ) -> None:
     """Have the builds of a release in the index, with their files."""
     details = {abi.build_id: abi for abi in reversed(release.abis)}  # the first one counts
     for (build_id, builder_abi), files in builds.items():
         attempt = package, release.version, builder_abi
         _put_build(rows, serial, build_id, attempt, details.get(build_id), True, made=True)
-        here = [file for file in files if places[file.filename] == release.version]
-        rows.files.add(serial, build_id, [_file(file) for file in here])
+        rows.files.add(serial, build_id, [_file(file) for file in files])
     unmentioned = _unmentioned(release)
     for abi in release.abis:
         # Attempts without a file; of one for a skipped version it is not told how it ended.
