@@ -1,7 +1,6 @@
 """Refused messages that an administrator puts aside while the daemon runs.
 
-Only the daemon writes its state. So the command leaves a request in the state directory, in a file
-that only the state's owner can make, and the daemon acts on it within about a second.
+The command leaves a request for the daemon, which acts on it within about a second.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from ..base.log import event
 from ..journal import quarantine
 from ..journal.journal import Journal
 from ..journal.reader import JournalReader
+from .request import leave, remove
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,7 @@ def request(directory: Path, journal: Path, ids: Collection[int]) -> None:
             if not left:
                 return
             # Another request may have replaced ours.
-            try:
-                filesystem.write(path, orjson.dumps(left))
-            except OSError as error:
-                raise StateError(
-                    f"write {path}", error.strerror or error, "check the state directory"
-                ) from error
+            leave(path, orjson.dumps(left))
         if clock.monotonic() > until:
             path.unlink(missing_ok=True)
             raise StateError(
@@ -88,7 +83,4 @@ def fulfil(directory: Path, journal: Journal) -> None:
     else:
         ids = sorted(quarantine.waiting_ids(journal.reader).intersection(asked))
         journal.dismiss(ids)
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StateError(f"remove {path}", error.strerror or error, transient=True) from error
+    remove(path)

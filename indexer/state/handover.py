@@ -1,8 +1,8 @@
-"""Messages that a command hands to the running daemon, which alone writes its state.
+"""Messages that a command hands to the running daemon.
 
-The command leaves them in a file in the state directory, and the daemon takes them within about a
-second. It takes none about a package of which it has heard since the command looked: what it heard
-is newer. So a file that is taken twice changes nothing.
+The command leaves them in a file, and the daemon takes them within about a second. It takes none
+about a package of which it has heard since the command looked: what it heard is newer. So a file
+that is taken twice changes nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..journal.reader import JournalReader
 from ..messages import encode
 from ..messages.entries import Accepted, Entry
 from ..messages.types import Message, package_of
+from .request import leave, remove
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +62,15 @@ class News:
                     self._packages.add(package_of(row.message.data))
             self.serial = rows[-1].serial
 
+    def names(self, message: Message) -> bool:
+        """Whether a message about the same package has come, or this one."""
+        return package_of(message.data) in self._packages
+
     def outdates(self, message: Message) -> bool:
         """Whether there is a newer message about the same."""
         if message.name == "DOWNLOADS":
             return self.downloads
-        return package_of(message.data) in self._packages
+        return self.names(message)
 
 
 def hand(directory: Path, news: News, messages: Iterable[Message]) -> list[Message]:
@@ -88,12 +93,7 @@ def hand(directory: Path, news: News, messages: Iterable[Message]) -> list[Messa
         return []
     packed = [(message.name, message.at, encode.to_journal(message)) for message in given]
     path = directory / FILE
-    try:
-        filesystem.write(path, msgpack.packb([news.serial, packed]))
-    except OSError as error:
-        raise StateError(
-            f"write {path}", error.strerror or error, "check the state directory"
-        ) from error
+    leave(path, msgpack.packb([news.serial, packed]))
     until = clock.monotonic() + ANSWER_TIMEOUT
     while path.exists():
         if clock.monotonic() > until:
@@ -135,8 +135,4 @@ def taken(directory: Path) -> None:
     Raises:
         StateError: if that fails.
     """
-    path = directory / FILE
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StateError(f"remove {path}", error.strerror or error, transient=True) from error
+    remove(directory / FILE)

@@ -12,10 +12,12 @@ import pytest
 
 from indexer.base import clock
 from indexer.base.directories import JOURNAL
+from indexer.base.errors import StateError
 from indexer.journal.reader import JournalReader
 from indexer.messages import decode, encode
 from indexer.messages.entries import Accepted
 from indexer.messages.types import Message
+from indexer.piwheels.backfill.from_database import Beside
 from indexer.state import handover
 from indexer.state.state import State
 
@@ -111,3 +113,12 @@ def test_what_came_after_the_command_looked_is_newer_too(state: State) -> None:
 def test_a_file_that_cannot_be_read_is_removed(content: bytes, state: State) -> None:
     (state.directory / handover.FILE).write_bytes(content)
     assert handover.offered(state.directory, state.journal.reader) == []
+
+
+def test_what_the_daemon_has_not_journaled_is_an_error(state: State) -> None:
+    """It ignores a file that it cannot read; the command once said that all was taken."""
+    take(state, samples.new_package("numpy"))
+    beside = Beside(state.directory)
+    with daemon(state), pytest.raises(StateError, match="it has not journaled all of them"):
+        beside.take([Accepted(None, message(samples.new_package("scipy")))])
+    beside.close()

@@ -158,6 +158,13 @@ class Beside:
             for message in messages
             if message.name in ("NEWPKG", "DELPKG") and self._news.outdates(message)
         }
+        self._look()
+        if not all(map(self._news.names, given)):
+            raise StateError(
+                "hand messages to the daemon",
+                "it has not journaled all of them",
+                "see what it has logged, then run it again",
+            )
         return [Row(0, message) for message in given]
 
     def _look(self) -> None:
