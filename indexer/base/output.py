@@ -1,4 +1,4 @@
-"""The standard streams of a command, whose errors end it in good order.
+"""The standard streams of a command: an error of one ends the command with a message and a status.
 
 After `guard`, a write to stdout that fails raises `OutputError`, or `ReaderLeftError` if whoever
 reads it has gone. A write to stderr that fails is dropped: nobody is left to be told, and the exit

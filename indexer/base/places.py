@@ -1,4 +1,4 @@
-"""Whose a place is: nobody's files are replaced because of a slip in an option.
+"""Refuse directories that are used for something else: a slip in an option replaces no file.
 
 A directory for databases is empty when it is first used, or has our databases in it.
 """
@@ -84,5 +84,5 @@ def refuse_overlap(state_dir: Path, output_path: Path) -> None:
         raise UsageError(
             f"publish to {output_path} from {state_dir}",
             "one of the two directories is in the other: the web server would show the state",
-            "give --state-dir and --output-path that lie apart",
+            "give a --state-dir and an --output-path that are not inside each other",
         )

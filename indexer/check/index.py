@@ -117,7 +117,7 @@ def check_index(directory: Path, run: Run, progress: Progress) -> Iterator[Diffe
         if queries.is_outdated(live):
             yield Difference(
                 Part.INDEX,
-                "an earlier version made it: the next start of the daemon makes it anew",
+                "an earlier version made it: the daemon rebuilds it when it starts the next time",
             )
             return
     except sqlite3.Error as error:

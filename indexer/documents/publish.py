@@ -543,13 +543,13 @@ def too_long(alias: str) -> bool:
 
 
 def in_the_way(path: str) -> str:
-    """What is in the place of a link, in words: "a directory of others is in its place"."""
+    """What is in the place of a link, as in "a directory that is not ours is in its place"."""
     try:
         mode = os.lstat(path).st_mode
     except OSError as error:
         return error.strerror or str(error)
     what = "directory" if stat.S_ISDIR(mode) else "file"
-    return f"a {what} of others is in its place"
+    return f"a {what} that is not ours is in its place"
 
 
 def _parts(path: str) -> list[str]:

@@ -395,7 +395,7 @@ def test_what_is_in_the_place_of_an_alias_stays_and_is_named(site: Site, what: s
         blocked.mkdir()
     lines = [samples.new_package("foo-bar"), samples.new_name("foo-bar", "Foo.Bar")]
     said = site.ingest("-", input=b"".join(map(samples.line, lines))).stderr
-    cause = f"a {what} of others is in its place"
+    cause = f"a {what} that is not ours is in its place"
     assert f"cannot link {blocked} to foo-bar: {cause}" in said
     assert "what to do: move that away" in said
     found = wrap_errors(site, "foo-bar")

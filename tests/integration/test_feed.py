@@ -404,6 +404,21 @@ def test_garbage_on_the_feed(follower: Follower, publisher: FakePublisher) -> No
     assert all(one.feed is None for one in quarantine.entries(follower.journal.reader))
 
 
+def refused_alone(
+    replayed: bool, follower: Follower, publisher: FakePublisher
+) -> quarantine.Quarantined:
+    """The second of three kept messages, which is refused; the others are accepted."""
+    if replayed:
+        publisher.heartbeat(3)
+    else:
+        publisher.send(1, 2, 3)
+    follow(follower, publisher, ["package-1-1", "package-1-3"])
+    [refused] = quarantine.entries(follower.journal.reader)
+    assert follower.journal.position(MASTER, 1) == 3
+    assert follower.broken == []
+    return refused
+
+
 @pytest.mark.parametrize("replayed", [False, True])
 def test_refused_message_keeps_its_place(
     replayed: bool, follower: Follower, publisher: FakePublisher
@@ -411,16 +426,9 @@ def test_refused_message_keeps_its_place(
     publisher.keep(1, 3)
     payload = {"feed": MASTER, "epoch": 1, "serial": 2, "msg": "NEWPKG", "data": {"package": ".."}}
     publisher.kept[2] = msgpack.packb(payload)
-    if replayed:
-        publisher.heartbeat(3)
-    else:
-        publisher.send(1, 2, 3)
-    follow(follower, publisher, ["package-1-1", "package-1-3"])
-    [refused] = quarantine.entries(follower.journal.reader)
+    refused = refused_alone(replayed, follower, publisher)
     assert (refused.feed, refused.feed_serial, refused.path) == (MASTER, 2, "data.package")
     assert refused.raw == publisher.kept[2]
-    assert follower.journal.position(MASTER, 1) == 3
-    assert follower.broken == []
 
 
 @pytest.mark.parametrize("replayed", [False, True])
@@ -431,15 +439,8 @@ def test_malformed_timestamp_costs_one_message(
     publisher.keep(1, 3)
     payload = {"feed": MASTER, "epoch": 1, "serial": 2, "msg": "DELPKG", "at": b"12345", "data": {}}
     publisher.kept[2] = msgpack.packb(payload).replace(b"\xc4\x0512345", b"\xc7\x05\xff12345")
-    if replayed:
-        publisher.heartbeat(3)
-    else:
-        publisher.send(1, 2, 3)
-    follow(follower, publisher, ["package-1-1", "package-1-3"])
-    [refused] = quarantine.entries(follower.journal.reader)
+    refused = refused_alone(replayed, follower, publisher)
     assert (refused.feed, refused.feed_serial) == (MASTER, 2)
-    assert follower.journal.position(MASTER, 1) == 3
-    assert follower.broken == []
 
 
 def test_message_that_is_never_replayed_is_given_up(
