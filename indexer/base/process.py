@@ -14,6 +14,9 @@ from .errors import StateError
 IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """systemd and Ctrl-C send them to the whole group; the parent says when a child must end."""
 
+END_TIMEOUT = 5.0
+"""Seconds that a process may take to end once it has been killed, or told to end."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -54,6 +57,19 @@ def start(module: str, *arguments: object, **options: Any) -> subprocess.Popen[b
         ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+
+def wait(child: subprocess.Popen[bytes]) -> bool:
+    """Wait until a process has ended, but not for a file system that does not answer.
+
+    Returns:
+        Whether it has.
+    """
+    try:
+        child.wait(END_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def ignore_signals() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
@@ -31,9 +31,6 @@ STUCK_TIMEOUT = 300.0
 
 QUIET_DELAY = 120.0
 """Seconds without an answer after which the writer is said to make no progress."""
-
-END_TIMEOUT = 5.0
-"""Seconds that the process may take to end once it is killed, or has closed its pipe."""
 
 _MAX_RECENT = 10
 
@@ -125,13 +122,8 @@ class WriterHandle:
         except OSError as error:
             raise self._died() from error
 
-    def _wait(self) -> None:
-        """Wait for its end, but not for a file system that does not answer."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_TIMEOUT)
-
     def _died(self, operation: str = "continue publishing") -> StateError:
-        self._wait()
+        process.wait(self._process)
         return StateError(
             operation,
             f"the writer process ended with status {self._process.returncode}",
@@ -237,5 +229,5 @@ class WriterHandle:
             pass  # marks that are left cost a comparison
         finally:
             self._process.kill()  # it has had its time, and may be killed at any instant
-            self._wait()
+            process.wait(self._process)
             self._pipe.close()

@@ -41,9 +41,6 @@ MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 30.0
 SETTLED_DELAY = 60.0
 """Seconds after which a process that ends has worked, and the next is started soon."""
 
-END_TIMEOUT = 5.0
-"""Seconds that the process may take to send the rest at its end."""
-
 _LINGER = 2.0
 _AT_ONCE = 500
 _AT_ONCE_BYTES = 1024 * 1024
@@ -188,11 +185,9 @@ class SpoolServer:
             return
         assert child.stdin is not None
         child.stdin.close()
-        try:
-            child.wait(END_TIMEOUT)
-        except subprocess.TimeoutExpired:
+        if not process.wait(child):
             child.kill()
-            child.wait()
+            process.wait(child)
         self._drop()
 
 

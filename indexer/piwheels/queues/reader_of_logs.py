@@ -184,7 +184,7 @@ class ReaderOfLogs:
     def _stop(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            process.wait(self._process)
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     try:
