@@ -52,7 +52,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Fill": {
         "backfill": "Fetch all packages and download counters from a master or its database.",
         "import-site": "Import packages and counters from the documents of a site.",
-        "classify": "Read in the logs of a master why builds failed.",
+        "classify": "Find out from the logs of a master why builds failed.",
     },
     "Publish": {
         "publish": "Publish the messages of a file on a change feed.",

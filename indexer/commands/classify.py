@@ -46,7 +46,7 @@ class Note(NamedTuple):
 @options.flag("again", "Also read the logs of builds whose reason is known.")
 @as_owner
 def classify(directory: Path, state_dir: Path, again: bool) -> None:
-    """Read in the logs of failed builds why they failed.
+    """Find out from their logs why builds failed.
 
     DIRECTORY is the master's `logs`, with files such as 0001/2345/6789.txt.gz. Only builds whose
     reason is not known are looked at. When a new version has better rules, --again reads all logs,

@@ -1,4 +1,4 @@
-"""The rows of the index that several messages change, and whom that touches.
+"""The rows of the index that several messages change, and the names that this touches.
 
 What is missing above a row is created; what goes takes all below it along, except the earlier
 contents of files.

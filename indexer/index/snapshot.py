@@ -266,7 +266,7 @@ def unmentioned(snapshot: messages.Snapshot) -> Iterator[tuple[str, str]]:
 
 
 def _unmentioned(release: messages.SnapshotRelease) -> set[str]:
-    """ABIs that are called well without a file that fits: a master compares them as text."""
+    """ABIs that are called a success without a file that fits: a master compares ABIs as text."""
     return {
         abi.abi_tag
         for abi in release.abis

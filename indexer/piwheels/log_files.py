@@ -1,7 +1,7 @@
 """Finds the logs of builds where a master keeps them, and reads why the builds failed.
 
-A log is read whatever it contains: one that is damaged, cut off or too long as far as that goes,
-one that the master may still be writing later.
+A log is read whatever it contains. One that is damaged, cut off or too long is read as far as
+possible, and one that the master may still be writing is left for later.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ _NOISE = re.compile(
     r"|_?conf(?:ig)?test\b|CMakeFiles/(?:CMakeTmp|CMakeScratch)|^checking |^Checking |: warning: "
     r"|^\+ |^removing |^copying |^adding |^creating |^Collecting |^Downloading |^Looking in "
 )
-"""Lines that speak of errors and are none: warnings, and what a configuration tries."""
+"""Lines that mention errors and are not errors: warnings, and what a configuration tries."""
 
 _ERROR = re.compile(
     r"(?i:\b(?:error|fatal|failed|failure|fail|exception|cannot|can't|could not|unable|aborted"

@@ -118,7 +118,7 @@ def fill(
 class Beside:
     """A state that a running daemon holds, and that takes messages by handing them to it.
 
-    It has to be opened before the database, whose moment must not be the earlier one.
+    Open it before the database: what the daemon hears in between must count as newer.
 
     Args:
         directory: of the state.
@@ -149,7 +149,7 @@ class Beside:
         return self._news.downloads
 
     def take(self, entries: Iterable[Entry]) -> list[Row]:
-        """Hand messages to the daemon; refusals are not."""
+        """Hand messages to the daemon; those that were refused are left out."""
         self._look()
         messages = [entry.message for entry in entries if isinstance(entry, Accepted)]
         given = handover.hand(self._directory, self._news, messages)
