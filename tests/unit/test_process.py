@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,3 +25,13 @@ def test_an_interpreter_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.M
             process.start("indexer.daemon.writer_loop")
         assert str(python) in str(found.value)
         assert "this user may run that file" in str(found.value)
+
+
+def test_a_process_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that does not answer holds even a process that was killed."""
+    monkeypatch.setattr(process, "END_TIMEOUT", 0.0)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert not process.wait(child)
+        child.kill()
+        child.wait()
+        assert process.wait(child)
