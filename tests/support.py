@@ -26,13 +26,17 @@ from indexer.base import clock, notes
 from indexer.base.errors import StateError
 from indexer.watch.status import gather
 
+from . import tally
 from .forkserver import Forked
 from .reasons import reasons
 
 COMMAND = Path(sys.executable).with_name("piw-indexer")
 REPOSITORY = Path(__file__).resolve().parent.parent
-DEADLINE = 60.0
-"""Seconds after which something that a test waits for is taken to never happen."""
+DEADLINE = 1200.0 if tally.SCALE else 60.0
+"""Seconds after which something that a test waits for is taken to never happen.
+
+A soak checks a journal of a million messages, beside whatever else the machine does.
+"""
 
 Environment = dict[str, str]
 
