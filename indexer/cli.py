@@ -145,10 +145,10 @@ def main(arguments: list[str] | None = None) -> Any:
         if journal_log.logs_to_journal():
             log.critical("%s", error, extra=journal_log.event("failed", status=error.exit_status))
         else:
-            printable.echo(f"piw-indexer: {error}", err=True)
+            printable.warn(error)
         sys.exit(error.exit_status)
     except (click.Abort, KeyboardInterrupt):
-        printable.echo("piw-indexer: interrupted", err=True)
+        printable.warn("interrupted")
         sys.exit(130)
     except output.ReaderLeftError:
         output.give_up_stdout()

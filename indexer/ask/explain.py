@@ -7,6 +7,7 @@ in the output tree.
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ def explain(
     Raises:
         StateError: if there is no index, or it cannot be read.
     """
-    connection = queries.open_reader(state_dir / queries.FILE)
-    try:
+    with closing(queries.open_reader(state_dir / queries.FILE)) as connection:
         package = lookup.package_of(connection, given) or names.canonical(given)
         with database.snapshot(connection):
             moment = Moment(connection, site_url, now)
@@ -73,8 +73,6 @@ def explain(
             downloads = queries.downloads(connection, package)
             applied = queries.applied_serial(connection)
         close = [] if rows is not None else lookup.close_to(connection, given)
-    finally:
-        connection.close()
     documents = [
         {"kind": kind.name, **_document(output_path, kind.path(package), content)}
         for kind, content in expected

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,13 +85,10 @@ def events(
         wanted = [path for path in months if path.stem >= earliest]
         complete = complete and len(wanted) == len(months)
         months = wanted
-    before = Past(package, complete=complete)
-    try:
+    with closing(Past(package, complete=complete)) as before:
         for path in months:
             with wrap_errors(path):
                 yield from _of_month(path, package, since, last, progress, its_builds, before)
-    finally:
-        before.close()
 
 
 def _of_month(
@@ -102,8 +100,7 @@ def _of_month(
     build_ids: set[int],
     before: Past,
 ) -> Iterator[Event]:
-    connection = database.open_reader(path, schema.SCHEMA)
-    try:
+    with closing(database.open_reader(path, schema.SCHEMA)) as connection:
         first, end = connection.execute("SELECT min(serial), max(serial) FROM messages").fetchone()
         for start in range(first or 0, (end or -1) + 1, _STEP):
             rows = connection.execute(
@@ -128,8 +125,6 @@ def _of_month(
                         named["changes"] = changes
                     yield Event(at, serial, feed, feed_serial, msg, words, named)
             progress(min(start + _STEP, end), last)
-    finally:
-        connection.close()
 
 
 _OF_ALL = ("SETABIS", "FAILURE")
@@ -166,16 +161,13 @@ def _decoded(path: Path, serial: int, at: times.Time, msg: str, data: bytes) -> 
 def refused(directory: Path, package: str) -> Iterator[Event]:
     """Refused messages that name the package and were not accepted later."""
     name = re.compile(rb"(?<![a-z0-9.-])" + re.escape(package.encode()) + rb"(?![a-z0-9-])")
-    reader = JournalReader(directory)
-    try:
+    with closing(JournalReader(directory)) as reader:
         # One at a time: all of them may be many megabytes.
         entries = [
             entry._replace(raw=b"")
             for entry in quarantine.entries(reader)
             if entry.retried is None and name.search(entry.raw)
         ]
-    finally:
-        reader.close()
     for entry in entries:
         reason = f"{entry.path}: {entry.reason}" if entry.path else entry.reason
         yield Event(

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,11 +157,8 @@ def has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
 def roll_back(path: Path) -> None:
     """Undo what a crash left half done, which readers cannot."""
     _refuse_others_files(path, {0, os.geteuid()})
-    connection = sqlite3.connect(path)
-    try:
+    with closing(sqlite3.connect(path)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    finally:
-        connection.close()
 
 
 def open_reader(
@@ -450,8 +447,7 @@ def copy(source: Path, target: Path) -> None:
     """
     with wrap_errors(f"copy {source} to {target}"):
         remove(target)
-        connection = open_reader(source)
-        try:
+        with closing(open_reader(source)) as connection:
             # SQLite's own would have the mode of the umask.
             mode = filesystem.STATE_FILE & source.stat().st_mode
             os.close(filesystem.create(target, mode))
@@ -459,8 +455,6 @@ def copy(source: Path, target: Path) -> None:
             connection.execute("PRAGMA query_only = OFF")
             # A URI, because SQLite does not accept every path as text.
             connection.execute("VACUUM INTO ?", (target.absolute().as_uri(),))
-        finally:
-            connection.close()
         sync_file(target)  # SQLite does not
 
 

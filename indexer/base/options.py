@@ -659,7 +659,7 @@ def _read_what_is_right(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> None:
     def log_mistake(error: UsageError) -> None:
-        printable.echo(f"piw-indexer: {error}\n  ignored", err=True)
+        printable.warn(f"{error}\n  ignored")
 
     _read_files(context, parameter, value, log_mistake)
 

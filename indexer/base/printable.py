@@ -91,6 +91,11 @@ def echo(value: object = "", *, err: bool = False, nl: bool = True) -> None:
     click.echo(shown, err=err, nl=nl)
 
 
+def warn(text: object) -> None:
+    """Print a diagnostic to stderr."""
+    echo(f"piw-indexer: {text}", err=True)
+
+
 def _distinct(key: Any, others: dict[Any, Any]) -> Any:
     distinct, number = key, len(others)
     while distinct in others:

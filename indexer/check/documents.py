@@ -9,6 +9,7 @@ import bisect
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from ..base import clock, database, names
@@ -44,8 +45,7 @@ class Documents:
 
     def every(self, run: Run, progress: Progress) -> Iterator[Difference]:
         """All that differs; continues after the packages that this check has compared."""
-        connection = queries.open_reader(self._path)
-        try:
+        with closing(queries.open_reader(self._path)) as connection:
             every = [
                 row[0] for row in connection.execute("SELECT package FROM packages ORDER BY 1")
             ]
@@ -59,23 +59,18 @@ class Documents:
             yield from self._strays(connection)
             for kind in registry.of_trees():
                 yield from self._of_tree(connection, kind)
-        finally:
-            connection.close()
 
     def remaining(self, repaired: Sequence[Difference]) -> Iterator[Difference]:
         """What still differs of what should have been repaired."""
         some = sorted({difference.package for difference in repaired if difference.package})
         kinds = {difference.document for difference in repaired}
-        connection = queries.open_reader(self._path)
-        try:
+        with closing(queries.open_reader(self._path)) as connection:
             yield from self._of_packages(connection, some)
             if any(difference.sort is Sort.STRAY for difference in repaired):
                 yield from (found for found in self._strays(connection) if found.package in some)
             for kind in registry.of_trees():
                 if kind.name in kinds:
                     yield from self._of_tree(connection, kind)
-        finally:
-            connection.close()
 
     def _moment(self, connection: sqlite3.Connection) -> Moment:
         return Moment(connection, self._site_url, clock.now())
@@ -211,12 +206,11 @@ class Documents:
         """
         if self._alone:
             return False
-        connection = queries.open_reader(self._path)
-        try:
-            with database.snapshot(connection):
-                return changed(self._moment(connection))
-        finally:
-            connection.close()
+        with (
+            closing(queries.open_reader(self._path)) as connection,
+            database.snapshot(connection),
+        ):
+            return changed(self._moment(connection))
 
     def _compare(self, document: Document) -> differences.Finding | None:
         return differences.document(self._publisher.path(document.path), document.content)

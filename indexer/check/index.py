@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,11 +135,8 @@ def check_index(directory: Path, run: Run, progress: Progress) -> Iterator[Diffe
                 f"it holds messages up to {applied}, the journal to {reader.last_serial()}",
             )
             return
-        fresh = _replay(reader, scratch, applied, run, progress)
-        try:
+        with closing(_replay(reader, scratch, applied, run, progress)) as fresh:
             yield from _compare(fresh, path, reader, applied, progress)
-        finally:
-            fresh.close()
     except JournalError as error:
         yield Difference(Part.JOURNAL, f"cannot {error.operation}: {error.cause}")
     finally:
@@ -207,15 +205,12 @@ class _Follower:
 def _compare(
     fresh: sqlite3.Connection, path: Path, reader: JournalReader, applied: int, progress: Progress
 ) -> Iterator[Difference]:
-    live = queries.open_reader(path)
-    try:
+    with closing(queries.open_reader(path)) as live:
         follower = _Follower(fresh, reader, applied)
         for number, table in enumerate(_TABLES):
             progress("tables", number, len(_TABLES))
             yield from _compare_table(table, live, follower)
         progress("tables", len(_TABLES), len(_TABLES))
-    finally:
-        live.close()
 
 
 def _compare_table(
@@ -271,14 +266,12 @@ def check_copy(
     Args:
         scratch: where to replay to.
     """
-    reader = JournalReader(directory / JOURNAL)
-    try:
-        fresh = replay(
-            reader, scratch, copied.serial, lambda n, total: progress("checkpoint", n, total)
-        )
-        try:
-            yield from _compare(fresh, copied.path, reader, copied.serial, progress)
-        finally:
-            fresh.close()
-    finally:
-        reader.close()
+    with (
+        closing(JournalReader(directory / JOURNAL)) as reader,
+        closing(
+            replay(
+                reader, scratch, copied.serial, lambda n, total: progress("checkpoint", n, total)
+            )
+        ) as fresh,
+    ):
+        yield from _compare(fresh, copied.path, reader, copied.serial, progress)

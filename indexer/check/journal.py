@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from ..base.directories import JOURNAL
@@ -54,13 +55,10 @@ def check_journal(directory: Path, run: Run, progress: Progress) -> Iterator[Dif
 
 def check_checkpoints(directory: Path) -> Iterator[Difference]:
     """Every checkpoint's file."""
-    reader = JournalReader(directory / JOURNAL)
-    try:
+    with closing(JournalReader(directory / JOURNAL)) as reader:
         for copy in checkpoint.every(directory):
             fault = checkpoint.fault(copy, reader.journal_id)
             if not fault and copy.serial > reader.last_serial():
                 fault = f"the journal ends with serial {reader.last_serial()}"
             if fault:
                 yield Difference(Part.CHECKPOINT, f"{copy.path.name} cannot be used: {fault}")
-    finally:
-        reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -55,12 +56,12 @@ def backfill(
         _from_database(state_dir, dsn, download_days)
         return
     protection = asking.protection()
-    state = State(state_dir, "backfill", clock.now)
-    try:
-        with asking.asker(protection) as asker, bar("packages") as progress:
-            outcome = backfills.backfill(state, asker, progress)
-    finally:
-        state.close()
+    with (
+        closing(State(state_dir, "backfill", clock.now)) as state,
+        asking.asker(protection) as asker,
+        bar("packages") as progress,
+    ):
+        outcome = backfills.backfill(state, asker, progress)
     after = f" (it continued after {printable.line(outcome.after)})" if outcome.after else ""
     printable.echo(
         f"{asking.db_queue}: {printable.many(outcome.packages, 'package')} asked for{after},"
@@ -68,26 +69,22 @@ def backfill(
         f" {printable.many(outcome.counters, 'counter')} taken"
     )
     if outcome.unusable:
-        printable.echo(
-            f"piw-indexer: {printable.many(outcome.unusable, 'unusable answer')};"
-            " `piw-indexer quarantine` shows why",
-            err=True,
+        printable.warn(
+            f"{printable.many(outcome.unusable, 'unusable answer')};"
+            " `piw-indexer quarantine` shows why"
         )
     for package, why in outcome.unanswered.items():
         said = printable.line(f"{package}: {why}")
-        printable.echo(f"piw-indexer: the master cannot describe {said}", err=True)
+        printable.warn(f"the master cannot describe {said}")
     if outcome.no_counters:
-        printable.echo(
-            "piw-indexer: no download counters were taken: the master cannot answer GETSEARCH:"
-            f" {printable.line(outcome.no_counters)}; everything else was taken",
-            err=True,
+        printable.warn(
+            "no download counters were taken: the master cannot answer GETSEARCH:"
+            f" {printable.line(outcome.no_counters)}; everything else was taken"
         )
     if outcome.still_broken:
         feeds = printable.line(", ".join(outcome.still_broken))
-        printable.echo(
-            f"piw-indexer: {feeds} broke after this backfill had begun:"
-            " run it once more, from the beginning",
-            err=True,
+        printable.warn(
+            f"{feeds} broke after this backfill had begun: run it once more, from the beginning"
         )
 
 
@@ -102,11 +99,8 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
             if beside is not None:
                 outcome, counters = from_database.fill_beside(beside, source, days, progress)
             else:
-                state = State(state_dir, "backfill", clock.now)
-                try:
+                with closing(State(state_dir, "backfill", clock.now)) as state:
                     outcome = from_database.fill(state, source, days, progress)
-                finally:
-                    state.close()
     finally:
         source.close()
         if beside is not None:
@@ -118,7 +112,7 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
     )
     if source.lost:
         lost = ", ".join(source.lost)
-        printable.echo(f"piw-indexer: the database does not tell: {lost}", err=True)
+        printable.warn(f"the database does not tell: {lost}")
     if not counters:
         printable.echo("Download counters were not compared: the daemon counts downloads itself.")
     if beside is not None and beside.left:
@@ -126,14 +120,12 @@ def _from_database(state_dir: Path, dsn: str, days: int | None) -> None:
         printable.echo(f"Left for the next time, because the daemon has just heard of them: {left}")
     if outcome.refused and beside is not None:
         rows = printable.many(outcome.refused, "row")
-        printable.echo(
-            f"piw-indexer: not taken, because not valid: {rows}; without a daemon, they go to the"
-            " quarantine, which says why",
-            err=True,
+        printable.warn(
+            f"not taken, because not valid: {rows}; without a daemon, they go to the"
+            " quarantine, which says why"
         )
     elif outcome.refused:
-        printable.echo(
-            f"piw-indexer: not taken, because not valid: {printable.many(outcome.refused, 'row')};"
-            " `piw-indexer quarantine` shows why",
-            err=True,
+        printable.warn(
+            f"not taken, because not valid: {printable.many(outcome.refused, 'row')};"
+            " `piw-indexer quarantine` shows why"
         )

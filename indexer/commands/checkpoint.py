@@ -36,8 +36,7 @@ def checkpoint(state_dir: Path) -> None:
             "there is no index in it",
             "check --state-dir; the daemon or `piw-indexer rebuild` makes the index",
         )
-    reader = JournalReader(state_dir / JOURNAL)
-    try:
+    with closing(JournalReader(state_dir / JOURNAL)) as reader:
         with checkpoints.making(state_dir) as unfinished:
             copied = checkpoints.copy_index(state_dir, unfinished)
             reader.scan()  # not older than the copy
@@ -73,5 +72,3 @@ def checkpoint(state_dir: Path) -> None:
             write_ahead = Path(f"{path}-wal")
             if write_ahead.exists() and write_ahead.stat().st_size:
                 printable.echo(f"  {options.as_typed(write_ahead)}  (belongs to it)")
-    finally:
-        reader.close()

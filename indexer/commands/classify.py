@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,16 +56,13 @@ def classify(directory: Path, state_dir: Path, again: bool) -> None:
     An interrupted run continues where it stopped. The daemon must be stopped; `run --logs` does the
     same while it runs.
     """
-    state = State(state_dir, "classify", clock.now)
-    try:
+    with closing(State(state_dir, "classify", clock.now)) as state:
         note = _note(state_dir)
         with bar("builds") as progress:
             counts, changed = _take(state, directory, note if again else None, progress)
         earlier = note.read_with or rules.VERSION
         done = Note(rules.VERSION) if again else note._replace(read_with=earlier)
         notes.leave(state_dir / NOTE, done)
-    finally:
-        state.close()
     printable.echo(
         f"{options.as_typed(directory)}: {counts['read']:,} logs of failed builds read with rules"
         f" {rules.VERSION}, {counts['new']:,} reasons are new, {changed.total():,} have changed,"
@@ -73,10 +71,7 @@ def classify(directory: Path, state_dir: Path, again: bool) -> None:
     for (before, after), number in sorted(changed.most_common(MAX_SHOWN), key=_by_number):
         printable.echo(f"  {number:,}: {before} -> {after}")
     if not again and earlier != rules.VERSION:
-        printable.echo(
-            f"piw-indexer: earlier logs were read with rules {earlier}; --again reads them anew",
-            err=True,
-        )
+        printable.warn(f"earlier logs were read with rules {earlier}; --again reads them anew")
 
 
 def _by_number(change: tuple[tuple[str, str], int]) -> tuple[int, tuple[str, str]]:

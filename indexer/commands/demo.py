@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -304,14 +304,10 @@ def _answer(command: list[str], sql: str) -> list[str]:
 
 def _python_answer(path: Path, sql: str) -> list[str]:
     """Likewise, where the command `sqlite3` is missing or too old for the index."""
-    connection = database.open_reader(path)
-    try:
-        with database.wrap_errors(f"ask {path}"):
-            cursor = connection.execute(sql)
-            values = [["" if value is None else str(value) for value in row] for row in cursor]
-            names = [column[0] for column in cursor.description]
-    finally:
-        connection.close()
+    with closing(database.open_reader(path)) as connection, database.wrap_errors(f"ask {path}"):
+        cursor = connection.execute(sql)
+        values = [["" if value is None else str(value) for value in row] for row in cursor]
+        names = [column[0] for column in cursor.description]
     widths = [max(map(len, column)) for column in zip(names, *values, strict=True)]
     rule = ["-" * width for width in widths]
     table = [names, rule, *values] if values else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,12 @@ def history(
     refuse_missing(state_dir, JOURNAL)
     name, close, counted, builds = names.canonical(package), [], [], []
     if with_downloads or (state_dir / queries.FILE).exists():
-        connection = queries.open_reader(state_dir / queries.FILE)
-        try:
+        with closing(queries.open_reader(state_dir / queries.FILE)) as connection:
             name = lookup.package_of(connection, package) or name
             close = lookup.close_to(connection, package)
             builds = queries.build_ids(connection, name)
             if with_downloads:
                 counted = list(past.downloads(connection, name, since))
-        finally:
-            connection.close()
     with bar("reading the journal") as progress:
         events = list(past.events(state_dir / JOURNAL, name, since, progress, builds))
     named = any(event.what != "SETABIS" for event in events)

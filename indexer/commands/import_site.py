@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -35,13 +36,10 @@ def import_site(site: Path, state_dir: Path) -> None:
     and documents name.
     """
     documents = sites.packages(site)
-    state = State(state_dir, "import-site", clock.now)
-    try:
+    with closing(State(state_dir, "import-site", clock.now)) as state:
         with bar("documents") as progress:
             taken, unusable = _take_documents(state, site, documents, progress)
         counted, odd, unreadable = _take_counters(state, site / sites.COUNTERS)
-    finally:
-        state.close()
     printable.echo(
         f"{options.as_typed(site)}: {printable.many(len(documents), 'document')}, {taken:,} of them"
         f" new, {printable.many(counted, 'counter')} taken"
@@ -52,10 +50,9 @@ def import_site(site: Path, state_dir: Path) -> None:
         (unreadable, sites.COUNTERS, "all counters"),
     ):
         if number:
-            printable.echo(
-                f"piw-indexer: {printable.many(number, f'unusable {noun}')}, so that {missing} are"
-                " missing; `piw-indexer quarantine` shows why",
-                err=True,
+            printable.warn(
+                f"{printable.many(number, f'unusable {noun}')}, so that {missing} are"
+                " missing; `piw-indexer quarantine` shows why"
             )
 
 

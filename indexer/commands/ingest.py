@@ -75,8 +75,6 @@ def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
     name = printable.line(file.name)
     printable.echo(f"{name}: {printable.many(accepted, 'message')}{quarantined}{known}")
     if refused:
-        printable.echo(
-            f"piw-indexer: {refused} lines of {name} were refused;"
-            " `piw-indexer quarantine` shows why",
-            err=True,
+        printable.warn(
+            f"{refused} lines of {name} were refused; `piw-indexer quarantine` shows why"
         )

@@ -73,17 +73,15 @@ def install(
         for program in (machine.command, Path(sys.executable).resolve()):
             closed = _closed(program)
             if closed is not None:
-                printable.echo(
-                    f"piw-indexer: {machine.user} cannot start {program}: {closed} is not open to"
-                    " everybody; install piw-indexer below /opt, as docs/install.md says",
-                    err=True,
+                printable.warn(
+                    f"{machine.user} cannot start {program}: {closed} is not open to"
+                    " everybody; install piw-indexer below /opt, as docs/install.md says"
                 )
             writable = installation.others_may_write(program, Path("/"))
             if writable is not None:
-                printable.echo(
-                    f"piw-indexer: users other than root may write to {writable}, and so decide"
-                    " what root runs as piw-indexer; install it as root, below /opt",
-                    err=True,
+                printable.warn(
+                    f"users other than root may write to {writable}, and so decide"
+                    " what root runs as piw-indexer; install it as root, below /opt"
                 )
     if not _SOURCES.search(texts[installation.CONFIGURATION]):
         printable.echo(
@@ -163,10 +161,9 @@ def _configured(path: Path, base: Path) -> Path | None:
     text = (settings.get("output-path") or "").strip()
     if not text or writable is None:
         return Path(text) if text else None
-    printable.echo(
-        f"piw-indexer: the output-path in {path} is ignored, because users other than root may"
-        f" write to {writable}: if it is right, give it as --output-path",
-        err=True,
+    printable.warn(
+        f"the output-path in {path} is ignored, because users other than root may"
+        f" write to {writable}: if it is right, give it as --output-path"
     )
     return None
 
@@ -231,9 +228,7 @@ def _run(helper: tuple[str, ...]) -> None:
     tool = helper[0]
     line = " ".join(helper)
     if shutil.which(tool) is None:
-        printable.echo(
-            f"piw-indexer: {tool} is not installed: do by hand what {helper[-1]} says", err=True
-        )
+        printable.warn(f"{tool} is not installed: do by hand what {helper[-1]} says")
         return
     done = subprocess.run(helper, capture_output=True, text=True, check=False)
     if done.returncode:

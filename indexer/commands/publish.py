@@ -135,10 +135,9 @@ def _send(
     printable.echo(f"{name}: {printable.many(sent, 'message')} sent in {elapsed:.1f} s")
     if refused:
         lines = printable.many(refused, "line")
-        printable.echo(
-            f"piw-indexer: not sent, because not valid: {lines} of {name};"
-            " `piw-indexer quarantine --spool` shows why",
-            err=True,
+        printable.warn(
+            f"not sent, because not valid: {lines} of {name};"
+            " `piw-indexer quarantine --spool` shows why"
         )
     messages.close()
 
@@ -156,8 +155,7 @@ def _finish(publisher: FeedPublisher, serve: _Serve, interruption: Interruption)
             asked = publisher.last_request
             until = clock.monotonic() + _WAIT_FOR_REQUESTS
     if not publisher.subscribers:
-        printable.echo(
-            "piw-indexer: nobody was listening; the messages are in the spool, and the next"
-            " `piw-indexer publish` serves them",
-            err=True,
+        printable.warn(
+            "nobody was listening; the messages are in the spool, and the next"
+            " `piw-indexer publish` serves them"
         )

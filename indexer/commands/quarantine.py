@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -199,11 +200,8 @@ def _dismiss(state_dir: Path, journal: str, ids: list[int]) -> None:
     if lock.holder(state_dir).startswith("piw-indexer run "):
         dismissal.request(state_dir, state_dir / journal, ids)
     else:
-        state = State(state_dir, "quarantine", clock.now)
-        try:
+        with closing(State(state_dir, "quarantine", clock.now)) as state:
             state.journal.dismiss(ids)
-        finally:
-            state.close()
     printable.echo(f"{len(ids)} put aside; `piw-indexer quarantine --all` lists them")
 
 

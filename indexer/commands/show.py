@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -37,15 +38,12 @@ def show(
     Any spelling of the package's name is accepted. A terminal shows the newest 20 versions, or all
     of them with --all.
     """
-    connection = queries.open_reader(state_dir / queries.FILE)
-    try:
+    with closing(queries.open_reader(state_dir / queries.FILE)) as connection:
         known = lookup.package_of(connection, package)
         document = known and lookup.document(connection, known, site_url.rstrip("/"))
         if not document:
             close = lookup.close_to(connection, package)
             raise lookup.unknown(f"show {package}", package, close)
-    finally:
-        connection.close()
     versions = list(document["releases"])
     chosen = None
     if version is not None:

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from operator import itemgetter
 from pathlib import Path
 
@@ -199,8 +199,9 @@ class Journal:
                     feeds = self._writer.execute("SELECT * FROM feeds").fetchall()
                 addresses = [(feed, *where) for feed, where in self._addresses.items()]
                 database.remove(unfinished)
-                connection = database.open_writer(unfinished, schema.SCHEMA, synchronous="FULL")
-                try:
+                with closing(
+                    database.open_writer(unfinished, schema.SCHEMA, synchronous="FULL")
+                ) as connection:
                     with database.transaction(connection):
                         connection.executemany("INSERT INTO feeds VALUES (?, ?, ?, ?, ?)", feeds)
                         connection.executemany("INSERT INTO addresses VALUES (?, ?, ?)", addresses)
@@ -208,8 +209,6 @@ class Journal:
                     # In another mode the file would be changed once more under its own name. No
                     # reader could undo what a kill at that moment leaves.
                     database.truncate_wal(connection)
-                finally:
-                    connection.close()
                 filesystem.rename(unfinished, path)
         with wrap_errors(path, writing=True):
             directories.sync(self.reader.directory)  # an earlier call may have failed here

@@ -11,6 +11,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,19 +138,13 @@ def _checkpoint(state_dir: Path, target: Path, journal: str) -> checkpoint.Check
 
 def _journal(source: Path, target: Path, operation: str, progress: Progress, turn: int) -> Copied:
     """Copy a journal, and verify the result."""
-    reader = JournalReader(source)
-    try:
+    with closing(JournalReader(source)) as reader:
         reader.verify()
         copied, unchanged = _months(reader, target, operation, progress, turn)
-    finally:
-        reader.close()
     try:
-        there = JournalReader(target)
-        try:
+        with closing(JournalReader(target)) as there:
             there.verify()
             return Copied(copied, unchanged, there.first, there.last_serial())
-        finally:
-            there.close()
     except JournalError as error:
         if error.transient:
             raise
@@ -254,21 +249,17 @@ def _copy_of(place: Path, *, thorough: bool) -> _There:
 
 def _identity(path: Path) -> list[Any]:
     """What differs whenever a month does: its last message, its feeds, its quarantine."""
-    connection = database.open_reader(path)
-    try:
-        with database.snapshot(connection):
-            return [
-                connection.execute(select).fetchall()
-                for select in (
-                    "SELECT max(serial) FROM messages",
-                    "SELECT key, value FROM meta ORDER BY key",
-                    "SELECT * FROM feeds ORDER BY feed_id",
-                    "SELECT max(quarantine_id), count(*), total(times) FROM quarantine",
-                    "SELECT count(*) FROM retries",
-                )
-            ]
-    finally:
-        connection.close()
+    with closing(database.open_reader(path)) as connection, database.snapshot(connection):
+        return [
+            connection.execute(select).fetchall()
+            for select in (
+                "SELECT max(serial) FROM messages",
+                "SELECT key, value FROM meta ORDER BY key",
+                "SELECT * FROM feeds ORDER BY feed_id",
+                "SELECT max(quarantine_id), count(*), total(times) FROM quarantine",
+                "SELECT count(*) FROM retries",
+            )
+        ]
 
 
 def _copy(path: Path, place: Path, before: _There | None, operation: str) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -201,11 +201,8 @@ def copy_index(state_dir: Path, unfinished: Path) -> Checkpoint:
     operation = f"copy the index {state_dir / queries.FILE}"
     with database.wrap_errors(operation):
         database.copy(state_dir / queries.FILE, unfinished)
-        connection = database.open_reader(unfinished)
-        try:
+        with closing(database.open_reader(unfinished)) as connection:
             serial = queries.applied_serial(connection)
-        finally:
-            connection.close()
     if not serial:
         raise StateError(operation, "it holds no messages yet", "wait until there are some")
     return Checkpoint(unfinished, serial)

@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -280,15 +281,14 @@ def _broken(feed: tuple[Any, ...], why: str) -> tuple[Any, ...]:
 
 def _break_feeds(path: Path, why: str) -> None:
     """Record in the newest month that messages of its feeds are lost."""
-    with database.wrap_errors(f"use the journal's {path.name}", JournalError):
-        connection = database.open_writer(path, schema.SCHEMA, synchronous="FULL")
-        try:
-            connection.execute(
-                "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed NOT LIKE ? || '%'",
-                (why, FILE_FEED),
-            )
-        finally:
-            connection.close()
+    with (
+        database.wrap_errors(f"use the journal's {path.name}", JournalError),
+        closing(database.open_writer(path, schema.SCHEMA, synchronous="FULL")) as connection,
+    ):
+        connection.execute(
+            "UPDATE feeds SET broken = coalesce(broken, ?) WHERE feed NOT LIKE ? || '%'",
+            (why, FILE_FEED),
+        )
 
 
 def _replace(
@@ -322,8 +322,9 @@ def _replace(
         f"replace the journal's {path.name}", JournalError, beside=path.parent
     ):
         database.remove(unfinished)
-        connection = database.open_writer(unfinished, schema.SCHEMA, synchronous="FULL")
-        try:
+        with closing(
+            database.open_writer(unfinished, schema.SCHEMA, synchronous="FULL")
+        ) as connection:
             with database.transaction(connection):
                 connection.executemany(_INSERTS["feeds"], feeds)
                 connection.executemany(
@@ -352,8 +353,6 @@ def _replace(
                 ):
                     connection.executemany(_INSERTS[name], one.month.table(name))
             database.truncate_wal(connection)
-        finally:
-            connection.close()
         kept_as = damage.put_aside(path) if one.month.exists else None
         filesystem.rename(unfinished, path)
     return Loss(path.name, one.lost, kept_as)

@@ -9,6 +9,7 @@ import gc
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 from ..base import database, filesystem, network
@@ -175,12 +176,11 @@ class State:
             if self._can_replay():
                 return "an earlier version made it, which kept less of what the messages say"
             # Nothing else holds what the journal has lost.
-            connection = queries.open_index(path)
-            try:
-                with database.wrap_errors(f"write to the index {path}", beside=self.directory):
-                    bring_up_to_date(connection)
-            finally:
-                connection.close()
+            with (
+                closing(queries.open_index(path)) as connection,
+                database.wrap_errors(f"write to the index {path}", beside=self.directory),
+            ):
+                bring_up_to_date(connection)
         return ""
 
     def _can_replay(self) -> bool:

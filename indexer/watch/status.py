@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -163,14 +164,11 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
     held_by = lock.holder(directory)
     noted = _Noted(directory)
     daemon = noted.daemon(held_by, now)
-    reader = JournalReader(directory / JOURNAL)
-    try:
+    with closing(JournalReader(directory / JOURNAL)) as reader:
         serial = reader.last_serial()
         every_feed = _feeds(reader, daemon, now)
         quarantined, let_go = quarantine.waiting(reader), quarantine.let_go(reader)
         months = [Month(path.stem, path.stat().st_size) for path in reader.months]
-    finally:
-        reader.close()
     index = _Index()
     if (directory / queries.FILE).exists():
         index = _read_index(directory / queries.FILE, counting)
@@ -234,8 +232,7 @@ def _spool(directory: Path) -> SpoolStatus | None:
     """A publisher's spool; None if there is none."""
     if not directory.is_dir():
         return None
-    reader = JournalReader(directory)
-    try:
+    with closing(JournalReader(directory)) as reader:
         return SpoolStatus(
             lock.holder(directory),
             reader.last_serial(),
@@ -243,8 +240,6 @@ def _spool(directory: Path) -> SpoolStatus | None:
             quarantine.waiting(reader),
             quarantine.let_go(reader),
         )
-    finally:
-        reader.close()
 
 
 def _parts(directory: Path) -> dict[str, int]:
@@ -330,8 +325,7 @@ class _Index(NamedTuple):
 
 
 def _read_index(path: Path, counting: bool) -> _Index:
-    connection = queries.open_reader(path)
-    try:
+    with closing(queries.open_reader(path)) as connection:
         if not database.has_tables(connection):
             return _Index()  # the process that began it was killed; the next start continues
         with database.wrap_errors(f"read {path}"), database.snapshot(connection):
@@ -342,8 +336,6 @@ def _read_index(path: Path, counting: bool) -> _Index:
                 queries.get(connection, "no_wheels", 0),
             )
             return _counted(connection, index) if counting else index
-    finally:
-        connection.close()
 
 
 def _counted(connection: sqlite3.Connection, index: _Index) -> _Index:
