@@ -14,6 +14,7 @@ from typing import Any
 from ..base import database, filesystem, lock, names, printable, times
 from ..base.directories import JOURNAL
 from ..base.errors import JournalError, Problem
+from ..base.progress import Progress
 from ..check import differences
 from ..documents import project, registry
 from ..documents.kind import Moment, PeriodicKind, TreeDocument
@@ -22,7 +23,7 @@ from ..index import pending, queries
 from ..journal.reader import JournalReader
 from ..messages.types import Failure
 from . import lookup
-from .history import Event, Progress, events, origin, refused
+from .history import Event, events, origin, refused
 
 
 def explain(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from ..base import database, times
 from ..base.errors import JournalError
 from ..base.names import FILE_FEED
 from ..base.printable import many
+from ..base.progress import Progress
 from ..journal import quarantine
 from ..journal.reader import JournalReader, restore_hint, wrap_errors
 from ..messages import encode
@@ -27,8 +28,6 @@ from .replaced import Past
 
 _STEP = 200_000
 """Serials that are read between two reports of progress."""
-
-Progress = Callable[[int, int], None]
 
 
 class Event(NamedTuple):

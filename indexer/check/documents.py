@@ -19,7 +19,7 @@ from ..documents.publish import Publisher, in_the_way, too_long
 from ..index import pending, queries
 from . import differences
 from .differences import Difference, Part, Sort
-from .resume import Progress, Run
+from .resume import Run, StepProgress
 
 _CHUNK = 256
 """Packages that are compared in one snapshot."""
@@ -43,7 +43,7 @@ class Documents:
         self._site_url = site_url
         self._alone = alone
 
-    def every(self, run: Run, progress: Progress) -> Iterator[Difference]:
+    def every(self, run: Run, progress: StepProgress) -> Iterator[Difference]:
         """All that differs; continues after the packages that this check has compared."""
         with closing(queries.open_reader(self._path)) as connection:
             every = [

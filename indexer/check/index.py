@@ -20,7 +20,7 @@ from ..state import checkpoint
 from ..state.state import BATCH, replay
 from . import differences
 from .differences import Difference, Part
-from .resume import Progress, Run
+from .resume import Run, StepProgress
 
 CHECK_INDEX = "index.db.check"
 """The name in the state directory of what is replayed to. An interrupted check leaves it there."""
@@ -89,7 +89,7 @@ _TABLES = (
 )  # fmt: skip
 
 
-def check_index(directory: Path, run: Run, progress: Progress) -> Iterator[Difference]:
+def check_index(directory: Path, run: Run, progress: StepProgress) -> Iterator[Difference]:
     """The index against a fresh one, made from the journal.
 
     It resumes from what an interrupted check has replayed.
@@ -147,7 +147,7 @@ def check_index(directory: Path, run: Run, progress: Progress) -> Iterator[Diffe
 
 
 def _replay(
-    reader: JournalReader, scratch: Path, applied: int, run: Run, progress: Progress
+    reader: JournalReader, scratch: Path, applied: int, run: Run, progress: StepProgress
 ) -> sqlite3.Connection:
     """What the journal says, up to serial `applied`, in a scratch index."""
 
@@ -203,7 +203,11 @@ class _Follower:
 
 
 def _compare(
-    fresh: sqlite3.Connection, path: Path, reader: JournalReader, applied: int, progress: Progress
+    fresh: sqlite3.Connection,
+    path: Path,
+    reader: JournalReader,
+    applied: int,
+    progress: StepProgress,
 ) -> Iterator[Difference]:
     with closing(queries.open_reader(path)) as live:
         follower = _Follower(fresh, reader, applied)
@@ -259,7 +263,7 @@ def _owner(fresh: sqlite3.Connection, live: sqlite3.Connection, key: tuple[Any, 
 
 
 def check_copy(
-    directory: Path, copied: checkpoint.Checkpoint, scratch: Path, progress: Progress
+    directory: Path, copied: checkpoint.Checkpoint, scratch: Path, progress: StepProgress
 ) -> Generator[Difference, None, None]:
     """A copy of the index against a replay of the journal up to the serial of the copy.
 

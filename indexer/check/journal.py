@@ -12,10 +12,10 @@ from ..journal import damage
 from ..journal.reader import JournalReader, month_files
 from ..state import checkpoint
 from .differences import Difference, Part, Sort
-from .resume import Progress, Run
+from .resume import Run, StepProgress
 
 
-def check_journal(directory: Path, run: Run, progress: Progress) -> Iterator[Difference]:
+def check_journal(directory: Path, run: Run, progress: StepProgress) -> Iterator[Difference]:
     """Every month's file, that the months are complete, and the checkpoints for archived ones."""
     sound = True
     paths = month_files(directory / JOURNAL)

@@ -16,7 +16,7 @@ from ..base.errors import StateError
 from ..base.notes import ExactText
 from .differences import Difference
 
-Progress = Callable[[str, int, int], None]
+StepProgress = Callable[[str, int, int], None]
 """Is called with what is being checked, and how many of how many are done."""
 
 RESUME = "check.resume"

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from ..base import clock, lock, options, printable
+from ..base.bar import bar
 from ..base.errors import UsageError
 from ..base.privileges import as_owner
-from ..base.progress import bar
 from ..piwheels.backfill import from_database
 from ..piwheels.backfill import from_master as backfills
 from ..piwheels.backfill.postgres import Source

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from ..base import clock, notes, options, printable, times
+from ..base.bar import bar
 from ..base.directories import BACKUP, BACKUP_FAILURE, JOURNAL, SPOOL
 from ..base.errors import IndexerError
 from ..base.privileges import as_owner
-from ..base.progress import bar
 from ..state import backup as backups
 from ..watch.notes import Backup as BackupNote
 from ..watch.notes import BackupFailure

@@ -14,17 +14,17 @@ import click
 import orjson
 
 from ..base import clock, notes, options, printable, times
+from ..base.bar import bar
 from ..base.directories import CHECK, JOURNAL, refuse_missing
 from ..base.errors import IndexerError, PublishError, StateError
 from ..base.interruption import Interruption
 from ..base.privileges import as_owner
-from ..base.progress import bar
 from ..base.systemd import Notifier
 from ..check.differences import Difference, Part, Sort
 from ..check.documents import Documents, mark_to_write
 from ..check.index import check_index
 from ..check.journal import check_checkpoints, check_journal
-from ..check.resume import Progress, Run
+from ..check.resume import Run, StepProgress
 from ..documents.publish import Publisher
 from ..index import queries
 from ..journal import reader as journal_reader
@@ -225,7 +225,7 @@ def _journal_id(state_dir: Path) -> str:
 
 
 @contextmanager
-def _watched(description: str, interruption: Interruption) -> Iterator[Progress]:
+def _watched(description: str, interruption: Interruption) -> Iterator[StepProgress]:
     """A bar on a terminal for each thing that is done, and a line for systemd."""
     notifier = Notifier()
     notified = -1.0

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from ..base import options, printable
+from ..base.bar import bar
 from ..base.directories import JOURNAL
 from ..base.errors import StateError
 from ..base.privileges import as_owner
-from ..base.progress import bar
 from ..check.index import check_copy
 from ..index import queries
 from ..journal import quarantine

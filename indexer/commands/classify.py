@@ -10,8 +10,9 @@ from typing import NamedTuple
 import click
 
 from ..base import clock, notes, options, printable
+from ..base.bar import bar
 from ..base.privileges import as_owner
-from ..base.progress import Advance, bar
+from ..base.progress import Progress
 from ..messages.entries import Accepted, Entry
 from ..piwheels import log_files
 from ..reasons import rules
@@ -86,7 +87,7 @@ def _note(state_dir: Path) -> Note:
 
 
 def _take(
-    state: State, directory: Path, again: Note | None, progress: Advance
+    state: State, directory: Path, again: Note | None, progress: Progress
 ) -> tuple[Counter[str], Counter[tuple[str, str]]]:
     """Read logs; with a note of an earlier run, also those of builds whose reason is known.
 

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from ..ask.explain import explain as gather
 from ..base import clock, options, printable
+from ..base.bar import bar
 from ..base.console import console
 from ..base.directories import JOURNAL, refuse_missing
 from ..base.privileges import as_owner
-from ..base.progress import bar
 
 
 @click.command()

@@ -14,10 +14,10 @@ from rich.text import Text
 from ..ask import history as past
 from ..ask import lookup
 from ..base import names, options, printable, times
+from ..base.bar import bar
 from ..base.console import console
 from ..base.directories import JOURNAL, refuse_missing
 from ..base.privileges import as_owner
-from ..base.progress import bar
 from ..index import queries
 
 

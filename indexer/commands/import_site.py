@@ -9,9 +9,10 @@ import click
 import orjson
 
 from ..base import clock, filesystem, options, printable
+from ..base.bar import bar
 from ..base.errors import DecodeError
 from ..base.privileges import as_owner
-from ..base.progress import Advance, bar
+from ..base.progress import Progress
 from ..index import queries
 from ..messages.entries import Accepted, Entry
 from ..messages.redact import refused
@@ -57,7 +58,7 @@ def import_site(site: Path, state_dir: Path) -> None:
 
 
 def _take_documents(
-    state: State, site: Path, documents: list[Path], progress: Advance
+    state: State, site: Path, documents: list[Path], progress: Progress
 ) -> tuple[int, int]:
     spellings = sites.aliases(site)
     comparer = Comparer(state.connection)

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from ..base import clock, options, printable, times
+from ..base.bar import bar
 from ..base.privileges import as_owner
-from ..base.progress import Advance, bar
+from ..base.progress import Progress
 from ..documents.publish import Publisher
 from ..messages.entries import Accepted, Entry
 from ..messages.jsonl import MessageFile
@@ -57,7 +58,7 @@ def ingest(
             file.close()
 
 
-def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
+def _ingest(state: State, file: MessageFile, progress: Progress) -> None:
     """Ingest one file, in batches."""
     after = file.known(state.journal.position)
     accepted = refused = 0

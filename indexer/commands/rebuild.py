@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from ..base import clock, options, printable, times
+from ..base.bar import bar
 from ..base.directories import refuse_missing
 from ..base.privileges import as_owner
-from ..base.progress import bar
 from ..documents.publish import Publisher
 from ..state.salvage import Salvaged, spans
 from ..state.state import OURS, State

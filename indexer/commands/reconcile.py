@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from ..base import clock, names, options, printable
+from ..base.bar import bar
 from ..base.directories import JOURNAL, refuse_missing
 from ..base.errors import UsageError
 from ..base.privileges import as_owner
-from ..base.progress import bar
 from ..index import queries
 from ..messages.entries import Accepted
 from ..piwheels.backfill.reconcile import Difference, differences

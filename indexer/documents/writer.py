@@ -19,6 +19,7 @@ from typing import NamedTuple
 from ..base import database, names, process, times
 from ..base import log as journal_log
 from ..base.errors import PublishError, StateError
+from ..base.progress import Progress, silent
 from ..index import downloads, pending, queries
 from . import registry
 from .kind import Document, Moment, Package, PeriodicKind, PeriodicPackageDocument, TreeDocument
@@ -322,7 +323,7 @@ def publish_pending(
     now: times.Time,
     *,
     everything: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> int:
     """Publish all that is marked or due, or everything.
 

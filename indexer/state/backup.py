@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,15 +24,13 @@ from ..base.errors import (
 )
 from ..base.lock import Lock
 from ..base.log import event
+from ..base.progress import Progress
 from ..index import queries
 from ..journal import damage
 from ..journal.reader import JournalReader, month_files, refuse_unreadable
 from . import checkpoint
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Is called with how many of how many bytes are copied."""
 
 
 class Copied(NamedTuple):

@@ -11,7 +11,7 @@ import json
 import logging
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from ..base import database, filesystem
 from ..base.errors import IndexerError, JournalError
 from ..base.log import event
 from ..base.names import FILE_FEED
+from ..base.progress import Progress, silent
 from ..index import queries
 from ..journal import damage
 from ..journal.journal import roll_back
@@ -30,8 +31,6 @@ from . import checkpoint
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Is called with how many of how many are done."""
 
 _INSERTS = {
     "feeds": "INSERT OR IGNORE INTO feeds VALUES (?, ?, ?, ?, ?)",
@@ -42,10 +41,6 @@ _INSERTS = {
     "quarantine_let_go": "INSERT OR IGNORE INTO quarantine_let_go VALUES (?, ?, ?)",
     "addresses": "INSERT OR IGNORE INTO addresses VALUES (?, ?, ?)",
 }
-
-
-def _silent(done: int, total: int) -> None:
-    pass
 
 
 class Loss(NamedTuple):
@@ -72,7 +67,7 @@ class Salvaged(NamedTuple):
     feeds_lost: bool
 
 
-def salvage(state_dir: Path, journal: str, progress: Progress = _silent) -> Salvaged:
+def salvage(state_dir: Path, journal: str, progress: Progress = silent) -> Salvaged:
     """Replace the damaged months of a state's journal; the caller holds its lock.
 
     Args:

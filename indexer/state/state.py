@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..base.directories import JOURNAL
 from ..base.errors import JournalError, NewerDatabaseError, StateError
 from ..base.lock import Lock
 from ..base.log import event
+from ..base.progress import Progress, silent
 from ..index import apply, files, pending, queries
 from ..journal import journal
 from ..journal.reader import JournalReader
@@ -29,8 +30,6 @@ from . import checkpoint, salvage
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Is called with how many of how many messages are done."""
 
 SOURCE = "journal"
 """The source, in the quarantine, of messages of the journal that could not be applied."""
@@ -45,10 +44,6 @@ LOW_SPACE_BATCH = 500
 
 ALWAYS_CHECKED = 512 * 1024 * 1024
 """Bytes; a larger index is verified only after a crash, because that takes long."""
-
-
-def _silent(done: int, total: int) -> None:
-    pass
 
 
 class State:
@@ -74,7 +69,7 @@ class State:
         directory: Path,
         command: str,
         clock: Clock,
-        progress: Progress = _silent,
+        progress: Progress = silent,
         *,
         rebuild: bool = False,
         salvage_journal: bool = False,
@@ -267,7 +262,7 @@ class State:
             rows = self.journal.append(entries)
             self._apply_wal_limit()
             if self._behind:
-                self._catch_up(_silent)
+                self._catch_up(silent)
                 self._behind = False
             elif rows:
                 self._behind = True  # until they are applied
@@ -321,7 +316,7 @@ def replay(
     source: JournalReader,
     path: Path,
     until: int,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     *,
     keep: bool = False,
 ) -> sqlite3.Connection:
@@ -407,7 +402,7 @@ def bring_up_to_date(connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM state WHERE key = 'outdated'")
 
 
-def rebuild_index(directory: Path, source: JournalReader, progress: Progress = _silent) -> None:
+def rebuild_index(directory: Path, source: JournalReader, progress: Progress = silent) -> None:
     """Rebuild the index from the journal, and replace the old index when it is complete.
 
     Raises:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rich.panel import Panel
 
 from indexer.base import printable
+from indexer.base.bar import bar
 from indexer.base.console import console
-from indexer.base.progress import bar
 
 pytestmark = pytest.mark.property
 

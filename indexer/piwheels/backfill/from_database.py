@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from ...base import database, filesystem, lock, times
 from ...base.directories import JOURNAL
 from ...base.errors import StateError, UsageError
+from ...base.progress import Progress
 from ...index import downloads as counters
 from ...index import queries
 from ...journal.reader import JournalReader
@@ -30,7 +31,7 @@ from ...state import handover
 from ...state.state import State
 from .. import compare, translate
 from ..queues import agenda
-from .from_master import Progress, Record
+from .from_master import Record
 from .postgres import Package, Source, hours_since
 
 RECORD = "backfill-postgres.json"

@@ -6,12 +6,12 @@ the journal says where an interrupted backfill stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ...base import filesystem, notes
 from ...base.errors import DecodeError
+from ...base.progress import Progress
 from ...base.times import DAY, Time
 from ...messages.entries import Accepted, Entry, Refused
 from ...state.state import State
@@ -32,9 +32,6 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 """Of answers for one commit, and one more: read, they have many times their size."""
 
 COUNTERS_BATCH = 5000
-
-Progress = Callable[[int, int], None]
-"""Is called with how many packages are done, and how many there are."""
 
 
 class Outcome(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ...base.progress import Progress
 from ...messages.entries import Accepted, Entry, Refused
 from .. import compare, translate
 from .asker import Asker, NoAnswer
-from .from_master import Progress
 
 
 class Difference(NamedTuple):
