@@ -51,40 +51,45 @@ UMASK = "indexer.umask"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class TimeType(click.ParamType[Any]):
-    """A time, RFC 3339; microseconds since 1970 inside."""
+class Parsed(click.ParamType[Any]):
+    """The type of an option whose text a function reads.
 
-    name = "time"
+    Args:
+        name: of the type, for the help.
+        read: returns the value of a text; the ValueError that it raises says what is wrong.
+    """
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> times.Time:
-        if isinstance(value, int):
+    ) -> Any:
+        if not isinstance(value, str):
             return value
         try:
-            return times.parse_rfc3339(str(value))
-        except (ValueError, OverflowError) as error:
-            self.fail(f"{value!r} is {error}, such as 2026-11-22T14:00:00+00:00", param, context)
+            return self._read(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is {error}", param, context)
 
 
-class QueueType(click.ParamType[Any]):
-    """An address of ZeroMQ."""
+def _time(text: str) -> times.Time:
+    try:
+        return times.parse_rfc3339(text)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{error}, such as 2026-11-22T14:00:00+00:00") from error
 
-    name = "address"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> str:
-        kind, _, rest = str(value).partition("://")
-        if not is_queue(str(value)):
-            self.fail(
-                f"{value!r} is not an address, such as ipc:///run/piw-indexer/changes or tcp://host:5560",
-                param,
-                context,
-            )
-        if kind == "ipc" and rest[:1] not in ("/", "@", "*"):  # a name of Linux' own, or any
-            return f"ipc://{os.path.abspath(rest)}"
-        return str(value)
+def _queue(text: str) -> str:
+    kind, _, rest = text.partition("://")
+    if not is_queue(text):
+        raise ValueError(
+            "not an address, such as ipc:///run/piw-indexer/changes or tcp://host:5560"
+        )
+    if kind == "ipc" and rest[:1] not in ("/", "@", "*"):  # a name of Linux' own, or any
+        return f"ipc://{os.path.abspath(rest)}"
+    return text
 
 
 def is_queue(text: str, kinds: Sequence[str] = ("ipc", "tcp", "inproc")) -> bool:
@@ -100,96 +105,53 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and 1 <= int(text) <= 0xFFFF
 
 
-class ListenType(click.ParamType[Any]):
-    """An address to serve at: HOST:PORT, or PORT on this machine only."""
-
-    name = "listen"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> tuple[str, int]:
-        if isinstance(value, tuple):
-            return value
-        host, _, port = str(value).rpartition(":")
-        if not _is_port(port):
-            self.fail(f"{value!r} is not an address, such as 127.0.0.1:9817", param, context)
-        return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+def _listen(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not _is_port(port):
+        raise ValueError("not an address, such as 127.0.0.1:9817")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
-class FeedType(click.ParamType[Any]):
-    """The name of a change feed, as its subscribers accept it."""
-
-    name = "feed"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> str:
-        name = str(value)
-        if not name or not is_feed_name(name) or name.startswith(FILE_FEED):
-            self.fail(
-                f"{name[:MAX_FEED_NAME]!r} is not a name of a feed: 1 to {MAX_FEED_NAME} printable"
-                f" characters that do not begin with {FILE_FEED}",
-                param,
-                context,
-            )
-        return name
+def _feed(name: str) -> str:
+    if not name or not is_feed_name(name) or name.startswith(FILE_FEED):
+        raise ValueError(
+            f"not a name of a feed: 1 to {MAX_FEED_NAME} printable characters that do not begin"
+            f" with {FILE_FEED}"
+        )
+    return name
 
 
-class SecondsType(click.ParamType[Any]):
-    """Seconds, from 0 up."""
-
-    name = "seconds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not 0 <= seconds < math.inf:
-            self.fail(f"{value!r} is not a number of seconds from 0 up", param, context)
-        return seconds
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
-class ModeType(click.ParamType[Any]):
-    """The mode of a file, octal."""
-
-    name = "mode"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            mode = int(str(value), 8)
-        except ValueError:
-            mode = -1
-        if not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
-            self.fail(
-                f"{value!r} is not a mode with which its owner may read and write, such as 0660",
-                param,
-                context,
-            )
-        return mode
+def _seconds(text: str) -> float:
+    if not 0 <= _number(text) < math.inf:
+        raise ValueError("not a number of seconds from 0 up")
+    return _number(text)
 
 
-class RateType(click.ParamType[Any]):
-    """Messages a second, above 0."""
+def _rate(text: str) -> float:
+    if not 0 < _number(text) < math.inf:
+        raise ValueError("not a number of messages a second above 0")
+    return _number(text)
 
-    name = "rate"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> float:
-        try:
-            rate = float(value)
-        except ValueError:
-            rate = math.nan
-        if not 0 < rate < math.inf:
-            self.fail(f"{value!r} is not a number of messages a second above 0", param, context)
-        return rate
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
+        raise ValueError("not a mode with which its owner may read and write, such as 0660")
+    return mode
+
+
+def _key(text: str) -> str:
+    return os.path.abspath(text) if os.path.exists(text) else text
 
 
 _typed: dict[Path, Path] = {}
@@ -218,18 +180,9 @@ class PathType(click.Path):
         return given.absolute()
 
 
-class KeyType(click.ParamType[Any]):
-    """A key, or a file that contains it."""
-
-    name = "key"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> str:
-        return os.path.abspath(value) if os.path.exists(value) else str(value)
-
-
-_SECONDS = SecondsType()
+_TIME = Parsed("time", _time)
+_QUEUE = Parsed("address", _queue)
+_SECONDS = Parsed("seconds", _seconds)
 _DIRECTORY = PathType(file_okay=False)
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -249,54 +202,47 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "The URL of the web site.",
     },
     "changes-queue": {
-        "type": QueueType(),
+        "type": _QUEUE,
         "multiple": True,
-        "default": None,
         "help": "The address of a change feed; `run` takes one for each publisher.",
     },
     "replay-queue": {
-        "type": QueueType(),
+        "type": _QUEUE,
         "multiple": True,
-        "default": None,
         "help": "Where the publisher of that feed answers requests for missed messages; one for"
         " each --changes-queue.",
     },
     "curve-key": {
         "type": PathType(dir_okay=False),
         "metavar": "FILE",
-        "default": None,
         "help": "Our own private key for CURVE on tcp, made by `piw-indexer keys`.",
     },
     "curve-server-key": {
-        "type": KeyType(),
+        "type": Parsed("key", _key),
         "multiple": True,
         "metavar": "KEY|FILE",
-        "default": None,
         "help": "The public key of the publisher, or its file. Give it once, or once for each"
         " publisher.",
     },
     "allowed-keys": {
         "type": PathType(),
         "metavar": "FILE|DIR",
-        "default": None,
         "help": "The public keys that may subscribe: a file with one a line, or a directory of .pub"
         " files.",
     },
     "ipc-peer": {
         "multiple": True,
         "metavar": "USER",
-        "default": None,
         "help": "A user whose ipc sockets are trusted, besides our own and root's. May be given"
         " several times.",
     },
     "ipc-mode": {
-        "type": ModeType(),
+        "type": Parsed("mode", _mode),
         "default": "0660",
         "help": "The mode of ipc sockets. Whoever may write to one may subscribe.",
     },
     "ipc-group": {
         "metavar": "GROUP",
-        "default": None,
         "help": "The group of ipc sockets. Default: the group of the process.",
     },
     "settle": {
@@ -315,41 +261,34 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Minimum number of seconds between two versions of packages.json.",
     },
     "as-of": {
-        "type": TimeType(),
-        "default": None,
+        "type": _TIME,
         "help": "The end of the 30-day window, RFC 3339. Default: the present.",
     },
     "status-queue": {
-        "type": QueueType(),
-        "default": None,
+        "type": _QUEUE,
         "help": "The master's public status queue, which shows what every slave is doing.",
     },
     "control-queue": {
-        "type": QueueType(),
-        "default": None,
+        "type": _QUEUE,
         "help": "The master's control queue, to say hello there as piw-monitor does.",
     },
     "db-queue": {
-        "type": QueueType(),
-        "default": None,
+        "type": _QUEUE,
         "help": "The master's database queue, to ask for packages. The master's setting has the"
         " same name.",
     },
     "logs": {
         "type": _DIRECTORY,
-        "default": None,
         "help": "The master's directory `logs`: the logs of failed builds are read there, to find"
         " out why they failed.",
     },
     "dsn": {
         "metavar": "DSN",
-        "default": None,
         "help": "The master's database, such as postgresql:///piwheels. It is only read.",
     },
     "download-days": {
         "type": click.IntRange(min=31),
         "metavar": "DAYS",
-        "default": None,
         "help": "Keep downloads by the hour for this many days, older ones as a sum. Default: all.",
     },
     "pause": {
@@ -363,68 +302,56 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Seconds between two requests for packages without news; may be less than 1.",
     },
     "log-queue": {
-        "type": QueueType(),
-        "default": None,
+        "type": _QUEUE,
         "help": "Where piw-logger sends log entries: we take the place of the master's log queue.",
     },
     "log-forward": {
-        "type": QueueType(),
-        "default": None,
+        "type": _QUEUE,
         "help": "The master's own log queue. Every frame is passed on to it unchanged.",
     },
     "feed": {
-        "type": FeedType(),
+        "type": Parsed("feed", _feed),
         "metavar": "TEXT",
-        "default": None,
         "help": "The name of the feed. Default: the name of this machine.",
     },
     "user": {
         "metavar": "USER",
-        "default": None,
         "help": "The user that runs the daemon. Default: piwheels if it exists, else piw-indexer.",
     },
     "root": {
         "type": _DIRECTORY,
         "metavar": "DIR",
-        "default": None,
         "help": "Read and write below this directory, as if it were the root of the file system.",
     },
     "since": {
-        "type": TimeType(),
-        "default": None,
+        "type": _TIME,
         "help": "Only events since this time, RFC 3339. Default: all.",
     },
     "limit": {
         "type": click.IntRange(min=1),
         "metavar": "NUMBER",
-        "default": None,
         "help": "Only this many events, the latest. Default: all.",
     },
     "source": {
         "metavar": "TEXT",
-        "default": None,
         "help": "Only messages that came from there: an address or a file, as the list has it.",
     },
     "reason": {
         "metavar": "TEXT",
-        "default": None,
         "help": "Only messages with this text in their reason, as the list has it.",
     },
     "rate": {
-        "type": RateType(),
-        "default": None,
+        "type": Parsed("rate", _rate),
         "help": "Messages a second. Default: as fast as possible.",
     },
     "textfile": {
         "type": PathType(dir_okay=False),
         "metavar": "FILE",
-        "default": None,
         "help": "Write the metrics to this file, for node_exporter's textfile collector.",
     },
     "listen": {
-        "type": ListenType(),
+        "type": Parsed("listen", _listen),
         "metavar": "[HOST:]PORT",
-        "default": None,
         "help": "Serve the metrics at this address until stopped. Without a host: on this machine"
         " only.",
     },
@@ -467,7 +394,7 @@ def option(name: str) -> Callable[[_Function], _Function]:
     return click.option(
         f"--{name}",
         envvar=PREFIX + name.upper().replace("-", "_"),
-        show_default=settings["default"] is not None,
+        show_default="default" in settings,
         show_envvar=True,
         **settings,
     )

@@ -35,22 +35,16 @@ MAX_GROUPS = 200
 """Reasons that are listed; one of them for each message would be a list that nobody reads."""
 
 
-class _Ids(click.ParamType[range]):
+def _ids(text: str) -> range:
     """A number of the quarantine, or the first and the last of a range."""
-
-    name = "id"
-
-    def convert(
-        self, value: str, parameter: click.Parameter | None, context: click.Context | None
-    ) -> range:
-        first, dash, last = value.partition("-")
-        if not (first.isdecimal() and (last.isdecimal() or not dash)):
-            self.fail(f"{value!r} is not an ID, such as 7, or a range of IDs, such as 7-12")
-        return range(int(first), int(last if dash else first) + 1)
+    first, dash, last = text.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        raise ValueError("not an ID, such as 7, or a range of IDs, such as 7-12")
+    return range(int(first), int(last if dash else first) + 1)
 
 
 @click.command()
-@click.argument("ids", metavar="[ID|ID-ID]...", nargs=-1, type=_Ids())
+@click.argument("ids", metavar="[ID|ID-ID]...", nargs=-1, type=options.Parsed("id", _ids))
 @options.configuration
 @options.state_to_write
 @options.option("source")

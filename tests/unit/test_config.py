@@ -169,8 +169,8 @@ def test_one_file_with_a_master(file: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", "\u202e", "x" * 101, "file:abc"])
 def test_a_name_that_no_subscriber_takes_is_refused(name: str) -> None:
     with pytest.raises(BadParameter, match="is not a name of a feed"):
-        options.FeedType().convert(name, None, None)
+        options.OPTIONS["feed"]["type"].convert(name, None, None)
 
 
 def test_the_longest_name_of_a_feed() -> None:
-    assert options.FeedType().convert("ä" * 100, None, None) == "ä" * 100
+    assert options.OPTIONS["feed"]["type"].convert("ä" * 100, None, None) == "ä" * 100
