@@ -37,8 +37,6 @@ def explain(
     """All that can be said of a package.
 
     Args:
-        state_dir: with journal and index.
-        output_path: the root of the site.
         site_url: without a slash at its end.
         given: any spelling of its name.
         now: for ages.
@@ -51,8 +49,7 @@ def explain(
         `document` is that of the first kind, `documents` are those of the others; what a document
         about all packages says of this one has the name of its kind, as `counters`.
 
-    Raises:
-        StateError: if there is no index, or it cannot be read.
+    Raises StateError if there is no index, or it cannot be read.
     """
     with closing(queries.open_reader(state_dir / queries.FILE)) as connection:
         package = lookup.package_of(connection, given) or names.canonical(given)

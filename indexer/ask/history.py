@@ -62,15 +62,13 @@ def events(
     """The messages of a journal that name a package, or concern every package, in their order.
 
     Args:
-        directory: of the journal.
         package: canonical name.
         since: the earliest time that is wanted.
         progress: called with the number of serials that were read.
         build_ids: of builds of the package whose messages are not read: why one of them failed is
             told by its number only.
 
-    Raises:
-        JournalError: if a month cannot be read.
+    Raises JournalError if a month cannot be read.
     """
     its_builds = {*build_ids}
     reader = JournalReader(directory)

@@ -71,7 +71,6 @@ def document(connection: sqlite3.Connection, package: str, site_url: str) -> dic
     """The published document of a package, with more from the index.
 
     Args:
-        connection: of the index.
         package: canonical name.
         site_url: without a slash at the end.
 

@@ -58,8 +58,6 @@ def open_writer(
     """Open a database for writing; make it if it is missing, and migrate it.
 
     Args:
-        path: of the file.
-        schema: what it holds.
         synchronous: `FULL` (every commit is on the disk) or `NORMAL` (only checkpoints are).
         cache_kib: size of the page cache, KiB.
 
@@ -108,8 +106,7 @@ def _refuse_others_files(path: Path, owners: set[int]) -> None:
 
     The files are not opened: closing them would drop the locks of other connections.
 
-    Raises:
-        ForeignFileError: if so.
+    Raises ForeignFileError if so.
     """
     for name in (f"{path}{suffix}" for suffix in _SUFFIXES):
         try:
@@ -167,7 +164,6 @@ def open_reader(
     """Open a database for reading; the connection can neither write nor checkpoint.
 
     Args:
-        path: of the file.
         schema: what the reader knows.
         cache_kib: size of the page cache, KiB.
 
@@ -262,8 +258,7 @@ def _migrate(connection: sqlite3.Connection, schema: Schema) -> None:
 def refuse_newer(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """Refuse a database with migrations that this version does not know.
 
-    Raises:
-        NewerDatabaseError: if there are any.
+    Raises NewerDatabaseError if there are any.
     """
     unknown = sorted(_applied(connection, schema) - schema.migrations.keys())
     if unknown:
@@ -289,8 +284,6 @@ def wrap_errors(
     """Turn SQLite's and the system's errors into a `StateError` that says what was being done.
 
     Args:
-        operation: what is being done.
-        kind: of the error.
         beside: the directory or database that is written, to find the cause.
     """
     try:
@@ -410,7 +403,6 @@ def cut_wal(connection: sqlite3.Connection, timeout: int = 200) -> bool:
     """Merge and empty the write-ahead log of a database if that is possible now.
 
     Args:
-        connection: that writes it.
         timeout: milliseconds to wait for those who read it.
 
     Returns:
@@ -442,8 +434,7 @@ def copy(source: Path, target: Path) -> None:
 
     Others may write to the database meanwhile. Only `target` is written here.
 
-    Raises:
-        StateError: if it cannot be read, or the copy cannot be written.
+    Raises StateError if it cannot be read, or the copy cannot be written.
     """
     with wrap_errors(f"copy {source} to {target}"):
         remove(target)
@@ -463,8 +454,7 @@ def remove(path: Path) -> None:
 
     A log without its database would be merged into the next database of that name.
 
-    Raises:
-        StateError: if it cannot be removed.
+    Raises StateError if it cannot be removed.
     """
     with wrap_errors(f"remove {path}"):
         for suffix in _SUFFIXES:

@@ -47,8 +47,7 @@ def sync_file_system(descriptor: int) -> None:
     For many files, that costs a fraction of syncing each. Source: syncfs(2); Linux 5.8 and later
     report errors here.
 
-    Raises:
-        OSError: if that fails.
+    Raises OSError if that fails.
     """
     import ctypes  # only writers need it
 
@@ -87,8 +86,7 @@ def syncs_whole(path: Path) -> bool:
 def make(path: Path, mode: int = 0o755) -> None:
     """Make a directory with a mode, and missing ones above it; durable on return.
 
-    Raises:
-        OSError: if it cannot be made.
+    Raises OSError if it cannot be made.
     """
     path = path.absolute()
     missing = [path]
@@ -106,8 +104,7 @@ def make(path: Path, mode: int = 0o755) -> None:
 def refuse_missing(directory: Path, *names: str) -> None:
     """Refuse a state directory that contains none of these: --state-dir is probably mistyped.
 
-    Raises:
-        StateError: if so.
+    Raises StateError if so.
     """
     try:
         there = any((directory / name).exists() for name in names)

@@ -45,8 +45,7 @@ def open_regular(
 ) -> int:
     """Open a regular file, but no link, and without waiting for the other end of a FIFO.
 
-    Raises:
-        OSError: if it cannot be opened, or is not a regular file.
+    Raises OSError if it cannot be opened, or is not a regular file.
     """
     return _opened(path, flags, mode, dir_fd)[0]
 
@@ -70,7 +69,6 @@ def read(path: str | Path, limit: int | None = None, *, dir_fd: int | None = Non
     """The content of a regular file.
 
     Args:
-        path: of the file.
         limit: bytes that it may have; a sparse file of a terabyte uses no space on the disk.
         dir_fd: the open directory that `path` is below.
 
@@ -138,13 +136,10 @@ def create(
     """Make a file and open it to read and write.
 
     Args:
-        path: of the file.
-        mode: of the file.
         dir_fd: the open directory that `path` is below.
         over: replace what is in its place, unless that is a directory.
 
-    Raises:
-        OSError: if it cannot be made.
+    Raises OSError if it cannot be made.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for _ in range(_TRIES):
@@ -242,8 +237,7 @@ def directory(
 ) -> Iterator[int]:
     """An open directory; only with `follow` may its last name be a link.
 
-    Raises:
-        OSError: if it cannot be opened, or is something else.
+    Raises OSError if it cannot be opened, or is something else.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags, dir_fd=dir_fd)
@@ -258,8 +252,7 @@ def stage(
 ) -> None:
     """Write a file under a temporary name in an open directory; `put` gives it its name.
 
-    Raises:
-        OSError: if it cannot be written; then nothing is left of it.
+    Raises OSError if it cannot be written; then nothing is left of it.
     """
     temporary = TEMPORARY.format(name)
     _fill(create(temporary, mode, dir_fd=within), temporary, content, within, durable=durable)
@@ -283,19 +276,14 @@ def _fill(
 
 
 def put(within: int, name: str) -> None:
-    """Give a staged file its name.
-
-    Raises:
-        OSError: if that fails.
-    """
+    """Give a staged file its name; raises OSError if that fails."""
     os.rename(TEMPORARY.format(name), name, src_dir_fd=within, dst_dir_fd=within)
 
 
 def write(path: Path, content: bytes, mode: int = STATE_FILE) -> None:
     """Replace a small file atomically; not durable.
 
-    Raises:
-        OSError: if it cannot be written.
+    Raises OSError if it cannot be written.
     """
     with directory(path.parent, follow=True) as within:
         stage(within, path.name, content, mode)
@@ -315,8 +303,7 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
 def overwrite(path: Path, content: bytes) -> None:
     """Write over a file: on a full disk there is no space for a new one.
 
-    Raises:
-        OSError: if it does not exist, cannot be written, or has another name.
+    Raises OSError if it does not exist, cannot be written, or has another name.
     """
     with open(open_regular(path, os.O_RDWR), "r+b", 0) as file:
         _refuse_another_name(os.fstat(file.fileno()), path)
@@ -327,8 +314,7 @@ def overwrite(path: Path, content: bytes) -> None:
 def copy(source: Path, target: Path) -> None:
     """Copy a file without making it readable for more users; not durable.
 
-    Raises:
-        OSError: if that fails.
+    Raises OSError if that fails.
     """
     with open(open_regular(source, os.O_RDONLY), "rb") as read_from:
         mode = STATE_FILE & os.fstat(read_from.fileno()).st_mode
@@ -339,8 +325,7 @@ def copy(source: Path, target: Path) -> None:
 def rename(source: Path, target: Path) -> None:
     """Give a file or directory another name in the same directory; durable on return.
 
-    Raises:
-        OSError: if that fails.
+    Raises OSError if that fails.
     """
     os.rename(source, target)
     with directory(target.parent, follow=True) as within:
@@ -350,8 +335,7 @@ def rename(source: Path, target: Path) -> None:
 def open_socket_to(path: Path, mode: int, group: int | None) -> None:
     """Give a socket of ours its mode, and its group; never what somebody has put in its place.
 
-    Raises:
-        OSError: if it is something else, or that is refused.
+    Raises OSError if it is something else, or that is refused.
     """
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -373,8 +357,7 @@ def close_to_others(state: Path, *, itself: bool) -> None:
         state: the directory of a state, a spool or a backup.
         itself: whether it is ours as a whole, and not only what we have made in it.
 
-    Raises:
-        OSError: if there is a link in it, or a mode cannot be set.
+    Raises OSError if there is a link in it, or a mode cannot be set.
     """
     if itself:
         _narrow(state)

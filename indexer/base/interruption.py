@@ -18,7 +18,6 @@ class Interruption:
     """Turns the first of some signals into a flag; the second one ends the command at once.
 
     Args:
-        numbers: of the signals.
         meanwhile: signals after which the command continues; see `asked`.
 
     Attributes:

@@ -96,8 +96,7 @@ class JournalHandler(logging.Handler):
 
     Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
 
-    Raises:
-        OSError: if there is no journal.
+    Raises OSError if there is no journal.
     """
 
     def __init__(self) -> None:

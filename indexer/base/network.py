@@ -53,8 +53,7 @@ def refuse(directory: Path) -> None:
     Args:
         directory: need not exist yet.
 
-    Raises:
-        StateError: if so, and the user has not allowed it.
+    Raises StateError if so, and the user has not allowed it.
     """
     name = "" if _Allowed.ever else name_of(directory)
     if name:

@@ -123,8 +123,7 @@ PathText = Annotated[str, Field(_path)]
 def checked(value: Any, hint: Any, place: str = "") -> Any:
     """The value of type `hint` whose form in JSON is `value`.
 
-    Raises:
-        NoteError: if it does not stand for one; `place` is what the path in its text begins with.
+    Raises NoteError if it does not stand for one; `place` is what the path in its text begins with.
     """
     arguments = get_args(hint)
     origin = get_origin(hint)
@@ -151,7 +150,6 @@ def plain(value: Any, hint: Any = None) -> Any:
 
     Args:
         value: a NamedTuple, or with `hint` anything that a note may hold.
-        hint: its type.
     """
     kind: Any = type(value) if hint is None else hint
     return _writer(kind)(value)
@@ -228,11 +226,7 @@ def _expected(kind: type, name: str, value: Any, place: str) -> Any:
 
 
 def loads(content: bytes, kind: type[_Note]) -> _Note:
-    """What a note says.
-
-    Raises:
-        NoteError: if it is not JSON, or not of this type.
-    """
+    """What a note says; raises NoteError if it is not JSON, or not of this type."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -249,8 +243,7 @@ def dumps(note: Any) -> bytes:
 def read(path: Path, kind: type[_Note]) -> _Note | None:
     """What another process noted; None if there is no note.
 
-    Raises:
-        NoteError: if there is a note that cannot be read, or is not of this type.
+    Raises NoteError if there is a note that cannot be read, or is not of this type.
     """
     try:
         content = filesystem.read(path, MAX_NOTE)

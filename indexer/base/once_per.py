@@ -66,7 +66,6 @@ class LimitedLog(logging.LoggerAdapter[logging.Logger]):
     `extra=event(...)`, and as `of` what distinguishes events of one name, such as the feed.
 
     Args:
-        log: that it writes to.
         monotonic: seconds on a clock that never jumps.
     """
 

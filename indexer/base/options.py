@@ -460,13 +460,11 @@ def feeds(
     """The changes-queue and the replay-queue of each publisher.
 
     Args:
-        operation: what is being done.
         changes_queue: as the option was given.
         replay_queue: likewise.
         others: the options and the addresses of other queues.
 
-    Raises:
-        UsageError: if their numbers differ, or two queues have the same address.
+    Raises UsageError if their numbers differ, or two queues have the same address.
     """
     if len(changes_queue) != len(replay_queue):
         raise UsageError(
@@ -490,11 +488,9 @@ def refuse_same(operation: str, queues: Sequence[tuple[str, str]]) -> None:
     """Refuse addresses that are the same, of queues that must be different.
 
     Args:
-        operation: what is being done.
         queues: the option and the address of each queue.
 
-    Raises:
-        UsageError: if two of them are the same, however they are written.
+    Raises UsageError if two of them are the same, however they are written.
     """
     seen: dict[str, tuple[str, str]] = {}
     for option, address in queues:
@@ -545,8 +541,7 @@ def feed(
 ) -> tuple[str, str]:
     """The changes-queue and the replay-queue of a publisher.
 
-    Raises:
-        UsageError: if there is not exactly one of each, or they are equal.
+    Raises UsageError if there is not exactly one of each, or they are equal.
     """
     if len(changes_queue) != 1 or len(replay_queue) != 1:
         raise UsageError(
@@ -615,11 +610,9 @@ def read_file(path: Path, mistake: Callable[[UsageError], None] | None = None) -
     """The options in the section `[indexer]` of a file, by the names that click gives them.
 
     Args:
-        path: of the file.
         mistake: is called with an unknown key or a bad value, which is then ignored.
 
-    Raises:
-        UsageError: if the file cannot be read, or has an unknown key or a bad value there.
+    Raises UsageError if the file cannot be read, or has an unknown key or a bad value there.
     """
     operation = f"read the configuration {path}"
     settings = {}
@@ -651,11 +644,7 @@ def read_text(path: Path) -> str:
 
 
 def section(path: Path) -> dict[str, str | None]:
-    """The section `[indexer]` of a file, as text.
-
-    Raises:
-        UsageError: if the file cannot be read.
-    """
+    """The section `[indexer]` of a file, as text; raises UsageError if the file cannot be read."""
     import configparser  # most machines where only `status` runs have no file
 
     operation = f"read the configuration {path}"

@@ -40,8 +40,7 @@ def refuse_others(directory: Path, what: str = "the state directory") -> None:
         directory: need not exist yet.
         what: the directory is, for errors.
 
-    Raises:
-        StateError: if so.
+    Raises StateError if so.
     """
     try:
         found = _foreign(directory)
@@ -76,8 +75,7 @@ def _foreign(directory: Path) -> str:
 def refuse_overlap(state_dir: Path, output_path: Path) -> None:
     """Refuse a state below the output tree, where the web server shows it, and the reverse.
 
-    Raises:
-        UsageError: if so.
+    Raises UsageError if so.
     """
     state, output = (Path(os.path.realpath(path)) for path in (state_dir, output_path))
     if state.is_relative_to(output) or output.is_relative_to(state):

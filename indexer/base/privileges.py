@@ -97,11 +97,9 @@ def become_owner(directory: Path, *, only_to_look: bool = False) -> None:
     What migrations need is imported before, because only root can read a Python below /root.
 
     Args:
-        directory: of the state.
         only_to_look: whether no database will be opened for writing, so that nothing is migrated.
 
-    Raises:
-        StateError: if that is refused.
+    Raises StateError if that is refused.
     """
     owner = _owner(directory)
     if owner is None:
@@ -132,8 +130,7 @@ def become_owner(directory: Path, *, only_to_look: bool = False) -> None:
 def looking_as_owner(directory: Path) -> Iterator[None]:
     """If we are root and the directory belongs to another user, be that user inside.
 
-    Raises:
-        StateError: if that is refused.
+    Raises StateError if that is refused.
     """
     owner = _owner(directory)
     if owner is None:
@@ -155,8 +152,7 @@ def looking_as_owner(directory: Path) -> Iterator[None]:
 def _owner(directory: Path) -> Owner | None:
     """The user that we, as root, have to become; None if we can stay who we are.
 
-    Raises:
-        StateError: if the directory is root's, but other users could replace it.
+    Raises StateError if the directory is root's, but other users could replace it.
     """
     if os.geteuid() != 0:
         return None

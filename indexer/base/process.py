@@ -35,13 +35,7 @@ def die_with_parent(parent: int) -> None:
 def start(module: str, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     """Run `main()` of a module of ours in a process of its own, which calls `ignore_signals`.
 
-    Args:
-        module: its name.
-        arguments: for `sys.argv`.
-        options: of `subprocess.Popen`.
-
-    Raises:
-        StateError: if it cannot be started.
+    Raises StateError if it cannot be started.
     """
     # Signals are blocked until the process can ignore them.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)

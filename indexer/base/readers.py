@@ -23,7 +23,6 @@ def of(path: Path, without: int = 0) -> list[str]:
     """Who reads a database, such as "sqlite3 -readonly index.db (pid 7)".
 
     Args:
-        path: of the database.
         without: a process that is left out, together with its children and ourselves.
     """
     try:

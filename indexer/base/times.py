@@ -45,8 +45,7 @@ def to_datetime(value: Time) -> datetime:
 def parse_rfc3339(text: str) -> Time:
     """Read an RFC 3339 time with its zone; digits past the microsecond are cut off.
 
-    Raises:
-        ValueError: if it is not such a time, or lies outside the years 1 to 9999 UTC.
+    Raises ValueError if it is not such a time, or lies outside the years 1 to 9999 UTC.
     """
     if _RFC3339.fullmatch(text) is None:
         raise ValueError("not an RFC 3339 time with a time zone")
@@ -77,8 +76,7 @@ def _date(days: int) -> str:
 def from_sql(text: str) -> Time:
     """The time of a text that `to_sql` or `to_sql_precise` made.
 
-    Raises:
-        ValueError: if it is another text.
+    Raises ValueError if it is another text.
     """
     return from_datetime(datetime.fromisoformat(text).replace(tzinfo=UTC))
 

@@ -169,7 +169,6 @@ def document(path: str, expected: bytes | None) -> Finding | None:
     """How a document differs from what it should be; None if it does not.
 
     Args:
-        path: of the file.
         expected: its bytes; None: it should not be there.
     """
     if expected is None:
@@ -187,7 +186,6 @@ def form(path: str, wrong: Callable[[bytes], str]) -> Finding | None:
     """What is wrong with a document: it is not a file, its content, or its mode; None: nothing.
 
     Args:
-        path: of the file.
         wrong: says what is wrong with its content; empty if nothing is.
     """
     try:

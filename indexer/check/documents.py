@@ -29,7 +29,6 @@ class Documents:
     """Compares an output tree with an index.
 
     Args:
-        state_dir: of the index.
         publisher: of the output tree; nothing is written.
         site_url: of the site, without a slash at its end.
         alone: whether no other process can write the index or the documents.

@@ -45,7 +45,6 @@ class Run:
     """A check under way; alone with its state directory, where that can be written.
 
     Args:
-        directory: the state directory.
         against: what it compares; another one starts from the beginning.
         fresh: start from the beginning, whatever was done.
 
@@ -58,8 +57,7 @@ class Run:
         resumed: true if it continues an earlier one.
         started: when its first part began.
 
-    Raises:
-        StateError: if another check runs there.
+    Raises StateError if another check runs there.
     """
 
     def __init__(self, directory: Path, against: list[str], fresh: bool) -> None:

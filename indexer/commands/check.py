@@ -246,7 +246,6 @@ class _Report:
     """What is printed, and counted.
 
     Args:
-        run: the check.
         as_json: print one JSON document at the end, nothing before.
     """
 

@@ -84,8 +84,7 @@ def _option(name: str, **settings: Any) -> Callable[[_Function], _Function]:
 def _require_empty(directory: Path, option: str) -> None:
     """Make a directory, or check that it is empty: simulated messages must not mix with real ones.
 
-    Raises:
-        UsageError: if it is not empty, or cannot be made.
+    Raises UsageError if it is not empty, or cannot be made.
     """
     operation = f"run the demo in {directory}"
     try:

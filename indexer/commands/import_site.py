@@ -121,8 +121,7 @@ def _take_counters(state: State, path: Path) -> tuple[int, int, int]:
 def _read(path: Path) -> bytes:
     """The content of a document, or of the target of a link in its place.
 
-    Raises:
-        DecodeError: if it cannot be read.
+    Raises DecodeError if it cannot be read.
     """
     try:
         return filesystem.read_linked(path, filesystem.MAX_DOCUMENT)

@@ -53,8 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     """Limits its connections: a new one ends the oldest, so that the server always answers.
 
-    Raises:
-        OSError: if the address cannot be bound.
+    Raises OSError if the address cannot be bound.
     """
 
     daemon_threads = True

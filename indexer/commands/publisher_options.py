@@ -29,8 +29,7 @@ class Publishing(NamedTuple):
     def checked(self, command: str) -> tuple[tuple[str, str], security.Binding]:
         """The addresses of PUB and ROUTER, and who may connect.
 
-        Raises:
-            UsageError: if something is missing, or keys cannot be read.
+        Raises UsageError if something is missing, or keys cannot be read.
         """
         queues = options.feed(command, self.changes_queue, self.replay_queue)
         return queues, security.for_publisher(

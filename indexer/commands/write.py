@@ -51,8 +51,7 @@ def publish_all(
 ) -> None:
     """Publish what is pending in a state, and print how much was written.
 
-    Raises:
-        PublishError: if a document could not be published; its mark stays.
+    Raises PublishError if a document could not be published; its mark stays.
     """
     changed = publish(state, publisher, site_url, as_of, everything=everything)
     printable.echo(written(publisher, changed))

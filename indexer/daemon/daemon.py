@@ -78,14 +78,7 @@ class _StoppedError(Exception):
 
 
 class Daemon:
-    """Runs until a signal stops it.
-
-    Args:
-        options: valid ones.
-
-    Raises:
-        IndexerError: if it cannot start or continue.
-    """
+    """Runs until a signal stops it; raises IndexerError if it cannot start or continue."""
 
     def __init__(self, options: Options) -> None:
         self._options = options

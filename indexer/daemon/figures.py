@@ -16,10 +16,6 @@ from .status_file import LiveFeed
 class Figures:
     """What `look` saw last; every `now` is in seconds, on a clock that never jumps.
 
-    Args:
-        state: of the daemon.
-        now: the present.
-
     Attributes:
         accepted: messages accepted so far.
         rate: messages accepted a second.

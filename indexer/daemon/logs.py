@@ -42,8 +42,6 @@ class LogWatch:
         """Cut the log off if it is too large.
 
         Args:
-            connection: that writes the database.
-            path: of the database.
             now: seconds, on a clock that never jumps.
 
         Returns:

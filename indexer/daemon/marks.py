@@ -23,7 +23,6 @@ class Marks:
     """The marked names, and when each of them is due.
 
     Args:
-        connection: reads the index.
         settle: seconds that a name must not have been marked again.
         max_delay: seconds after which it is due even so.
     """
@@ -45,8 +44,7 @@ class Marks:
     def read(self) -> None:
         """Read the marks that are new since the last time. Too many are left for later.
 
-        Raises:
-            StateError: if the index cannot be read.
+        Raises StateError if the index cannot be read.
         """
         limit = max(0, MAX_WAITING - len(self._waiting))
         after = self._high, _LAST_NAME
@@ -68,11 +66,9 @@ class Marks:
 
         Args:
             now: on a clock that never jumps, in seconds.
-            limit: how many.
             everything: all that wait are due.
 
-        Raises:
-            StateError: if the index cannot be read.
+        Raises StateError if the index cannot be read.
         """
         names: list[str] = []
         for name, (first, last) in self._waiting.items():

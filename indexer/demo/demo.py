@@ -115,8 +115,7 @@ class Demo:
         watch: called about every `LOOK_INTERVAL` seconds with what there is to see.
         interrupted: returns whether the demo has to end early.
 
-    Raises:
-        IndexerError: if one of them cannot start.
+    Raises IndexerError if one of them cannot start.
     """
 
     def __init__(
@@ -167,8 +166,7 @@ class Demo:
     def play(self) -> None:
         """Send the farm's life to its end, or until the demo is interrupted.
 
-        Raises:
-            IndexerError: if the daemon ended, or does not subscribe.
+        Raises IndexerError if the daemon ended, or does not subscribe.
         """
         with open(filesystem.create(self._options.state_dir / LOG), "wb") as log:
             self._daemon = subprocess.Popen(
@@ -294,11 +292,7 @@ class Demo:
             return None
 
     def _look(self) -> None:
-        """Show the state.
-
-        Raises:
-            StateError: if the daemon has ended.
-        """
+        """Show the state; raises StateError if the daemon has ended."""
         assert self._daemon is not None
         if self._daemon.poll() is not None and not self._interrupted():
             raise self._ended()
@@ -345,8 +339,7 @@ class Demo:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop the daemon, which publishes what is pending, and the publisher.
 
-        Raises:
-            StateError: if the daemon failed, and nothing else is wrong.
+        Raises StateError if the daemon failed, and nothing else is wrong.
         """
         try:
             if self._reader is not None:

@@ -30,7 +30,6 @@ class Connection:
     """The sockets of a subscriber to one publisher.
 
     Args:
-        context: of ZeroMQ.
         changes_queue: the address of its PUB.
         replay_queue: the address of its ROUTER; empty if it has none.
         protection: our keys and the publisher's.
@@ -40,8 +39,7 @@ class Connection:
         replay: to its ROUTER; None if it has none.
         error: why the publisher cannot be followed now; None if it can.
 
-    Raises:
-        UsageError: if an address is not one, or may not be connected with this protection.
+    Raises UsageError if an address is not one, or may not be connected with this protection.
     """
 
     def __init__(

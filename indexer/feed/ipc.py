@@ -70,8 +70,7 @@ def file_of(address: str) -> Path | None:
 def user_ids(names: Iterable[str]) -> frozenset[int]:
     """The numbers of users who are given by name or number.
 
-    Raises:
-        UsageError: if there is no user of a name.
+    Raises UsageError if there is no user of a name.
     """
     numbers = set()
     for name in names:
@@ -100,8 +99,7 @@ def user_name(number: int) -> str:
 def look_at(address: str, peers: Collection[int]) -> Identity | None:
     """Examine an ipc address before connecting to it; None if nothing is there yet.
 
-    Raises:
-        PeerError: if it is not a socket, or others could have put it there.
+    Raises PeerError if it is not a socket, or others could have put it there.
     """
     path = file_of(address)
     assert path is not None
@@ -233,8 +231,7 @@ class Listener:
 def refuse_unbindable(address: str) -> None:
     """Refuse an address that can never be bound; a socket of ours that is in use is not an error.
 
-    Raises:
-        UsageError: if something else is there, or if others could replace our socket.
+    Raises UsageError if something else is there, or if others could replace our socket.
     """
     path = file_of(address)
     if path is None:

@@ -60,8 +60,7 @@ def files(name: Path) -> tuple[Path, Path]:
 def write(name: Path, pair: KeyPair) -> None:
     """Write a pair to its two files.
 
-    Raises:
-        UsageError: if one of them exists, or cannot be written.
+    Raises UsageError if one of them exists, or cannot be written.
     """
     private, public = files(name)
     _create(
@@ -95,8 +94,7 @@ def _create(path: Path, mode: int, text: str) -> None:
 def read_private(path: Path) -> KeyPair:
     """The pair of the private key in a file.
 
-    Raises:
-        UsageError: if the file cannot be read, holds no private key, or others may read it.
+    Raises UsageError if the file cannot be read, holds no private key, or others may read it.
     """
     shown = options.as_typed(path)
     operation = f"read the private key {shown}"
@@ -119,11 +117,7 @@ def read_private(path: Path) -> KeyPair:
 
 
 def read_public(given: str) -> bytes:
-    """A public key that is given as text or as a file.
-
-    Raises:
-        UsageError: if it is neither.
-    """
+    """A public key that is given as text or as a file; raises UsageError if it is neither."""
     path = Path(given)
     if is_key(given) and not given.startswith(("/", ".")) and not path.exists():
         return given.encode()
@@ -141,8 +135,7 @@ def read_list(path: Path) -> dict[bytes, str]:
     A line is a key and, after a space, a comment that says whose it is. Empty lines and lines that
     begin with # are ignored.
 
-    Raises:
-        UsageError: if there is no key, a line is not a public key, or a file cannot be read.
+    Raises UsageError if there is no key, a line is not a public key, or a file cannot be read.
     """
     operation = f"read the public keys of {path}"
     try:
@@ -180,8 +173,7 @@ class KeyList(Mapping[bytes, str]):
     Args:
         path: see `read_list`.
 
-    Raises:
-        UsageError: if it cannot be read now.
+    Raises UsageError if it cannot be read now.
     """
 
     def __init__(self, path: Path) -> None:

@@ -50,9 +50,6 @@ class MonitoredSocket:
     """A connection to a peer.
 
     Args:
-        context: of ZeroMQ.
-        kind: of the socket.
-        address: of the peer.
         protection: our keys and the peer's.
         immediate: refuse to send while the peer is away, instead of queueing.
         max_frame: bytes of a frame; a peer that sends more is disconnected.
@@ -64,8 +61,7 @@ class MonitoredSocket:
         socket: the present one; while it is not `open`, it may only be polled.
         distrust: why the peer is not trusted; None if it is, or if there is none.
 
-    Raises:
-        UsageError: if it is not an address, or may not be connected with this protection.
+    Raises UsageError if it is not an address, or may not be connected with this protection.
     """
 
     def __init__(

@@ -80,8 +80,7 @@ class Endpoint:
         protection: who may connect.
         limits: for all subscribers together.
 
-    Raises:
-        UsageError: if an address cannot be bound.
+    Raises UsageError if an address cannot be bound.
     """
 
     def __init__(
@@ -239,7 +238,6 @@ class Server:
 
     Args:
         spool: to read what was missed.
-        feed: the name of the feed.
         endpoint: sockets that are bound.
         clock: for heartbeats.
     """
@@ -351,8 +349,7 @@ class Spool(Journal):
         directory: made if it is not there.
         clock: tells the month.
 
-    Raises:
-        StateError: if it is locked, damaged or cannot be written.
+    Raises StateError if it is locked, damaged or cannot be written.
     """
 
     def __init__(self, directory: Path, clock: Clock) -> None:
@@ -379,7 +376,6 @@ class FeedPublisher(Server):
 
     Args:
         spool: the directory of its spool; made if it is not there.
-        feed: the name of the feed.
         changes_queue: the address that PUB binds.
         replay_queue: the address that ROUTER binds.
         clock: for heartbeats and the spool.
@@ -415,8 +411,7 @@ class FeedPublisher(Server):
         Returns:
             Those that are new.
 
-        Raises:
-            JournalError: if they could not be spooled; then nothing was sent.
+        Raises JournalError if they could not be spooled; then nothing was sent.
         """
         rows = self.spool.append(entries)
         self.send(rows)

@@ -82,8 +82,7 @@ def for_publisher(
 ) -> Binding:
     """The protection of a publisher's `queues`, from its options.
 
-    Raises:
-        UsageError: if an option is missing, a key cannot be read, or a queue needs CURVE.
+    Raises UsageError if an option is missing, a key cannot be read, or a queue needs CURVE.
     """
     if (curve_key is None) != (allowed_keys is None):
         given, missing, why = (
@@ -115,8 +114,7 @@ def for_subscribers(
 ) -> list[Connecting]:
     """The protection of the queues of each of `feeds`, from the options of a subscriber.
 
-    Raises:
-        UsageError: if an option is missing, a key cannot be read, or a queue needs CURVE.
+    Raises UsageError if an option is missing, a key cannot be read, or a queue needs CURVE.
     """
     if (curve_key is None) != (not server_keys):
         given, missing, why = (

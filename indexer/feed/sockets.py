@@ -56,8 +56,6 @@ def bound(
     """A socket bound to `address`.
 
     Args:
-        context: of ZeroMQ.
-        kind: of the socket.
         address: where others connect to.
         protection: who may connect.
         high_water: messages of one peer that it holds.
@@ -66,8 +64,7 @@ def bound(
     Returns:
         The socket, and the file of an ipc address, to be removed when the socket is closed.
 
-    Raises:
-        UsageError: if the address cannot be bound, or not with this protection.
+    Raises UsageError if the address cannot be bound, or not with this protection.
     """
     endpoint = security.endpoint("bind", address, protection)
     socket = new(context, kind, endpoint, protection, security.ipv6(endpoint, protection)[0])
@@ -134,8 +131,7 @@ def new(
 def bare(context: zmq.Context[Any], kind: int) -> zmq.Socket[bytes]:
     """A socket without any settings, but closed at once when it is closed.
 
-    Raises:
-        PeerError: if there are too many sockets.
+    Raises PeerError if there are too many sockets.
     """
     try:
         socket: zmq.Socket[bytes] = context.socket(kind)

@@ -70,7 +70,6 @@ class SpoolServer:
     Nothing here waits, except `close`. For one thread only.
 
     Args:
-        options: of the process.
         monotonic: seconds, on a clock that never jumps.
         backoff: until a process that ended is started again.
 

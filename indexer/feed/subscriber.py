@@ -142,7 +142,6 @@ class Subscriber:
     """Follows the feed of one publisher.
 
     Args:
-        context: of ZeroMQ.
         changes_queue: the address of its PUB.
         replay_queue: the address of its ROUTER; empty if it has none.
         position: tells the last accepted serial of a feed and epoch.
@@ -154,8 +153,7 @@ class Subscriber:
         names: which feeds belong to other addresses; without it, none do.
         limits: of memory, and of a request.
 
-    Raises:
-        UsageError: if an address is not one, or may not be connected with this protection.
+    Raises UsageError if an address is not one, or may not be connected with this protection.
     """
 
     def __init__(
@@ -283,8 +281,7 @@ class Subscriber:
     ) -> _Found | Published:
         """The content of a payload; an error in its place if it must not be decoded.
 
-        Raises:
-            DecodeError: if not even its position can be read.
+        Raises DecodeError if not even its position can be read.
         """
         if self._guard.wants(len(payload)) and self._guard.refuses(payload):
             position = decode.position_of(payload)
@@ -314,8 +311,7 @@ class Subscriber:
     def _state(self, feed: str, received: times.Time) -> FeedState | None:
         """The state of a feed; None if the feed belongs to another address.
 
-        Raises:
-            DecodeError: if this address has too many feeds.
+        Raises DecodeError if this address has too many feeds.
         """
         state = self.feeds.get(feed)
         if state is None:
@@ -526,7 +522,6 @@ class Subscriber:
         """Request what comes next, unless a replay is under way.
 
         Args:
-            state: of the feed.
             epoch: None for that of the feed.
             after: the serial before it; None for our last one of that epoch.
         """

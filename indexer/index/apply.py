@@ -19,11 +19,7 @@ _Handler = Callable[["Applier", int, times.Time, Any], None]
 
 
 class Applier:
-    """Applies messages to an index.
-
-    Args:
-        connection: the one that writes the index.
-    """
+    """Applies messages to an index."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

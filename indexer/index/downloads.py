@@ -51,7 +51,6 @@ class Counters:
         """Count a download; the next `flush` writes it.
 
         Args:
-            filename: the file that was downloaded.
             hour: the start of the hour, seconds since 1970.
         """
         key = filename, hour

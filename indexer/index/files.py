@@ -29,7 +29,6 @@ class BuiltFiles:
     """Adds files to the index, inside the transaction that applies a batch.
 
     Args:
-        connection: of the index.
         touched: the names that must be rewritten, each with the serial of the last message that
             touched it; packages that lose files are added.
     """
@@ -112,7 +111,6 @@ class BuiltFiles:
 
         Args:
             where: a condition of SQL on builds b and files f.
-            parameters: of it.
         """
         self._connection.execute(_KEEP_CONTENTS.format(where), parameters)
 

@@ -79,9 +79,6 @@ class Rows:
     def insert_build(self, build: tuple[Any, ...]) -> None:
         """Add a build of a version that exists, and that is new.
 
-        Args:
-            build: a row of the table.
-
         Raises:
             sqlite3.IntegrityError: if one or the other is not so.
         """

@@ -37,8 +37,6 @@ def apply(rows: Rows, serial: int, at: times.Time, data: messages.Snapshot) -> N
     """Apply a snapshot.
 
     Args:
-        rows: of the index.
-        serial: of the message.
         at: when the master was asked.
         data: what it told.
     """
@@ -234,9 +232,6 @@ def _put_build(
     """Have a build in the index; what is known of it and not told stays.
 
     Args:
-        rows: of the index.
-        serial: of the message.
-        build_id: of the build.
         attempt: its package, version and ABI.
         told: what is told of it.
         succeeded: whether it succeeded, if the index does not know it; None if that is not told:

@@ -82,8 +82,7 @@ def piwheels_settings(files: list[Path], root: Path) -> dict[str, Setting]:
 
     Source: ConfigArgParse, DefaultConfigFileParser, which piwheels 0.23 uses.
 
-    Raises:
-        UsageError: if a file cannot be read.
+    Raises UsageError if a file cannot be read.
     """
     settings = {}
     for path in files:
@@ -108,8 +107,7 @@ def piwheels_settings(files: list[Path], root: Path) -> dict[str, Setting]:
 def checked_path(operation: str, path: Path) -> Path:
     """A path that can be written into a unit and a configuration file without changing its meaning.
 
-    Raises:
-        UsageError: if it cannot.
+    Raises UsageError if it cannot.
     """
     text, cause = str(path), ""
     if not text.startswith("/"):
@@ -130,8 +128,7 @@ def checked_path(operation: str, path: Path) -> Path:
 def checked_user(name: str) -> str:
     """The name of a user that systemd accepts; see systemd.syntax(7).
 
-    Raises:
-        UsageError: if it is something else.
+    Raises UsageError if it is something else.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}", name):
         raise UsageError(
@@ -340,8 +337,7 @@ def within(base: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, 
     Below a root other than this machine's, no link is followed: in an image made by others, a link
     could lead out of the image.
 
-    Raises:
-        OSError: if there is no such directory.
+    Raises OSError if there is no such directory.
     """
     *parents, name = PurePosixPath(path.lstrip("/")).parts
     with ExitStack() as stack:
@@ -360,8 +356,7 @@ def within(base: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, 
 def read(base: Path, path: str) -> str | None:
     """The text of a file below a root; None if there is no such file.
 
-    Raises:
-        UsageError: if it cannot be read.
+    Raises UsageError if it cannot be read.
     """
     try:
         with within(base, path) as (directory, name):
@@ -374,11 +369,7 @@ def read(base: Path, path: str) -> str | None:
 
 
 def put(base: Path, path: str, text: str) -> None:
-    """Write a file below a root atomically.
-
-    Raises:
-        UsageError: if that is refused.
-    """
+    """Write a file below a root atomically; raises UsageError if that is refused."""
     try:
         with within(base, path, make=True) as (directory, name):
             filesystem.stage(directory, name, text.encode(), 0o644, durable=True)
@@ -388,11 +379,7 @@ def put(base: Path, path: str, text: str) -> None:
 
 
 def take_away(base: Path, path: str) -> None:
-    """Remove a file below a root.
-
-    Raises:
-        UsageError: if that is refused.
-    """
+    """Remove a file below a root; raises UsageError if that is refused."""
     try:
         with within(base, path) as (directory, name):
             os.unlink(name, dir_fd=directory)

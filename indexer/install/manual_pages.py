@@ -19,13 +19,11 @@ def link(prefix: Path, base: Path, dry_run: bool) -> str:
     Args:
         prefix: `sys.prefix` of the environment.
         base: the root of the machine.
-        dry_run: change nothing.
 
     Returns:
         What was done, in words; empty if there was nothing to do.
 
-    Raises:
-        UsageError: if a link cannot be made.
+    Raises UsageError if a link cannot be made.
     """
     theirs = prefix / "share" / "man"
     ours = installation.below(base, DIRECTORY)
@@ -48,8 +46,7 @@ def link(prefix: Path, base: Path, dry_run: bool) -> str:
 def unlink(base: Path, dry_run: bool) -> str:
     """Remove the links that `link` made; returns what was done, in words.
 
-    Raises:
-        UsageError: if a link cannot be removed.
+    Raises UsageError if a link cannot be removed.
     """
     links = list(_links(base))
     if not links:

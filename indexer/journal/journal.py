@@ -44,8 +44,7 @@ _INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 def roll_back(directory: Path) -> None:
     """Undo what a crash left half done in the files of a journal, which readers cannot.
 
-    Raises:
-        JournalError: if that is not possible.
+    Raises JournalError if that is not possible.
     """
     for left in directory.glob("*.db-journal"):
         path = left.with_suffix(".db")
@@ -95,8 +94,7 @@ class Journal:
         serial: of the newest message; 0 if there is none.
         low_on_space: whether disk space is short; see `LOW_SPACE`.
 
-    Raises:
-        JournalError: if a month is missing, damaged, or cannot be written.
+    Raises JournalError if a month is missing, damaged, or cannot be written.
     """
 
     def __init__(
@@ -265,8 +263,7 @@ class Journal:
         Returns:
             The new messages, with their serials.
 
-        Raises:
-            JournalError: if nothing was committed; the call can be repeated.
+        Raises JournalError if nothing was committed; the call can be repeated.
         """
         self._refuse_full()
         self._this_month()
@@ -424,8 +421,7 @@ class Journal:
     def give_up(self, row: Row, source: str, error: DecodeError) -> None:
         """Move a message that cannot be applied to the quarantine; its serial is lost.
 
-        Raises:
-            JournalError: if the message is in a month that is over.
+        Raises JournalError if the message is in a month that is over.
         """
         self._this_month()
         month = self.reader.newest

@@ -83,8 +83,7 @@ class JournalReader:
     Args:
         directory: of the monthly files.
 
-    Raises:
-        JournalError: if a month is missing or damaged.
+    Raises JournalError if a month is missing or damaged.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -125,8 +124,7 @@ class JournalReader:
     def open(self, path: Path) -> sqlite3.Connection:
         """The connection that reads a month; opening another month may close it.
 
-        Raises:
-            JournalError: if the month cannot be read.
+        Raises JournalError if the month cannot be read.
         """
         if self._written is not None and self._written[0] == path:
             return self._written[1]
@@ -225,11 +223,9 @@ class JournalReader:
 
         Args:
             after: a serial.
-            limit: how many.
             max_bytes: of data, after which no more are read; None for no limit.
 
-        Raises:
-            JournalError: if they cannot be read.
+        Raises JournalError if they cannot be read.
         """
         rows: list[Row] = []
         for number, month in enumerate(self._months):
@@ -340,8 +336,7 @@ def wrap_errors(path: Path, *, writing: bool = False) -> Iterator[None]:
 def refuse_unreadable(path: Path, operation: str) -> None:
     """Refuse a file that the disk cannot read: its content may not be lost.
 
-    Raises:
-        JournalError: if so.
+    Raises JournalError if so.
     """
     number = disk.unreadable(path)
     log = Path(f"{path}-wal")

@@ -180,8 +180,7 @@ class Encoding:
             envelope: `{"msg", "at", "data"}`, and any other fields.
             received: the time of receipt, for a message that does not say when it happened.
 
-        Raises:
-            DecodeError: if it is not a valid message.
+        Raises DecodeError if it is not a valid message.
         """
         try:
             name = envelope["msg"]
@@ -252,8 +251,7 @@ class ReplayRequest(NamedTuple):
 def unpack(payload: bytes) -> Any:
     """The value of a msgpack payload; too many values are refused before they are made.
 
-    Raises:
-        DecodeError: if they are not valid; no other error, whatever the bytes.
+    Raises DecodeError if they are not valid; no other error, whatever the bytes.
     """
     try:
         if len(payload) > elements.MAX_UNCOUNTED:
@@ -290,8 +288,7 @@ def _position(value: Any) -> Position:
 def from_msgpack(payload: bytes, received: Time) -> Message:
     """The message in one msgpack payload, whatever else its envelope holds.
 
-    Raises:
-        DecodeError: if they are not valid; no other error, whatever the bytes.
+    Raises DecodeError if they are not valid; no other error, whatever the bytes.
     """
     return _MSGPACK.message(unpack(payload), received)
 
@@ -299,8 +296,7 @@ def from_msgpack(payload: bytes, received: Time) -> Message:
 def from_json(line: bytes, received: Time) -> Message:
     """The message in one line of a JSON-lines file.
 
-    Raises:
-        DecodeError: if they are not valid; no other error, whatever the bytes.
+    Raises DecodeError if they are not valid; no other error, whatever the bytes.
     """
     try:
         envelope = orjson.loads(line)
@@ -312,8 +308,7 @@ def from_json(line: bytes, received: Time) -> Message:
 def published(payload: bytes, received: Time) -> Published:
     """A payload of a change feed; an invalid message with a valid position keeps its place.
 
-    Raises:
-        DecodeError: if not even its position can be read.
+    Raises DecodeError if not even its position can be read.
     """
     try:
         value = unpack(payload)
@@ -368,19 +363,14 @@ def _published(value: Any, received: Time) -> Published:
 
 
 def heartbeat(payload: bytes) -> Position:
-    """The last position that a publisher has sent.
-
-    Raises:
-        DecodeError: if it is not a heartbeat.
-    """
+    """The last position that a publisher has sent; raises DecodeError if it is not a heartbeat."""
     return _position(unpack(payload))
 
 
 def replayed(payload: bytes, received: Time) -> Published | End | Gone:
     """One frame of a publisher's answer to a replay request.
 
-    Raises:
-        DecodeError: if it is not one.
+    Raises DecodeError if it is not one.
     """
     try:
         value = unpack(payload)
@@ -399,11 +389,7 @@ def replayed(payload: bytes, received: Time) -> Published | End | Gone:
 
 
 def replay_request(payload: bytes) -> ReplayRequest:
-    """A subscriber's request for a replay.
-
-    Raises:
-        DecodeError: if it is not one.
-    """
+    """A subscriber's request for a replay; raises DecodeError if it is not one."""
     value = unpack(payload)
     try:
         valid = _REPLAY(value)["replay"]

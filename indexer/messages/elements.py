@@ -79,8 +79,7 @@ def count_msgpack(frame: bytes, limit: int = MAX_ELEMENTS) -> int:
 
     Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 
-    Raises:
-        TooManyError: if there are more than `limit`.
+    Raises TooManyError if there are more than `limit`.
     """
     fixed, items_of, width_of = _MSGPACK_FIXED, _MSGPACK_ITEMS, _MSGPACK_WIDTH
     position, size = 0, len(frame)
@@ -113,7 +112,6 @@ def count_cbor(frame: bytes, limit: int = MAX_ELEMENTS, tags: Container[int] | N
     Source: RFC 8949, section 3.
 
     Args:
-        frame: the bytes.
         limit: how many there may be.
         tags: the tags that it may have; without this, all tags.
 

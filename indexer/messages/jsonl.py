@@ -49,8 +49,7 @@ class MessageFile:
         feed: the feed of its lines.
         size: its bytes, uncompressed.
 
-    Raises:
-        UsageError: if it cannot be read, or is not a file of messages.
+    Raises UsageError if it cannot be read, or is not a file of messages.
     """
 
     def __init__(self, name: str, clock: Clock, limit: int | None = None) -> None:

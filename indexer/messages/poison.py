@@ -51,7 +51,6 @@ class Note:
     """The note of one process.
 
     Args:
-        directory: the state directory.
         serial: of the last message in the journal.
 
     Attributes:

@@ -49,8 +49,6 @@ def refused(
         position: their position in a feed, if it could be read.
         source: the address of a socket, or the name of a file.
         encoding: `msgpack`, `json` or `cbor`.
-        error: what is wrong.
-        raw: the bytes.
         redacted: the bytes without what must never be stored; None if that cannot be known. Without
             this function, the fields have names.
     """

@@ -46,12 +46,10 @@ def loads(
     are text or bytes.
 
     Args:
-        frame: the bytes.
         limit: how many bytes it may have.
         max_elements: how many values it may contain.
 
-    Raises:
-        DecodeError: if it is anything else; no other error, whatever the bytes.
+    Raises DecodeError if it is anything else; no other error, whatever the bytes.
     """
     if len(frame) > limit:
         raise DecodeError("", f"is a frame of {len(frame)} bytes, more than {limit}")
@@ -77,8 +75,7 @@ def loads(
 def dumps(name: str, data: Any = NO_DATA) -> bytes:
     """A piwheels message, as piwheels itself would encode it.
 
-    Raises:
-        ValueError: if the data cannot be encoded; a time without its zone cannot.
+    Raises ValueError if the data cannot be encoded; a time without its zone cannot.
     """
     try:
         return cbor2.dumps(name if data is NO_DATA else [name, data], default=_tag)
@@ -91,12 +88,10 @@ def checked(schemas: Mapping[str, Validator], name: str, data: Any, path: str = 
 
     Args:
         schemas: of the data of every expected message, by name.
-        name: of the message.
         data: from `loads`.
         path: for the error, if the data is part of something.
 
-    Raises:
-        DecodeError: if there is no such message, or its data does not fit.
+    Raises DecodeError if there is no such message, or its data does not fit.
     """
     schema = schemas.get(name)
     if schema is None:

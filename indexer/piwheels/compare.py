@@ -47,7 +47,6 @@ class Comparer:
     """Compares packages with an index, by means of a small index in memory.
 
     Args:
-        connection: reads the index.
         max_scratch: bytes of the index in memory that are kept for the next comparison.
     """
 
@@ -70,11 +69,7 @@ class Comparer:
         return self._memory
 
     def differences(self, snapshot: Message) -> list[str]:
-        """What the index has differently of a package, in words; empty if nothing.
-
-        Args:
-            snapshot: a SNAPSHOT.
-        """
+        """What the index has differently of a package, in words; empty if nothing."""
         package = snapshot.data.package
         here = _document(self._connection, package)
         if here is None:
@@ -153,7 +148,6 @@ def _differences(
     """What two parts of documents say differently.
 
     Args:
-        path: where they are.
         here: of the index.
         there: of the master.
         known: the numbers of the builds that the index has of the package.

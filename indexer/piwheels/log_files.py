@@ -83,7 +83,6 @@ def failed(
     """The failed builds with numbers above `after`, up to `until`, and their reasons.
 
     Args:
-        connection: reads the index.
         after: a number.
         until: a number.
         again: also those whose reason is known.

@@ -16,8 +16,6 @@ def refused(source: str, error: DecodeError, raw: bytes) -> Refused:
     """The journal's entry for bytes of a master that are not a valid message.
 
     Args:
-        source: where they came from.
-        error: what is wrong.
         raw: the bytes, as CBOR.
     """
     return _refused(None, source, "cbor", error, raw, _redacted)

@@ -61,8 +61,7 @@ class Queues(NamedTuple):
 def refuse_inproc(option: str, queue: str) -> None:
     """Refuse an address inside the master's process, which is what piwheels has by default.
 
-    Raises:
-        UsageError: if it is one.
+    Raises UsageError if it is one.
     """
     if queue.startswith("inproc://"):
         raise UsageError(
@@ -80,12 +79,10 @@ def refuse_masters_tree(output_path: Path, files: Sequence[str] = options.PIWHEE
     notice.
 
     Args:
-        output_path: of ours.
         files: piwheels' configuration files; those that cannot be read are ignored, as no master
             runs with them.
 
-    Raises:
-        UsageError: if the master writes there, too.
+    Raises UsageError if the master writes there, too.
     """
     theirs = {}
     for name in files:
@@ -114,11 +111,9 @@ class Sources:
     """Opens the queues of a master.
 
     Args:
-        queues: their addresses.
         insecure: true if tcp beyond this machine is allowed; piwheels has no CURVE.
 
-    Raises:
-        UsageError: if an option lacks another one, or an address may not be used.
+    Raises UsageError if an option lacks another one, or an address may not be used.
     """
 
     def __init__(self, queues: Queues, insecure: bool) -> None:

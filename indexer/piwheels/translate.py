@@ -32,8 +32,7 @@ _ENCODING = decode.Encoding(_kept)
 def checked(validator: Callable[[Any], Any], value: Any, path: str = "data") -> Any:
     """A value that a schema of piwheels describes, with its fields by name.
 
-    Raises:
-        DecodeError: if it does not fit.
+    Raises DecodeError if it does not fit.
     """
     try:
         return validator(value)
@@ -47,8 +46,7 @@ def checked(validator: Callable[[Any], Any], value: Any, path: str = "data") -> 
 def message(name: str, at: Time, data: dict[str, Any]) -> Message:
     """A message of ours; its times are microseconds since 1970.
 
-    Raises:
-        DecodeError: if it is not valid.
+    Raises DecodeError if it is not valid.
     """
     return _ENCODING.message({"msg": name, "at": at, "data": data}, at)
 
@@ -56,8 +54,7 @@ def message(name: str, at: Time, data: dict[str, Any]) -> Message:
 def download(data: Any, at: Time) -> Message:
     """LOGDOWNLOAD as piwheels' logger pushes it; the host is dropped.
 
-    Raises:
-        DecodeError: if it is something else.
+    Raises DecodeError if it is something else.
     """
     fields = checked(schema.DOWNLOAD, data)
     del fields["host"]
@@ -101,7 +98,6 @@ def snapshot(
     """The SNAPSHOT of a package: the answers to PROJDATA and GETPKGNAMES.
 
     Args:
-        package: its name.
         project: the answer to PROJDATA.
         names: the answer to GETPKGNAMES.
         at: when the master was asked.
@@ -109,8 +105,7 @@ def snapshot(
             tells their slave, end and duration, which the master does not.
         timed: numbers of builds whose end is known already, and better.
 
-    Raises:
-        DecodeError: if they are not such answers, or a name in them is unsafe.
+    Raises DecodeError if they are not such answers, or a name in them is unsafe.
     """
     answer = checked(schema.PROJECT, project, "PROJDATA")
     spellings = checked(schema.NAMES, names, "GETPKGNAMES")
@@ -187,8 +182,7 @@ def set_abis(
         preinstalled: the apt packages of each, as far as known.
         at: when the master was asked.
 
-    Raises:
-        DecodeError: if one is not a CPython ABI tag.
+    Raises DecodeError if one is not a CPython ABI tag.
     """
     built_for = {*active}
     abis = {
@@ -202,8 +196,7 @@ def set_abis(
 def delete_package(package: str, at: Time) -> Message:
     """DELPKG of a package that a master does not have any more.
 
-    Raises:
-        DecodeError: if the name is unsafe.
+    Raises DecodeError if the name is unsafe.
     """
     return message("DELPKG", at, {"package": package})
 
@@ -214,8 +207,7 @@ def downloads(package: str, recent: int, ever: int, at: Time) -> Message:
     The recent downloads are spread evenly over the 30 days, so that the sum is right now and fades
     as the window moves.
 
-    Raises:
-        DecodeError: if the name is unsafe, or a number is too large.
+    Raises DecodeError if the name is unsafe, or a number is too large.
     """
     each, rest = divmod(min(recent, ever), WINDOW_DAYS)
     today = at // DAY * DAY

@@ -224,8 +224,7 @@ class _There(NamedTuple):
 def _copy_of(place: Path, *, thorough: bool) -> _There:
     """What a backup has of a month; whether its messages are sound only if that is asked.
 
-    Raises:
-        StateError: if the disk does not return it, or a newer version made it.
+    Raises StateError if the disk does not return it, or a newer version made it.
     """
     try:
         with database.wrap_errors(f"read the copy {place}"):

@@ -64,8 +64,7 @@ def every(state_dir: Path) -> list[Checkpoint]:
 def fault(one: Checkpoint, journal_id: str) -> str:
     """Why a checkpoint cannot be used for a journal; empty if it can be.
 
-    Raises:
-        NewerDatabaseError: if a newer version of the program made it.
+    Raises NewerDatabaseError if a newer version of the program made it.
     """
     try:
         status = one.path.stat()
@@ -109,8 +108,7 @@ def base(state_dir: Path, journal: JournalReader, until: int) -> Checkpoint | No
         The newest usable one; None to start from the first message, because the journal is
         complete, or because no checkpoint holds what it has lost.
 
-    Raises:
-        JournalError: if messages are gone, and no sound checkpoint holds them.
+    Raises JournalError if messages are gone, and no sound checkpoint holds them.
     """
     if journal.first == 1 and not journal.lost:
         return None
@@ -138,8 +136,7 @@ def refuse_bare(state_dir: Path, journal: JournalReader, until: int) -> None:
     Args:
         until: the serial that the checkpoint must not be newer than.
 
-    Raises:
-        JournalError: if that is so. Whether the checkpoint is sound is found out when it is used.
+    Raises JournalError if that is so. Whether the checkpoint is sound is found out when it is used.
     """
     if journal.first == 1:
         return
@@ -157,8 +154,7 @@ def refuse_bare(state_dir: Path, journal: JournalReader, until: int) -> None:
 def restore(one: Checkpoint, path: Path) -> None:
     """Copy a checkpoint to `path`; the copy is not durable yet.
 
-    Raises:
-        StateError: if it cannot be read or written.
+    Raises StateError if it cannot be read or written.
     """
     with database.wrap_errors(f"copy the checkpoint {one.path} to {path}"):
         filesystem.copy(one.path, path)
@@ -168,8 +164,7 @@ def restore(one: Checkpoint, path: Path) -> None:
 def making(state_dir: Path) -> Iterator[Path]:
     """Hold the lock for making a checkpoint; yields a path for the unfinished copy.
 
-    Raises:
-        StateError: if another process is making one, or the directory cannot be written.
+    Raises StateError if another process is making one, or the directory cannot be written.
     """
     directory = state_dir / DIRECTORY
     with database.wrap_errors(f"write to {directory}"):
@@ -195,8 +190,7 @@ def making(state_dir: Path) -> Iterator[Path]:
 def copy_index(state_dir: Path, unfinished: Path) -> Checkpoint:
     """Copy the index, while a daemon may write it.
 
-    Raises:
-        StateError: if there is no index, or it is damaged or empty.
+    Raises StateError if there is no index, or it is damaged or empty.
     """
     operation = f"copy the index {state_dir / queries.FILE}"
     with database.wrap_errors(operation):
@@ -211,8 +205,7 @@ def copy_index(state_dir: Path, unfinished: Path) -> Checkpoint:
 def accept(state_dir: Path, unfinished: Checkpoint, journal_id: str) -> Checkpoint:
     """Give a finished copy its name, then remove checkpoints that are no longer needed.
 
-    Raises:
-        StateError: if it is not sound, or cannot be put in its place.
+    Raises StateError if it is not sound, or cannot be put in its place.
     """
     directory = state_dir / DIRECTORY
     one = Checkpoint(directory / f"{unfinished.serial:012d}.db", unfinished.serial)

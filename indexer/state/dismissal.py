@@ -34,13 +34,7 @@ ANSWER_TIMEOUT = 30.0
 def request(directory: Path, journal: Path, ids: Collection[int]) -> None:
     """Have the daemon put messages aside; returns when that is durable.
 
-    Args:
-        directory: of the state.
-        journal: its journal.
-        ids: of the messages.
-
-    Raises:
-        StateError: if the daemon does not do it.
+    Raises StateError if the daemon does not do it.
     """
     path = directory / FILE
     until = clock.monotonic() + ANSWER_TIMEOUT
@@ -66,8 +60,7 @@ def request(directory: Path, journal: Path, ids: Collection[int]) -> None:
 def fulfil(directory: Path, journal: Journal) -> None:
     """Put the messages of a request aside, if there is one; the request is gone then.
 
-    Raises:
-        StateError: if the journal cannot be written; the request stays.
+    Raises StateError if the journal cannot be written; the request stays.
     """
     path = directory / FILE
     try:

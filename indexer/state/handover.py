@@ -38,7 +38,6 @@ class News:
     """What a journal has got since some moment.
 
     Args:
-        reader: of the journal.
         serial: the last message before that moment.
 
     Attributes:
@@ -77,15 +76,13 @@ def hand(directory: Path, news: News, messages: Iterable[Message]) -> list[Messa
     """Have the daemon take messages; those that are outdated are left out.
 
     Args:
-        directory: of the state.
         news: of its journal, since what the messages say was read.
         messages: all that concern a package must be there together.
 
     Returns:
         Those that it was given.
 
-    Raises:
-        StateError: if the daemon does not take them.
+    Raises StateError if the daemon does not take them.
     """
     news.look()
     given = [message for message in messages if not news.outdates(message)]
@@ -109,12 +106,7 @@ def hand(directory: Path, news: News, messages: Iterable[Message]) -> list[Messa
 
 
 def offered(directory: Path, reader: JournalReader) -> list[Entry] | None:
-    """The messages that a command has left; None if there are none.
-
-    Args:
-        directory: of the state.
-        reader: of its journal.
-    """
+    """The messages that a command has left; None if there are none."""
     path = directory / FILE
     try:
         serial, packed = msgpack.unpackb(filesystem.read(path, MAX_BYTES), use_list=False)
@@ -130,9 +122,5 @@ def offered(directory: Path, reader: JournalReader) -> list[Entry] | None:
 
 
 def taken(directory: Path) -> None:
-    """Remove the messages: they are in the journal.
-
-    Raises:
-        StateError: if that fails.
-    """
+    """Remove the messages: they are in the journal; raises StateError if that fails."""
     remove(directory / FILE)

@@ -15,8 +15,7 @@ from ..base.errors import StateError
 def leave(path: Path, content: bytes) -> None:
     """Leave a file for the daemon, in the place of one that is there.
 
-    Raises:
-        StateError: if it cannot be written.
+    Raises StateError if it cannot be written.
     """
     with database.wrap_errors(f"write {path}"):
         filesystem.write(path, content)
@@ -25,8 +24,7 @@ def leave(path: Path, content: bytes) -> None:
 def remove(path: Path) -> None:
     """Remove a file on which the daemon has acted.
 
-    Raises:
-        StateError: if that fails; it is transient, because acting twice changes nothing.
+    Raises StateError if that fails; it is transient, because acting twice changes nothing.
     """
     try:
         path.unlink(missing_ok=True)

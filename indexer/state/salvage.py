@@ -71,7 +71,6 @@ def salvage(state_dir: Path, journal: str, progress: Progress = silent) -> Salva
     """Replace the damaged months of a state's journal; the caller holds its lock.
 
     Args:
-        state_dir: the state directory.
         journal: the name of the journal's directory in it.
         progress: called with how many of how many months were read.
 

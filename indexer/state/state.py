@@ -60,8 +60,7 @@ class State:
     Attributes:
         salvaged: what was given up.
 
-    Raises:
-        StateError: if it is locked, damaged, from a newer version, or on a network file system.
+    Raises StateError if it is locked, damaged, from a newer version, or on a network file system.
     """
 
     def __init__(
@@ -239,8 +238,7 @@ class State:
     def apply(self, rows: list[Row]) -> None:
         """Apply messages of the journal to the index.
 
-        Raises:
-            StateError: if the index cannot be written; the journal keeps the messages.
+        Raises StateError if the index cannot be written; the journal keeps the messages.
         """
         with database.wrap_errors(f"write to the index {self.index_path}", beside=self.directory):
             if rows and rows[0].serial == 1:
@@ -294,8 +292,7 @@ class State:
     def retry(self, quarantine_id: int, message: Message) -> bool:
         """Accept a message that was quarantined; false if it was accepted before.
 
-        Raises:
-            StateError: if it could not be written.
+        Raises StateError if it could not be written.
         """
         row = self.journal.retry(quarantine_id, message)
         if row is None:

@@ -30,10 +30,8 @@ class Asker:
     """Asks a master for what a backfill or a comparison needs.
 
     Args:
-        oracle: the master.
         pause: seconds between two packages.
         clock: the time of an answer.
-        sleep: waits.
     """
 
     def __init__(
@@ -53,8 +51,7 @@ class Asker:
     def abis(self, known: SetAbis) -> Message:
         """The build ABIs; what a master does not say about them stays as it is known.
 
-        Raises:
-            PeerError: if the master does not answer.
+        Raises PeerError if the master does not answer.
         """
         active, every = (self._oracle.request("GETABIS", skipped) for skipped in (True, False))
         return self._sound(
@@ -69,11 +66,7 @@ class Asker:
         )
 
     def packages(self) -> list[str]:
-        """All packages, sorted.
-
-        Raises:
-            PeerError: if the master does not answer.
-        """
+        """All packages, sorted; raises PeerError if the master does not answer."""
         answer = self._oracle.request("ALLPKGS")
         packages: list[str] = self._sound(
             "ALLPKGS", lambda: translate.checked(schema.NAMES, answer, "ALLPKGS")
@@ -84,8 +77,7 @@ class Asker:
         """The SNAPSHOT of a package; a refusal if the answer is not valid; `NoAnswer` if the
         master fails; None if it does not have the package.
 
-        Raises:
-            PeerError: if the master does not answer.
+        Raises PeerError if the master does not answer.
         """
         self._sleep(self._pause)
         try:
@@ -113,8 +105,7 @@ class Asker:
     def counters(self) -> dict[str, dict[str, int]]:
         """Downloads of the last 30 days, and ever, of every package.
 
-        Raises:
-            PeerError: if the master does not answer.
+        Raises PeerError if the master does not answer.
         """
         answer = self._oracle.request("GETSEARCH", within=SUMS_TIMEOUT)
         counters: dict[str, dict[str, int]] = self._sound(

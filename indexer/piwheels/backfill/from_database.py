@@ -90,9 +90,7 @@ def fill(
 
     Args:
         state: takes it.
-        source: the database.
         days: for how many days downloads are kept by the hour; None for all.
-        progress: is called with how far it is.
         sizes: how much is done at once.
 
     Raises:
@@ -121,15 +119,11 @@ class Beside:
 
     Open it before the database: what the daemon hears in between must count as newer.
 
-    Args:
-        directory: of the state.
-
     Attributes:
         connection: reads the index.
         left: packages that are left for the next time.
 
-    Raises:
-        StateError: if the state cannot be read.
+    Raises StateError if the state cannot be read.
     """
 
     def __init__(self, directory: Path) -> None:

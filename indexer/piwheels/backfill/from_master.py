@@ -67,8 +67,6 @@ def backfill(
 
     Args:
         state: where to.
-        asker: asks the master.
-        progress: is called with how far it is.
         max_batch_bytes: of answers for one commit, and one more.
 
     Raises:

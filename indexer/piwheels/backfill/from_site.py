@@ -78,11 +78,7 @@ _COUNTERS = schema.Fields(package=text, recent=integer, all=integer)
 
 
 def packages(site: Path) -> list[Path]:
-    """The documents of a site, sorted.
-
-    Raises:
-        UsageError: if it is not a site of piwheels.
-    """
+    """The documents of a site, sorted; raises UsageError if it is not a site of piwheels."""
     project = site / "project"
     if not project.is_dir():
         raise UsageError(
@@ -118,12 +114,9 @@ def snapshot(document: bytes, spellings: list[str], at: times.Time) -> Message:
     package is spelled. A master's own says none of that: the spelling is that of the newest link.
 
     Args:
-        document: the bytes.
         spellings: the names of links to the package, the newest last.
-        at: the time of the message.
 
-    Raises:
-        DecodeError: if it is not such a document.
+    Raises DecodeError if it is not such a document.
     """
     content = _json(document)
     project = translate.checked(_PROJECT, content, "document")
@@ -187,8 +180,7 @@ def _abis(abis: Any) -> dict[str, Any]:
 def rows(document: bytes) -> list[Any]:
     """The rows of packages.json; each may be anything.
 
-    Raises:
-        DecodeError: if it is not a list.
+    Raises DecodeError if it is not a list.
     """
     found: list[Any] = translate.checked(schema.ListOf(lambda row: row), _json(document), COUNTERS)
     return found
@@ -197,8 +189,7 @@ def rows(document: bytes) -> list[Any]:
 def counters(row: Any, number: int, at: times.Time) -> Message:
     """The DOWNLOADS of a row of packages.json; columns after the third are ignored.
 
-    Raises:
-        DecodeError: if it is not such a row.
+    Raises DecodeError if it is not such a row.
     """
     columns = row[: len(_COUNTERS.fields)] if isinstance(row, list) else row
     found = translate.checked(_COUNTERS, columns, f"{COUNTERS}[{number}]")

@@ -211,8 +211,7 @@ class Source:
     def _check(self) -> None:
         """Look at the layout: name what is missing, and refuse only what cannot be read.
 
-        Raises:
-            UsageError: if something is missing without which nothing can be read.
+        Raises UsageError if something is missing without which nothing can be read.
         """
         tables: dict[str, set[str]] = {}
         # Not the information schema: it shows nobody what he may not read.
@@ -296,18 +295,13 @@ class Source:
             raise self._failed(error, "read the database") from error
 
     def count(self) -> int:
-        """How many packages there are.
-
-        Raises:
-            PeerError: if the database does not answer.
-        """
+        """How many packages there are; raises PeerError if the database does not answer."""
         return int(self._all("SELECT count(*) FROM packages")[0][0])
 
     def abis(self) -> Message:
         """The build ABIs, and what is preinstalled on them.
 
-        Raises:
-            PeerError: if the database does not answer, or has an invalid ABI.
+        Raises PeerError if the database does not answer, or has an invalid ABI.
         """
         build_abis = sorted(self._all("SELECT abi_tag, skip FROM build_abis"))
         preinstalled: dict[str, list[str]] = {}
@@ -327,8 +321,7 @@ class Source:
     def packages(self, after: str) -> Iterator[Package]:
         """Every package whose name comes after `after`, in order.
 
-        Raises:
-            PeerError: if the database does not answer.
+        Raises PeerError if the database does not answer.
         """
         names = _Groups(self._rows(_NAMES, "package_names", after=after))
         versions = _Groups(self._rows(_VERSIONS, after=after))
@@ -354,8 +347,7 @@ class Source:
         Args:
             since: earlier hours (seconds since 1970) are only in the sum.
 
-        Raises:
-            PeerError: if the database does not answer.
+        Raises PeerError if the database does not answer.
         """
         for package, ever, hours, counts in self._rows(_DOWNLOADS, "downloads", since=since):
             if is_canonical(package) and len(package) <= MAX_NAME:

@@ -90,8 +90,7 @@ _MESSAGES: dict[str, Validator] = {
 def decode(frames: list[bytes]) -> Message:
     """The message that came as `frames`.
 
-    Raises:
-        DecodeError: if they are not a message; no other error is raised, whatever the bytes.
+    Raises DecodeError if they are not a message; no other error is raised, whatever the bytes.
     """
     if len(frames) != 1:
         raise DecodeError("", f"a message has one frame, this has {len(frames)}")

@@ -67,8 +67,7 @@ KEPT_INTERVAL = 60.0
 def forget_farm(daemon: DaemonContext) -> None:
     """Clear the farm of an earlier run: no feed is followed any more.
 
-    Raises:
-        StateError: if the index cannot be written, and waiting does not help.
+    Raises StateError if the index cannot be written, and waiting does not help.
     """
     try:
         store.clear(daemon.connection)
@@ -223,8 +222,7 @@ class StatusFeed:
     def tick(self) -> None:
         """Let slaves leave, say hello, write the index; call it about once a second.
 
-        Raises:
-            StateError: if the index cannot be written, and waiting does not help.
+        Raises StateError if the index cannot be written, and waiting does not help.
         """
         now = self._monotonic()
         self._kept = min(MAX_KEPT, self._kept + (now - self._last_tick) / KEPT_INTERVAL)

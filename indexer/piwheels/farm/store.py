@@ -63,8 +63,7 @@ def _row(
 def write(connection: sqlite3.Connection, before: Rows, after: Rows) -> None:
     """Make the tables hold `after`, where they hold `before`; in a transaction of its own.
 
-    Raises:
-        StateError: if the index cannot be written.
+    Raises StateError if the index cannot be written.
     """
     if before == after:
         return
@@ -94,18 +93,13 @@ def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:
 def clear(connection: sqlite3.Connection) -> None:
     """Empty the tables: there is no feed any more.
 
-    Raises:
-        StateError: if the index cannot be written.
+    Raises StateError if the index cannot be written.
     """
     write(connection, read(connection), NO_ROWS)
 
 
 def read(connection: sqlite3.Connection) -> Rows:
-    """What the tables hold.
-
-    Raises:
-        StateError: if the index cannot be read.
-    """
+    """What the tables hold; raises StateError if the index cannot be read."""
     with database.wrap_errors("read the live farm from the index"), database.snapshot(connection):
         masters = _select(connection, "masters", ["status_queue", *_MASTER], MasterStats._fields)
         slaves = _select(connection, "slaves", _SLAVE, SlaveStats._fields)

@@ -61,7 +61,6 @@ class Agenda:
     """Which packages to ask for next.
 
     Args:
-        connection: writes the index.
         clock: the time of answers.
         chunk: packages that are looked at together.
     """
@@ -274,8 +273,7 @@ class Agenda:
     def _writing(self, operation: str) -> Iterator[None]:
         """A transaction; if the disk is full, nothing is written, and the sweep makes it good.
 
-        Raises:
-            StateError: if the index cannot be written, and waiting does not help.
+        Raises StateError if the index cannot be written, and waiting does not help.
         """
         try:
             with database.wrap_errors(operation), database.transaction(self._connection):
@@ -289,8 +287,7 @@ class Agenda:
 def all_answered(connection: sqlite3.Connection, at: Time) -> None:
     """Note that a master has answered for every package of the index at `at`.
 
-    Raises:
-        StateError: if the index cannot be written.
+    Raises StateError if the index cannot be written.
     """
     with database.wrap_errors("note the master's answers"), database.transaction(connection):
         connection.execute(

@@ -81,7 +81,6 @@ class LogForward:
     """A PUSH to the master, like piw-logger's; for one thread, except for the numbers.
 
     Args:
-        context: of ZeroMQ.
         address: the master's own log queue.
         protection: who may be the master: entries contain the addresses of downloaders.
         waiting: what the daemon held for the master before it started again.
@@ -91,8 +90,7 @@ class LogForward:
         waiting: what has to be passed on.
         forwarded: how many entries the connection has accepted.
 
-    Raises:
-        UsageError: if the address is not a ZeroMQ address.
+    Raises UsageError if the address is not a ZeroMQ address.
     """
 
     def __init__(

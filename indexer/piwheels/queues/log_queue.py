@@ -122,7 +122,6 @@ class LogRelay:
     """A source of the daemon: a PULL in place of the master's log queue.
 
     Args:
-        daemon: what it gives to its sources.
         log_queue: the address to bind, where piw-logger connects to.
         log_forward: the master's own log queue; None passes nothing on.
         binding: the mode of an ipc socket.
@@ -130,8 +129,7 @@ class LogRelay:
         clock: the time of receipt.
         waiting: what the daemon held for the master before it started again.
 
-    Raises:
-        UsageError: if an address is invalid or cannot be bound.
+    Raises UsageError if an address is invalid or cannot be bound.
     """
 
     def __init__(
@@ -351,8 +349,7 @@ class LogRelay:
 def message(frame: bytes, received: times.Time) -> Message:
     """The message of a quarantined download, which has no address any more.
 
-    Raises:
-        DecodeError: if it is not a download.
+    Raises DecodeError if it is not a download.
     """
     name, data = cbor.loads(frame)
     if name != "LOGDOWNLOAD":

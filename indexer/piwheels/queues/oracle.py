@@ -50,8 +50,7 @@ def connected(
 ) -> Iterator[Oracle]:
     """A client with its own ZeroMQ context, for commands.
 
-    Raises:
-        UsageError: if the address is not a ZeroMQ address.
+    Raises UsageError if the address is not a ZeroMQ address.
     """
     context: zmq.Context[Any] = zmq.Context()
     try:
@@ -87,7 +86,6 @@ class Oracle:
     """A client of a master's database queue.
 
     Args:
-        context: of ZeroMQ.
         address: the master's `db-queue`.
         monotonic: seconds, for timeouts.
         protection: who may be the master, whose answers are published.
@@ -98,8 +96,7 @@ class Oracle:
     Attributes:
         peer: the socket to the master.
 
-    Raises:
-        UsageError: if the address is not a ZeroMQ address.
+    Raises UsageError if the address is not a ZeroMQ address.
     """
 
     def __init__(

@@ -55,9 +55,7 @@ class ReaderOfLogs:
     """A source of the daemon; see `daemon.source.Source`.
 
     Args:
-        context: lent by the daemon.
         directory: the directory `logs` of the master.
-        monotonic: a clock.
     """
 
     distrust: Problem | None = None

@@ -109,7 +109,6 @@ class Snapshots:
     """A source of the daemon: the master's database queue.
 
     Args:
-        daemon: what it gives to its sources.
         address: the master's `db-queue`.
         pause: seconds between two requests that nobody waits for.
         clock: the time of a snapshot.
