@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -319,7 +318,8 @@ def copy(source: Path, target: Path) -> None:
     with open(open_regular(source, os.O_RDONLY), "rb") as read_from:
         mode = STATE_FILE & os.fstat(read_from.fileno()).st_mode
         with open(create(target, mode), "wb") as written:
-            shutil.copyfileobj(read_from, written, 1024 * 1024)
+            while part := read_from.read(1024 * 1024):
+                written.write(part)
 
 
 def rename(source: Path, target: Path) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..base import database, times
-from ..messages.entries import Refused, Withheld
 from .reader import JournalReader, wrap_errors
+
+if TYPE_CHECKING:
+    from ..messages.entries import Refused
 
 MAX_KEPT_BODY = 64 * 1024
 """Bytes of a refused message that are kept; of a larger one the beginning, length and SHA-256."""
@@ -95,6 +97,8 @@ def keep(
         What is kept once the transaction is committed.
     """
     import hashlib  # only here: `status` counts what is kept
+
+    from ..messages.entries import Withheld
 
     last_id, sources = before.last_id, dict(before.sources)
     for feed_id, refusal in refusals:

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..base import database, disk
 from ..base.errors import (
@@ -23,9 +23,10 @@ from ..base.errors import (
     StateError,
     UnfinishedError,
 )
-from ..messages import encode
-from ..messages.entries import Row
 from ..schema import journal as schema
+
+if TYPE_CHECKING:
+    from ..messages.entries import Row
 
 _UNCHECKED = "SELECT serial, at, msg, data, NULL"
 _CHECKED = "SELECT serial, at, msg, data, checksum"
@@ -239,6 +240,10 @@ class JournalReader:
         return rows
 
     def _read(self, month: Month, after: int, limit: int, max_bytes: int | None) -> list[Row]:
+        # Only here: their import takes longer than the rest of `status`, which reads no message.
+        from ..messages import encode
+        from ..messages.entries import Row
+
         connection = self.open(month.path)
         with wrap_errors(month.path):
             selected = connection.execute(
