@@ -248,12 +248,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "settle": {
         "type": _SECONDS,
         "default": 1.0,
-        "help": "Seconds that a package must have been quiet before it is written.",
+        "help": "Seconds without news of a package before its documents are written.",
     },
     "max-delay": {
         "type": _SECONDS,
         "default": 10.0,
-        "help": "Seconds after which a package is written even if it is never quiet.",
+        "help": "Seconds after which they are written even if there is always news.",
     },
     "counters-interval": {
         "type": _SECONDS,
@@ -279,12 +279,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "logs": {
         "type": _DIRECTORY,
-        "help": "The master's directory `logs`: the logs of failed builds are read there, to find"
-        " out why they failed.",
+        "help": "The master's directory `logs`. The daemon reads the logs of failed builds there,"
+        " and finds out why they failed.",
     },
     "dsn": {
         "metavar": "DSN",
-        "help": "The master's database, such as postgresql:///piwheels. It is only read.",
+        "help": "The master's database, such as postgresql:///piwheels. Nothing is written to it.",
     },
     "download-days": {
         "type": click.IntRange(min=31),
@@ -325,20 +325,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "since": {
         "type": _TIME,
-        "help": "Only events since this time, RFC 3339. Default: all.",
+        "help": "Show only events since this time, RFC 3339. Default: all.",
     },
     "limit": {
         "type": click.IntRange(min=1),
         "metavar": "NUMBER",
-        "help": "Only this many events, the latest. Default: all.",
+        "help": "Show only the latest events, this many. Default: all.",
     },
     "source": {
         "metavar": "TEXT",
-        "help": "Only messages that came from there: an address or a file, as the list has it.",
+        "help": "Only messages from this source: an address or a file, as the list shows it.",
     },
     "reason": {
         "metavar": "TEXT",
-        "help": "Only messages with this text in their reason, as the list has it.",
+        "help": "Only messages whose reason contains this text, as the list shows it.",
     },
     "rate": {
         "type": Parsed("rate", _rate),
@@ -362,7 +362,7 @@ FLAGS: dict[str, str] = {
     "write": "Also publish what has changed.",
     "all": "Everything, not only a part.",
     "fix": "Rebuild the index if it differs, and write the documents that differ.",
-    "again": "Read all logs, also of builds whose reason is known.",
+    "again": "Also read the logs of builds whose reason is known.",
     "fresh": "Start from the beginning, even if an earlier check was interrupted.",
     "exit": "Exit when the file is sent and no subscriber asks for a replay any longer.",
     "json": "Print JSON, for programs.",
@@ -382,7 +382,7 @@ FLAGS: dict[str, str] = {
     "show": "Show the public key of an existing pair, instead of making one.",
     "validate": "Check the configuration as a start does, and exit.",
     "dry-run": "Only show what would be done.",
-    "remove": "Delete the files that were written and not edited since.",
+    "remove": "Delete the files that install wrote, except those that were edited since.",
     "spool": "Use the quarantine of the publisher's spool, not of the journal.",
 }
 """Every switch, and its help."""

@@ -45,7 +45,7 @@ class Note(NamedTuple):
 @click.argument("directory", type=options.PathType(file_okay=False))
 @options.configuration
 @options.option("state-dir")
-@options.flag("again", "Also read the logs of builds whose reason is known.")
+@options.flag("again")
 @as_owner
 def classify(directory: Path, state_dir: Path, again: bool) -> None:
     """Find out from their logs why builds failed.

@@ -68,19 +68,23 @@ def quarantine(
 ) -> None:
     """List refused messages by their reasons; or show, retry or dismiss some of them.
 
-    Those are the messages with the given IDs or ranges of IDs, from a source, or with a reason.
+    Choose the messages by their IDs or ranges of IDs, by their source or by their reason.
     """
     journal = SPOOL if spool else JOURNAL
     refuse_missing(state_dir, journal)
     chosen = bool(ids) or source is not None or reason is not None
     if dismiss and (retry or not (chosen or everything)):
         raise UsageError(
-            "put aside",
+            "put messages aside",
             "--retry is given, too" if retry else "no ID is given",
             "give IDs, --source, --reason or --all",
         )
     if retry and spool:
-        raise UsageError("retry", "correct the message in the publisher's file")
+        raise UsageError(
+            "retry messages of the spool",
+            "they were refused as the publisher's file has them",
+            "correct that file, and publish it again",
+        )
     reader = JournalReader(state_dir / journal)
     # All of them may be many megabytes, so each is read when it is needed.
     shown = list(entries.entries(reader, raw=False))
@@ -190,7 +194,11 @@ def _show(entry: Quarantined) -> None:
 
 def _dismiss(state_dir: Path, journal: str, ids: list[int]) -> None:
     if journal == SPOOL:
-        raise UsageError("put aside", "the spool's quarantine is its publisher's", "leave it")
+        raise UsageError(
+            "put messages of the spool aside",
+            "only the publisher writes to its spool",
+            "correct them in the publisher's file, or leave them",
+        )
     if lock.holder(state_dir).startswith("piw-indexer run "):
         dismissal.request(state_dir, state_dir / journal, ids)
     else:

@@ -84,15 +84,10 @@ def for_publisher(
 
     Raises UsageError if an option is missing, a key cannot be read, or a queue needs CURVE.
     """
-    if (curve_key is None) != (allowed_keys is None):
-        given, missing, why = (
-            ("--curve-key", "--allowed-keys", "who may subscribe")
-            if allowed_keys is None
-            else ("--allowed-keys", "--curve-key", "the publisher's own private key")
-        )
-        raise UsageError(
-            "use CURVE", f"{given} is given, but not {missing}", f"say with {missing} {why}"
-        )
+    _refuse_half(
+        ("--curve-key", curve_key, "the publisher's own private key"),
+        ("--allowed-keys", allowed_keys, "who may subscribe"),
+    )
     binding = Binding(
         curve.read_private(curve_key) if curve_key is not None else None,
         curve.KeyList(allowed_keys) if allowed_keys is not None else {},
@@ -116,15 +111,10 @@ def for_subscribers(
 
     Raises UsageError if an option is missing, a key cannot be read, or a queue needs CURVE.
     """
-    if (curve_key is None) != (not server_keys):
-        given, missing, why = (
-            ("--curve-key", "--curve-server-key", "the public key of the publisher")
-            if curve_key is not None
-            else ("--curve-server-key", "--curve-key", "the private key of this subscriber")
-        )
-        raise UsageError(
-            "use CURVE", f"{given} is given, but not {missing}", f"say with {missing} {why}"
-        )
+    _refuse_half(
+        ("--curve-key", curve_key, "the private key of this subscriber"),
+        ("--curve-server-key", server_keys, "the public key of the publisher"),
+    )
     if len(server_keys) > 1 and len(server_keys) != len(feeds):
         raise UsageError(
             "use CURVE",
@@ -140,6 +130,15 @@ def for_subscribers(
         for queue in queues:
             endpoint("connect to", queue, connecting)
     return protections
+
+
+def _refuse_half(*options: tuple[str, object, str]) -> None:
+    """Refuse one of two options without the other: each is its name, its value, what it says."""
+    for (given, value, _), (missing, other, why) in (options, options[::-1]):
+        if value and not other:
+            raise UsageError(
+                "use CURVE", f"{given} is given, but not {missing}", f"say with {missing} {why}"
+            )
 
 
 def _group(name: str) -> int:
