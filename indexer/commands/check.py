@@ -7,7 +7,7 @@ import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -218,10 +218,8 @@ def _journal_id(state_dir: Path) -> str:
         reader = journal_reader.JournalReader(state_dir / JOURNAL)
     except IndexerError:
         return ""  # what is wrong with it, the check will say
-    try:
+    with closing(reader):
         return reader.journal_id
-    finally:
-        reader.close()
 
 
 @contextmanager

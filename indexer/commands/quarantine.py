@@ -211,7 +211,7 @@ def _retry(state_dir: Path, reader: JournalReader, waiting: list[int]) -> None:
     wanted = set(waiting)
     state = State(state_dir, "quarantine", clock.now)
     accepted = 0
-    try:
+    with closing(state):
         for entry in entries.entries(reader):
             if entry.quarantine_id not in wanted:
                 continue
@@ -221,8 +221,6 @@ def _retry(state_dir: Path, reader: JournalReader, waiting: list[int]) -> None:
                 printable.echo(f"{entry.quarantine_id}: still refused: {error}", err=True)
                 continue
             accepted += state.retry(entry.quarantine_id, message)
-    finally:
-        state.close()
     printable.echo(f"{accepted} of {len(waiting)} accepted")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -45,7 +46,7 @@ def rebuild(
         state = State(
             state_dir, "rebuild", clock.now, progress, rebuild=True, salvage_journal=salvage
         )
-    try:
+    with closing(state):
         if state.salvaged is not None:
             _print_losses(state.salvaged)
         printable.echo(
@@ -53,8 +54,6 @@ def rebuild(
             f" {printable.many(state.journal.serial, 'message')}"
         )
         publish_all(state, publisher, site_url, as_of)
-    finally:
-        state.close()
 
 
 def _print_losses(salvaged: Salvaged) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -35,10 +36,8 @@ def write(
     refuse_missing(state_dir, *OURS)
     with bar("catching up") as progress:
         state = State(state_dir, "write", clock.now, progress)
-    try:
+    with closing(state):
         publish_all(state, publisher, site_url, as_of, everything=everything)
-    finally:
-        state.close()
 
 
 def publish_all(
@@ -67,19 +66,16 @@ def publish(
 ) -> int:
     """The same with only a progress bar; returns how many documents were written."""
     publisher.hold()
-    try:
-        with bar("writing") as progress:
-            return writer.publish_pending(
-                state.connection,
-                state.index_path,
-                publisher,
-                site_url.rstrip("/"),
-                clock.now() if as_of is None else as_of,
-                everything=everything,
-                progress=progress,
-            )
-    finally:
-        publisher.close()
+    with closing(publisher), bar("writing") as progress:
+        return writer.publish_pending(
+            state.connection,
+            state.index_path,
+            publisher,
+            site_url.rstrip("/"),
+            clock.now() if as_of is None else as_of,
+            everything=everything,
+            progress=progress,
+        )
 
 
 def written(publisher: Publisher, changed: int) -> str:

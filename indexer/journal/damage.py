@@ -9,6 +9,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, 
         connection = database.open_reader(path)
     except StateError:
         return
-    try:
+    with closing(connection):
         try:
             select = _select(connection)
         except sqlite3.Error:
@@ -248,8 +249,6 @@ def _messages(path: Path, after: int, until: int | None) -> Iterator[tuple[Any, 
                 if row is not None and _sound(row):
                     yield row
                 after = serial
-    finally:
-        connection.close()
 
 
 def _last(connection: sqlite3.Connection, after: int) -> int:

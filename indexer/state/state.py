@@ -410,14 +410,12 @@ def rebuild_index(directory: Path, source: JournalReader, progress: Progress = s
     unfinished = directory / NEW_INDEX
     connection = replay(source, unfinished, source.last_serial(), progress)
     with database.wrap_errors(f"put the new index {path} in its place", beside=directory):
-        try:
+        with closing(connection):
             connection.execute("PRAGMA synchronous = FULL")
             # Switch to WAL mode now: a later switch that is interrupted leaves a rollback journal,
             # which readers cannot roll back.
             connection.execute("PRAGMA journal_mode = WAL")
             database.truncate_wal(connection)
-        finally:
-            connection.close()
         database.sync_file(unfinished)
         database.remove(path)
         filesystem.rename(unfinished, path)
