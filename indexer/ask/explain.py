@@ -89,7 +89,7 @@ def explain(
         "downloads": list(downloads),
         "last_message": None,
         "deleted": None,
-        "refused": [one.words for one in refused(state_dir / JOURNAL, package)],
+        "refused": [refusal.words for refusal in refused(state_dir / JOURNAL, package)],
         "pending": None,
         "document": documents[0] if documents else None,
         "documents": documents[1:],

@@ -185,7 +185,7 @@ def _hints(kind: Hashable) -> dict[str, Any]:
 
 
 def _not_none(arguments: tuple[Any, ...]) -> Any:
-    [hint] = [one for one in arguments if one is not NoneType]
+    [hint] = [argument for argument in arguments if argument is not NoneType]
     return hint
 
 

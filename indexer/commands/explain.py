@@ -72,8 +72,8 @@ def _facts(found: dict[str, Any]) -> Table:
     last = found["last_message"]
     if last is not None:
         row("last message", f"{last['at']}  {last['words']}  ({last['origin']})")
-    for one in found["refused"]:
-        row("quarantine", one)
+    for words in found["refused"]:
+        row("quarantine", words)
     pending = found["pending"]
     if pending is None:
         row("pending", "nothing")

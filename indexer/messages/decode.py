@@ -53,7 +53,7 @@ def _compiled(node: Any, path: tuple[str, ...], record: type[Any] | None) -> _Ch
         def check_list(value: Any) -> Any:
             if type(value) is not list:
                 raise _RefusedError
-            return tuple([item(one) for one in value])
+            return tuple([item(each) for each in value])
 
         return check_list
     if isinstance(node, schema.Nullable) and node.validator is schema.text:

@@ -113,7 +113,7 @@ def _is_free(value: Any) -> bool:
     if isinstance(name, str) and isinstance(value.get("data"), dict):
         data = value["data"]
         if name == "LOGDOWNLOAD":
-            texts = [one for one in data.values() if isinstance(one, str)]
+            texts = [field for field in data.values() if isinstance(field, str)]
             return data.keys() <= _DOWNLOAD and not any(map(is_address, texts))
         if not name.startswith("LOG"):
             return True  # of a newer publisher, which names its fields

@@ -61,35 +61,35 @@ def every(state_dir: Path) -> list[Checkpoint]:
     ]
 
 
-def fault(one: Checkpoint, journal_id: str) -> str:
+def fault(checkpoint: Checkpoint, journal_id: str) -> str:
     """Why a checkpoint cannot be used for a journal; empty if it can be.
 
     Raises NewerDatabaseError if a newer version of the program made it.
     """
     try:
-        status = one.path.stat()
+        status = checkpoint.path.stat()
     except OSError as error:
         return error.strerror or str(error)
-    seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, one.serial)
+    seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, checkpoint.serial)
     key = (*seen, journal_id)
     if key not in _sound:
-        found = _look(one, journal_id)
+        found = _look(checkpoint, journal_id)
         if found:
             return found
         _sound.add(key)
     return ""
 
 
-def _look(one: Checkpoint, journal_id: str) -> str:
+def _look(checkpoint: Checkpoint, journal_id: str) -> str:
     try:
-        connection = database.open_reader(one.path)
+        connection = database.open_reader(checkpoint.path)
     except StateError as error:
         return error.cause
     try:
         if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
             return "it is not an index"
-        database.refuse_newer(connection, one.path, schema.SCHEMA)
-        if queries.applied_serial(connection) != one.serial:
+        database.refuse_newer(connection, checkpoint.path, schema.SCHEMA)
+        if queries.applied_serial(connection) != checkpoint.serial:
             return f"it holds messages up to serial {queries.applied_serial(connection)}"
         if queries.get(connection, "journal_id", "") != journal_id:
             return "it belongs to another journal"
@@ -113,12 +113,12 @@ def base(state_dir: Path, journal: JournalReader, until: int) -> Checkpoint | No
     if journal.first == 1 and not journal.lost:
         return None
     faults = []
-    for one in reversed(every(state_dir)):
-        if journal.first - 1 <= one.serial <= until:
-            found = fault(one, journal.journal_id)
+    for checkpoint in reversed(every(state_dir)):
+        if journal.first - 1 <= checkpoint.serial <= until:
+            found = fault(checkpoint, journal.journal_id)
             if not found:
-                return one
-            faults.append(f"{one.path.name} cannot be used: {found}")
+                return checkpoint
+            faults.append(f"{checkpoint.path.name} cannot be used: {found}")
     operation = f"make an index from the journal in {journal.directory}"
     if faults:
         raise JournalError(
@@ -140,7 +140,7 @@ def refuse_bare(state_dir: Path, journal: JournalReader, until: int) -> None:
     """
     if journal.first == 1:
         return
-    if any(journal.first - 1 <= one.serial <= until for one in every(state_dir)):
+    if any(journal.first - 1 <= checkpoint.serial <= until for checkpoint in every(state_dir)):
         return
     raise JournalError(
         f"use the journal in {journal.directory}",
@@ -151,13 +151,13 @@ def refuse_bare(state_dir: Path, journal: JournalReader, until: int) -> None:
     )
 
 
-def restore(one: Checkpoint, path: Path) -> None:
+def restore(checkpoint: Checkpoint, path: Path) -> None:
     """Copy a checkpoint to `path`; the copy is not durable yet.
 
     Raises StateError if it cannot be read or written.
     """
-    with database.wrap_errors(f"copy the checkpoint {one.path} to {path}"):
-        filesystem.copy(one.path, path)
+    with database.wrap_errors(f"copy the checkpoint {checkpoint.path} to {path}"):
+        filesystem.copy(checkpoint.path, path)
 
 
 @contextmanager
@@ -208,25 +208,25 @@ def accept(state_dir: Path, unfinished: Checkpoint, journal_id: str) -> Checkpoi
     Raises StateError if it is not sound, or cannot be put in its place.
     """
     directory = state_dir / DIRECTORY
-    one = Checkpoint(directory / f"{unfinished.serial:012d}.db", unfinished.serial)
+    checkpoint = Checkpoint(directory / f"{unfinished.serial:012d}.db", unfinished.serial)
     found = fault(unfinished, journal_id)
     if found:
         raise StateError(
-            f"make the checkpoint {one.path}",
+            f"make the checkpoint {checkpoint.path}",
             found,
             "look at the disk (dmesg), and run `piw-indexer check`",
         )
-    with database.wrap_errors(f"put the checkpoint {one.path} in its place"):
-        filesystem.rename(unfinished.path, one.path)
-        older = [other for other in every(state_dir) if other.serial < one.serial]
+    with database.wrap_errors(f"put the checkpoint {checkpoint.path} in its place"):
+        filesystem.rename(unfinished.path, checkpoint.path)
+        older = [other for other in every(state_dir) if other.serial < checkpoint.serial]
         for other in older[: -(KEPT - 1)]:
             database.remove(other.path)
-    return one
+    return checkpoint
 
 
 def beyond(state_dir: Path, serial: int) -> list[Checkpoint]:
     """Checkpoints with messages after `serial`, the last one of a journal that has lost its end."""
-    return [one for one in every(state_dir) if one.serial > serial]
+    return [checkpoint for checkpoint in every(state_dir) if checkpoint.serial > serial]
 
 
 def set_aside(checkpoints: list[Checkpoint]) -> None:
@@ -234,13 +234,13 @@ def set_aside(checkpoints: list[Checkpoint]) -> None:
 
     They would be wrong as soon as new messages use those serials.
     """
-    for one in checkpoints:
-        aside = one.path.with_suffix(".unused")
+    for checkpoint in checkpoints:
+        aside = checkpoint.path.with_suffix(".unused")
         log.warning(
             "the checkpoint %s holds messages that the journal has lost; its name is now %s",
-            one.path,
+            checkpoint.path,
             aside.name,
-            extra=event("checkpoint-unused", path=aside, serial=one.serial),
+            extra=event("checkpoint-unused", path=aside, serial=checkpoint.serial),
         )
-        with database.wrap_errors(f"rename the checkpoint {one.path}"):
-            filesystem.rename(one.path, aside)
+        with database.wrap_errors(f"rename the checkpoint {checkpoint.path}"):
+            filesystem.rename(checkpoint.path, aside)

@@ -65,7 +65,7 @@ def fulfil(directory: Path, journal: Journal) -> None:
     path = directory / FILE
     try:
         asked = orjson.loads(filesystem.read(path, MAX_REQUEST))
-        if type(asked) is not list or not all(type(one) is int for one in asked):
+        if type(asked) is not list or not all(type(number) is int for number in asked):
             raise ValueError("it is not a list of numbers")
     except FileNotFoundError:
         return

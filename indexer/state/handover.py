@@ -110,7 +110,7 @@ def offered(directory: Path, reader: JournalReader) -> list[Entry] | None:
     path = directory / FILE
     try:
         serial, packed = msgpack.unpackb(filesystem.read(path, MAX_BYTES), use_list=False)
-        messages = [encode.from_journal(*one) for one in packed]
+        messages = [encode.from_journal(*message) for message in packed]
     except FileNotFoundError:
         return None
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the file

@@ -132,8 +132,8 @@ class State:
     def _index_fault(self) -> str:
         """Why the index has to be rebuilt; empty if it can be used."""
         path = self.index_path
-        for one in checkpoint.beyond(self.directory, self.journal.serial):
-            raise self._lost_end(f"use the checkpoint {one.path}", one.serial)
+        for later in checkpoint.beyond(self.directory, self.journal.serial):
+            raise self._lost_end(f"use the checkpoint {later.path}", later.serial)
         if not path.exists():
             return "there is none" if self.journal.serial else ""
         # A database that was closed cleanly has no log.

@@ -133,7 +133,7 @@ def snapshot(document: bytes, spellings: list[str], at: times.Time) -> Message:
     package = project["package"]
     name = content.get("name")
     if not (isinstance(name, str) and name):
-        of_it = [package, *(one for one in spellings if names.canonical(one) == package)]
+        of_it = [package, *(other for other in spellings if names.canonical(other) == package)]
         name = of_it[-1]
     return translate.message(
         "SNAPSHOT",

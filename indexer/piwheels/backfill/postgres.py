@@ -229,13 +229,13 @@ class Source:
                     f" {', '.join(lacking)}",
                     "give the --dsn of piwheels' database; another layout cannot be read",
                 )
-        self._lacking = [one for one in _OPTIONAL if one.column not in tables[one.table]]
+        self._lacking = [it for it in _OPTIONAL if it.column not in tables[it.table]]
         self._no_table = {
             table
             for table, (columns, _) in _OPTIONAL_TABLES.items()
             if {*columns} - tables.get(table, set())
         }
-        self.lost = [one.lost for one in self._lacking]
+        self.lost = [column.lost for column in self._lacking]
         self.lost += [_OPTIONAL_TABLES[table][1] for table in sorted(self._no_table)]
         version = "unknown"
         if "version" in tables.get("configuration", ()):
