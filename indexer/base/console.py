@@ -14,7 +14,7 @@ from . import printable
 class PrintableConsole(Console):
     """A console that makes all texts printable, but keeps rich's own codes.
 
-    It takes no text for markup: a file may be called `[/]`, which would end the command.
+    No text is taken for markup: a file may be called `[/]`, which would end the command.
     """
 
     def __init__(self, **settings: Any) -> None:

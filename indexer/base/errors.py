@@ -9,7 +9,7 @@ IndexerError            its text says operation, object, cause and remedy
     JournalError
   PublishError          exit status 3
   PeerError             exit status 4
-DecodeError             a message is not valid: it is quarantined, and ends no command
+DecodeError             a message is not valid: it is quarantined; the command goes on
 """
 
 from __future__ import annotations
