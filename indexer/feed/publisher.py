@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -354,16 +355,12 @@ class Spool(Journal):
 
     def __init__(self, directory: Path, clock: Clock) -> None:
         self._lock = Lock(directory, "publish")
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._lock.release)
             super().__init__(directory, clock)
-            try:
-                self.begin()
-            except BaseException:
-                super().close()
-                raise
-        except BaseException:
-            self._lock.release()
-            raise
+            opened.callback(super().close)
+            self.begin()
+            opened.pop_all()
 
     def close(self) -> None:
         """Close it, and release its lock."""
