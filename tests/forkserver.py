@@ -2,7 +2,7 @@
 
 To start Python and to import takes most of the time of a short command, and the tests run some
 thousands. A forked command is the entry point of the installed one, in a process of its own that
-ends as any other; only what was loaded before is not loaded again.
+ends as any other; only what was loaded before is not loaded again. So is the writer of a daemon.
 
 The server is this file, run as a program: see `main`. It must import nothing of the tests.
 """
@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -21,8 +22,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 _MAX_REQUEST = 1024 * 1024
 """Bytes of a command line with its environment."""
@@ -150,6 +153,8 @@ def main(descriptor: int) -> NoReturn:
         sys.exit(0)
     sys.argv = [str(Path(sys.executable).with_name("piw-indexer")), *request["arguments"]]
     sys.orig_argv = [sys.executable, *sys.argv]
+    if request["arguments"][:1] == ["run"]:
+        _have_a_writer()
     cli.main()
     raise AssertionError("the command line does not return")
 
@@ -218,6 +223,72 @@ def _become(request: dict[str, Any], standard: list[int], report: int) -> dict[s
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
     return request
+
+
+# The writer of a daemon
+
+
+class _Writer:
+    """A writer that runs; what `subprocess.Popen` has of it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._ended = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        select.select([self._ended], [], [], timeout)
+        status = self.poll()
+        if status is None:
+            raise subprocess.TimeoutExpired("the writer", timeout or 0.0)
+        return status
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _have_a_writer() -> None:
+    """Fork the process that the daemon starts as its writer, before it has files that are open.
+
+    SQLite forbids to fork while it has. The process is idle until the daemon starts it.
+    """
+    from indexer.base import process
+    from indexer.daemon import writer, writer_loop
+
+    orders, its = socket.socketpair()
+    daemon = os.getpid()
+    pid = os.fork()
+    if not pid:
+        orders.close()
+        signal.pthread_sigmask(signal.SIG_BLOCK, process.IGNORED_SIGNALS)
+        umask, streams, _, _ = socket.recv_fds(its, 100, 1)
+        if not umask:
+            os._exit(0)  # the daemon has started none
+        its.close()
+        os.umask(int(umask))
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        sys.argv = ["-c", str(streams[0]), str(daemon)]
+        writer_loop.main()
+        sys.exit(0)
+    its.close()
+
+    def start_process(pipe: Connection) -> _Writer:
+        umask = os.umask(0o777)
+        os.umask(umask)
+        with orders:
+            socket.send_fds(orders, [b"%d" % umask], [pipe.fileno()])
+        return _Writer(pid)
+
+    mock.patch.object(writer, "start_process", start_process).start()
 
 
 if __name__ == "__main__":
