@@ -338,11 +338,13 @@ class Process:
 
 def eventually(condition: Callable[[], bool], why: Callable[[], object] = lambda: "") -> None:
     """Wait until a condition holds."""
-    until = time.monotonic() + DEADLINE
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > until:
+        waited = time.monotonic() - began
+        if waited > DEADLINE:
             pytest.fail(f"waited in vain: {why()}")
-        time.sleep(0.02)
+        # What takes long is asked for less often: to look takes as much work as some tests.
+        time.sleep(min(0.1, 0.02 + waited / 20))
 
 
 def read_until(screen: int, text: str | None) -> str:
