@@ -10,6 +10,7 @@ The server is this file, run as a program: see `main`. It must import nothing of
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import json
 import os
@@ -35,16 +36,20 @@ _REPORT = struct.Struct("i")
 
 
 class _Server:
-    """The server of this process, and this process's end of what leads to it."""
+    """A server of this process, and this process's end of what leads to it.
 
-    def __init__(self) -> None:
+    Args:
+        settings: more environment variables, which the system reads when a program starts.
+    """
+
+    def __init__(self, settings: dict[str, str]) -> None:
         self.requests, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_REQUEST)
         # Python looks at its standard streams when it starts: they are files, as a command's are.
         with its, tempfile.TemporaryFile() as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__, str(its.fileno())],
-                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                env={"PATH": os.defpath, "LANG": "C.UTF-8", **settings},
                 stdin=stream,
                 stdout=stream,
                 stderr=stream,
@@ -59,8 +64,8 @@ class _Server:
 
 
 @cache
-def _server() -> _Server:
-    return _Server()
+def _server(preload: str | None) -> _Server:
+    return _Server({} if preload is None else {"LD_PRELOAD": preload})
 
 
 class Forked:
@@ -68,7 +73,7 @@ class Forked:
 
     Args:
         arguments: of the command line, without the program.
-        environment: of the process, all of it.
+        environment: of the process, all of it; what is in LD_PRELOAD has a `fault_begin`.
         cwd: where it starts.
         streams: descriptors of its standard input, output and error.
         session: whether it leads a session of its own.
@@ -98,7 +103,8 @@ class Forked:
         reading, writing = os.pipe()
         self._reports = open(reading, "rb", buffering=0)  # noqa: SIM115 - it is closed at the end
         try:
-            socket.send_fds(_server().requests, [json.dumps(request).encode()], [*streams, writing])
+            requests = _server(environment.get("LD_PRELOAD")).requests
+            socket.send_fds(requests, [json.dumps(request).encode()], [*streams, writing])
         finally:
             os.close(writing)
         self.pid = self._report()
@@ -221,6 +227,8 @@ def _become(request: dict[str, Any], standard: list[int], report: int) -> dict[s
         os.close(stream)
     os.environ.clear()
     os.environ.update(request["environment"])
+    if "LD_PRELOAD" in os.environ:
+        ctypes.CDLL(os.environ["LD_PRELOAD"]).fault_begin()
     os.chdir(request["cwd"])
     return request
 

@@ -204,6 +204,10 @@ class Result:
     stderr: str
 
 
+_READ_BY_US = ("PIW_INDEXER_", "FAULT_", "LD_PRELOAD")
+"""What the names of settings begin with that a process may have after Python has started."""
+
+
 def _start(
     home: Path,
     arguments: Sequence[str],
@@ -211,12 +215,13 @@ def _start(
     streams: tuple[IO[bytes], IO[bytes], IO[bytes]],
     session: bool = False,
 ) -> subprocess.Popen[bytes] | Forked:
-    """Start the command: the installed one if there are settings, which may be Python's own."""
+    """Start the command: the installed one if there are settings that may be Python's own."""
     given, output, errors = streams
-    if not settings:
+    settings = settings or {}
+    if all(name.startswith(_READ_BY_US) for name in settings):
         return Forked(
             arguments,
-            environment=environment(home),
+            environment=environment(home, **settings),
             cwd=home,
             streams=(given.fileno(), output.fileno(), errors.fileno()),
             session=session,
