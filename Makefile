@@ -58,7 +58,7 @@ stress: $(INSTALLED_DEV)  ## run all tests N times while every processor is busy
 
 soak: $(INSTALLED_SOAK)  ## kill, cut the power, fail the disk, fuzz: for an hour
 	$(BIN)/python -m tests.needs
-	PIW_INDEXER_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m "crash or soak" \
+	PIW_INDEXER_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m "crash or soak or property" \
 		-o faulthandler_timeout=3600 $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## check format, style and types
