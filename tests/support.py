@@ -204,7 +204,7 @@ class Result:
     stderr: str
 
 
-_READ_BY_US = ("PIW_INDEXER_", "FAULT_", "LD_PRELOAD")
+_READ_BY_US = ("PIW_INDEXER_", "TMPDIR", "FAULT_", "LD_PRELOAD")
 """What the names of settings begin with that a process may have after Python has started."""
 
 
@@ -214,6 +214,7 @@ def _start(
     settings: Environment | None,
     streams: tuple[IO[bytes], IO[bytes], IO[bytes]],
     session: bool = False,
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes] | Forked:
     """Start the command: the installed one if there are settings that may be Python's own."""
     given, output, errors = streams
@@ -222,14 +223,14 @@ def _start(
         return Forked(
             arguments,
             environment=environment(home, **settings),
-            cwd=home,
+            cwd=cwd or home,
             streams=(given.fileno(), output.fileno(), errors.fileno()),
             session=session,
         )
     return subprocess.Popen(
         [COMMAND, *arguments],
         env=environment(home, **settings),
-        cwd=home,
+        cwd=cwd or home,
         stdin=given,
         stdout=output,
         stderr=errors,
@@ -243,6 +244,7 @@ def piw(
     status: int | None = 0,
     input: bytes | None = None,
     settings: Environment | None = None,
+    cwd: Path | None = None,
 ) -> Result:
     """Run the installed command to its end.
 
@@ -252,6 +254,7 @@ def piw(
         status: how it must end; None: whatever it does.
         input: for its standard input.
         settings: more environment variables.
+        cwd: where it starts, if not in `home`.
     """
     line = list(map(str, arguments))
     with (
@@ -261,7 +264,7 @@ def piw(
     ):
         given.write(input or b"")
         given.seek(0)
-        process = _start(home, line, settings, (given, output, errors))
+        process = _start(home, line, settings, (given, output, errors), cwd=cwd)
         try:
             ended = process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
