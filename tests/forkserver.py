@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+import io
 import json
 import os
 import select
@@ -225,6 +226,8 @@ def _become(request: dict[str, Any], standard: list[int], report: int) -> dict[s
     for number, stream in enumerate(standard):
         os.dup2(stream, number)
         os.close(stream)
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))
     os.environ.clear()
     os.environ.update(request["environment"])
     if "LD_PRELOAD" in os.environ:
