@@ -61,7 +61,7 @@ class Place:
 
     def start(self, *arguments: object, cwd: Path, **who: Any) -> str:
         """Run the command to its end, with an interpreter that its children can start as well."""
-        return subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             self.arguments(*arguments),
             env=self.environment,
             cwd=cwd,
@@ -71,7 +71,8 @@ class Place:
             timeout=DEADLINE,
             check=True,
             **who,
-        ).stdout
+        )
+        return done.stdout
 
     def messages(self, *packages: str) -> Path:
         """A file of messages that every user may read."""
