@@ -204,7 +204,7 @@ class Result:
     stderr: str
 
 
-_READ_BY_US = ("PIW_INDEXER_", "TMPDIR", "FAULT_", "LD_PRELOAD")
+_READ_BY_US = ("PIW_INDEXER_", "TMPDIR", "NOTIFY_SOCKET", "FAULT_", "LD_PRELOAD")
 """What the names of settings begin with that a process may have after Python has started."""
 
 
