@@ -56,9 +56,9 @@ stress: $(INSTALLED_DEV)  ## run all tests N times while every processor is busy
 	$(BIN)/python -m tests.needs
 	$(BIN)/python -m tests.stress $(N) $(PYTEST) -m "not soak" $(ARGS)
 
-soak: $(INSTALLED_SOAK)  ## kill, cut the power, fail the disk, fuzz: for an hour
+soak: $(INSTALLED_SOAK)  ## kill, cut the power, fail the disk, fuzz: for over an hour
 	$(BIN)/python -m tests.needs
-	PIW_INDEXER_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m "crash or soak" \
+	PIW_INDEXER_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m "crash or soak or property" \
 		-o faulthandler_timeout=3600 $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## check format, style and types

@@ -2,7 +2,8 @@
 
 To start Python and to import takes most of the time of a short command, and the tests run some
 thousands. A forked command is the entry point of the installed one, in a process of its own that
-ends as any other; only what was loaded before is not loaded again.
+ends as any other; only what was loaded before is not loaded again, nor taken apart at the end. The
+writer of a forked daemon is forked as well.
 
 The server is this file, run as a program: see `main`. It must import nothing of the tests.
 """
@@ -10,19 +11,25 @@ The server is this file, run as a program: see `main`. It must import nothing of
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
+import io
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 _MAX_REQUEST = 1024 * 1024
 """Bytes of a command line with its environment."""
@@ -32,16 +39,20 @@ _REPORT = struct.Struct("i")
 
 
 class _Server:
-    """The server of this process, and this process's end of what leads to it."""
+    """A server of this process, and this process's end of what leads to it.
 
-    def __init__(self) -> None:
+    Args:
+        settings: more environment variables, which the system reads when a program starts.
+    """
+
+    def __init__(self, settings: dict[str, str]) -> None:
         self.requests, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_REQUEST)
         # Python looks at its standard streams when it starts: they are files, as a command's are.
         with its, tempfile.TemporaryFile() as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__, str(its.fileno())],
-                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                env={"PATH": os.defpath, "LANG": "C.UTF-8", **settings},
                 stdin=stream,
                 stdout=stream,
                 stderr=stream,
@@ -56,8 +67,8 @@ class _Server:
 
 
 @cache
-def _server() -> _Server:
-    return _Server()
+def _server(preload: str | None) -> _Server:
+    return _Server({} if preload is None else {"LD_PRELOAD": preload})
 
 
 class Forked:
@@ -65,7 +76,7 @@ class Forked:
 
     Args:
         arguments: of the command line, without the program.
-        environment: of the process, all of it.
+        environment: of the process, all of it; what is in LD_PRELOAD has a `fault_begin`.
         cwd: where it starts.
         streams: descriptors of its standard input, output and error.
         session: whether it leads a session of its own.
@@ -95,7 +106,8 @@ class Forked:
         reading, writing = os.pipe()
         self._reports = open(reading, "rb", buffering=0)  # noqa: SIM115 - it is closed at the end
         try:
-            socket.send_fds(_server().requests, [json.dumps(request).encode()], [*streams, writing])
+            requests = _server(environment.get("LD_PRELOAD")).requests
+            socket.send_fds(requests, [json.dumps(request).encode()], [*streams, writing])
         finally:
             os.close(writing)
         self.pid = self._report()
@@ -150,8 +162,29 @@ def main(descriptor: int) -> NoReturn:
         sys.exit(0)
     sys.argv = [str(Path(sys.executable).with_name("piw-indexer")), *request["arguments"]]
     sys.orig_argv = [sys.executable, *sys.argv]
-    cli.main()
-    raise AssertionError("the command line does not return")
+    if request["arguments"][:1] == ["run"]:
+        _have_a_writer()
+    _end_after(cli.main)
+
+
+def _end_after(run: Callable[[], object]) -> NoReturn:
+    """Run, and end the process as `multiprocessing` does.
+
+    Python's own end would take apart all that was loaded, which takes twice as long as a short
+    command: the memory is shared with the server until somebody writes there.
+    """
+    status: str | int | None = 0
+    try:
+        run()
+    except SystemExit as end:
+        status = end.code
+    if "LD_PRELOAD" in os.environ or not isinstance(status, int):
+        sys.exit(status)  # what is preloaded notices an end of this kind only
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:
@@ -214,10 +247,79 @@ def _become(request: dict[str, Any], standard: list[int], report: int) -> dict[s
     for number, stream in enumerate(standard):
         os.dup2(stream, number)
         os.close(stream)
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))
     os.environ.clear()
     os.environ.update(request["environment"])
+    if "LD_PRELOAD" in os.environ:
+        ctypes.CDLL(os.environ["LD_PRELOAD"]).fault_begin()
     os.chdir(request["cwd"])
     return request
+
+
+# The writer of a daemon
+
+
+class _Writer:
+    """A writer that runs; what `subprocess.Popen` has of it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._ended = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        select.select([self._ended], [], [], timeout)
+        status = self.poll()
+        if status is None:
+            raise subprocess.TimeoutExpired("the writer", timeout or 0.0)
+        return status
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _have_a_writer() -> None:
+    """Fork the process that the daemon starts as its writer, before it has files that are open.
+
+    SQLite forbids to fork while it has. The process is idle until the daemon starts it.
+    """
+    from indexer.base import process
+    from indexer.daemon import writer, writer_loop
+
+    orders, its = socket.socketpair()
+    daemon = os.getpid()
+    pid = os.fork()
+    if not pid:
+        orders.close()
+        signal.pthread_sigmask(signal.SIG_BLOCK, process.IGNORED_SIGNALS)
+        umask, streams, _, _ = socket.recv_fds(its, 100, 1)
+        if not umask:
+            os._exit(0)  # the daemon has started none
+        its.close()
+        os.umask(int(umask))
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        sys.argv = ["-c", str(streams[0]), str(daemon)]
+        _end_after(writer_loop.main)
+    its.close()
+
+    def start_process(pipe: Connection) -> _Writer:
+        umask = os.umask(0o777)
+        os.umask(umask)
+        with orders:
+            socket.send_fds(orders, [b"%d" % umask], [pipe.fileno()])
+        return _Writer(pid)
+
+    mock.patch.object(writer, "start_process", start_process).start()
 
 
 if __name__ == "__main__":

@@ -204,27 +204,33 @@ class Result:
     stderr: str
 
 
+_READ_BY_US = ("PIW_INDEXER_", "TMPDIR", "NOTIFY_SOCKET", "FAULT_", "LD_PRELOAD")
+"""What the names of settings begin with that a process may have after Python has started."""
+
+
 def _start(
     home: Path,
     arguments: Sequence[str],
     settings: Environment | None,
     streams: tuple[IO[bytes], IO[bytes], IO[bytes]],
     session: bool = False,
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes] | Forked:
-    """Start the command: the installed one if there are settings, which may be Python's own."""
+    """Start the command: the installed one if there are settings that may be Python's own."""
     given, output, errors = streams
-    if not settings:
+    settings = settings or {}
+    if all(name.startswith(_READ_BY_US) for name in settings):
         return Forked(
             arguments,
-            environment=environment(home),
-            cwd=home,
+            environment=environment(home, **settings),
+            cwd=cwd or home,
             streams=(given.fileno(), output.fileno(), errors.fileno()),
             session=session,
         )
     return subprocess.Popen(
         [COMMAND, *arguments],
         env=environment(home, **settings),
-        cwd=home,
+        cwd=cwd or home,
         stdin=given,
         stdout=output,
         stderr=errors,
@@ -238,6 +244,7 @@ def piw(
     status: int | None = 0,
     input: bytes | None = None,
     settings: Environment | None = None,
+    cwd: Path | None = None,
 ) -> Result:
     """Run the installed command to its end.
 
@@ -247,6 +254,7 @@ def piw(
         status: how it must end; None: whatever it does.
         input: for its standard input.
         settings: more environment variables.
+        cwd: where it starts, if not in `home`.
     """
     line = list(map(str, arguments))
     with (
@@ -256,7 +264,7 @@ def piw(
     ):
         given.write(input or b"")
         given.seek(0)
-        process = _start(home, line, settings, (given, output, errors))
+        process = _start(home, line, settings, (given, output, errors), cwd=cwd)
         try:
             ended = process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
@@ -338,11 +346,13 @@ class Process:
 
 def eventually(condition: Callable[[], bool], why: Callable[[], object] = lambda: "") -> None:
     """Wait until a condition holds."""
-    until = time.monotonic() + DEADLINE
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > until:
+        waited = time.monotonic() - began
+        if waited > DEADLINE:
             pytest.fail(f"waited in vain: {why()}")
-        time.sleep(0.02)
+        # What takes long is asked for less often: to look takes as much work as some tests.
+        time.sleep(min(0.1, 0.02 + waited / 20))
 
 
 def read_until(screen: int, text: str | None) -> str:

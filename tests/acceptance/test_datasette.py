@@ -90,17 +90,16 @@ def test_it_only_reads(served: Served) -> None:
     index = served.state / "index.db"
     before = index.read_bytes()
     served.get("/build_matrix.json?package=numpy")
-    descriptors = Path(f"/proc/{served.process.pid}/fd")
-    opened = [
-        int(
-            re.findall(r"flags:\s+(\d+)", (descriptors.parent / "fdinfo" / one.name).read_text())[
-                0
-            ],
-            8,
-        )
-        for one in descriptors.iterdir()
-        if os.readlink(one) == str(index)
-    ]
+    process = Path(f"/proc/{served.process.pid}")
+    opened = []
+    for descriptor in (process / "fd").iterdir():
+        try:
+            if os.readlink(descriptor) != str(index):
+                continue
+            information = (process / "fdinfo" / descriptor.name).read_text()
+        except FileNotFoundError:
+            continue  # of a connection that has just ended
+        opened += [int(flags, 8) for flags in re.findall(r"flags:\s+(\d+)", information)]
     assert opened
     assert all(flags & os.O_ACCMODE == os.O_RDONLY for flags in opened)
     assert index.read_bytes() == before

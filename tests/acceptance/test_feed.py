@@ -21,7 +21,9 @@ from ..support import REFUSED, Feed, Process, Site, case_named, eventually
 pytestmark = pytest.mark.acceptance
 
 
-@pytest.mark.parametrize("name", ["random-1", "downloads"])
+@pytest.mark.parametrize(
+    ("name", "feed"), [("random-1", "ipc"), ("downloads", "tcp")], indirect=["feed"]
+)
 def test_subscriber_starts_when_everything_was_sent(name: str, feed: Feed, site: Site) -> None:
     case = case_named(name)
     with site.publisher(feed, case.messages) as publisher:

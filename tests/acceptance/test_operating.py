@@ -103,7 +103,7 @@ class Machine:
         if "--fix" not in line and any(f"piw-indexer {command}" in line for command in LOOKS):
             until = time.monotonic() + DEADLINE
             while not has(said, shown) and time.monotonic() < until:
-                time.sleep(0.2)
+                time.sleep(0.5)
                 said = self.run(line)
         assert has(said, shown), (line, said)
 

@@ -6,9 +6,9 @@ import fcntl
 import json
 import os
 import re
+import signal
 import sqlite3
 import struct
-import subprocess
 import termios
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import pytest
 import zmq
 
 from .. import samples
-from ..support import COMMAND, Feed, Process, Site, environment, eventually, read_until
+from ..forkserver import Forked
+from ..support import Feed, Process, Result, Site, environment, eventually, piw, read_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -99,29 +100,20 @@ def assert_harmless(said: str) -> None:
         assert not line.strip().startswith(FORGED), ascii(said)
 
 
-def on_pipe(site: Site, *arguments: object) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [COMMAND, *map(str, placed(site, arguments))],
-        env=environment(site.home),
-        cwd=site.home,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+def on_pipe(site: Site, *arguments: object) -> Result:
+    return piw(*placed(site, arguments), home=site.home, status=None)
 
 
 def on_terminal(site: Site, *arguments: object) -> str:
     """Everything that appears on a terminal; `top` is ended by its key."""
     screen, side = os.openpty()
     fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 60, WIDTH, 0, 0))
-    process = subprocess.Popen(
-        [COMMAND, *map(str, placed(site, arguments))],
-        env=environment(site.home, TERM="xterm-256color"),
+    process = Forked(
+        list(map(str, placed(site, arguments))),
+        environment=environment(site.home, TERM="xterm-256color"),
         cwd=site.home,
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        start_new_session=True,
+        streams=(side, side, side),
+        session=True,
     )
     os.close(side)
     try:
@@ -132,9 +124,8 @@ def on_terminal(site: Site, *arguments: object) -> str:
         said += read_until(screen, None)
         process.wait()
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
         os.close(screen)
     return said
 
@@ -149,7 +140,7 @@ def placed(site: Site, arguments: tuple[object, ...]) -> list[object]:
 @pytest.mark.parametrize("look", LOOKS)
 def test_on_a_pipe(look: str, attacked: Site) -> None:
     done = on_pipe(attacked, *LOOKS[look])
-    said = (done.stdout + done.stderr).decode()
+    said = done.stdout + done.stderr
     assert "Traceback" not in said
     assert said.replace("\n", "").isprintable(), ascii(said)
     assert_harmless(said)
@@ -167,9 +158,9 @@ def test_on_a_terminal(look: str, attacked: Site) -> None:
 @pytest.mark.parametrize("error", ERRORS)
 def test_errors_that_repeat_what_was_given(error: str, attacked: Site) -> None:
     done = on_pipe(attacked, *ERRORS[error])
-    said = (done.stdout + done.stderr).decode()
+    said = done.stdout + done.stderr
     assert "Traceback" not in said
-    assert done.returncode in (0, 2, 3), said
+    assert done.status in (0, 2, 3), said
     assert said.replace("\n", "").isprintable(), ascii(said)
     assert_harmless(said)
     assert "forged" in said.lower(), "it is repeated"
@@ -177,13 +168,13 @@ def test_errors_that_repeat_what_was_given(error: str, attacked: Site) -> None:
 
 
 def test_remedies_are_as_they_were_written(attacked: Site) -> None:
-    said = on_pipe(attacked, "explain", "esc").stdout.decode()
+    said = on_pipe(attacked, "explain", "esc").stdout
     assert re.search(r"^  what to do: [^\\]+$", said, re.M), said
 
 
 def test_json_is_exact_and_does_not_steer(attacked: Site) -> None:
     def read(*arguments: object) -> list[Any]:
-        said = on_pipe(attacked, *arguments, "--json").stdout.decode()
+        said = on_pipe(attacked, *arguments, "--json").stdout
         assert said.replace("\n", "").isprintable(), ascii(said)
         assert_harmless(said)
         try:
@@ -282,7 +273,7 @@ def test_names_of_files_and_strays(site: Site, tmp_path: Path) -> None:
     (stray / "json").mkdir()
     (stray / "json" / "index.json").write_text("{}")
     done = on_pipe(site, "check")
-    said = (done.stdout + done.stderr).decode()
+    said = done.stdout + done.stderr
     assert_harmless(said)
     assert said.replace("\n", "").isprintable()
 

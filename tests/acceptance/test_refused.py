@@ -151,6 +151,7 @@ def test_a_dismissal_while_the_daemon_runs(site: Site, ipc: Feed) -> None:
     site.ingest(file)
     total = site.status()["quarantined"]
     with site.daemon(ipc) as daemon:
+        site.wait(lambda found: f"(pid {daemon.pid})" in found["held_by"], daemon)
 
         def dismissed(count: int, *options: object) -> None:
             nonlocal total

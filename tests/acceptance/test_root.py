@@ -21,7 +21,7 @@ from indexer.cli import piw_indexer
 from indexer.documents.publish import LOCK
 
 from .. import samples
-from ..support import DEADLINE, REPOSITORY, environment, eventually
+from ..support import DEADLINE, REPOSITORY, Result, environment, eventually, piw
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -41,12 +41,12 @@ MANY = 1000
 class Place:
     """A directory that every user may enter, and a command that every user may start."""
 
-    def __init__(self, directory: Path, interpreter: str) -> None:
+    def __init__(self, directory: Path, interpreter: str, python: Path) -> None:
         self.directory = directory
         self.interpreter = interpreter
         self.state = directory / "state"
         self.output = directory / "site"
-        self.environment = environment(directory, PYTHONPATH=str(directory / "python"))
+        self.environment = environment(directory, PYTHONPATH=str(python))
 
     @property
     def options(self) -> list[object]:
@@ -55,25 +55,24 @@ class Place:
     def arguments(self, *arguments: object) -> list[str]:
         return [self.interpreter, "-m", "indexer", *map(str, arguments)]
 
-    def piw(
-        self, *arguments: object, status: int | None = 0, cwd: Path | None = None, **who: Any
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end, as root unless somebody else is named."""
-        done = subprocess.run(
+    def piw(self, *arguments: object, status: int | None = 0, cwd: Path | None = None) -> Result:
+        """Run the command to its end, as root."""
+        return piw(*arguments, home=self.directory, cwd=cwd, status=status)
+
+    def start(self, *arguments: object, cwd: Path, **who: Any) -> str:
+        """Run the command to its end, with an interpreter that its children can start as well."""
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             self.arguments(*arguments),
             env=self.environment,
-            cwd=cwd or self.directory,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
             timeout=DEADLINE,
-            check=False,
+            check=True,
             **who,
         )
-        assert "Traceback" not in done.stderr, done.stderr
-        if status is not None:
-            assert done.returncode == status, (arguments, done)
-        return done
+        return done.stdout
 
     def messages(self, *packages: str) -> Path:
         """A file of messages that every user may read."""
@@ -95,20 +94,20 @@ def who(user: int) -> dict[str, Any]:
     return {"user": user, "group": user, "extra_groups": []}
 
 
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with tempfile.TemporaryDirectory(prefix="piw-") as directory:
-        os.chmod(directory, 0o755)
-        python = Path(directory, "python")
-        python.mkdir()
+@pytest.fixture(scope="module")
+def python() -> Iterator[tuple[str, Path]]:
+    """An interpreter that every user may start, and where it finds us."""
+    with tempfile.TemporaryDirectory(prefix="piw-") as name:
+        os.chmod(name, 0o755)
+        directory = Path(name)
         packages = [path for path in sys.path if path.endswith("site-packages")]
-        (python / "sitecustomize.py").write_text(
+        (directory / "sitecustomize.py").write_text(
             f"import site, sys\nsys.path.append({str(REPOSITORY)!r})\n"
             f"for path in {packages!r}: site.addsitedir(path)\n"
         )
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         for interpreter in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
-            found = Place(Path(directory), interpreter)
+            found = Place(directory, interpreter, directory)
             try:
                 done = subprocess.run(
                     found.arguments("--version"),
@@ -121,9 +120,16 @@ def place() -> Iterator[Place]:
             except OSError:
                 continue
             if done.returncode == 0:
-                yield found
+                yield interpreter, directory
                 return
     pytest.skip(f"other users may not start {version}, or not read what is installed for it")
+
+
+@pytest.fixture
+def place(python: tuple[str, Path]) -> Iterator[Place]:
+    with tempfile.TemporaryDirectory(prefix="piw-") as directory:
+        os.chmod(directory, 0o755)
+        yield Place(Path(directory), *python)
 
 
 @pytest.fixture
@@ -289,7 +295,7 @@ def test_a_directory_that_the_owner_may_not_enter(place: Place, private: Path, u
     place.fill("numpy")
     place.piw("ingest", place.messages(*packages), "--state-dir", place.state)
     someone = {} if user == 0 else who(user)
-    said = place.piw("write", "--all", *place.options, cwd=private, **someone).stdout
+    said = place.start("write", "--all", *place.options, cwd=private, **someone)
     assert f"{MANY + 1:,} documents written" in said
     place.piw("ingest", place.messages("scipy"), "--state-dir", place.state)
     with daemon(place, private, **someone) as process:

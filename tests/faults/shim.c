@@ -104,9 +104,11 @@ static void plan(const char *text)
     copy(plan_where, sizeof plan_where, rest ? rest : "");
 }
 
-__attribute__((constructor)) static void start(void)
+/* Read the settings; a fork with settings of its own calls it again. */
+__attribute__((constructor)) void fault_begin(void)
 {
     const char *value = getenv("FAULT_ROOTS");
+    roots_count = 0;
     if (value != NULL) {
         char *text = strdup(value), *rest = text, *one;
         while ((one = strsep(&rest, ":")) != NULL && roots_count < 8)

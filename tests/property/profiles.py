@@ -17,8 +17,8 @@ settings.register_profile("ci", _COMMON, derandomize=True, database=None)
 
 
 def examples(count: int) -> settings:
-    """A decorator: so many examples on every change, and twenty times as many in a soak."""
-    return settings(max_examples=amount(count, 20 * count))
+    """A decorator: so many examples on every change, and thirty times as many in a soak."""
+    return settings(max_examples=amount(count, 30 * count))
 
 
 def load() -> None:

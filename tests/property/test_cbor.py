@@ -125,13 +125,13 @@ def check_frame(frame: bytes) -> None:
             check_error(error)
 
 
-@examples(200)
+@examples(120)
 @given(st.one_of(st.binary(max_size=64), _structured, _spoilt(), s.any_bytes))
 def test_whatever_the_bytes_only_decode_errors(frame: bytes) -> None:
     check_frame(frame)
 
 
-@examples(100)
+@examples(60)
 @given(st.sampled_from(sorted(SCHEMAS)), _odd)
 def test_whatever_the_data_only_decode_errors(name: str, data: Any) -> None:
     try:
@@ -140,7 +140,7 @@ def test_whatever_the_data_only_decode_errors(name: str, data: Any) -> None:
         check_error(error)
 
 
-@examples(50)
+@examples(30)
 @given(FRAMES, st.data())
 def test_a_part_of_a_frame_is_none(frame: bytes, data: st.DataObject) -> None:
     end = data.draw(st.integers(0, len(frame) - 1))
@@ -150,7 +150,7 @@ def test_a_part_of_a_frame_is_none(frame: bytes, data: st.DataObject) -> None:
         cbor.loads(frame + frame[end:])
 
 
-@examples(200)
+@examples(120)
 @given(st.text(max_size=9), _data)
 def test_what_is_encoded_comes_back(name: str, data: Any) -> None:
     assert cbor.loads(cbor.dumps(name, data)) == (name, data)

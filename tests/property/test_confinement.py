@@ -96,7 +96,7 @@ def take(here: World, messages: list[s.Message]) -> None:
     here.state.take(entries)
 
 
-@examples(25)
+@examples(15)
 @given(st.lists(s.misnamed | s.messages, min_size=1, max_size=20), st.booleans())
 def test_no_message_gets_out(messages: list[s.Message], restart: bool) -> None:
     with world() as here:
@@ -125,7 +125,7 @@ def test_no_message_gets_out(messages: list[s.Message], restart: bool) -> None:
             assert _STATE.fullmatch(path), path
 
 
-@examples(25)
+@examples(15)
 @given(
     st.lists(st.sampled_from(PLANTED), max_size=4, unique=True),
     st.lists(s.messages, min_size=1, max_size=10),
@@ -184,7 +184,7 @@ def test_only_what_is_ours_is_removed(planted: list[tuple[str, str, str]]) -> No
                 assert path.endswith(("/json/index.json", "/json/.index.json.piw-indexer")), path
 
 
-@examples(25)
+@examples(15)
 @given(
     s.mutations(s.messages_of("LOGDOWNLOAD", "LOGBUILD", "NEWVER"), s.junk),
     st.sampled_from(("json", "msgpack")),

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.property
 FIRST, LAST = 0, 2**63 - 1
 
 
-@examples(200)
+@examples(120)
 @given(s.any_bytes)
 def test_whatever_the_bytes_only_decode_errors(payload: bytes) -> None:
     check_decoders(payload)
@@ -244,7 +244,7 @@ def may_be(message: s.Message, path: list[Any], value: Any) -> bool:
     return key == "duration" and type(value) in (int, float)
 
 
-@examples(100)
+@examples(60)
 @given(s.messages, st.data())
 def test_a_value_of_another_type_is_refused(message: s.Message, data: st.DataObject) -> None:
     message = deepcopy(message)
@@ -263,7 +263,7 @@ def test_a_value_of_another_type_is_refused(message: s.Message, data: st.DataObj
 # The compiled schema against voluptuous
 
 
-@examples(100)
+@examples(60)
 @given(s.messages)
 def test_the_compiled_schema_gives_the_values_of_voluptuous(message: s.Message) -> None:
     assert check_schemas(decode._JSON, message["msg"], message["data"])
@@ -271,7 +271,7 @@ def test_the_compiled_schema_gives_the_values_of_voluptuous(message: s.Message) 
     assert check_schemas(decode._MSGPACK, message["msg"], data)
 
 
-@examples(150)
+@examples(90)
 @given(s.mutated, st.sampled_from(tuple(s.DATA)))
 def test_the_compiled_schema_refuses_what_voluptuous_refuses(value: Any, other: str) -> None:
     if not isinstance(value, dict) or "data" not in value:
@@ -282,7 +282,7 @@ def test_the_compiled_schema_refuses_what_voluptuous_refuses(value: Any, other: 
     check_schemas(decode._JSON, name, data)
 
 
-@examples(150)
+@examples(90)
 @given(s.mutated_wire, st.sampled_from(tuple(s.DATA)))
 def test_likewise_on_the_wire(value: Any, other: str) -> None:
     if not isinstance(value, dict) or "data" not in value:
@@ -292,7 +292,7 @@ def test_likewise_on_the_wire(value: Any, other: str) -> None:
     check_schemas(decode._MSGPACK, name, value["data"])
 
 
-@examples(100)
+@examples(60)
 @given(s.mutated)
 def test_a_refusal_is_never_of_the_compiled_schema_alone(value: Any) -> None:
     error = None

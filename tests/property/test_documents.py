@@ -60,7 +60,7 @@ def check_published(here: World, messages: list[s.Message], now: datetime) -> No
 
 
 @pytest.mark.parametrize("kind", s.KINDS)
-@examples(7)
+@examples(4)
 @given(
     st.data(),
     st.lists(st.sampled_from(CUTS), min_size=1, max_size=30),
@@ -155,7 +155,7 @@ class Overlap:
         self.counted.clear()
 
 
-@examples(20)
+@examples(12)
 @given(overlapping_steps, few_nows)
 def test_what_is_touched_while_it_is_written_is_written_again(
     script: list[Step], now: datetime
@@ -249,7 +249,7 @@ class InOneThread:
         pass
 
 
-@examples(12)
+@examples(7)
 @given(
     st.lists(batches, min_size=1, max_size=3),
     st.integers(1, 60),
@@ -314,7 +314,7 @@ def test_a_killed_writer_leaves_no_old_packages_json_gz(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@examples(25)
+@examples(15)
 @given(
     st.lists(s.messages_of("LOGBUILD", "LOGBUILD", "SNAPSHOT", "NEWVER"), min_size=3, max_size=15),
     st.randoms(use_true_random=False),

@@ -278,7 +278,7 @@ def _seconds(value: int | None) -> int | None:
 
 
 def test_the_farm_is_what_the_master_says() -> None:
-    run_state_machine_as_test(FarmMachine, settings=examples(50))
+    run_state_machine_as_test(FarmMachine, settings=examples(30))
 
 
 # Whatever is said
@@ -313,7 +313,7 @@ _message: st.SearchStrategy[messages.Message] = st.one_of(
 )
 
 
-@examples(100)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(0, 10**9), _message), max_size=30))
 def test_whatever_is_said_there_is_a_picture(
     said: list[tuple[int, messages.Message]],

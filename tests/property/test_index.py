@@ -47,7 +47,7 @@ steps = st.lists(
 
 
 @pytest.mark.slow
-@examples(20)
+@examples(12)
 @given(steps, st.sampled_from((1, 3, 50_000)), st.sampled_from((1, 7, 20_000)))
 def test_any_batches_and_restarts_leave_the_rows_of_a_rebuild(
     script: list[Step], counters_kept: int, batch: int
@@ -72,7 +72,7 @@ def test_any_batches_and_restarts_leave_the_rows_of_a_rebuild(
             assert rows(here.state.connection) == rows(fresh)
 
 
-@examples(10)
+@examples(6)
 @given(
     s.histories(30) | s.histories(30, "downloads"),
     st.lists(st.integers(0, 12), max_size=8),
@@ -125,7 +125,7 @@ sendings = st.lists(
 
 
 @pytest.mark.slow
-@examples(20)
+@examples(12)
 @given(s.histories(20), st.sets(st.integers(0, 19), max_size=4), sendings)
 def test_what_comes_again_changes_nothing(
     history: list[s.Message], bad: set[int], parts: list[tuple[int, int, bool, int]]
@@ -168,7 +168,7 @@ def test_what_comes_again_changes_nothing(
             assert rows(fresh) == before
 
 
-@examples(6)
+@examples(4)
 @given(s.histories(10), s.histories(10))
 def test_feeds_and_epochs_are_counted_apart(
     history: list[s.Message], other: list[s.Message]
@@ -183,7 +183,7 @@ def test_feeds_and_epochs_are_counted_apart(
         assert here.state.journal.serial == 3 * len(history + other)
 
 
-@examples(20)
+@examples(12)
 @given(s.histories(8), st.lists(nows, min_size=2, max_size=6))
 def test_a_window_that_moves_about_holds_what_one_that_stood_there_holds(
     history: list[s.Message], moves: list[datetime]

@@ -68,7 +68,7 @@ def values(text: str, key: str) -> list[str]:
     return [line.partition("=")[2] for line in lines(text) if line.startswith(f"{key}=")]
 
 
-@examples(150)
+@examples(90)
 @given(TEXTS.map("/".__add__), st.sampled_from(["piwheels", "root", "a.b-c_d"]), TEXTS)
 @example("/srv/x\n  ExecStartPre=+/home/piwheels/evil", "piwheels", "")
 @example("/srv/a site", "piwheels", "opt/50% of $HOME/bin")
@@ -104,7 +104,7 @@ def test_units_have_the_lines_that_they_should(output: str, user: str, command: 
     assert keys(found[installation.CONFIGURATION]) == keys(plain[installation.CONFIGURATION])
 
 
-@examples(150)
+@examples(90)
 @given(st.dictionaries(st.sampled_from(sorted(MASTER)), TEXTS | st.just("ipc:///x")), TEXTS)
 @example({"status-queue": "ipc:///tmp/x\noutput-path = /etc"}, "")
 @example({"db-queue": "ipc:///tmp/x\x1b[2J"}, "")

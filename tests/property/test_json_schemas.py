@@ -22,7 +22,7 @@ from .world import world
 pytestmark = pytest.mark.property
 
 
-@examples(30)
+@examples(18)
 @given(s.messages)
 def test_valid_messages_are_valid(message: s.Message) -> None:
     assert faults("message", message) == []
@@ -38,7 +38,7 @@ UNSEEN = (
 """What a schema cannot say of a message."""
 
 
-@examples(75)
+@examples(45)
 @given(s.mutated)
 def test_what_is_refused_is_invalid_and_the_other_way_round(value: Any) -> None:
     refusal = ""
@@ -52,7 +52,7 @@ def test_what_is_refused_is_invalid_and_the_other_way_round(value: Any) -> None:
         assert refusal, faults("message", value)
 
 
-@examples(5)
+@examples(4)
 @given(s.histories(12), st.just(s.NOW))
 def test_what_is_published_is_valid(history: list[s.Message], now: Any) -> None:
     with world() as here:

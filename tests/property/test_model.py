@@ -58,7 +58,7 @@ def unzipped(found: Tree) -> Tree:
 
 
 @pytest.mark.parametrize("kind", s.KINDS)
-@examples(12)
+@examples(7)
 @given(st.data(), nows)
 def test_documents_and_counters_are_those_of_the_model(
     kind: str, data: st.DataObject, now: datetime
@@ -115,7 +115,7 @@ _specifiers = st.one_of(
 )
 
 
-@examples(150)
+@examples(90)
 @given(
     st.lists(_specifiers, max_size=3).map(",".join), st.sampled_from(("cp39", "cp311", "cp313t"))
 )

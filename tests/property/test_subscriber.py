@@ -180,7 +180,7 @@ def play(here: Network, script: list[tuple[str, str]]) -> None:
             here.subscriber.tick()
 
 
-@examples(30)
+@examples(18)
 @given(events, st.sampled_from((1, 3, 20_000)), st.sampled_from((1, 2, 1000)))
 def test_every_message_once_and_in_order(
     script: list[tuple[str, str]], early: int, limit: int

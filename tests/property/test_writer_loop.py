@@ -61,7 +61,7 @@ class Thread:
 
 
 @pytest.mark.slow
-@examples(7)
+@examples(4)
 @given(
     st.lists(s.batches(*s.KINDS, most=10), min_size=1, max_size=6),
     st.integers(1, 4),

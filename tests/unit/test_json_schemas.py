@@ -140,8 +140,8 @@ def test_positions_and_replays_have_the_fields_that_we_validate() -> None:
 def test_every_message_of_the_cases_is_valid(case: Case) -> None:
     # Downloads differ in little, and so do the lines of a long case: some stand for all.
     lines = [line for line in case.lines if b'"LOGDOWNLOAD"' not in line]
-    lines = lines[:: 1 + len(lines) // 500]
-    lines += [line for line in case.lines if b'"LOGDOWNLOAD"' in line][::20]
+    lines = lines[:: 1 + len(lines) // 200]
+    lines += [line for line in case.lines if b'"LOGDOWNLOAD"' in line][::60]
     for line in lines:
         assert faults("message", json.loads(line)) == [], line
 
@@ -150,9 +150,7 @@ def test_every_message_of_the_cases_is_valid(case: Case) -> None:
 def test_every_document_of_the_cases_is_valid(case: Case) -> None:
     for path in case.expected.glob("project/*/json/index.json"):
         CLOSED["project"].validate(document(path))
-        assert faults("project", document(path)) == []
     CLOSED["packages"].validate(document(case.expected / "packages.json"))
-    assert faults("packages", document(case.expected / "packages.json")) == []
 
 
 BASIC = next(case for case in CASES if case.directory.name == "basic")
