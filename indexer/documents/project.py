@@ -57,6 +57,44 @@ class Project(PackageDocument):
         return render(package.rows, package.moment.abis, package.moment.site_url)
 
 
+def attempt(
+    build_id: int,
+    version: str,
+    abi_tag: str,
+    status: int,
+    duration: float | None,
+    built_at: str | None,
+    slave_id: int | None,
+    category: str | None,
+    detail: str | None,
+) -> dict[str, Any]:
+    """What documents say of a row of `Rows.builds`, under its version."""
+    return {
+        "build_id": build_id,
+        "abi": abi_tag,
+        "status": "success" if status else "fail",
+        "built_at": built_at,
+        "duration": duration,
+        "slave_id": slave_id,
+        "log_url": log_url(build_id),
+        "failure": category and {"category": category, "detail": detail},
+    }
+
+
+def waiting(rows: Rows, abis: Abis) -> dict[str, int]:
+    """How many versions its document says are `pending`, by ABI; those with none are left out."""
+    if rows.skip:
+        return {}
+    decided = {(version, abi_tag) for _, version, abi_tag, *_ in rows.builds}
+    for version, *_, py_version_tag, abi_tag, _, requires_python, _ in rows.files:
+        for build_abi in abis.fits.get((py_version_tag, abi_tag), ()):
+            if admits(requires_python, build_abi):
+                decided.add((version, build_abi))
+    wanted = [version for version, _, skip, _ in rows.versions if not skip]
+    counts = {abi: sum((version, abi) not in decided for version in wanted) for abi in abis.active}
+    return {abi: count for abi, count in counts.items() if count}
+
+
 def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
     """The document of a package.
 
@@ -72,21 +110,10 @@ def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
     attempts: dict[tuple[str, str], tuple[int, int, float | None]] = {}
     builds: dict[str, list[dict[str, Any]]] = {}
     for build in sorted(rows.builds, reverse=True):  # by build_id
-        build_id, version, abi_tag, status, duration, built_at, slave_id, category, detail = build
+        build_id, version, abi_tag, status, duration, *_ = build
         attempts.setdefault((version, abi_tag), (build_id, status, duration))
         if build_id > 0:
-            builds.setdefault(version, []).append(
-                {
-                    "build_id": build_id,
-                    "abi": abi_tag,
-                    "status": "success" if status else "fail",
-                    "built_at": built_at,
-                    "duration": duration,
-                    "slave_id": slave_id,
-                    "log_url": log_url(build_id),
-                    "failure": category and {"category": category, "detail": detail},
-                }
-            )
+            builds.setdefault(version, []).append(attempt(*build))
     dependencies: dict[tuple[str, str], list[str]] = {}
     for filename, tool, dependency in rows.dependencies:
         dependencies.setdefault((filename, tool), []).append(dependency)

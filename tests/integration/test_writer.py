@@ -83,7 +83,7 @@ def test_what_names_stand_for(output: Output, index: Index) -> None:
     assert output.names() == ["NumPy -> numpy", "numpy", "scipy"]
     assert output.document("numpy") == index.document("numpy")
     index.apply(message("DELPKG", package="numpy"))
-    assert output.write("numpy", "NumPy") == (3, ["numpy", "NumPy"], 2, None)
+    assert output.write("numpy", "NumPy") == (3, ["numpy", "NumPy"], 2, None, {})
     assert output.names() == ["scipy"]
 
 
@@ -277,7 +277,7 @@ class Ended:
         if not self._pipe.closed:
             while self._pipe.poll(0):
                 self._pipe.recv()
-            self._pipe.send(writer_messages.NamesWritten(1, ["numpy"], 1))
+            self._pipe.send(writer_messages.NamesWritten(1, ["numpy"], 1, {}))
             self._pipe.close()
         return self.returncode
 
