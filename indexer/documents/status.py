@@ -46,7 +46,7 @@ _BUILT = "SELECT abi_tag, count(*) FROM builds WHERE built_at > ? AND built_at <
 
 
 class Status(TreeDocument):
-    """The kind. Only a daemon writes it again; without one it knows no builders."""
+    """The kind. While a daemon runs it is written again and again; no other command makes one."""
 
     name = "status"
     path = "status.json"
@@ -60,14 +60,14 @@ class Status(TreeDocument):
 
     def documents(self, moment: Moment, since: str | None) -> Iterator[Document]:
         """The one file."""
-        yield Document(self.path, orjson.dumps(_status(moment)))
+        # What the index has of the farm is old if no daemon follows it.
+        running = moment.behind_seconds is not None
+        yield Document(self.path, orjson.dumps(_status(moment)) if running else None)
 
 
 def _status(moment: Moment) -> dict[str, Any]:
     connection, now = moment.connection, moment.now
-    # What the index has of the farm is old if no daemon follows it.
-    running = moment.behind_seconds is not None
-    slaves = connection.execute(_BUILDERS).fetchall() if running else []
+    slaves = connection.execute(_BUILDERS).fetchall()
     recent = connection.execute(_RECENT).fetchall()
     since = times.to_sql(now - MAX_AGE)
     durations: dict[str, list[float]] = {}

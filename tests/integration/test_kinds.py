@@ -155,7 +155,7 @@ def files(site: Site, root: str = "") -> list[str]:
         str(path.relative_to(site.output_path))
         for path in below.rglob("*")
         if (path.is_file() or path.is_symlink())
-        and path.name.partition(".")[0] not in ("index", "packages", "failures", "status")
+        and path.name.partition(".")[0] not in ("index", "packages", "failures")
     )
 
 

@@ -48,8 +48,7 @@ PLANTED = (
 """What an administrator, or an attacker, may have put into the output tree: kind, path, target."""
 
 _INSIDE = re.compile(
-    r"(packages|failures)\.json(\.gz)?|status\.json|project|project/[a-z0-9-]+(/json(/index\.json)?)?",
-    re.ASCII,
+    r"(packages|failures)\.json(\.gz)?|project|project/[a-z0-9-]+(/json(/index\.json)?)?", re.ASCII
 )
 _STATE = re.compile(r"lock|handling|journal|(journal/\d{4}-\d\d|index)\.db(-wal|-shm)?", re.ASCII)
 
