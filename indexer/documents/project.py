@@ -5,6 +5,7 @@ Source: docs/documents.md and https://www.piwheels.org/json.html
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -18,6 +19,9 @@ from ..index.queries import Project as Rows
 from .kind import Package, PackageDocument
 
 PYPI_URL = "https://pypi.org/project/"
+
+_FITTING = itemgetter(0, 8, 9, 11)
+"""What decides whether a file fits: its version, py_version_tag, abi_tag and requires_python."""
 
 _NOTHING: frozenset[str] = frozenset()
 _PENDING = {"status": "pending", "build_id": None, "duration": None, "log_url": None}
@@ -86,12 +90,13 @@ def waiting(rows: Rows, abis: Abis) -> dict[str, int]:
     if rows.skip:
         return {}
     decided = {(version, abi_tag) for _, version, abi_tag, *_ in rows.builds}
-    for version, *_, py_version_tag, abi_tag, _, requires_python, _ in rows.files:
+    for version, py_version_tag, abi_tag, requires_python in set(map(_FITTING, rows.files)):
         for build_abi in abis.fits.get((py_version_tag, abi_tag), ()):
             if admits(requires_python, build_abi):
                 decided.add((version, build_abi))
-    wanted = [version for version, _, skip, _ in rows.versions if not skip]
-    counts = {abi: sum((version, abi) not in decided for version in wanted) for abi in abis.active}
+    wanted = {version for version, _, skip, _ in rows.versions if not skip}
+    done = Counter(abi for version, abi in decided if version in wanted)
+    counts = {abi: len(wanted) - done[abi] for abi in abis.active}
     return {abi: count for abi, count in counts.items() if count}
 
 
