@@ -143,6 +143,8 @@ def published_tree(output_path: Path) -> dict[str, object]:
     for name, (content, _, _) in contents(output_path).items():
         if name.endswith(".json.gz"):
             continue
+        if name == "status.json":  # it says how things were when it was written
+            continue
         tree[name] = ("link", content) if isinstance(content, str) else ordered(content)
     return tree
 

@@ -434,8 +434,10 @@ class Daemon:
         self._last_tick = clock.monotonic()
         self._figures.look(self._accepted, self._last_tick)
         self._logs_held = list(self._look_at_logs(self._last_tick))
-        self._writer.ping()
         live = self._live()
+        self._writer.ping(
+            max(0.0, live.oldest_pending_seconds or 0.0, *(one.lag_seconds for one in live.feeds))
+        )
         behind = sum(feed.lag for feed in live.feeds)
         # A writer that does not write makes no progress, however much is taken in.
         alive = {"WATCHDOG": 1} if self._writer.unresponsive_for < QUIET_DELAY else {}

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from ..base import clock, database, process, times
 from ..base.errors import Problem, StateError
 from ..documents import registry
-from ..index import downloads, pending, queries
+from ..index import downloads, pending, queries, waiting
 from . import writer_loop
 from . import writer_messages as messages
 
@@ -105,11 +105,11 @@ class WriterHandle:
             self._woken_at = clock.monotonic()
             self._send(messages.Wake())
 
-    def ping(self) -> None:
-        """Ask it for a sign of life, unless it owes one."""
+    def ping(self, behind_seconds: float = 0.0) -> None:
+        """Ask it for a sign of life, unless it owes one, and say how far the daemon is behind."""
         if self._pinged_at is None:
             self._pinged_at = clock.monotonic()
-            self._send(messages.Ping())
+            self._send(messages.Ping(behind_seconds))
 
     @property
     def unresponsive_for(self) -> float:
@@ -181,9 +181,10 @@ class WriterHandle:
                 if self._wake_again:
                     self._wake_again = False
                     self.wake()
-            case messages.NamesWritten(serial, names, changed):
+            case messages.NamesWritten(serial, names, changed, counts):
                 with self._writing("clear marks"):
                     pending.clear(self._connection, [(name, serial) for name in names])
+                    waiting.note(self._connection, names, counts)
                 now = clock.now()
                 self.written += changed
                 self.last_published = names[-1], now

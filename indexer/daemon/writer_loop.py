@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection
 
 from ..base import clock, database, process, times
@@ -97,8 +99,12 @@ class WriterLoop:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="periodic")
         self._periodic: tuple[PeriodicKind, Future[tuple[str, int]]] | None = None  # is written
         self._window_asked = False
+        self._behind: float | None = None  # the daemon, in seconds; None: not yet said
         self._reported: dict[str, str] = {}  # versions of kinds that are written
-        self._look_at = {kind.name: 0.0 for kind in registry.periodic()}  # not before
+        self._look_at = {  # not before; live documents not before the daemon has spoken
+            kind.name: math.inf if isinstance(kind, TreeDocument) and kind.live else 0.0
+            for kind in registry.periodic()
+        }
 
     def run(self) -> None:
         """Work until the daemon says stop.
@@ -132,7 +138,10 @@ class WriterLoop:
         match order:
             case messages.Wake():
                 self._woken = True
-            case messages.Ping():
+            case messages.Ping(behind_seconds):
+                if self._behind is None:
+                    self._look_at = dict.fromkeys(self._look_at, 0.0)
+                self._behind = behind_seconds
                 self._send(messages.Pong())
             case messages.WindowMoved():
                 self._window_asked = False
@@ -201,7 +210,11 @@ class WriterLoop:
         for name in written.names:
             self._retries.pop(name, None)
         if written.names:
-            self._send(messages.NamesWritten(written.serial, written.names, written.changed))
+            self._send(
+                messages.NamesWritten(
+                    written.serial, written.names, written.changed, written.waiting
+                )
+            )
         if written.failure is None:
             self._recover()
             return
@@ -258,13 +271,16 @@ class WriterLoop:
                 # Look again soon: the first change after a quiet time should not wait for long.
                 self._look_at[kind.name] = now + min(1.0, self._interval(kind))
         if due:
-            kind = due[0]
+            # The one that has waited longest: none keeps the others from being written.
+            kind = min(due, key=lambda kind: self._look_at[kind.name])
             self._look_at[kind.name] = now + self._interval(kind)
-            work = (kind, self._periodic_connection, self._publisher, self._options.site_url)
-            self._periodic = (
-                kind,
-                self._thread.submit(writer.write_periodic, *work, moment.now),
+            work = partial(
+                writer.write_periodic,
+                *(kind, self._periodic_connection, self._publisher, self._options.site_url),
+                moment.now,
+                behind_seconds=self._behind,
             )
+            self._periodic = kind, self._thread.submit(work)
 
     def _is_looked_at(self, kind: PeriodicKind, now: float) -> bool:
         if self._stop_at is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.errors import Problem
+from ..index.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Wake:
 
 @dataclass(frozen=True)
 class Ping:
-    """Are you there? The writer answers with `Pong`."""
+    """Are you there? The writer answers with `Pong`. The daemon is so many seconds behind."""
+
+    behind_seconds: float
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,15 @@ class MarksRead:
 
 @dataclass(frozen=True)
 class NamesWritten:
-    """What belongs to `names` is safe on the disk up to `serial`; `changed` had to be written."""
+    """What belongs to `names` is safe on the disk up to `serial`; `changed` had to be written.
+
+    `waiting` has how many versions wait to be built, by package and ABI.
+    """
 
     serial: int
     names: list[str]
     changed: int
+    waiting: Mapping[str, Waiting]
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,21 @@ _REQUIRES = (None, "", ">=3.7", ">=3.8,<4", ">=3.9", ">=3.9", ">=3.11", ">=2.7,!
 _ODD_VERSIONS = ("d", "-final", "-SNAPSHOT", "_stable")  # as PyPI accepted them before PEP 440
 _SUFFIXES = ("a1", "b2", "rc1", ".dev3", ".post1", ".post2", *_ODD_VERSIONS)
 _SKIPS = ("binary only", "development mode", "not for Raspberry Pi", "build hangs")
+# Why builds of pure packages fail, and of the others; the first reasons are the most frequent ones.
+_PURE_FAILURES = """setup-error|FileNotFoundError: [Errno 2] No such file: 'requirements.txt'
+missing-python-module|numpy
+requires-python|>=3.12
+unknown|
+missing-python-module|pkg_resources"""
+_FAILURES = """missing-header|pybind11/pybind11.h
+missing-library|openblas
+missing-rust|
+missing-header|ffi.h
+timeout|10800 s
+missing-pkg-config|libavformat
+unsupported-platform|immintrin.h
+compiler-error|‘PyUnicode_GET_SIZE’ was not declared in this scope
+out-of-memory|cc1plus"""
 _DELETIONS = ("DELVER", "DELBUILD+LOGBUILD", "DELPKG")
 _SEQUELS = """LOGBUILD LOGBUILD YANKVER YANKVER+UNYANKVER SKIPPKG+SKIPPKG SKIPVER SETDESC
 NEWPKGNAME""".split()
@@ -160,6 +175,9 @@ class _Package:
             draws = [chance() for _ in range(wheels)]
             outcomes = tuple([False if r < rate / 2 else None if r < rate else True for r in draws])
             self.versions.append((version, skip, outcomes))
+        reasons = (_PURE_FAILURES if self.kind == "pure" else _FAILURES).splitlines()
+        category, detail = reasons[int(chance() ** 2 * len(reasons))].split("|")
+        self.failure = {"category": category, "detail": detail} if chance() < 0.9 else None
 
 
 class _Life:
@@ -326,6 +344,7 @@ class _Life:
             "status": passes,
             "duration": round(self.random.expovariate(0.1 if pure else 0.003) + 1, 6),
             "files": files,
+            "failure": None if passes else package.failure,
         }
 
     def triple_builds(self, count: int) -> Iterator[_Event]:

@@ -46,12 +46,25 @@ class Moment:
         connection: reads the index.
         site_url: of the site, without a slash at its end.
         now: only *live* documents may use it.
+        behind_seconds: how far the daemon is behind, likewise; None if no daemon runs.
     """
 
-    def __init__(self, connection: sqlite3.Connection, site_url: str, now: times.Time) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        site_url: str,
+        now: times.Time,
+        behind_seconds: float | None = None,
+    ) -> None:
         self.connection = connection
         self.site_url = site_url
         self.now = now
+        self.behind_seconds = behind_seconds
+
+    @cached_property
+    def serial(self) -> int:
+        """Of the last message that is in the index."""
+        return queries.applied_serial(self.connection)
 
     @cached_property
     def abis(self) -> queries.Abis:
@@ -144,7 +157,8 @@ class TreeDocument(PeriodicKind):
         path: of the first of them.
         when: it is written, in words.
         live: whether they say how things are when they are written, so that nobody can make the
-            same bytes again. Their version is the time; `check` looks at their form only.
+            same bytes again. Their version is the time; `check` looks at their form only. A
+            daemon writes them again and again, other commands only if they are missing.
     """
 
     path: ClassVar[str]

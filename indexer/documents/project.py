@@ -5,6 +5,7 @@ Source: docs/documents.md and https://www.piwheels.org/json.html
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -18,6 +19,9 @@ from ..index.queries import Project as Rows
 from .kind import Package, PackageDocument
 
 PYPI_URL = "https://pypi.org/project/"
+
+_FITTING = itemgetter(0, 8, 9, 11)
+"""What decides whether a file fits: its version, py_version_tag, abi_tag and requires_python."""
 
 _NOTHING: frozenset[str] = frozenset()
 _PENDING = {"status": "pending", "build_id": None, "duration": None, "log_url": None}
@@ -57,6 +61,45 @@ class Project(PackageDocument):
         return render(package.rows, package.moment.abis, package.moment.site_url)
 
 
+def attempt(
+    build_id: int,
+    version: str,
+    abi_tag: str,
+    status: int,
+    duration: float | None,
+    built_at: str | None,
+    slave_id: int | None,
+    category: str | None,
+    detail: str | None,
+) -> dict[str, Any]:
+    """What documents say of a row of `Rows.builds`, under its version."""
+    return {
+        "build_id": build_id,
+        "abi": abi_tag,
+        "status": "success" if status else "fail",
+        "built_at": built_at,
+        "duration": duration,
+        "slave_id": slave_id,
+        "log_url": log_url(build_id),
+        "failure": category and {"category": category, "detail": detail},
+    }
+
+
+def waiting(rows: Rows, abis: Abis) -> dict[str, int]:
+    """How many versions its document says are `pending`, by ABI; those with none are left out."""
+    if rows.skip:
+        return {}
+    decided = {(version, abi_tag) for _, version, abi_tag, *_ in rows.builds}
+    for version, py_version_tag, abi_tag, requires_python in set(map(_FITTING, rows.files)):
+        for build_abi in abis.fits.get((py_version_tag, abi_tag), ()):
+            if admits(requires_python, build_abi):
+                decided.add((version, build_abi))
+    wanted = {version for version, _, skip, _ in rows.versions if not skip}
+    done = Counter(abi for version, abi in decided if version in wanted)
+    counts = {abi: len(wanted) - done[abi] for abi in abis.active}
+    return {abi: count for abi, count in counts.items() if count}
+
+
 def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
     """The document of a package.
 
@@ -72,21 +115,10 @@ def render(rows: Rows, abis: Abis, site_url: str) -> bytes:
     attempts: dict[tuple[str, str], tuple[int, int, float | None]] = {}
     builds: dict[str, list[dict[str, Any]]] = {}
     for build in sorted(rows.builds, reverse=True):  # by build_id
-        build_id, version, abi_tag, status, duration, built_at, slave_id, category, detail = build
+        build_id, version, abi_tag, status, duration, *_ = build
         attempts.setdefault((version, abi_tag), (build_id, status, duration))
         if build_id > 0:
-            builds.setdefault(version, []).append(
-                {
-                    "build_id": build_id,
-                    "abi": abi_tag,
-                    "status": "success" if status else "fail",
-                    "built_at": built_at,
-                    "duration": duration,
-                    "slave_id": slave_id,
-                    "log_url": log_url(build_id),
-                    "failure": category and {"category": category, "detail": detail},
-                }
-            )
+            builds.setdefault(version, []).append(attempt(*build))
     dependencies: dict[tuple[str, str], list[str]] = {}
     for filename, tool, dependency in rows.dependencies:
         dependencies.setdefault((filename, tool), []).append(dependency)

@@ -9,8 +9,9 @@ from .counters import Counters
 from .failures import Failures
 from .kind import Kind, PackageDocument, PeriodicKind, TreeDocument
 from .project import Project
+from .status import Status
 
-KINDS: tuple[Kind, ...] = (Project(), Counters(), Failures())
+KINDS: tuple[Kind, ...] = (Project(), Counters(), Failures(), Status())
 """Every kind."""
 
 

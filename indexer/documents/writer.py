@@ -21,8 +21,10 @@ from ..base import log as journal_log
 from ..base.errors import PublishError, StateError
 from ..base.progress import Progress, silent
 from ..index import downloads, pending, queries
+from ..index import waiting as waiting_builds
 from . import registry
 from .kind import Document, Moment, Package, PeriodicKind, PeriodicPackageDocument, TreeDocument
+from .project import waiting
 from .publish import Link, Output, Publisher
 
 CHUNK = 64
@@ -46,12 +48,15 @@ class Written(NamedTuple):
         names: whose documents are safe on the disk.
         changed: of how many of them anything had to be written.
         failure: why the others are not; None if all are.
+        waiting: how many versions of those packages wait to be built, by ABI; without those of
+            which none does.
     """
 
     serial: int
     names: list[str]
     changed: int
     failure: PublishError | None
+    waiting: dict[str, dict[str, int]]
 
 
 class Writer:
@@ -86,6 +91,7 @@ class Writer:
     def _write(self, chunk: Sequence[str]) -> Written:
         jobs: list[tuple[str, Future[bool]]] = []
         outputs: list[Output] = []
+        waits: dict[str, dict[str, int]] = {}
         together = self._publisher.takes_many and len(chunk) >= _TOGETHER_FROM
         try:
             with database.wrap_errors("read the index"), database.snapshot(self._connection):
@@ -95,7 +101,10 @@ class Writer:
                     self._moment = Moment(self._connection, self._site_url, 0)
                     self._serial = serial
                 for name in chunk:
-                    output = self._output(name)
+                    package = self._moment.package(name)
+                    output = self._output(name, package)
+                    if package and (counts := waiting(package.rows, self._moment.abis)):
+                        waits[name] = counts
                     if together:
                         outputs.append(output)
                     else:
@@ -121,12 +130,11 @@ class Writer:
         try:
             self._publisher.sync()
         except PublishError as error:
-            return Written(serial, [], changed, error)
-        return Written(serial, done, changed, failure)
+            return Written(serial, [], changed, error, {})
+        return Written(serial, done, changed, failure, waits)
 
-    def _output(self, name: str) -> Output:
+    def _output(self, name: str, package: Package | None) -> Output:
         """All that belongs to a name in the output tree."""
-        package = self._moment.package(name)
         if package is not None:
             return Output(
                 name,
@@ -166,6 +174,7 @@ def write_periodic(
     now: times.Time,
     *,
     everything: bool = False,
+    behind_seconds: float | None = None,
 ) -> tuple[str, int]:
     """Publish the documents of a kind, as the index has them.
 
@@ -176,6 +185,7 @@ def write_periodic(
         site_url: of the site, without a slash at its end.
         now: for live documents.
         everything: those that cannot have changed since they were written, too.
+        behind_seconds: how far the daemon is behind, for live documents; None if none runs.
 
     Returns:
         The version that is safe on the disk now; and how many documents had to be written.
@@ -187,7 +197,7 @@ def write_periodic(
     documents: list[Document] = []
     packages: list[str] = []
     with database.wrap_errors("read the index"), database.snapshot(connection):
-        moment = Moment(connection, site_url, now)
+        moment = Moment(connection, site_url, now, behind_seconds)
         since = None if everything else pending.written(connection, kind.name)
         version = kind.version(moment)
         if isinstance(kind, TreeDocument):
@@ -352,6 +362,7 @@ def publish_pending(
         nonlocal finished, changed
         with database.wrap_errors("clear marks in the index"), database.transaction(connection):
             pending.clear(connection, [(name, written.serial) for name in written.names])
+            waiting_builds.note(connection, written.names, written.waiting)
         finished += len(written.names)
         changed += written.changed
         progress(finished, len(every))
@@ -361,7 +372,10 @@ def publish_pending(
         with database.transaction(connection):
             downloads.move_window(connection, times.window_start(now))
         for kind in registry.periodic():
-            if everything or kind.due(Moment(connection, site_url, now)):
+            live = isinstance(kind, TreeDocument) and kind.live
+            moment = Moment(connection, site_url, now)
+            missing = pending.written(connection, kind.name) is None
+            if everything or missing or (not live and kind.due(moment)):
                 version, written = write_periodic(
                     kind, connection, publisher, site_url, now, everything=everything
                 )

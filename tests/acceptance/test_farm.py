@@ -22,6 +22,7 @@ from indexer.base import times
 from indexer.base.clock import now
 
 from .. import samples
+from ..documentation.json_schemas import CLOSED
 from ..master import captured
 from ..master.database_queue import Master as Database
 from ..master.database_queue import farm as database
@@ -62,6 +63,14 @@ class Place:
     def farm(self) -> dict[str, Any]:
         """What `farm --json` says."""
         found: dict[str, Any] = json.loads(self.site.piw("farm", "--json").stdout)
+        return found
+
+    def published(self) -> Any:
+        """What status.json says; empty if it is not there."""
+        path = self.site.output_path / "status.json"
+        found = json.loads(path.read_bytes()) if path.exists() else {}
+        if found:
+            CLOSED["site-status"].validate(found)
         return found
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -200,8 +209,20 @@ def test_a_restart_of_the_daemon(place: Place, queue: StatusQueue, end: str) -> 
         eventually(lambda: bool(place.rows("SELECT * FROM slaves WHERE doing = 'building'")))
         getattr(daemon, end)()
     assert place.rows("SELECT label, package FROM slaves") == [("pi", "a")]
+    (place.site.output_path / "status.json").unlink(missing_ok=True)
     with place.daemon() as daemon:
         place.wait(lambda found: labels(found) == ["pi"], daemon)
+        eventually(place.published)
+        [builder] = place.published()["builders"]
+        assert builder.pop("since")
+        assert builder == {
+            "label": "pi",
+            "abi": "cp311",
+            "doing": "building",
+            "package": "a",
+            "version": "1",
+        }
+        assert place.published()["behind_seconds"] == 0
         queue.wait_for_subscriber()
         queue.say(*frames(master.built(1)))
         place.wait(lambda found: len(found["farm"]["finished"]) == 1, daemon)
@@ -214,8 +235,11 @@ def test_without_a_feed_the_farm_is_forgotten(place: Place, queue: StatusQueue, 
         queue.say(*frames(present().join("pi")))
         eventually(lambda: bool(place.rows("SELECT * FROM slaves")))
         daemon.terminate()
+    (place.site.output_path / "status.json").unlink()
     with place.site.daemon(ipc) as daemon:
         place.site.wait(lambda found: found["daemon"] is not None, daemon)
+        eventually(place.published)
+        assert place.published()["builders"] == []
         assert place.rows("SELECT * FROM farm") == place.rows("SELECT * FROM masters") == []
         refused = place.site.piw("farm", status=4)
         assert "the daemon there does not follow a master" in refused.stderr

@@ -97,6 +97,7 @@ class Answer:
     origin: str | None
     etag: str | None
     modified: str | None
+    cache: str | None
     body: bytes
 
 
@@ -118,6 +119,7 @@ class Server:
                 found.getheader("Access-Control-Allow-Origin"),
                 found.getheader("ETag"),
                 found.getheader("Last-Modified"),
+                found.getheader("Cache-Control"),
                 found.read(),
             )
         finally:
@@ -261,6 +263,15 @@ def test_documents_of_all_packages_are_ours_and_compressed_for_who_can_read_that
     packed = server.get(path, **{"Accept-Encoding": "gzip"})
     assert (packed.status, packed.type, packed.encoding) == (200, "application/json", "gzip")
     assert gzip.decompress(packed.body) == plain.body
+
+
+def test_what_the_farm_does_is_asked_for_again(server: Server, site: Site) -> None:
+    (site.output_path / "status.json").write_text('{"serial": 3}')  # as a daemon would
+    found = server.get("/status.json")
+    assert (found.status, found.type, found.body) == (200, "application/json", b'{"serial": 3}')
+    assert (found.origin, found.cache) == ("*", "no-cache")
+    assert server.get("/status.json", **{"If-None-Match": found.etag or ""}).status == 304
+    assert server.get("/packages.json").cache is None
 
 
 def test_what_changes_is_seen_at_once(server: Server, site: Site) -> None:

@@ -14,7 +14,7 @@ from referencing import Registry, Resource
 
 from ..property.strategies import places
 
-NAMES = ("message", "change", "project", "packages", "failures")
+NAMES = ("message", "change", "project", "packages", "failures", "site-status")
 
 
 def _load(name: str) -> Any:
@@ -49,7 +49,7 @@ def _closed(schema: Any) -> Any:
 
 CLOSED = {
     name: validator({**_closed(SCHEMAS[name]), "$id": f"urn:closed:{name}"})
-    for name in ("project", "packages", "failures")
+    for name in ("project", "packages", "failures", "site-status")
 }
 """What we publish has no field that the schemas do not know."""
 

@@ -309,7 +309,7 @@ def man_pages() -> dict[str, str]:
     }
 
 
-_FIELDS = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.S)
+_FIELDS = re.compile(r"(<!-- fields: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def filled(name: str) -> str:

@@ -83,7 +83,7 @@ def test_what_names_stand_for(output: Output, index: Index) -> None:
     assert output.names() == ["NumPy -> numpy", "numpy", "scipy"]
     assert output.document("numpy") == index.document("numpy")
     index.apply(message("DELPKG", package="numpy"))
-    assert output.write("numpy", "NumPy") == (3, ["numpy", "NumPy"], 2, None)
+    assert output.write("numpy", "NumPy") == (3, ["numpy", "NumPy"], 2, None, {})
     assert output.names() == ["scipy"]
 
 
@@ -156,7 +156,9 @@ def test_alias_is_no_alias_while_it_is_a_package(output: Output, index: Index) -
 
 def test_everything_writes_what_is_not_marked(output: Output, index: Index) -> None:
     index.apply(new_package("numpy"), new_package("scipy"))
-    assert output.write_pending() == 2 + len(registry.of_trees())
+    assert output.write_pending() == 2 + len(
+        [kind for kind in registry.of_trees() if not kind.live]
+    )
     (output.project / "numpy" / "json" / "index.json").write_bytes(b"edited")
     assert output.write_pending() == 0
     assert output.document("numpy") == b"edited"
@@ -189,7 +191,7 @@ def test_many_names_on_all_processors(output: Output, index: Index) -> None:
         samples.NOW,
         progress=lambda done, total: progress.append((done, total)),
     )
-    assert changed == count + len(registry.of_trees())
+    assert changed == count + len([kind for kind in registry.of_trees() if not kind.live])
     assert len(output.names()) == count
     assert progress[-1] == (count, count)
     assert pending.count(index.connection) == 0
@@ -277,7 +279,7 @@ class Ended:
         if not self._pipe.closed:
             while self._pipe.poll(0):
                 self._pipe.recv()
-            self._pipe.send(writer_messages.NamesWritten(1, ["numpy"], 1))
+            self._pipe.send(writer_messages.NamesWritten(1, ["numpy"], 1, {}))
             self._pipe.close()
         return self.returncode
 

@@ -92,6 +92,9 @@ def test_a_writer_with_little_room(
             handle.stop()
         assert handle.failure is None
         assert here.pending() == []
+        assert sorted(here.view("SELECT abi_tag, versions FROM waiting WHERE versions")) == sorted(
+            here.view("SELECT abi_tag, count(*) FROM builds_pending GROUP BY 1")
+        )
         window = here.view("SELECT value FROM state WHERE key = 'window_start'")[0][0]
         now = times.to_datetime((window + 30 * 86_400) * times.SECOND)
         sent = [message for messages in batches for message in messages]

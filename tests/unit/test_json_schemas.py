@@ -242,6 +242,21 @@ def valid_values(name: str) -> list[Any]:
         reason = {"category": "missing-header", "detail": "x.h", "packages": 1}
         reason |= {"downloads_recent": 2, "abis": {"cp311": 1}, "examples": ["numpy"]}
         return [{"reasons": [reason]}]
+    if name == "site-status":
+        waiting = {"pending": 1, "built_last_hour": 0, "built_last_day": 2, "done_in_seconds": 90}
+        builder = {"label": "pi-3", "abi": "cp311", "doing": "building", "package": "numpy"}
+        builder |= {"version": "1.0", "since": "2026-11-28 07:30:00"}
+        attempt = valid_values("project")[0]["releases"].popitem()[1]["builds"][1]
+        return [
+            {
+                "at": "2026-11-28 07:40:00",
+                "serial": 7,
+                "behind_seconds": 0.5,
+                "abis": {"cp311": waiting},
+                "builders": [builder],
+                "recent_builds": [{"package": "numpy", "version": "1.0", **attempt}],
+            }
+        ]
     if name == "project":
         found = document(BASIC.expected / "project" / "numpy" / "json" / "index.json")
         version, release = next(

@@ -160,8 +160,13 @@ def test_a_life_has_all_kinds_of_builds() -> None:
         attempt = build["package"], build["version"], build["abi_tag"]
         attempts.setdefault(attempt, []).append(build["status"])
         assert bool(build["files"]) is build["status"]
+        assert not (build["status"] and build["failure"])
     assert [False, True] in attempts.values()
     assert [False] in attempts.values()
+    failed = [build for build in data_of("LOGBUILD", messages) if not build["status"]]
+    reasons = Counter(build["failure"] and build["failure"]["category"] for build in failed)
+    assert len(reasons) > 10
+    assert 0 < reasons[None] < len(failed) / 5, "most reasons are known"
 
 
 def test_the_failure_rate_is_the_share_of_failed_builds() -> None:
