@@ -22,7 +22,7 @@ from ..base.notes import At
 from ..base.printable import many
 from .cusum import Cusum
 
-MAX_BUILDS = 5000
+MAX_BUILDS = 3000
 """The last builds of the index that are looked at; a large farm needs some days for them."""
 
 MAX_AGE = 24 * times.HOUR

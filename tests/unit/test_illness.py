@@ -13,7 +13,7 @@ from ..bench.ill import ILLS, Ill, life
 
 pytestmark = pytest.mark.unit
 
-WELL = 2500
+WELL = 1800
 """Builds of the farm before a slave falls ill."""
 
 
