@@ -104,6 +104,24 @@ def test_a_slave_that_fails_what_others_build() -> None:
     assert found.what == "30 of 30 builds failed, about 1 expected from what other slaves build"
 
 
+def test_its_own_failures_are_no_excuse() -> None:
+    [found] = ill(turns(100, "good{}", set()) + 2 * turns(60, "new{}", {3}))
+    assert (found.builds, found.events) == (120, 120)
+    assert found.expected < 3
+
+
+def test_a_slave_alone_with_its_abi_is_compared_with_its_past() -> None:
+    """Builds for a new Python fail more often."""
+    builds = turns(100, "good{}", set())
+    for number in range(200):
+        builds += turns(1, f"more{number}", {1, 2, 3} if number % 5 == 0 else set())
+        builds.append(built(4, f"alone{number}", number % 10 < 7)._replace(abi_tag="cp314"))
+    assert ill(builds) == []
+    broken = [built(4, f"broken{number}", True)._replace(abi_tag="cp314") for number in range(100)]
+    [found] = ill(builds + broken)
+    assert found.slave_id == 4
+
+
 def test_what_fails_everywhere_is_not_the_fault_of_a_slave() -> None:
     """Neither packages that nobody can build, nor a day from which on nothing can be built."""
     mixed = [
