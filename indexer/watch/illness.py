@@ -49,7 +49,7 @@ MIN_OTHERS = 30
 MIN_OWN = 60
 """Builds of its own that such a slave needs before it is judged."""
 
-MIN_DURATIONS = 40
+MIN_DURATIONS = 30
 """Compared durations that a slave needs before its speed is judged."""
 
 SLOW_SHARE = 0.1

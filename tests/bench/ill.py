@@ -172,11 +172,11 @@ def delays(seed: int, ill: Ill, symptom: str) -> tuple[float, float]:
 
     Infinite if that does not come. It is well again as soon as the alarm is there.
     """
-    judge, half = Judge(), MAX_BUILDS // 2
+    judge, after = Judge(), MAX_BUILDS * 2 // 3
     own = raised = 0
-    for number, build in enumerate(life(seed, 2 * MAX_BUILDS, ill, half)):
+    for number, build in enumerate(life(seed, 2 * MAX_BUILDS, ill, after)):
         judge.take(build)
-        if number < half or build.slave_id != ill.slave_id:
+        if number < after or build.slave_id != ill.slave_id:
             continue
         own += 1
         there = (ill.slave_id, symptom) in {(one.slave_id, one.symptom) for one in judge.ill()}
@@ -207,7 +207,7 @@ ILLS: tuple[tuple[str, dict[str, Any], Symptom], ...] = (
 def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.ill", description=__doc__)
-    parser.add_argument("--lives", type=int, default=40, help="of each kind")
+    parser.add_argument("--lives", type=int, default=25, help="of each kind")
     parser.add_argument("--days", type=int, default=30, help="of a life without illness")
     arguments = parser.parse_args()
     console = Console(width=100)
