@@ -182,6 +182,15 @@ KINDS = {
             " /etc/piw-indexer.conf",
         ),
         Kind(
+            "slave-ill",
+            WARNING,
+            "The failures, the speed or the platform tags of a build slave leave those of the"
+            " others.",
+            "look at its disk, memory, temperature and clock (piw-indexer farm), at the logs of its"
+            " last builds, and at what was changed there; the alert ends by itself when its builds"
+            " are like the others' again",
+        ),
+        Kind(
             "index-behind",
             WARNING,
             "The index lacks messages of the journal.",

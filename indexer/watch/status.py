@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +21,9 @@ from ..journal import quarantine
 from ..journal.reader import JournalReader
 from ..piwheels.farm.picture import Picture
 from ..state import checkpoint
+from . import illness
 from .alerts import CRITICAL, NOTICE, WARNING, Alert, alert, is_healthy, sentences
+from .illness import Illness
 from .notes import Backup, BackupFailure, Check, Daemon, DaemonNote
 
 MAX_SILENCE = 10.0
@@ -126,6 +128,7 @@ class Status(NamedTuple):
     downloads: int | None = None  # only where rows were counted
     packages_with_downloads: int | None = None  # likewise
     spool: SpoolStatus | None = None
+    ill_slaves: list[Illness] | None = None
 
     @property
     def only_publishes(self) -> bool:
@@ -139,6 +142,7 @@ class FarmStatus(NamedTuple):
     farm: Picture
     status_feed: LiveStatusQueue | None
     problems: list[str]
+    ill_slaves: list[Illness]
 
     def as_data(self) -> dict[str, Any]:
         """For JSON."""
@@ -146,6 +150,7 @@ class FarmStatus(NamedTuple):
             **notes.plain(self.farm),
             "status_feed": notes.plain(self.status_feed, LiveStatusQueue | None),
             "problems": self.problems,
+            "ill_slaves": notes.plain(self.ill_slaves, list[Illness]),
         }
 
 
@@ -171,12 +176,13 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
         months = [Month(path.stem, path.stat().st_size) for path in reader.months]
     index = _Index()
     if (directory / queries.FILE).exists():
-        index = _read_index(directory / queries.FILE, counting)
+        index = _read_index(directory / queries.FILE, counting, now)
     feeds = [feed for feed in every_feed if not feed.feed.startswith(FILE_FEED)]
     to_apply = max(0, serial - index.applied_serial)
     # Publishers may claim any serial; readers of JSON cannot hold larger numbers.
     to_accept = min(sum(feed.lag or 0 for feed in feeds), notes.MAX_COUNT)
     output_path = daemon.live.output_path if daemon is not None else ""
+    farm = daemon.sources.farm if daemon is not None else None
     free, size = disk.sizes(directory)
     output_free, output_size = disk.sizes(Path(output_path)) if output_path else (None, None)
     status = Status(
@@ -211,7 +217,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
         last_check=noted.read(CHECK, Check),
         last_backup=noted.read(BACKUP, Backup),
         daemon=daemon,
-        farm=daemon.sources.farm if daemon is not None else None,
+        farm=farm and _with_illness(farm, index.ill_slaves),
         disk_free_bytes=free,
         disk_bytes=size,
         output_path=output_path or None,
@@ -223,6 +229,7 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
         downloads=index.downloads,
         packages_with_downloads=index.packages_with_downloads,
         spool=_spool(directory / SPOOL),
+        ill_slaves=list(index.ill_slaves),
     )
     alerts = alerts_of(status, noted.unreadable)
     return status._replace(alerts=alerts, well=is_healthy(alerts), problems=sentences(alerts))
@@ -308,8 +315,21 @@ def live_farm(directory: Path, now: times.Time) -> FarmStatus:
             "the daemon there does not follow a master",
             "give it --status-queue, the address of piw-master's status queue",
         )
-    alerts = sentences(list(_daemon_alerts(daemon)))
-    return FarmStatus(daemon.sources.farm, daemon.sources.status_feed, alerts)
+    ill = _read_index(directory / queries.FILE, False, now).ill_slaves
+    farm = _with_illness(daemon.sources.farm, ill)
+    alerts = sentences([*_daemon_alerts(daemon), *_slave_alerts(ill)])
+    return FarmStatus(farm, daemon.sources.status_feed, alerts, list(ill))
+
+
+def _with_illness(farm: Picture, ill: Sequence[Illness]) -> Picture:
+    """The same, where the alerts of a slave also say that it is ill."""
+    brief: dict[int, tuple[str, ...]] = {}
+    for one in ill:
+        brief[one.slave_id] = (*brief.get(one.slave_id, ()), one.brief)
+    slaves = (
+        slave._replace(alerts=slave.alerts + brief.get(slave.slave_id, ())) for slave in farm.slaves
+    )
+    return farm._replace(slaves=tuple(slaves))
 
 
 class _Index(NamedTuple):
@@ -322,9 +342,10 @@ class _Index(NamedTuple):
     counts: dict[str, int] | None = None
     downloads: int | None = None
     packages_with_downloads: int | None = None
+    ill_slaves: Sequence[Illness] = ()
 
 
-def _read_index(path: Path, counting: bool) -> _Index:
+def _read_index(path: Path, counting: bool, now: times.Time) -> _Index:
     with closing(queries.open_reader(path)) as connection:
         if not database.has_tables(connection):
             return _Index()  # the process that began it was killed; the next start continues
@@ -334,6 +355,7 @@ def _read_index(path: Path, counting: bool) -> _Index:
                 pending.count(connection),
                 pending.oldest(connection),
                 queries.get(connection, "no_wheels", 0),
+                ill_slaves=illness.ill_slaves(connection, now),
             )
             return _counted(connection, index) if counting else index
 
@@ -422,6 +444,7 @@ def alerts_of(status: Status, unreadable_notes: dict[str, Alert]) -> list[Alert]
         alerts += _log_alerts(status, status.daemon.live)
     for feed in status.feeds:
         alerts += _feed_alerts(feed)
+    alerts += _slave_alerts(status.ill_slaves or ())
     alerts += _index_alerts(status)
     rank = {CRITICAL: 0, WARNING: 1, NOTICE: 2}
     return sorted(alerts, key=lambda shown: rank[shown.severity])
@@ -515,6 +538,11 @@ def _feed_alerts(feed: FeedStatus) -> Iterator[Alert]:
     elif late > MAX_LAG:
         what = f"feed {name} is {printable.many(feed.lag or 0, 'message')} behind, for {late:.0f} s"
         yield alert("feed-behind", what)
+
+
+def _slave_alerts(ill: Sequence[Illness]) -> Iterator[Alert]:
+    for one in ill:
+        yield alert("slave-ill", f"{one.name} {one.brief}: {one.what}")
 
 
 def _are(messages: int) -> str:

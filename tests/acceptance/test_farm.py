@@ -134,6 +134,41 @@ def test_the_captured_life_at_many_times_its_speed(place: Place, queue: StatusQu
         daemon.terminate()
 
 
+def test_a_slave_that_is_ill(place: Place, queue: StatusQueue) -> None:
+    soon = times.to_rfc3339(now() + 60 * times.SECOND)  # after the slaves have come
+    place.site.take(
+        *(
+            samples.log_build(
+                *(number * 3 + slave, f"p{number}", "1"),
+                slave_id=slave,
+                at=soon,
+                status=slave < 3 or number < 40,
+            )
+            for number in range(70)
+            for slave in (1, 2, 3)
+        ),
+        write=False,
+    )
+    master = present()
+    with place.daemon() as daemon:
+        queue.wait_for_subscriber()
+        joined = [one for n in (1, 2, 3) for one in master.join(f"pi{n}")]
+        queue.say(*frames([*master.hello(), *joined]))
+        place.wait(lambda found: labels(found) == ["pi1", "pi2", "pi3"], daemon)
+        place.wait(lambda found: bool(found["ill_slaves"]), daemon)
+        found = place.farm()
+        assert [one["alerts"] for one in found["slaves"]] == [[], [], ["fails too often"]]
+        said = "slave 3 (pi3, cp311) fails too often: 30 of 30 builds since"
+        assert any(problem.startswith(said) for problem in found["problems"])
+        [one] = found["ill_slaves"]
+        assert (one["slave_id"], one["symptom"], one["events"]) == (3, "failures", 30)
+        assert "fails too often" in place.site.piw("farm").stdout
+        status = valid(place.site)
+        assert "slave-ill" in [alert["id"] for alert in status["alerts"]]
+        assert status["ill_slaves"] == found["ill_slaves"]
+        daemon.terminate()
+
+
 def test_builds_that_have_ended_are_asked_for(
     place: Place, queue: StatusQueue, sockets: Path
 ) -> None:

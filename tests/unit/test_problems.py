@@ -16,6 +16,7 @@ from indexer.screens import status as status_screen
 from indexer.watch import alerts as problems
 from indexer.watch import nagios
 from indexer.watch.alerts import KINDS, alert
+from indexer.watch.illness import Illness
 from indexer.watch.notes import Backup, BackupFailure, Check, Daemon, Sources
 from indexer.watch.status import FeedStatus, Status, alerts_of, unreadable
 
@@ -71,6 +72,7 @@ def trouble(kind: str) -> dict[str, Any]:
 
 
 HELD = LiveLog("index.db", 593 * 2**20, 120.0, 5.0 * 2**20)
+ILL = Illness(3, "pi3", "cp311", "failures", 50, 38, 22.5, "disk-full", NOW - times.HOUR, NOW)
 
 CASES = [
     ("daemon-not-running", {"daemon": None, "held_by": ""}),
@@ -92,6 +94,7 @@ CASES = [
     ("check-differences", {"last_check": Check(NOW, True, 10, 3)}),
     ("backup-old", {"last_backup": Backup(NOW - 9 * 24 * times.HOUR, "/b", 3)}),
     ("backup-failed", {"backup_failure": BackupFailure(NOW, "/b", "cannot copy", "look")}),
+    ("slave-ill", {"ill_slaves": [ILL]}),
     ("log-held", {"daemon": daemon(logs_held=[HELD])}),
     ("sqlite-wal-reset", {"sqlite_wal_reset_bug": True}),
     *[
