@@ -76,7 +76,7 @@ def _ingest(state: State, file: MessageFile, progress: Advance) -> None:
     printable.echo(f"{name}: {printable.many(accepted, 'message')}{quarantined}{known}")
     if refused:
         printable.echo(
-            f"piw-indexer: {refused} lines of {name} were refused;"
-            " `piw-indexer quarantine` shows why",
+            f"piw-indexer: not taken from {name}, because not valid:"
+            f" {printable.many(refused, 'line')}; `piw-indexer quarantine` shows why",
             err=True,
         )

@@ -1,10 +1,11 @@
 """How old a master's answers get, and how late the sweep sees a change, by --sweep-pause.
 
-The real agenda asks a simulated master in virtual time. `--scale 0.01` takes a hundredth of 750,000
-packages, and each step stands for a hundred. Packages differ in how often they are released, as those
-of PyPI do: 20,000 releases a day in all, half of them of one package in a hundred. Releases are
-known from their builds. What only the sweep sees comes after one release in ten, within some days,
-and to any package, 200 times a day.
+The real agenda asks a simulated master in virtual time. `--scale 0.002` takes one in 500 of 750,000
+packages, and each step stands for 500. Packages differ in how often they are released, as
+those of PyPI do: 20,000 releases a day in all, the most by few. Releases are known from their
+builds. What only the sweep sees comes after one release in ten, within some days, and to any
+package, 200 times a day. At the end the daemon is down for a day, and afterwards knows of nothing
+that happened meanwhile.
 """
 
 from __future__ import annotations
@@ -35,16 +36,24 @@ START: Time = 20_000 * DAY
 
 
 class Found:
-    """What was seen: hours until each change, and the oldest and the median answer in hours."""
+    """What was seen, in hours.
+
+    Attributes:
+        late: until a change was seen.
+        closed: until a change was seen, since the daemon was back, if it happened meanwhile.
+        oldest: the oldest answer, several times a day.
+        median: likewise the median one.
+    """
 
     def __init__(self) -> None:
         self.late: list[float] = []
+        self.closed: list[float] = []
         self.oldest: list[float] = []
         self.median: list[float] = []
 
 
 def simulate(pause: float, days: float, scale: float, seed: int = 1) -> Found:
-    """Let the agenda ask for `days`; what is seen in the second half counts."""
+    """Let the agenda ask for `days`, of which the second half counts, and then close a gap."""
     chance = random.Random(seed)
     count = int(PACKAGES * scale)
     agenda.MAX_LIKELY = int(10_000 * scale)
@@ -56,6 +65,11 @@ def simulate(pause: float, days: float, scale: float, seed: int = 1) -> Found:
 
     def ago(rate: float) -> Time:
         return int(min(chance.expovariate(rate), 4000 * DAY))
+
+    def released(package: str, at: Time) -> None:
+        connection.execute(
+            "UPDATE versions SET released = ? WHERE package = ?", (to_sql(at), package)
+        )
 
     connection.executemany(
         "INSERT INTO packages VALUES (?, '', '')", ((f"p{n}",) for n in range(count))
@@ -79,16 +93,25 @@ def simulate(pause: float, days: float, scale: float, seed: int = 1) -> Found:
     step = int(pause / scale * SECOND)
     end = now + int(days * DAY)
     middle = now + int(days * DAY / 2)
+    back = end + DAY
     next_look = middle
-    while now < end:
+    gap: set[str] = set()
+    while now < back or gap:
         now += step
+        down = end <= now < back
         while releases[0][0] <= now:
             at, n = releases[0]
             heapreplace(releases, (at + int(chance.expovariate(rates[n])), n))
-            connection.execute(
-                "UPDATE versions SET released = ? WHERE package = ?", (to_sql(at), f"p{n}")
-            )
-            asked.answered(f"p{n}", [], differed=True)
+            if down:
+                waiting.setdefault(f"p{n}", at)
+                gap.add(f"p{n}")
+            else:
+                released(f"p{n}", at)
+                asked.answered(f"p{n}", [], differed=True)
+                waiting.pop(f"p{n}", None)
+                if f"p{n}" in gap:
+                    gap.discard(f"p{n}")
+                    found.closed.append((at - back) / SECOND / 3600)
             if chance.random() < 0.1:
                 heappush(others, (at + int(chance.expovariate(1 / (2 * DAY))), n))
         while other <= now:
@@ -97,18 +120,23 @@ def simulate(pause: float, days: float, scale: float, seed: int = 1) -> Found:
         while others and others[0][0] <= now:
             at, n = heappop(others)
             waiting.setdefault(f"p{n}", at)
-        package = asked.next(now)
+            if down:
+                gap.add(f"p{n}")
+        package = None if down else asked.next(now)
         if package is not None:
             changed = waiting.pop(package, None)
-            asked.answered(package, [], differed=changed is not None)
-            if changed is not None and now > middle:
+            if package in gap:
+                released(package, changed or now)
+                gap.discard(package)
+                found.closed.append((now - back) / SECOND / 3600)
+            elif changed is not None and middle < now < end:
                 found.late.append((now - changed) / SECOND / 3600)
-        if now > next_look:
+            asked.answered(package, [], differed=changed is not None)
+        if next_look < now < end:
             next_look += DAY // 4
             ages = asked.ages()
             found.oldest.append((ages.oldest or 0) / 3600)
             found.median.append((ages.median or 0) / 3600)
-    found.late += [(now - changed) / SECOND / 3600 for changed in waiting.values()]
     connection.close()
     return found
 
@@ -116,15 +144,17 @@ def simulate(pause: float, days: float, scale: float, seed: int = 1) -> Found:
 def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.sweep", description=__doc__)
-    parser.add_argument("--scale", type=float, default=0.01)
+    parser.add_argument("--scale", type=float, default=0.002)
     parser.add_argument("--pause", type=float, nargs="+", default=[1, 0.5, 0.2, 0.1])
     arguments = parser.parse_args()
     table = Table(
-        "--sweep-pause", "oldest answer", "median", "a change is seen after", "90 % of them"
+        *("--sweep-pause", "oldest answer", "median", "a change is seen after", "90 %"),
+        *("a gap of a day is half closed after", "90 %", "all"),
     )
     for pause in arguments.pause:
         found = simulate(pause, max(8, 80 * pause), arguments.scale)
         late = statistics.quantiles(found.late, n=10)
+        closed = statistics.quantiles(found.closed, n=10)
         table.add_row(
             f"{pause} s",
             *(
@@ -134,10 +164,13 @@ def main() -> None:
                     statistics.median(found.median),
                     late[4],
                     late[8],
+                    closed[4],
+                    closed[8],
+                    max(found.closed),
                 )
             ),
         )
-    Console().print(table)
+    Console(width=130).print(table)
 
 
 if __name__ == "__main__":
