@@ -18,7 +18,7 @@ from ..base.progress import Progress
 from ..check import differences
 from ..documents import project, registry
 from ..documents.kind import Moment, PeriodicKind, TreeDocument
-from ..documents.publish import in_the_way, too_long
+from ..documents.publish import in_the_way, target_of, too_long
 from ..index import pending, queries
 from ..journal.reader import JournalReader
 from ..messages.types import Failure
@@ -225,12 +225,17 @@ def _links(output_path: Path, package: str, aliases: list[str]) -> dict[str, Pro
             found[alias] = Problem("no file can have so long a name")
             continue
         try:
-            target = os.readlink(path)
-            right = target == package
-            found[alias] = Problem("") if right else Problem(f"it leads to {target}", fix)
+            target = target_of(os.readlink(path))
         except FileNotFoundError:
             found[alias] = Problem("it is not there", fix)
+            continue
         except OSError:
+            target = None
+        if target == package:
+            found[alias] = Problem("")
+        elif target is not None:
+            found[alias] = Problem(f"it leads to {target}", fix)
+        else:
             move = f"move {path} away, if nobody needs it; then {fix}"
             found[alias] = Problem(in_the_way(str(path)), move)
     return found

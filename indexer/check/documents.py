@@ -127,7 +127,7 @@ class Documents:
                 what, fault = f"is a link to {target}" if target else "is missing", ""
                 if target is None:
                     path = self._publisher.path(f"{root}/{alias}")
-                    what, fault = "is not a link", f"{in_the_way(path)}: move that away"
+                    what, fault = "is not a link of ours", f"{in_the_way(path)}: move that away"
                 yield Difference(
                     Part.DOCUMENTS,
                     f"{name}: its alias {alias} {what}, should be a link to it",

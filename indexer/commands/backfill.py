@@ -9,7 +9,6 @@ import click
 
 from ..base import clock, lock, options, printable
 from ..base.bar import bar
-from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..piwheels.backfill import from_database
 from ..piwheels.backfill import from_master as backfills
@@ -22,13 +21,11 @@ from .master_options import Asking
 @options.configuration
 @options.state_to_write
 @options.grouped(Asking)
-@options.option("dsn")
 @options.option("download-days")
 @as_owner
 def backfill(
     state_dir: Path,
     asking: Asking,
-    dsn: str | None,
     download_days: int | None,
 ) -> None:
     """Fetch all packages and download counters from a master.
@@ -43,15 +40,7 @@ def backfill(
     With --dsn, the daemon may run meanwhile: it is handed what differs, so a timer can repeat this.
     With --db-queue, it must be stopped; a running one does the same by itself, slowly.
     """
-    if (asking.db_queue is None) == (dsn is None):
-        raise UsageError(
-            "backfill",
-            "neither --db-queue nor --dsn is given"
-            if dsn is None
-            else "--db-queue and --dsn exclude each other",
-            "set db-queue = ipc:///run/piw-indexer/db in the master's configuration, restart it,"
-            " and give the same here; or give as --dsn the database of the master",
-        )
+    dsn = asking.database("backfill")
     if dsn is not None:
         _from_database(state_dir, dsn, download_days)
         return

@@ -77,5 +77,6 @@ def _ingest(state: State, file: MessageFile, progress: Progress) -> None:
     printable.echo(f"{name}: {printable.many(accepted, 'message')}{quarantined}{known}")
     if refused:
         printable.warn(
-            f"{refused} lines of {name} were refused; `piw-indexer quarantine` shows why"
+            f"not taken from {name}, because not valid: {printable.many(refused, 'line')};"
+            " `piw-indexer quarantine` shows why"
         )

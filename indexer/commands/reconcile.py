@@ -1,21 +1,28 @@
-"""`piw-indexer reconcile`: the index against a running master."""
+"""`piw-indexer reconcile`: the index against a running master, or against its database."""
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import click
 
-from ..base import clock, names, options, printable
+from ..base import clock, lock, names, options, printable
 from ..base.bar import bar
 from ..base.directories import JOURNAL, refuse_missing
-from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..index import queries
-from ..messages.entries import Accepted
-from ..piwheels.backfill.reconcile import Difference, differences
+from ..messages.entries import Entry
+from ..piwheels.backfill.from_database import Beside, Taker
+from ..piwheels.backfill.postgres import Source
+from ..piwheels.backfill.reconcile import Difference, differences, locations
 from ..state.state import State
 from .master_options import Asking
+
+AT_ONCE = 500
+"""Packages whose files are moved together."""
 
 
 @click.command()
@@ -33,37 +40,67 @@ def reconcile(
 ) -> int:
     """Compare packages, or all packages, with a running master; exit status 1 if any differs.
 
-    With --fix, the master's answers are accepted; the daemon must be stopped for that. Download
-    counters and what a master does not report (such as durations) are not compared.
+    With --db-queue, the master is asked for one package at a time. With --dsn, only where files are
+    served from is compared, in one query; `backfill --dsn` compares all that a database has.
+
+    With --fix, the master's answers are accepted. The daemon must be stopped for that with
+    --db-queue; with --dsn, it is handed them. Download counters and what a master does not report
+    (such as durations) are not compared.
     """
     refuse_missing(state_dir, JOURNAL)
-    if asking.db_queue is None:
-        raise UsageError("reconcile", "--db-queue is not given", "give the master's db-queue")
-    protection = asking.protection()
-    state = State(state_dir, "reconcile", clock.now) if fix else None
-    connection = state.connection if state else queries.open_reader(state_dir / queries.FILE)
+    dsn = asking.database("reconcile")
+    wanted = [names.canonical(package) for package in packages]
+    protection = asking.protection() if dsn is None else None
     different = fixed = 0
-    try:
-        with asking.asker(protection) as asker, bar("packages") as progress:
-            wanted = [names.canonical(package) for package in packages]
-            for difference in differences(connection, asker, wanted, progress):
-                different += 1
-                _print(difference)
-                if state is not None and difference.fix is not None:
-                    state.take([difference.fix])
-                    fixed += isinstance(difference.fix, Accepted)
-    finally:
-        if state is not None:
-            state.close()
+    with ExitStack() as opened:
+        taker = opened.enter_context(_taker(state_dir, beside=dsn is not None)) if fix else None
+        connection: sqlite3.Connection = (
+            taker.connection
+            if taker is not None
+            else opened.enter_context(closing(queries.open_reader(state_dir / queries.FILE)))
+        )
+        progress = opened.enter_context(bar("packages"))
+        found: Iterator[Difference]
+        if protection is None:
+            assert dsn is not None
+            source = opened.enter_context(closing(Source(dsn, clock.now)))
+            found = locations(connection, source, wanted, progress)
         else:
-            connection.close()
+            asker = opened.enter_context(asking.asker(protection))
+            found = differences(connection, asker, wanted, progress)
+        fixes: list[Entry] = []
+        for difference in found:
+            different += 1
+            _print(difference)
+            if taker is not None and difference.fix is not None:
+                fixes.append(difference.fix)
+                if protection is not None or len(fixes) == AT_ONCE:
+                    fixed += len(taker.take(fixes))
+                    fixes = []
+        if taker is not None and fixes:
+            fixed += len(taker.take(fixes))
     if not different:
         printable.echo("No differences.")
-    elif fix:
-        printable.echo(f"Taken from the master: {fixed}. `piw-indexer write` publishes them.")
+    elif taker is not None:
+        beside = isinstance(taker, Beside)
+        publishes = "" if beside else " `piw-indexer write` publishes them."
+        printable.echo(f"Taken from the master: {fixed}.{publishes}")
         if fixed < different:
-            printable.echo(f"Not repaired: {different - fixed}.")
+            again = " Of some of them the daemon has just heard: run it again." if beside else ""
+            printable.echo(f"Not repaired: {different - fixed}.{again}")
     return 1 if different > fixed else 0
+
+
+@contextmanager
+def _taker(state_dir: Path, beside: bool) -> Iterator[Taker]:
+    """What takes the master's answers: the state, or a running daemon if that is possible."""
+    taker: State | Beside
+    if beside and lock.holder(state_dir).startswith("piw-indexer run "):
+        taker = Beside(state_dir)
+    else:
+        taker = State(state_dir, "reconcile", clock.now)
+    with closing(taker):
+        yield taker
 
 
 def _print(difference: Difference) -> None:

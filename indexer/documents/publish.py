@@ -412,16 +412,16 @@ class Publisher:
     # Links
 
     def links_to(self, root: str, alias: str) -> str | None:
-        """What a link leads to; '' if it is not there, None if it is not a link."""
+        """What a link of ours leads to; '' if nothing is there, None if something else is."""
         try:
-            return os.readlink(self.path(f"{root}/{alias}"))
+            return target_of(os.readlink(self.path(f"{root}/{alias}")))
         except FileNotFoundError:
             return ""
         except OSError:
             return None
 
     def link(self, link: Link) -> bool:
-        """Make a link, unless something that is not a link is there; or remove a link of ours.
+        """Make a link, unless something that is not ours is there; or remove a link of ours.
 
         Returns:
             True if it was not so before.
@@ -479,8 +479,7 @@ class Publisher:
                 if error.errno not in (errno.ENOENT, errno.EINVAL):
                     raise
                 return False  # it is not there, or is not a link
-            # Our links lead to a package beside them, and nowhere else.
-            return names.is_canonical(target) and atomic.unlink(within, alias)
+            return target_of(target) is not None and atomic.unlink(within, alias)
 
     # Durability
 
@@ -537,6 +536,11 @@ def _followed(path: str) -> str:
     return os.path.realpath(os.path.join(os.path.dirname(path), target))
 
 
+def target_of(link: str) -> str | None:
+    """What a link leads to, if it is one of ours: to a package beside it, and nowhere else."""
+    return link if names.is_canonical(link) else None
+
+
 def too_long(alias: str) -> bool:
     """Whether no file system can hold the link of an alias: 200 characters may have 800 bytes."""
     return len(os.fsencode(alias)) > names.MAX_COMPONENT_BYTES
@@ -548,7 +552,7 @@ def in_the_way(path: str) -> str:
         mode = os.lstat(path).st_mode
     except OSError as error:
         return error.strerror or str(error)
-    what = "directory" if stat.S_ISDIR(mode) else "file"
+    what = "directory" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else "file"
     return f"a {what} that is not ours is in its place"
 
 

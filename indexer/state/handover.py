@@ -8,7 +8,7 @@ that is taken twice changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgpack
@@ -27,8 +27,12 @@ log = logging.getLogger(__name__)
 FILE = "handed.msgpack"
 """Its name in the state directory: a serial of the journal, and messages as it stores them."""
 
-MAX_BYTES = 512 * 1024 * 1024
-"""Bytes of it."""
+MAX_BYTES = 12 * 1024 * 1024
+"""Bytes of it, which take seven times as much memory when they are read: a package of 55,000 files,
+more than twice as many as the largest has."""
+
+_AROUND = 64
+"""Bytes of a message besides what the journal stores of it; some fewer."""
 
 ANSWER_TIMEOUT = 60.0
 """Seconds in which the daemon has to take it."""
@@ -88,9 +92,41 @@ def hand(directory: Path, news: News, messages: Iterable[Message]) -> list[Messa
     given = [message for message in messages if not news.outdates(message)]
     if not given:
         return []
-    packed = [(message.name, message.at, encode.to_journal(message)) for message in given]
-    path = directory / FILE
-    leave(path, msgpack.packb([news.serial, packed]))
+    for part in _parts(given):
+        _leave(directory / FILE, msgpack.packb([news.serial, part]))
+    return given
+
+
+_Packed = tuple[str, int, bytes]
+
+
+def _parts(messages: Iterable[Message]) -> Iterator[list[_Packed]]:
+    """Messages for one file each; a package is in one of them, whole."""
+    packages: dict[str | None, list[_Packed]] = {}
+    for message in messages:
+        packed = message.name, message.at, encode.to_journal(message)
+        packages.setdefault(package_of(message.data), []).append(packed)
+    part: list[_Packed] = []
+    size = _AROUND
+    for package, some in packages.items():
+        more = sum(len(body) + _AROUND for _, _, body in some)
+        if more + _AROUND > MAX_BYTES:
+            raise StateError(
+                f"hand {package} to the daemon",
+                f"it is larger than {MAX_BYTES >> 20} MiB",
+                "stop the daemon, run this again, and start it again",
+            )
+        if size + more > MAX_BYTES:
+            yield part
+            part, size = [], _AROUND
+        part += some
+        size += more
+    yield part
+
+
+def _leave(path: Path, content: bytes) -> None:
+    """Leave messages for the daemon, and wait until it has taken them."""
+    leave(path, content)
     until = clock.monotonic() + ANSWER_TIMEOUT
     while path.exists():
         if clock.monotonic() > until:
@@ -102,7 +138,6 @@ def hand(directory: Path, news: News, messages: Iterable[Message]) -> list[Messa
                 " to be restarted",
             )
         clock.sleep(0.05)
-    return given
 
 
 def offered(directory: Path, reader: JournalReader) -> list[Entry] | None:

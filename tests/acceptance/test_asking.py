@@ -385,12 +385,14 @@ def test_explain_an_alias_and_counters(site: Site) -> None:
     assert "packages.json has other counters" in wrap_errors(site, "numpy")["verdict"]
 
 
-@pytest.mark.parametrize("what", ["directory", "file"])
+@pytest.mark.parametrize("what", ["directory", "file", "link"])
 def test_what_is_in_the_place_of_an_alias_stays_and_is_named(site: Site, what: str) -> None:
     blocked = site.output_path / "project" / "Foo.Bar"
     blocked.parent.mkdir(parents=True)
     if what == "file":
         blocked.write_text("old")
+    elif what == "link":
+        blocked.symlink_to("/nowhere")
     else:
         blocked.mkdir()
     lines = [samples.new_package("foo-bar"), samples.new_name("foo-bar", "Foo.Bar")]
@@ -402,11 +404,14 @@ def test_what_is_in_the_place_of_an_alias_stays_and_is_named(site: Site, what: s
     assert found["links"] == {"Foo.Bar": cause}
     assert found["verdict"] == f"foo-bar is published, but for its alias Foo.Bar: {cause}."
     assert found["remedy"].startswith(f"move {blocked} away")
-    difference = f"foo-bar: its alias Foo.Bar is not a link, should be a link to it ({cause}"
+    difference = (
+        f"foo-bar: its alias Foo.Bar is not a link of ours, should be a link to it ({cause}"
+    )
     assert difference in site.piw("check", status=1).stdout
     left = site.piw("check", "--fix", status=1).stdout
-    assert "not repaired: documents: foo-bar: its alias Foo.Bar is not a link" in left
-    assert not blocked.is_symlink()
+    assert "not repaired: documents: foo-bar: its alias Foo.Bar is not a link of ours" in left
+    assert what != "link" or blocked.readlink() == Path("/nowhere")
+    assert what == "link" or not blocked.is_symlink()
     blocked.rename(site.home / "elsewhere")
     site.piw("check", "--fix")
     assert blocked.readlink() == Path("foo-bar")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from indexer.base.lock import Lock
 
 from ..postgres import Server
+from ..samples import HASH
 from ..support import Feed, Site
 
 pytestmark = pytest.mark.acceptance
@@ -23,6 +25,14 @@ INSERT INTO builds (build_id, package, version, built_by, duration, abi_tag)
 INSERT INTO downloads (filename, accessed_by, accessed_at)
     SELECT 'numpy-2.2.6-cp311-cp311-linux_armv7l.whl', '203.0.113.77', '2026-11-20 12:00:00'
     FROM generate_series(1, 7);
+"""
+
+
+WHEEL = "numpy-2.2.6-cp311-cp311-linux_armv7l.whl"
+FILE = f"""
+UPDATE builds SET status = true;
+INSERT INTO files VALUES ('{WHEEL}', 12345, 1000, '{HASH}', 'numpy', '2.2.6', 'cp311', 'cp311',
+    'linux_armv7l', NULL);
 """
 
 
@@ -83,6 +93,46 @@ def test_backfill_beside_the_daemon(ipc: Feed, site: Site, postgres: Server, dsn
         assert site.status()["serial"] == serial, "nothing differed"
         daemon.terminate()
     site.piw("check")
+
+
+def test_files_that_an_archiver_moved(
+    ipc: Feed, site: Site, postgres: Server, dsn: str, tmp_path: Path
+) -> None:
+    """One query finds them, and nothing is asked for package by package."""
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    postgres.psql(name, FILE)
+    # The daemon's own configuration names a queue, which must not keep anybody from the database.
+    configuration = tmp_path / "indexer.conf"
+    configuration.write_text("[indexer]\ndb-queue = ipc:///nowhere/db\n")
+    where = ["-c", configuration, "--dsn", dsn]
+    site.piw("backfill", *where)
+    assert site.piw("reconcile", *where).stdout == "No differences.\n"
+    postgres.psql(name, "UPDATE files SET location = '/archive'")
+    found = site.piw("reconcile", *where, status=1).stdout
+    assert found == (
+        f"numpy: 1 file served from elsewhere, such as {WHEEL}: '/simple' in the index, '/archive'"
+        " at the master\n"
+    )
+    assert site.piw("reconcile", "scipy", *where).stdout == "No differences.\n"
+    fixed = site.piw("reconcile", "NumPy", "--fix", *where).stdout
+    assert fixed.endswith("Taken from the master: 1. `piw-indexer write` publishes them.\n")
+    with site.daemon(ipc) as daemon:
+        site.wait(lambda status: status["daemon"] is not None, daemon)
+        postgres.psql(name, "UPDATE files SET location = '/elsewhere'")
+        beside = site.piw("reconcile", "--fix", *where).stdout
+        assert beside.endswith("Taken from the master: 1.\n")
+        assert site.piw("reconcile", *where).stdout == "No differences.\n"
+        site.wait(lambda status: status["pending"] == 0, daemon)
+        daemon.terminate()
+    path = site.output_path / "project" / "numpy" / "json" / "index.json"
+    files = json.loads(path.read_bytes())["releases"]["2.2.6"]["files"]
+    assert files[WHEEL]["file_url"] == f"/elsewhere/numpy/{WHEEL}"
+    postgres.psql(name, "UPDATE files SET location = E'/a\nb'")
+    odd = site.piw("reconcile", "--fix", *where, status=1).stdout
+    assert "what the master has is not valid" in odd
+    assert odd.endswith("Not repaired: 1.\n")
+    postgres.psql(name, "ALTER TABLE files DROP location CASCADE")
+    assert "the table files has no location" in site.piw("reconcile", *where, status=2).stderr
 
 
 def test_addresses_are_never_stored(site: Site, dsn: str) -> None:

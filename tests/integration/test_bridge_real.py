@@ -23,7 +23,7 @@ from indexer.messages.entries import Accepted
 from indexer.messages.types import Position
 from indexer.piwheels.bridge.bridge import Bridge
 from indexer.piwheels.bridge.changes import CHANGES
-from indexer.piwheels.bridge.master import Master
+from indexer.piwheels.bridge.master import Locations, Master
 from indexer.piwheels.bridge.outbox import Outbox
 from indexer.piwheels.bridge.unsettled import Marks
 from indexer.state.state import State
@@ -191,6 +191,17 @@ def live(database: Any, states: Any, seed: int, refused: list[Exception]) -> Non
     database.close()
 
 
+def archive(locations: Locations, postgres: Server, name: str) -> None:
+    """What an archiver does: it writes the table of files itself."""
+    for number in range(10):
+        postgres.psql(
+            name,
+            f"UPDATE files SET location = '/archive/{number % 3}' WHERE filename ="
+            " (SELECT filename FROM files ORDER BY random() LIMIT 1)",
+        )
+        locations.look()
+
+
 def test_the_index_is_what_the_database_is(
     real: tuple[Any, Any, Marks, Bridge], dsn: str, postgres: Server, tmp_path: Path
 ) -> None:
@@ -200,10 +211,15 @@ def test_the_index_is_what_the_database_is(
         threading.Thread(target=live, args=(database(dsn), states, seed, refused))
         for seed in range(THREADS)
     ]
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    locations = Locations(database.engines[dsn], bridge._outbox)
+    locations.look()
+    threads.append(threading.Thread(target=archive, args=(locations, postgres, name)))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    locations.look()
     eventually(lambda: not marks.unsettled and bridge._abis is not None and not bridge._held)
     reader = JournalReader(tmp_path / "spool")
     rows = reader.read(0, 10_000)
@@ -215,12 +231,13 @@ def test_the_index_is_what_the_database_is(
     state.take([Accepted(Position("master", 1, row.serial), row.message) for row in rows])
     state.close()
     index = sqlite3.connect(tmp_path / "state" / "index.db")
-    name = dsn.partition("?")[0].rpartition("/")[2]
     for table, sql in TABLES.items():
         answer = postgres.psql(name, f"SELECT row_to_json(x)::text FROM ({sql}) AS x")
         theirs = {tuple(json.loads(line).values()) for line in answer.splitlines()}
         assert theirs, table
         assert set(index.execute(OURS[table])) == theirs, table
+    moved = "SELECT count(*) FROM files WHERE location <> '/simple'"
+    assert index.execute(moved).fetchone()[0] > 0
     audit = postgres.psql(name, "SELECT package, description FROM audit ORDER BY number")
     described = [tuple(line.split("|")) for line in audit.splitlines()]
     told = [row.message.data for row in rows if row.message.name == "SETDESC"]

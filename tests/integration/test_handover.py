@@ -19,6 +19,7 @@ from indexer.messages.entries import Accepted
 from indexer.messages.types import Message
 from indexer.piwheels.backfill.from_database import Beside
 from indexer.state import handover
+from indexer.state.request import leave
 from indexer.state.state import State
 
 from .. import samples
@@ -83,6 +84,35 @@ def test_what_is_newer_is_left_alone(state: State) -> None:
     take(state, samples.log_download("numpy-1.0-py3-none-any.whl", samples.AT))
     assert handover.hand(state.directory, news, handed[2:]) == []
     reader.close()
+
+
+def test_many_are_handed_in_parts(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that the daemon would not read was given to it, and nobody said so."""
+    monkeypatch.setattr(handover, "MAX_BYTES", 1000)
+    reader = state.journal.reader
+    news = handover.News(reader, reader.last_serial())
+    handed = [
+        message(envelope)
+        for envelope in (
+            *(samples.new_package(f"package-{n}", description="x" * 50) for n in range(20)),
+            *(samples.message("SKIPPKG", package=f"package-{n}", reason="") for n in range(20)),
+        )
+    ]
+    sizes = []
+
+    def note(path: Path, content: bytes) -> None:
+        sizes.append(len(content))
+        leave(path, content)
+
+    monkeypatch.setattr("indexer.state.handover.leave", note)
+    with daemon(state) as found:
+        assert handover.hand(state.directory, news, handed) == handed
+    assert len(sizes) > 2
+    assert max(sizes) <= 1000
+    assert sorted(names(found)) == sorted(names(handed))
+    large = message(samples.new_package("numpy", description="x" * 1000))
+    with pytest.raises(StateError, match="hand numpy to the daemon: it is larger than"):
+        handover.hand(state.directory, news, [large])
 
 
 def test_what_came_after_the_command_looked_is_newer_too(state: State) -> None:

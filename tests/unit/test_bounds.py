@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import pkgutil
 import re
 from importlib import resources
 from pathlib import Path
@@ -14,6 +16,7 @@ from indexer.messages import elements
 from indexer.piwheels import compare
 from indexer.piwheels.farm import status_queue
 from indexer.piwheels.queues import log_forward, log_queue, oracle
+from indexer.state import handover
 
 pytestmark = pytest.mark.unit
 
@@ -54,6 +57,7 @@ SHARES = {
     "one answer of the database queue, unpacked": unpacked(oracle.MAX_ANSWER),
     "comparing it with the index": 80 * 2**20,  # seen with 44,000 files
     "what a package was compared with": compare.MAX_SCRATCH,
+    "messages that a command hands over, read": handover.MAX_BYTES * 8,  # seen with 44,000 files
 }
 
 
@@ -67,23 +71,24 @@ def test_the_table_says_what_the_code_does() -> None:
         assert value == int(number.replace(",", "")) * UNITS[unit], f"{module}.{name}"
 
 
-NOT_OF_MEMORY = (
-    *("MAX_BEHIND", "MAX_KEPT", "MAX_RESTART_DELAY", "MAX_TRIES", "MAX_UNCOUNTED", "MAX_WAIT"),
+_DEFINED = re.compile(r"^(?:MIN_\w+, )?(MAX_\w+) = ", re.MULTILINE)
+NOT_OF_MEMORY = re.compile(
+    r"(feed|messages|piwheels)\.\S*"
+    r"MAX_(BEHIND|KEPT|TRIES|ENDS|UNCOUNTED|WAIT|LINKS|FAILURES|LOAD|TEMPERATURE|SKEW|AGE)"
+    r"|\S+_DELAY|index\.fits\.MAX_PATCH|piwheels\.(cbor|farm\.messages)\.MAX_BYTES"
 )
 """Of time, a number of small things, or defined elsewhere."""
 
 
 def test_no_bound_is_forgotten() -> None:
     named = {f"{module}.{name}" for _, _, module, name in _BOUND.findall(TEXT)}
-    for module in (
-        *("feed.sockets", "feed.publisher", "feed.subscriber", "feed.spool_server"),
-        *("piwheels.queues.log_queue", "piwheels.queues.log_forward"),
-        *("piwheels.farm.status_queue", "journal.quarantine"),
-    ):
-        defined = vars(importlib.import_module(f"indexer.{module}"))
-        own = {f"{module}.{name}" for name in defined if name.startswith("MAX_")}
-        own -= {f"{module}.{name}" for name in NOT_OF_MEMORY}
-        assert own <= named
+    for top in ("feed", "messages", "journal", "index", "piwheels", "state"):
+        package = importlib.import_module(f"indexer.{top}")
+        for module in pkgutil.walk_packages(package.__path__, f"{top}."):
+            source = inspect.getsource(importlib.import_module(f"indexer.{module.name}"))
+            own = {f"{module.name}.{name}" for name in _DEFINED.findall(source)}
+            own = {name for name in own if not NOT_OF_MEMORY.fullmatch(name)}
+            assert own <= named
 
 
 def test_all_of_them_together_fit_into_the_unit() -> None:

@@ -1,10 +1,10 @@
-"""Which files fit which build ABI, by their tags (PEP 425)."""
+"""Which files fit which build ABI, by their tags (PEP 425) and by what they require."""
 
 from __future__ import annotations
 
 import pytest
 
-from indexer.index.fits import ABI3, NONE, OWN, fit
+from indexer.index.fits import ABI3, MAX_REQUIREMENT, NONE, OWN, admits, fit
 
 pytestmark = pytest.mark.unit
 
@@ -68,6 +68,13 @@ def test_tags_that_fit_an_abi(
     py_version_tag: str, abi_tag: str, build_abi: str, fits: int | None
 ) -> None:
     assert fit(py_version_tag, abi_tag, build_abi) == fits
+
+
+def test_a_requirement_that_is_too_long_admits_every_python() -> None:
+    longest = "<3.9".ljust(MAX_REQUIREMENT)
+    assert not admits(longest, "cp311")
+    assert admits(longest + " ", "cp311")
+    assert admits(">=" + "9" * 5000, "cp311")
 
 
 def test_order_of_fits() -> None:

@@ -151,7 +151,7 @@ class Beside:
         self.left |= {
             message.data.package
             for message in messages
-            if message.name in ("NEWPKG", "DELPKG") and self._news.outdates(message)
+            if message.name not in ("SETABIS", "DOWNLOADS") and self._news.outdates(message)
         }
         self._look()
         if not all(map(self._news.names, given)):
@@ -196,7 +196,7 @@ def fill_beside(
     return filler.outcome, not counting
 
 
-class _Taker(Protocol):
+class Taker(Protocol):
     """Where messages go."""
 
     connection: sqlite3.Connection
@@ -208,7 +208,7 @@ class _Taker(Protocol):
 class _Filler:
     """Fills a state; `outcome` says what was done so far."""
 
-    def __init__(self, state: _Taker, source: Source, progress: Progress, sizes: Sizes) -> None:
+    def __init__(self, state: Taker, source: Source, progress: Progress, sizes: Sizes) -> None:
         self._sizes = sizes
         self._state = state
         self._connection = state.connection

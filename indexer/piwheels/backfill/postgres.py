@@ -67,6 +67,10 @@ _FILES = (
     + _AFTER.format("b.package")
     + ', f.build_id, f.filename COLLATE "C"'
 )
+_LOCATIONS = (
+    "SELECT b.package, f.filename, f.location FROM files f JOIN builds b USING (build_id) "
+    + _AFTER.format("b.package")
+)
 _DEPENDENCIES = (
     "SELECT b.package, d.filename, d.tool, d.dependency"
     " FROM dependencies d JOIN files f USING (filename) JOIN builds b USING (build_id) "
@@ -341,6 +345,21 @@ class Source:
                 _add_builds(maker, builds.of(package), files.of(package), dependencies.of(package))
             yield Package(package, maker.known, maker.builds, maker.refused)
 
+    def locations(self) -> Iterator[tuple[Any, ...]]:
+        """The package, name and location of every file, in the order of the packages.
+
+        Raises:
+            UsageError: if the database has no locations.
+            PeerError: if it does not answer.
+        """
+        if any(one.column == "location" for one in self._lacking):
+            raise UsageError(
+                "compare where files are served from",
+                "the table files has no location",
+                "give the --dsn of a database that has it, or --db-queue",
+            )
+        yield from self._rows(_LOCATIONS, after="")
+
     def downloads(self, since: int) -> Iterator[Message]:
         """DOWNLOADS of every package that was ever downloaded, known or not, in order.
 
@@ -401,7 +420,7 @@ class _Maker:
         try:
             message = translate.message(name, when, data)
         except DecodeError as error:
-            self.refused.append(_refusal(name, when, data, error))
+            self.refused.append(refusal(name, when, data, error))
             return False
         (self.builds if name == "LOGBUILD" else self.known).append(message)
         return True
@@ -436,7 +455,7 @@ def _add_builds(
         )
 
 
-def _refusal(name: str, at: Time, data: dict[str, Any], error: DecodeError) -> Refused:
+def refusal(name: str, at: Time, data: dict[str, Any], error: DecodeError) -> Refused:
     """The refusal of a row that is not a valid message; it can be retried."""
     named = dict(data)
     for field in ("seen", "released"):

@@ -13,7 +13,7 @@ import inspect
 import io
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from importlib.metadata import version
@@ -311,10 +311,13 @@ class Watch(threading.Thread):
         """Publish what has changed since the last look."""
         raise NotImplementedError
 
-    def _rows(self, sql: str) -> list[Any]:
+    def _rows(self, sql: str) -> Iterator[Any]:
+        """The rows of a query; the server keeps them until they are read."""
         with self._engine.connect() as connection, connection.begin():
-            rows: list[Any] = connection.execute(sql).fetchall()
-            return rows
+            # Newer versions of SQLAlchemy refuse text in `execute`.
+            rows = connection.exec_driver_sql(sql, execution_options={"stream_results": True})
+            while some := rows.fetchmany(AT_ONCE):
+                yield from some
 
 
 class BuildAbis(Watch):
@@ -331,11 +334,8 @@ class BuildAbis(Watch):
             self._outbox.put_abis(abis)
 
     def _read(self) -> dict[str, Any]:
-        with self._engine.connect() as connection, connection.begin():
-            abis = connection.execute("SELECT abi_tag, skip FROM build_abis").fetchall()
-            preinstalled = connection.execute(
-                "SELECT abi_tag, apt_package FROM preinstalled_apt_packages"
-            ).fetchall()
+        abis = self._rows("SELECT abi_tag, skip FROM build_abis")
+        preinstalled = self._rows("SELECT abi_tag, apt_package FROM preinstalled_apt_packages")
         names: dict[str, list[str]] = {}
         for abi_tag, package in sorted(map(tuple, preinstalled)):
             names.setdefault(abi_tag, []).append(package)
@@ -357,15 +357,12 @@ class Locations(Watch):
 
     def look(self) -> None:
         found: dict[str, int] = {}
-        with self._engine.connect() as connection, connection.begin():
-            rows = connection.execute(
-                "SELECT b.package, f.filename, f.location FROM files f"
-                f" JOIN builds b ON b.build_id = f.build_id WHERE f.location <> '{DEFAULT}'"
-            )
-            while some := rows.fetchmany(AT_ONCE):
-                for package, filename, location in some:
-                    # The order of the rows does not matter.
-                    found[package] = found.get(package, 0) ^ hash((filename, location))
+        for package, filename, location in self._rows(
+            "SELECT b.package, f.filename, f.location FROM files f"
+            f" JOIN builds b ON b.build_id = f.build_id WHERE f.location <> '{DEFAULT}'"
+        ):
+            # The order of the rows does not matter.
+            found[package] = found.get(package, 0) ^ hash((filename, location))
         if self._known is None:
             self._known = found
         for package in sorted(found.keys() | self._known.keys()):
@@ -380,12 +377,14 @@ class Locations(Watch):
             return  # nothing of it is published
         # Until it is in the outbox, no build may replace the files.
         with self._outbox.in_order([package]):
-            files = self._rows(
-                "SELECT f.filename, f.location FROM files f"
-                f" JOIN builds b ON b.build_id = f.build_id WHERE b.package = '{package}'"
-                " ORDER BY f.filename"
+            files = list(
+                self._rows(
+                    "SELECT f.filename, f.location FROM files f"
+                    f" JOIN builds b ON b.build_id = f.build_id WHERE b.package = '{package}'"
+                    " ORDER BY f.filename"
+                )
             )
             for start in range(0, len(files), AT_ONCE):
-                some = dict(files[start : start + AT_ONCE])
+                some = dict(map(tuple, files[start : start + AT_ONCE]))
                 at = self._outbox.begin()
                 self._outbox.put(Item("MOVEFILES", at, {"package": package, "files": some}))

@@ -73,6 +73,9 @@ class Connection:
         except sqlite3.IntegrityError as error:
             raise IntegrityError(str(error)) from error
 
+    def exec_driver_sql(self, sql: str, execution_options: dict[str, Any]) -> sqlite3.Cursor:
+        return self.execute(sql)
+
     def close(self) -> None:
         self._connection.close()
 
