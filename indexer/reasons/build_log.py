@@ -53,9 +53,9 @@ _PREFIX = re.compile(
 _NOISE = re.compile(
     r"(?:WARNING|Warning|DEPRECATION|warning|note|hint)\b(?!.{0,40}total=0)|^#(?!error)|^-- "
     r"|_?conf(?:ig)?test\b|CMakeFiles/(?:CMakeTmp|CMakeScratch)|^checking |^Checking |: warning: "
-    r"|^\+ |^removing |^copying |^adding |^creating |^Collecting |^Downloading |^Looking in "
+    r"|^\+ |^raise |^removing |^copying |^adding |^creating |^Collecting |^Downloading |^Looking in "
 )
-"""Lines that mention errors and are not errors: warnings, and what a configuration tries."""
+"""Lines that mention errors and are not errors: warnings, what a configuration tries, source."""
 
 _ERROR = re.compile(
     r"(?i:\b(?:error|fatal|failed|failure|fail|exception|cannot|can't|could not|unable|aborted"
