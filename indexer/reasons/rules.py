@@ -387,7 +387,8 @@ RULES = (
     _rule(
         "conflicting-requirements",
         "conflicting|ResolutionImpossible|VersionConflict",
-        r"Cannot install ([^\n]{1,500}?) because these package versions have conflicting dependencies"
+        r"Cannot install ([^\n]{1,500}?) because these package versions have conflicting"
+        r" dependencies"
         r"|(ResolutionImpossible)|VersionConflict: ([^\n]+)",
         "ERROR: Cannot install example because these package versions have conflicting"
         " dependencies.",
