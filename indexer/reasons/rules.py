@@ -5,16 +5,13 @@ disk), then what somebody can install (a header, a library), then what has to be
 package, and last what only says that something failed.
 
 A pattern is searched for in a few lines at a time, without time, colour and indentation. It must
-take linear time: the logs are from strangers.
+take linear time: the logs are from strangers. Every change raises `note.VERSION`.
 """
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
-
-VERSION = 2
-"""Raised with every change that can give another reason for some log."""
 
 NEEDLES = (
     b"rror:",
