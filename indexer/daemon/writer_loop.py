@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sqlite3
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -39,6 +40,12 @@ INDEX_RETRY_DELAY = 1.0
 
 FLUSH_TIMEOUT = 10.0
 """Seconds that a stop may take to publish what is waiting."""
+
+MAX_AT_STOP = 1.0
+"""Seconds of CPU: a document that took longer is not written because of a stop, if it is rare."""
+
+RARE_INTERVAL = 600.0
+"""Seconds from which on a document is rare: it may be old as long as the daemon runs, too."""
 
 _MAX_PAUSE = 60.0
 """Seconds that it sleeps when nothing is due."""
@@ -95,7 +102,8 @@ class WriterLoop:
         self._failing = False  # and the daemon knows
         self._log = LimitedLog(log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="periodic")
-        self._periodic: tuple[PeriodicKind, Future[tuple[str, int]]] | None = None  # is written
+        self._periodic: tuple[PeriodicKind, Future[tuple[str, float]]] | None = None  # is written
+        self._took: dict[str, float] = {}  # seconds of CPU, by the name of a kind
         self._window_asked = False
         self._reported: dict[str, str] = {}  # versions of kinds that are written
         self._look_at = {kind.name: 0.0 for kind in registry.periodic()}  # not before
@@ -263,12 +271,14 @@ class WriterLoop:
             work = (kind, self._periodic_connection, self._publisher, self._options.site_url)
             self._periodic = (
                 kind,
-                self._thread.submit(writer.write_periodic, *work, moment.now),
+                self._thread.submit(_timed, *work, moment.now),
             )
 
     def _is_looked_at(self, kind: PeriodicKind, now: float) -> bool:
         if self._stop_at is None:
             return now >= self._look_at[kind.name]
+        if self._interval(kind) >= RARE_INTERVAL and self._took.get(kind.name, 0.0) > MAX_AT_STOP:
+            return False  # the next start writes it
         # A live document would be due for ever.
         return not (isinstance(kind, TreeDocument) and kind.live)
 
@@ -287,7 +297,7 @@ class WriterLoop:
             return False
         self._periodic = None
         try:
-            version, _ = written.result()
+            version, self._took[kind.name] = written.result()
         except PublishError as error:
             self._back_off(error)
         else:
@@ -297,3 +307,16 @@ class WriterLoop:
             self._send(messages.KindWritten(kind.name, version))
         gc.collect()
         return True
+
+
+def _timed(
+    kind: PeriodicKind,
+    connection: sqlite3.Connection,
+    publisher: Publisher,
+    site_url: str,
+    now: times.Time,
+) -> tuple[str, float]:
+    """Write a kind; returns its version, and the seconds of CPU that it took."""
+    began = clock.cpu_of_thread()
+    version, _ = writer.write_periodic(kind, connection, publisher, site_url, now)
+    return version, clock.cpu_of_thread() - began
