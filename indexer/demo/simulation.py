@@ -48,6 +48,15 @@ _REQUIRES = (None, "", ">=3.7", ">=3.8,<4", ">=3.9", ">=3.9", ">=3.11", ">=2.7,!
 _ODD_VERSIONS = ("d", "-final", "-SNAPSHOT", "_stable")  # as PyPI accepted them before PEP 440
 _SUFFIXES = ("a1", "b2", "rc1", ".dev3", ".post1", ".post2", *_ODD_VERSIONS)
 _SKIPS = ("binary only", "development mode", "not for Raspberry Pi", "build hangs")
+_REASONS = (  # each package has one
+    ("missing-header", "ffi.h"),
+    ("missing-header", "pybind11/pybind11.h"),
+    ("missing-library", "atlas"),
+    ("missing-rust", ""),
+    ("missing-python-module", "numpy"),
+    ("compiler-error", "too few arguments to function '_PyLong_AsByteArray'"),
+    ("out-of-memory", "cc1plus"),
+)
 _DELETIONS = ("DELVER", "DELBUILD+LOGBUILD", "DELPKG")
 _SEQUELS = """LOGBUILD LOGBUILD YANKVER YANKVER+UNYANKVER SKIPPKG+SKIPPKG SKIPVER SETDESC
 NEWPKGNAME""".split()
@@ -120,6 +129,9 @@ def _messages(events: Iterable[_Event], build_id: int = 1) -> Iterator[Message]:
         if name == "LOGBUILD":
             data["build_id"] = build_id
             build_id += 1
+            if not data["status"]:
+                reason = _REASONS[sum(data["package"].encode()) % len(_REASONS)]
+                data["failure"] = dict(zip(("category", "detail"), reason, strict=True))
         yield {"msg": name, "at": _time(at, "milliseconds"), "data": data}
 
 
