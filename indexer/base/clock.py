@@ -19,6 +19,11 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def cpu_of_thread() -> float:
+    """Seconds of CPU that this thread has used: how busy the machine is does not matter."""
+    return time.thread_time()
+
+
 def sleep(seconds: float) -> None:
     """Wait `seconds`."""
     time.sleep(seconds)

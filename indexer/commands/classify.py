@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
@@ -15,30 +14,14 @@ from ..base.privileges import as_owner
 from ..base.progress import Progress
 from ..messages.entries import Accepted, Entry
 from ..piwheels import log_files
-from ..reasons import rules
+from ..reasons import note as rules
+from ..reasons.note import NOTE, VERSION, Note
 from ..state.state import State
 
 _CHUNK = 1000
 """Numbers of builds that are looked at, and committed, together."""
 
-NOTE = "classify.json"
-"""The name of the note in the state directory."""
-
 MAX_SHOWN = 20
-
-
-class Note(NamedTuple):
-    """How far the logs are read, for the next run.
-
-    Attributes:
-        read_with: the version of the rules that the logs have been read with; 0: none yet.
-        rules: the version that an interrupted `--again` was reading them with.
-        again_after: the number of the last build that it has read.
-    """
-
-    read_with: int = 0
-    rules: int = 0
-    again_after: int = 0
 
 
 @click.command()
@@ -58,32 +41,26 @@ def classify(directory: Path, state_dir: Path, again: bool) -> None:
     same while it runs.
     """
     with closing(State(state_dir, "classify", clock.now)) as state:
-        note = _note(state_dir)
+        note = rules.find(state_dir) if again else rules.reading(state_dir)
         with bar("builds") as progress:
             counts, changed = _take(state, directory, note if again else None, progress)
-        earlier = note.read_with or rules.VERSION
-        done = Note(rules.VERSION) if again else note._replace(read_with=earlier)
-        notes.leave(state_dir / NOTE, done)
+        if again:
+            notes.leave(state_dir / NOTE, Note(VERSION))
     printable.echo(
         f"{options.as_typed(directory)}: {counts['read']:,} logs of failed builds read with rules"
-        f" {rules.VERSION}, {counts['new']:,} reasons are new, {changed.total():,} have changed,"
+        f" {VERSION}, {counts['new']:,} reasons are new, {changed.total():,} have changed,"
         f" {counts['missing']:,} have no log"
     )
     for (before, after), number in sorted(changed.most_common(MAX_SHOWN), key=_by_number):
         printable.echo(f"  {number:,}: {before} -> {after}")
-    if not again and earlier != rules.VERSION:
-        printable.warn(f"earlier logs were read with rules {earlier}; --again reads them anew")
+    if not again and note.outdated:
+        printable.warn(
+            f"earlier logs were read with rules {note.read_with}; --again reads them anew"
+        )
 
 
 def _by_number(change: tuple[tuple[str, str], int]) -> tuple[int, tuple[str, str]]:
     return -change[1], change[0]
-
-
-def _note(state_dir: Path) -> Note:
-    try:
-        return notes.read(state_dir / NOTE, Note) or Note()
-    except notes.NoteError:
-        return Note()
 
 
 def _take(
@@ -97,7 +74,7 @@ def _take(
     counts: Counter[str] = Counter()
     changed: Counter[tuple[str, str]] = Counter()
     newest = log_files.newest(state.connection)
-    after = again.again_after if again and again.rules == rules.VERSION else 0
+    after = again.again_after if again and again.rules == VERSION else 0
     while after < newest:
         batch: list[Entry] = []
         until = after + _CHUNK
@@ -114,7 +91,7 @@ def _take(
         state.take(batch)
         after = until
         if again is not None:
-            place = again._replace(rules=rules.VERSION, again_after=after)
+            place = again._replace(rules=VERSION, again_after=after)
             notes.leave(state.directory / NOTE, place)
         progress(min(after, newest), newest)
     return counts, changed

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
@@ -41,6 +42,12 @@ INDEX_RETRY_DELAY = 1.0
 
 FLUSH_TIMEOUT = 10.0
 """Seconds that a stop may take to publish what is waiting."""
+
+MAX_AT_STOP = 1.0
+"""Seconds of CPU: a document that took longer is not written because of a stop, if it is rare."""
+
+RARE_INTERVAL = 600.0
+"""Seconds from which on a document is rare: it may be old as long as the daemon runs, too."""
 
 _MAX_PAUSE = 60.0
 """Seconds that it sleeps when nothing is due."""
@@ -97,7 +104,8 @@ class WriterLoop:
         self._failing = False  # and the daemon knows
         self._log = LimitedLog(log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="periodic")
-        self._periodic: tuple[PeriodicKind, Future[tuple[str, int]]] | None = None  # is written
+        self._periodic: tuple[PeriodicKind, Future[tuple[str, float]]] | None = None  # is written
+        self._took: dict[str, float] = {}  # seconds of CPU, by the name of a kind
         self._window_asked = False
         self._behind: float | None = None  # the daemon, in seconds; None: not yet said
         self._reported: dict[str, str] = {}  # versions of kinds that are written
@@ -280,11 +288,13 @@ class WriterLoop:
                 moment.now,
                 behind_seconds=self._behind,
             )
-            self._periodic = kind, self._thread.submit(work)
+            self._periodic = kind, self._thread.submit(_timed, work)
 
     def _is_looked_at(self, kind: PeriodicKind, now: float) -> bool:
         if self._stop_at is None:
             return now >= self._look_at[kind.name]
+        if self._interval(kind) >= RARE_INTERVAL and self._took.get(kind.name, 0.0) > MAX_AT_STOP:
+            return False  # the next start writes it
         # A live document would be due for ever.
         return not (isinstance(kind, TreeDocument) and kind.live)
 
@@ -303,7 +313,7 @@ class WriterLoop:
             return False
         self._periodic = None
         try:
-            version, _ = written.result()
+            version, self._took[kind.name] = written.result()
         except PublishError as error:
             self._back_off(error)
         else:
@@ -313,3 +323,10 @@ class WriterLoop:
             self._send(messages.KindWritten(kind.name, version))
         gc.collect()
         return True
+
+
+def _timed(write: Callable[[], tuple[str, int]]) -> tuple[str, float]:
+    """Write a kind; returns its version, and the seconds of CPU that it took."""
+    began = clock.cpu_of_thread()
+    version, _ = write()
+    return version, clock.cpu_of_thread() - began

@@ -26,6 +26,9 @@ MAX_LOG = 256 * 1024 * 1024
 WRITING_TIMEOUT = 60 * SECOND
 """A log that is cut off and younger than this may still be written."""
 
+EMPTY = "it is empty"
+"""What is wrong with a directory where a file system should be mounted, or before the first log."""
+
 _FAILED = "SELECT build_id, failure_category, failure_detail FROM builds WHERE status = 0"
 
 
@@ -67,14 +70,27 @@ def _unpack(file: BinaryIO, log: BuildLog) -> bool:
 
 
 def main() -> None:
-    """Read the logs whose numbers come on stdin, a line each, and print what is found likewise."""
+    """Read the logs whose numbers come on stdin, a line each, and print what is found likewise.
+
+    It is the number, the failure or null, and, if there is none, what is wrong with the directory.
+    """
     process.ignore_signals()
     os.nice(19)
     directory = Path(sys.argv[1])
     for line in sys.stdin:
         found = read(path_of(directory, int(line)))
-        sys.stdout.write(json.dumps([int(line), found]) + "\n")
+        fault = fault_of(directory) if found is None else ""
+        sys.stdout.write(json.dumps([int(line), found, fault]) + "\n")
         sys.stdout.flush()
+
+
+def fault_of(directory: Path) -> str:
+    """Why no log in a directory can be read; empty if they can."""
+    try:
+        with os.scandir(directory) as entries:
+            return "" if any(entries) else EMPTY
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def failed(

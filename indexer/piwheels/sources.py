@@ -20,6 +20,7 @@ from ..base.log import event
 from ..daemon.reload import Frames
 from ..daemon.source import DaemonContext, Source
 from ..feed import ipc, security
+from ..reasons import note
 from .farm.status_queue import StatusFeed, forget_farm
 from .queues.log_queue import LogRelay
 from .queues.reader_of_logs import ReaderOfLogs
@@ -180,6 +181,7 @@ class Sources:
             self._inherited = []
             yield self._relay
         if queues.logs is not None:
+            note.reading(context.journal.reader.directory.parent)
             yield ReaderOfLogs(context, queues.logs, clock.monotonic)
 
     def left(self) -> Frames:

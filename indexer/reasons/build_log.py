@@ -22,7 +22,7 @@ CHUNK_BYTES = 64 * 1024
 """Of a log, at a time; searching is slower in larger ones, which do not fit a processor's cache."""
 
 MAX_TEXT = 16 * 1024 * 1024
-"""Characters, from the end, of a log that somebody else waits for: a third of a second."""
+"""Characters, from the end, of a log that is in memory: a third of a second."""
 
 MAX_DETAIL = 200
 """Characters."""
@@ -53,9 +53,10 @@ _PREFIX = re.compile(
 _NOISE = re.compile(
     r"(?:WARNING|Warning|DEPRECATION|warning|note|hint)\b(?!.{0,40}total=0)|^#(?!error)|^-- "
     r"|_?conf(?:ig)?test\b|CMakeFiles/(?:CMakeTmp|CMakeScratch)|^checking |^Checking |: warning: "
-    r"|^\+ |^removing |^copying |^adding |^creating |^Collecting |^Downloading |^Looking in "
+    r"|^\+ |^raise |^removing |^copying |^adding |^creating |^Collecting |^Downloading "
+    r"|^Looking in "
 )
-"""Lines that mention errors and are not errors: warnings, and what a configuration tries."""
+"""Lines that mention errors and are not errors: warnings, what a configuration tries, source."""
 
 _ERROR = re.compile(
     r"(?i:\b(?:error|fatal|failed|failure|fail|exception|cannot|can't|could not|unable|aborted"

@@ -5,16 +5,13 @@ disk), then what somebody can install (a header, a library), then what has to be
 package, and last what only says that something failed.
 
 A pattern is searched for in a few lines at a time, without time, colour and indentation. It must
-take linear time: the logs are from strangers.
+take linear time: the logs are from strangers. Every change raises `note.VERSION`.
 """
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
-
-VERSION = 1
-"""Raised with every change that can give another reason for some log."""
 
 NEEDLES = (
     b"rror:",
@@ -76,7 +73,7 @@ RULES = (
         "out-of-memory",
         "signal|Killed",
         r"Killed signal terminated program (\S+)|internal compiler error: Killed \(program (\S+?)\)"
-        r"|(\w+) terminated with signal 9\b",
+        r"|\b(\w{1,50}) terminated with signal 9\b",
         "c++: fatal error: Killed signal terminated program cc1plus",
         "cc1plus",
     ),
@@ -86,8 +83,8 @@ RULES = (
         r"virtual memory exhausted|out of memory|\[Errno 12\]|^MemoryError\b|: MemoryError\b"
         r"|std::bad_alloc|memory allocation of \d+ bytes failed|SIGKILL|\(signal: 9\b"
         r"|[Cc](?:annot|ould not|an't) allocate (?:\d+ bytes|memory)|^Killed$|: Killed$"
-        r"|^FAILED: \[code=137\]"
-        r"|cc1(?:plus)?: out of memory",
+        r"|^FAILED: \[code=137\]|: memory exhausted$"
+        r"|^(?:\S*/)?(cc1(?:plus)?|lto1|ld|rustc): out of memory",
         "virtual memory exhausted: Cannot allocate memory",
     ),
     _rule(
@@ -119,13 +116,15 @@ RULES = (
     ),
     _rule(
         "requires-python",
-        "supported|requires Python|Requires Python|required",
+        "supported|requires Python|Requires Python|required|unsuitable version",
         r"[Oo]nly versions? ([<>=!~][<>=!~\d., ]*\d) (?:is|are) supported"
         r"|([Pp]ython \d\.\d+\+?(?: and| or)?(?: later| newer| above| higher)? (?:is|are) not"
         r"(?: yet)? supported)"
         r"|[Rr]equires Python ?((?:[<>=!~]=? ?)?\d[\d.]*\+?(?:, ?[<>=!~]=? ?\d[\d.]*)*)"
-        r"|[Pp]ython (?:version )?([<>=]{0,2} ?\d\.\d+[\d.]*\+?)(?: or \S+)?(?: is| or .{0,30}are)?"
-        r" required",
+        r"|[Pp]ython (?:version )?([<>=]{0,2} ?\d\.\d+[\d.]*\+?(?:, ?[<>=!~]{1,2} ?\d[\d.]*)*)"
+        r"(?: or \S+)?(?: is| or .{0,30}are)? required"
+        r"|Could NOT find Python3?: Found unsuitable version \"[\d.]+\", but required is\s+"
+        r"(?:at\s+least|exact\s+version)\s+\"([\d.]+)\"",
         "RuntimeError: Cannot install on Python version 3.11.2; only versions >=3.7,<3.11 are"
         " supported.",
         ">=3.7,<3.11",
@@ -183,15 +182,23 @@ RULES = (
         "OSError: this package only supports Windows",
         "this package only supports Windows",
     ),
+    _rule(
+        "unsupported-platform",
+        "for linux|for arm|for aarch64",
+        r"(No [\w-]{1,20}(?: [\w-]{1,20}){0,3} for (?:[Ll]inux|arm|aarch64)[^\n]{0,60}?)[\"'.)]*$",
+        "No binaries available for linux-armv7l",
+        "No binaries available for linux-armv7l",
+    ),
     # What is missing on the machine
     _rule(
         "missing-header",
-        "No such file|file not found|include file",
+        "No such file|file not found|include file|fatal error",
         r"(?:fatal error|catastrophic error|error): ['\"]?"
         r"(?![^\s'\"]*\.(?:c|cc|cpp|cxx|f|f90|[sS]|pyx|py)\b['\"]?:)([\w./+-]+?)['\"]?:"
         r" (?:No such file or directory|file not found)$"
         r"|fatal error: '([\w./+-]+)' file not found|[Cc]annot (?:open|find) include file:? '(\S+)'"
-        r"|^\S+: error: ([\w./+-]+\.(?:h|hpp|hh)): No such file or directory",
+        r"|^\S+: error: ([\w./+-]+\.(?:h|hpp|hh)): No such file or directory"
+        r"|fatal error: ([\w./+-]+\.(?:h|hpp|hh)): [A-Z]",  # in another language
         "src/module.c:4:10: fatal error: ffi.h: No such file or directory",
         "ffi.h",
     ),
@@ -213,7 +220,7 @@ RULES = (
     _rule(
         "missing-library",
         "lib|headers|Unable to load|development packages|OpenSSL",
-        r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file"
+        r"\b(lib[\w.+-]{1,100}\.so[\w.]*): cannot open shared object file"
         r"|headers or library files could not be found for (\w[\w.+-]*)"
         r"|Unable to load dependency (\w[\w.+-]*)"
         r"|make sure the (\w[\w.+-]*(?: and \w[\w.+-]*)?) development packages are installed"
@@ -249,6 +256,7 @@ RULES = (
         "rust-too-old",
         "rust|Rust|edition|-Znext",
         r"requires rustc (\d[\d.]*)(?: or newer|,)|requires Rust >=(\d[\d.]*)"
+        r"|Rust \S+ does not match extension requirement >=(\d[\d.]*)"
         r"|feature `(edition20\d\d)` is required|requires `(-Znext-lockfile-bump)`"
         r"|(?:is|are) not supported by the following packages?:\s+\S+ requires rustc (\d[\d.]*)"
         r"|rustc (?:version )?\S+ (?:is|does) not.{0,60}?(\d+\.\d+[\d.]*)"
@@ -376,7 +384,8 @@ RULES = (
     _rule(
         "conflicting-requirements",
         "conflicting|ResolutionImpossible|VersionConflict",
-        r"Cannot install ([^\n]+?) because these package versions have conflicting dependencies"
+        r"Cannot install ([^\n]{1,500}?) because these package versions have conflicting"
+        r" dependencies"
         r"|(ResolutionImpossible)|VersionConflict: ([^\n]+)",
         "ERROR: Cannot install example because these package versions have conflicting"
         " dependencies.",
@@ -445,12 +454,12 @@ RULES = (
     # What the package itself lacks
     _rule(
         "missing-file",
-        "No such file|file not found|No rule to make",
+        "No such file|file not found|No rule to make|does not exist",
         r"(?:FileNotFoundError|IOError|OSError): \[Errno 2\] No such file or directory: '([^'\n]+)'"
         r"|(?:No such file or directory|file not found): '?(?:/\S*/)?(?!-)([\w.+-]+\.(?:txt|md|rst"
         r"|toml|cfg|json|in|py|pyx|c|cpp|yml|yaml))'?$"
         r"|error: ([\w./+-]+\.(?:c|cc|cpp|cxx|f|f90|[sS]|pyx|py)): No such file or directory"
-        r"|No rule to make target '([^'\n]+)'",
+        r"|No rule to make target '([^'\n]+)'|[Rr]eadme file does not exist: (\S+)",
         "FileNotFoundError: [Errno 2] No such file or directory: 'requirements.txt'",
         "requirements.txt",
         last=True,
@@ -462,7 +471,8 @@ RULES = (
         "|Unable|Poetry|metadata",
         r"^(?:.{0,40}rror: )?error in [^\n]{1,80} setup command: ([^\n]+)"
         r"|InvalidVersion: ([^\n]+)|InvalidRequirement: ([^\n]+)"
-        r"|configuration error: ([^\n]+)|invalid pyproject\.toml config: ([^\n]+?)\.?$"
+        r"|configuration error: ([^\n]+?):?$|InvalidConfigError: ([^\n]+)"
+        r"|invalid pyproject\.toml config: ([^\n]+?)\.?$(?!\nconfiguration error)"
         r"|(Multiple top-level (?:packages|modules) discovered) in a flat-layout"
         r"|(setuptools-scm was unable to detect version)|(versioning for this project requires"
         r" either an sdist tarball)"

@@ -1,4 +1,4 @@
-"""A package on a terminal: its build matrix, or one version in detail.
+"""A package on a terminal: its build matrix, with why it fails, or one version in detail.
 
 Pure functions from what `lookup.document` returns to something that rich can print.
 """
@@ -78,7 +78,34 @@ def matrix(document: Document, limit: int | None, *, signs: bool) -> RenderableT
         parts.append(Text("There is no active build ABI.", style="yellow"))
     elif signs:
         parts += [Text(), _legend()]
+    newest = next(filter(lambda one: _was_tried(releases[one]), releases), None)
+    if newest is not None and (why := _why(releases[newest])):
+        what = f"Why {newest} fails; piw-indexer show {document['package']} {newest} says more:"
+        parts += [Text(), Text(what), why]
     return Group(*parts)
+
+
+def _was_tried(release: dict[str, Any]) -> bool:
+    """Whether anybody has tried to build a version, on an ABI where it is not skipped."""
+    return any(decided["status"] not in ("skip", "pending") for decided in release["abis"].values())
+
+
+def _why(release: dict[str, Any]) -> Table | None:
+    """Why a version fails, and on which ABIs; None if it does not fail."""
+    failures = {build["build_id"]: build["failure"] for build in release["builds"]}
+    found: dict[str, tuple[list[str], str]] = {}
+    for abi in abi_order(release["abis"]):
+        decided = release["abis"][abi]
+        if decided["status"] == "fail":
+            failure = failures.get(decided["build_id"])
+            reason = str(Failure(**failure)) if failure else "nobody has told why"
+            found.setdefault(reason, ([], decided["log_url"] or ""))[0].append(abi)
+    if not found:
+        return None
+    table = _table("abi", "why it failed", "log")
+    for reason, (abis, log_url) in found.items():
+        table.add_row(Text(" ".join(abis)), Text(reason), Text(log_url, style="dim"))
+    return table
 
 
 def _title(document: Document) -> Text:
@@ -173,9 +200,10 @@ def _attempts(builds: list[dict[str, Any]], *, signs: bool) -> Table:
 
 
 def _reasons(failed: list[dict[str, Any]]) -> Table:
-    table = _table("build", "why it failed")
+    table = _table("build", "abi", "why it failed")
     for build in failed:
-        table.add_row(_known(build["build_id"]), Text(str(Failure(**build["failure"]))))
+        reason = Text(str(Failure(**build["failure"])))
+        table.add_row(_known(build["build_id"]), Text(build["abi"]), reason)
     return table
 
 

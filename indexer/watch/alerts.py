@@ -176,7 +176,8 @@ KINDS = {
         Kind(
             "source-failing",
             WARNING,
-            "The piwheels master is away or silent, or entries of its log were lost.",
+            "The piwheels master is away or silent, entries of its log were lost, or the logs of"
+            " its builds cannot be read.",
             "see that piw-master runs, and that --status-queue, --db-queue, --log-queue and"
             " --log-forward are its addresses; if no master runs, remove them from"
             " /etc/piw-indexer.conf",
@@ -247,6 +248,13 @@ KINDS = {
             WARNING,
             "The clock was set back: the daemon's last note is from the future.",
             "see that the clock is right (timedatectl); ages are wrong until it has caught up",
+        ),
+        Kind(
+            "rules-newer",
+            NOTICE,
+            "Logs of failed builds were read with older rules than this version has.",
+            "systemctl stop piw-indexer, then piw-indexer classify --again DIRECTORY (the master's"
+            " logs), then systemctl start piw-indexer",
         ),
         Kind(
             "sqlite-wal-reset",

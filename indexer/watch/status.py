@@ -20,6 +20,7 @@ from ..index import pending, queries
 from ..journal import quarantine
 from ..journal.reader import JournalReader
 from ..piwheels.farm.picture import Picture
+from ..reasons import note as reasons
 from ..state import checkpoint
 from . import illness
 from .alerts import CRITICAL, NOTICE, WARNING, Alert, alert, is_healthy, sentences
@@ -231,7 +232,8 @@ def gather(directory: Path, now: times.Time, *, counting: bool = True) -> Status
         spool=_spool(directory / SPOOL),
         ill_slaves=list(index.ill_slaves),
     )
-    alerts = alerts_of(status, noted.unreadable)
+    noted.look_at_rules()
+    alerts = alerts_of(status, noted.alerts)
     return status._replace(alerts=alerts, well=is_healthy(alerts), problems=sentences(alerts))
 
 
@@ -305,7 +307,7 @@ def live_farm(directory: Path, now: times.Time) -> FarmStatus:
     operation = f"show the farm of {directory}"
     noted = _Noted(directory)
     daemon = noted.daemon(lock.holder(directory), now)
-    for unread in noted.unreadable.values():
+    for unread in noted.alerts.values():
         raise PeerError(operation, unread.what, unread.remedy)
     if daemon is None:
         raise PeerError(operation, "no daemon runs there", "start it, with --status-queue")
@@ -381,12 +383,12 @@ class _Noted:
     """The notes of a state directory; a note that cannot be read counts as missing.
 
     Attributes:
-        unreadable: the alerts for unreadable notes, by their name.
+        alerts: about notes, by their name.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.unreadable: dict[str, Alert] = {}
+        self.alerts: dict[str, Alert] = {}
 
     def read(self, name: str, kind: type[_Note]) -> _Note | None:
         """A note; None if there is none."""
@@ -394,8 +396,15 @@ class _Noted:
             return notes.read(self._directory / name, kind)
         except notes.NoteError as error:
             what = f"the note {name} in the state directory cannot be read: {error}"
-            self.unreadable[name] = alert("note-unreadable", what)
+            self.alerts[name] = alert("note-unreadable", what)
             return None
+
+    def look_at_rules(self) -> None:
+        """Add an alert if better rules have come since logs of failed builds were read."""
+        found = self.read(reasons.NOTE, reasons.Note)
+        if found is not None and found.outdated:
+            what = f"logs of failed builds were read with rules {found.read_with}, and this version"
+            self.alerts[reasons.NOTE] = alert("rules-newer", f"{what} has rules {reasons.VERSION}")
 
     def daemon(self, held_by: str, now: times.Time) -> Daemon | None:
         """What the daemon that holds the directory says of itself; None if there is none."""
@@ -434,10 +443,10 @@ def _feeds(reader: JournalReader, daemon: Daemon | None, now: times.Time) -> lis
     return list(newest.values())
 
 
-def alerts_of(status: Status, unreadable_notes: dict[str, Alert]) -> list[Alert]:
+def alerts_of(status: Status, of_notes: dict[str, Alert]) -> list[Alert]:
     """Everything that is wrong, the worst first."""
-    alerts = [*unreadable_notes.values(), *_disk_alerts(status)]
-    if LIVE not in unreadable_notes:
+    alerts = [*of_notes.values(), *_disk_alerts(status)]
+    if LIVE not in of_notes:
         alerts += _holder_alerts(status)
     if status.daemon is not None:
         alerts += _daemon_alerts(status.daemon)

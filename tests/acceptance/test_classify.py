@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from indexer.piwheels import log_files
-from indexer.reasons import rules
+from indexer.reasons import note as rules
 
 from .. import samples
 from ..support import Site, eventually

@@ -22,6 +22,7 @@ from indexer.base.lock import Lock
 from indexer.base.log import NOTICE
 from indexer.journal.journal import Journal
 from indexer.messages.types import Message
+from indexer.piwheels.bridge import outbox
 from indexer.piwheels.bridge.bridge import Bridge
 from indexer.piwheels.bridge.changes import CHANGES
 from indexer.piwheels.bridge.master import Locations, Master
@@ -206,6 +207,29 @@ def test_why_a_build_failed_is_read_from_its_output(bridged: Bridged) -> None:
     bridged.stop()
     for path in bridged.state_dir.rglob("*"):
         assert path.is_dir() or b"secret" not in path.read_bytes()
+
+
+def test_logs_that_do_not_fit_are_left_out(
+    bridged: Bridged, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """They wait while nothing can be published: a thread of the master does not read them."""
+    monkeypatch.setattr(outbox, "MAX_LOGS", 1000)
+    log = "a.c:3:10: fatal error: ffi.h: No such file or directory\n"
+    abis_read(bridged, 1)
+    bridged.database.add_new_package("numpy")
+    bridged.database.add_new_package_version("numpy", "1.0")
+    writer = full(bridged)
+    bridged.database.add_new_package("first", description="x" * 100_000)  # it alone is held
+    eventually(lambda: bool(errors(caplog)))
+    for size in (900, 1000, 10):
+        bridged.build("numpy", "1.0", status=False, output=log + "x" * size)
+    make_room(writer)
+    bridged.wait()
+    bridged.build("numpy", "1.0", status=False, output=log)
+    builds = [one.data for one in bridged.changes() if one.name == "LOGBUILD"]
+    reason = ("missing-header", "ffi.h")
+    assert [build.failure for build in builds] == [reason, None, None, reason]
+    assert "2 failed builds are published without the reason" in caplog.text
 
 
 def test_what_the_database_makes_of_odd_values(bridged: Bridged) -> None:

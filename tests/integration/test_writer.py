@@ -13,7 +13,7 @@ import pytest
 from indexer.base import database, times
 from indexer.base.errors import PublishError
 from indexer.daemon import writer as writer_handle
-from indexer.daemon import writer_messages
+from indexer.daemon import writer_loop, writer_messages
 from indexer.documents import counters, registry, writer
 from indexer.documents.kind import Moment
 from indexer.documents.publish import Publisher
@@ -21,7 +21,9 @@ from indexer.documents.writer import Writer
 from indexer.index import downloads, pending
 
 from .. import samples
-from ..samples import log_build, log_download, message, new_name, new_package
+from ..property.test_writer_loop import Thread
+from ..samples import log_build, log_download, message, new_name, new_package, set_abis
+from ..support import eventually
 from .index import URL, Index
 
 pytestmark = pytest.mark.integration
@@ -300,3 +302,25 @@ def test_what_the_writer_reports_at_its_end_is_not_written_again(
     handle.stop()
     assert handle.written == 1
     assert pending.count(index.connection) == 0
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_stop_does_not_wait_for_what_is_slow_and_rare(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    monkeypatch.setattr(writer_handle, "start_process", Thread)
+    monkeypatch.setattr(writer_loop, "MAX_AT_STOP", 0.0 if slow else 60.0)
+    options = writer_messages.Options(index.path, tmp_path / "www", URL, 0.0, 0.0, {})
+    handle = writer_handle.WriterHandle(options, index.connection)
+
+    def written() -> bool:
+        handle.handle()
+        return "failures" in handle.published
+
+    eventually(written)
+    build = log_build(1, "numpy", "1.0", status=False)
+    build["data"]["failure"] = {"category": "missing-header", "detail": "ffi.h"}
+    index.apply(set_abis("cp311"), build)
+    handle.stop()
+    assert (b"ffi.h" in (tmp_path / "www" / "failures.json").read_bytes()) is not slow
+    assert (tmp_path / "www" / "project" / "numpy" / "json" / "index.json").exists()

@@ -78,6 +78,7 @@ CALLS_ONLY = {
     "time.time": "base.clock",
     "time.time_ns": "base.clock",
     "time.monotonic": "base.clock",
+    "time.thread_time": "base.clock",
     "time.sleep": "base.clock",
     "datetime.now": "",
     "datetime.utcnow": "",

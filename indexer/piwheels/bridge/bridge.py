@@ -1,9 +1,9 @@
 """The thread of the bridge, which spools what the master changes.
 
-The master never waits for it. While the spool cannot be written, changes are kept in memory and the
-thread keeps trying. If changes have to be dropped, the feed gets a new epoch, which tells
-subscribers that they missed something. Subscribers are served by a separate process, so they use no
-resources of the master.
+The master never waits for it, nor for the logs of failed builds, which this thread reads. While the
+spool cannot be written, changes are kept in memory and the thread keeps trying. If changes have to
+be dropped, the feed gets a new epoch, which tells subscribers that they missed something.
+Subscribers are served by a separate process, so they use no resources of the master.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from ...base import clock, filesystem, times
 from ...base.backoff import Backoff
 from ...base.errors import DecodeError, JournalError, StateError
 from ...base.log import NOTICE, event
+from ...base.once_per import OncePer
 from ...feed.publisher import Spool
 from ...feed.spool_server import SpoolServer
 from ...messages import encode
 from ...messages.decode import Encoding
 from ...messages.entries import Accepted, Entry, Refused
+from ...reasons import build_log
 from ...schema import piwheels as schema
 from .outbox import Gap, Item, Outbox
 from .unsettled import Marks
@@ -102,6 +104,8 @@ class Bridge(threading.Thread):
         self._next_try = 0.0
         self._ended_at: float | None = None
         self._refused: set[str] = set()
+        self._left_out = 0  # reasons, that were reported
+        self._once = OncePer()
 
     # The spool
 
@@ -247,6 +251,16 @@ class Bridge(threading.Thread):
         self._held = [self._entry(item) for item in self._outbox.take(AT_ONCE)]
         if not self._held:
             self._gap = self._outbox.take_gap()
+        left_out = self._outbox.left_out - self._left_out
+        self._left_out += left_out
+        if left_out and (many := self._once.count("reasons-left-out", left_out)):
+            log.warning(
+                "%d failed builds are published without the reason: too many logs waited to be"
+                " read\n  what to do: `piw-indexer classify` finds the reasons in the master's log"
+                " files",
+                many,
+                extra=event("reasons-left-out", messages=many),
+            )
 
     def _take_abis(self, item: Item | None) -> None:
         """Take the build ABIs, unless this epoch has them already."""
@@ -262,6 +276,9 @@ class Bridge(threading.Thread):
         """A change as an entry of the spool: a message, or a refusal."""
         envelope = {"msg": item.name, "data": item.data}
         try:
+            if item.log:
+                self._outbox.forget(item.log)
+                item.data["failure"] = build_log.read_text(item.log)._asdict()
             message = _ENCODING.message(envelope, item.at)
             encode.to_journal(message)  # fails for text that is not Unicode
             return Accepted(None, message)

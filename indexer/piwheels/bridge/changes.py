@@ -35,6 +35,7 @@ class Change(NamedTuple):
         what: it changes, for what is said where a master lacks it.
         data: the data of our message from arguments and result; None if nothing changed.
         concerns: the packages whose rows it may touch.
+        log: from which the reason of a failed build is read, later; '' if there is none.
     """
 
     message: str
@@ -43,6 +44,7 @@ class Change(NamedTuple):
     what: str
     data: Callable[[Arguments, Any], dict[str, Any] | None]
     concerns: Callable[[Arguments], Iterable[str]]
+    log: Callable[[Arguments], str] = lambda _: ""
 
 
 def _package(arguments: Arguments) -> tuple[str, ...]:
@@ -152,7 +154,7 @@ def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
         **{field: getattr(build, field) for field in BUILD_FIELDS},
         "build_id": result,
         "duration": seconds(build.duration),
-        "failure": None if build.status else _failure(build),
+        "failure": None,
         "files": [
             {
                 **{field: _attribute(file, field) for field in FILE_FIELDS},
@@ -163,10 +165,11 @@ def _log_build(arguments: Arguments, result: Any) -> dict[str, Any]:
     }
 
 
-def _failure(build: Any) -> dict[str, str] | None:
-    """Why a build failed; None if a master has no output, or has it in another form."""
+def _output(arguments: Arguments) -> str:
+    """The output of a failed build; '' if a master has none, or has it in another form."""
+    build = arguments["build"]
     output = getattr(build, "output", None)
-    return build_log.read_text(output)._asdict() if isinstance(output, str) else None
+    return output[-build_log.MAX_TEXT :] if not build.status and isinstance(output, str) else ""
 
 
 def seconds(duration: timedelta) -> float:
@@ -265,7 +268,9 @@ CHANGES = (
         _as_it_is("package", "version"),
         _package,
     ),
-    Change("LOGBUILD", "log_build", ("build",), "builds and their files", _log_build, _build),
+    Change(
+        "LOGBUILD", "log_build", ("build",), "builds and their files", _log_build, _build, _output
+    ),
     Change(
         "DELBUILD",
         "delete_build",

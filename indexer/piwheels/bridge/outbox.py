@@ -3,11 +3,15 @@
 Requests for the same package wait for each other, as they mostly do in the database. So changes
 have the order of their commits wherever that matters. Nothing else waits. Changes that do not fit
 are dropped and leave a gap.
+
+The log of a failed build waits with its change, because reading it takes too long for a thread of
+the master. One that does not fit is left out, and counted.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,15 +27,22 @@ from .unsettled import Marks
 MAX_WAITING = 100_000
 """Changes that are kept while they cannot be published; about 100 MB."""
 
+MAX_LOGS = 64 * 1024 * 1024
+"""Bytes of logs that are kept with them, unless one alone is larger."""
+
 _STRIPES = 64
 
 
 class Item(NamedTuple):
-    """A change that the database committed: the name of our message, when, and its data."""
+    """A change that the database committed: the name of our message, when, and its data.
+
+    The log of a failed build tells what is missing in its data: the reason.
+    """
 
     name: str
     at: Time
     data: dict[str, Any]
+    log: str = ""
 
 
 @dataclass
@@ -57,6 +68,9 @@ class Outbox:
         self._limit = limit
         self._items: deque[Item | Gap] = deque()
         self._lock = threading.Lock()
+        self._logs = 0  # bytes of logs
+        self.left_out = 0
+        """Logs that did not fit, so far."""
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """A descriptor that is readable when something has arrived."""
@@ -88,14 +102,14 @@ class Outbox:
     def committed(self, change: Change, at: Time, arguments: Arguments, result: Any) -> None:
         """Take a change that the database has committed; never raises."""
         try:
-            data = change.data(arguments, result)
+            data, log = change.data(arguments, result), change.log(arguments)
         except Exception as error:  # noqa: BLE001 - the master did nothing wrong, and continues
             self.lose(f"a {change.message} of the master cannot be read: {error!r}")
             return
         if data is None:
             self._marks.settle()
         else:
-            self.put(Item(change.message, at, data))
+            self.put(Item(change.message, at, data, log))
 
     def failed(self, error: BaseException) -> None:
         """Handle an error of the database: the change failed, or its outcome is unknown."""
@@ -111,9 +125,17 @@ class Outbox:
             if len(self._items) >= self._limit:
                 self._lose(f"more than {self._limit} changes waited to be published")
             else:
-                self._items.append(item)
+                self._items.append(self._with_log(item) if item.log else item)
             if len(self._items) == 1:
                 self.ring()
+
+    def _with_log(self, item: Item) -> Item:
+        size = sys.getsizeof(item.log)
+        if self._logs and self._logs + size > MAX_LOGS:
+            self.left_out += 1
+            return item._replace(log="")
+        self._logs += size
+        return item
 
     def lose(self, why: str) -> None:
         """Leave a gap for a change that cannot be published."""
@@ -155,6 +177,11 @@ class Outbox:
                 self._items.popleft()
                 return first
             return None
+
+    def forget(self, log: str) -> None:
+        """Make room for others: a log that was taken has been read."""
+        with self._lock:
+            self._logs -= sys.getsizeof(log)
 
     def settle(self, count: int) -> None:
         """Note that so many changes are in the spool."""

@@ -2,7 +2,8 @@
 
 The newest builds are looked at every minute, all others once an hour, from the newest to the
 oldest. A process of its own with the lowest priority reads the logs, so they hold nothing up, and a
-log that ends it does not end the daemon.
+log that ends it does not end the daemon. That the directory is gone, as when it is not mounted, is
+a problem until it is there again.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ PASS_INTERVAL = 3600.0
 MAX_SKIPPED = 1000
 """Logs that ended the process and are not read again by this daemon."""
 
+SILENCE_DELAY = 300.0
+"""Seconds without an answer of the process until that is reported: the file system may hang."""
+
+_NO_LOG = 0
+"""The number of no build: the process only says whether the directory can be read."""
+
 _LISTEN_DELAY = 0.2
 MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 60.0
 
@@ -74,6 +81,7 @@ class ReaderOfLogs:
         self._next_recent = self._next_pass = self._next_start = monotonic()
         self._backoff = Backoff(MIN_RESTART_DELAY, MAX_RESTART_DELAY)
         self._failure: Problem | None = None
+        self._heard = 0.0  # when the process was asked or answered last
 
     @property
     def problem(self) -> Problem | None:
@@ -95,13 +103,18 @@ class ReaderOfLogs:
             return []
         *lines, self._output = (self._output + piece).split(b"\n")
         found: list[Entry] = []
+        self._heard = self._monotonic()
         for line in lines:
-            build_id, failure = json.loads(line)
+            build_id, failure, fault = json.loads(line)
             self._asked.popleft()
             if failure is not None:
                 found.append(Accepted(None, log_files.message(build_id, Failure(*failure))))
+            if not fault:
+                self._failure = None
+            elif fault != log_files.EMPTY or build_id != _NO_LOG:  # a new master has no logs
+                what = f"the logs of failed builds cannot be read in {self._directory}: {fault}"
+                self._failure = Problem(what, "see that it is mounted, and that --logs is right")
         self._backoff.worked()
-        self._failure = None
         return found
 
     def accepted(self, rows: Sequence[Row]) -> None:
@@ -110,6 +123,9 @@ class ReaderOfLogs:
     def tick(self) -> None:
         """Have the next logs read."""
         now = self._monotonic()
+        if self._asked and now - self._heard > SILENCE_DELAY:
+            what = f"the log of build {self._asked[0]} has not been read for {SILENCE_DELAY:.0f} s"
+            self._failure = Problem(what, f"see that {self._directory} answers (ls, dmesg)")
         if self._asked or now < self._next_start:
             return
         wanted = [number for number in self._wanted(now) if number not in self._skipped]
@@ -119,7 +135,7 @@ class ReaderOfLogs:
     def _wanted(self, now: float) -> list[int]:
         if now >= self._next_recent:
             self._next_recent = now + RECENT_INTERVAL
-            return self._newest_below(log_files.newest(self._connection))
+            return [*self._newest_below(log_files.newest(self._connection)), _NO_LOG]
         if self._below is None and now >= self._next_pass:
             self._next_pass = now + PASS_INTERVAL
             self._below = log_files.newest(self._connection)
@@ -153,10 +169,11 @@ class ReaderOfLogs:
             self._ended(str(error))
             return
         self._asked.extend(numbers)
+        self._heard = self._monotonic()
 
     def _ended(self, why: str = "") -> None:
         """The process has ended: the log that it was reading is left out from now on."""
-        if self._asked:
+        if self._asked and self._asked[0] != _NO_LOG:
             self._skipped.append(self._asked[0])
             why = why or f"it ended with the log of build {self._asked[0]}"
         what = f"the process that reads build logs failed: {why or 'it ended'}"
