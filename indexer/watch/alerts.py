@@ -76,8 +76,8 @@ KINDS = {
             "daemon-silent",
             CRITICAL,
             "The daemon runs, but has not reported its state for some time.",
-            "look at its log (journalctl -u piw-indexer), and whether the disk is full or fails (df -h,"
-            " dmesg); systemctl restart piw-indexer loses nothing",
+            "look at its log (journalctl -u piw-indexer), and whether the disk is full or fails"
+            " (df -h, dmesg); systemctl restart piw-indexer loses nothing",
         ),
         Kind(
             "note-unreadable",
