@@ -38,10 +38,10 @@ def test_subscriber_starts_when_everything_was_sent(name: str, feed: Feed, site:
 @pytest.mark.slow
 def test_file_sent_in_part_goes_on_where_it_stopped(ipc: Feed, site: Site) -> None:
     case = case_named("random-2")
-    rate = case.count / 5  # so slowly that a busy machine sees it on the way
+    rate = case.count / 1000  # it would take a quarter of an hour
     with site.daemon(ipc) as daemon:
         with site.publisher(ipc, case.messages, "--rate", rate) as publisher:
-            site.wait(lambda found: found["serial"] > case.count // 3, daemon, publisher)
+            site.wait(lambda found: found["serial"] > 0, daemon, publisher)
             publisher.kill()
         spool = JournalReader(site.publisher_dir / "spool")
         sent = spool.last_serial()
