@@ -149,20 +149,23 @@ def test_a_document_that_cannot_be_written_is_not_forgotten_over_others(
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("somebody's file")
     lines = [samples.line(samples.new_package(name)) for name in ("blocked", *OTHERS)]
-    (site.home / "feed.jsonl").write_bytes(b"".join(lines))
-    publisher = site.publisher(ipc, site.home / "feed.jsonl", "--rate", 50)
-    with publisher, site.daemon(ipc) as daemon:
-        site.wait(lambda found: "writer-failing" in ids(found), daemon, publisher)
-        looks = 0
-        while (found := site.gather())["serial"] < len(lines):
-            assert "writer-failing" in ids(found), found["daemon"]
-            looks += 1
-        assert looks, "it was only shown when the others were written"
-        site.wait(lambda found: found["pending"] == 1, daemon, publisher)
-        assert found["daemon"]["written"] > 0
-        in_the_way.unlink()
-        site.wait(lambda found: ids(found) == set(), daemon, publisher)
-        daemon.terminate()
+    file = site.home / "feed.jsonl"
+    file.write_bytes(b"".join(lines))
+
+    def are_written(found: dict[str, Any]) -> bool:
+        assert "writer-failing" in ids(found), found["daemon"]
+        return bool(found["serial"] == len(lines) and found["pending"] == 1)
+
+    with site.daemon(ipc) as daemon:
+        with site.publisher(ipc, file, "--rate", 1) as publisher:
+            site.wait(lambda found: "writer-failing" in ids(found), daemon, publisher)
+            assert site.gather()["serial"] < len(lines), "the others were written first"
+            publisher.kill()
+        with site.publisher(ipc, file) as publisher:
+            site.wait(are_written, daemon, publisher)
+            in_the_way.unlink()
+            site.wait(lambda found: ids(found) == set(), daemon, publisher)
+            daemon.terminate()
 
 
 def test_a_mistake_in_the_configuration_does_not_hide_how_it_stands(ipc: Feed, site: Site) -> None:
