@@ -101,15 +101,15 @@ _Packed = tuple[str, int, bytes]
 
 
 def _parts(messages: Iterable[Message]) -> Iterator[list[_Packed]]:
-    """Messages for one file each; a package is in one of them, whole."""
-    packages: dict[str | None, list[_Packed]] = {}
-    for message in messages:
+    """Messages for one file each, in their order; a package is in one of them, whole."""
+    packages: dict[str | None, list[tuple[int, _Packed]]] = {}
+    for number, message in enumerate(messages):
         packed = message.name, message.at, encode.to_journal(message)
-        packages.setdefault(package_of(message.data), []).append(packed)
-    part: list[_Packed] = []
+        packages.setdefault(package_of(message.data), []).append((number, packed))
+    part: list[tuple[int, _Packed]] = []
     size = _AROUND
     for package, some in packages.items():
-        more = sum(len(body) + _AROUND for _, _, body in some)
+        more = sum(len(body) + _AROUND for _, (_, _, body) in some)
         if more + _AROUND > MAX_BYTES:
             raise StateError(
                 f"hand {package} to the daemon",
@@ -117,11 +117,16 @@ def _parts(messages: Iterable[Message]) -> Iterator[list[_Packed]]:
                 "stop the daemon, run this again, and start it again",
             )
         if size + more > MAX_BYTES:
-            yield part
+            yield _in_order(part)
             part, size = [], _AROUND
         part += some
         size += more
-    yield part
+    yield _in_order(part)
+
+
+def _in_order(part: list[tuple[int, _Packed]]) -> list[_Packed]:
+    # A name can go to another package only after the first one has let it go.
+    return [packed for _, packed in sorted(part)]
 
 
 def _leave(path: Path, content: bytes) -> None:

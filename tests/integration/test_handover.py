@@ -115,6 +115,19 @@ def test_many_are_handed_in_parts(state: State, monkeypatch: pytest.MonkeyPatch)
         handover.hand(state.directory, news, [large])
 
 
+def test_a_name_can_go_to_another_package(state: State) -> None:
+    """It belongs to the package that had it first, unless that one is deleted before."""
+    take(state, samples.new_name("b", "Shared"), samples.new_package("a"))
+    news = handover.News(state.journal.reader, state.journal.serial)
+    gone = [samples.message("DELPKG", package=package) for package in ("a", "b")]
+    made = [samples.new_name("a", "Shared"), samples.new_package("b")]
+    with daemon(state) as found:
+        handover.hand(state.directory, news, map(message, gone + made))
+    state.take([Accepted(None, one) for one in found])
+    owner = "SELECT package FROM package_names WHERE name = 'Shared'"
+    assert state.connection.execute(owner).fetchall() == [("a",)]
+
+
 def test_what_came_after_the_command_looked_is_newer_too(state: State) -> None:
     take(state, samples.new_package("numpy"))
     reader = state.journal.reader
