@@ -132,7 +132,11 @@ class Beside:
             self._lock = filesystem.open_own(directory / LOCK)
         if not lock.take(self._lock, lock.LOCK_TIMEOUT):
             os.close(self._lock)
-            raise StateError("backfill", "another backfill is running", "wait until it ends")
+            raise StateError(
+                "hand messages to the daemon",
+                "another backfill or reconcile does so",
+                "wait until it ends",
+            )
         self._reader = JournalReader(directory / JOURNAL)
         self.connection = queries.open_reader(directory / queries.FILE)
         self._news = handover.News(self._reader, self._reader.last_serial())
