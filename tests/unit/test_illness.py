@@ -149,7 +149,9 @@ def test_a_slave_that_has_left_is_not_reported() -> None:
 
 def test_a_platform_tag_is_shown_as_one_line() -> None:
     """Whoever feeds us says what it is."""
-    usual = [build._replace(platforms=frozenset({"linux"})) for build in turns(100, "good{}", set())]
+    usual = [
+        build._replace(platforms=frozenset({"linux"})) for build in turns(100, "good{}", set())
+    ]
     odd = [
         built(3, f"odd{number}", False)._replace(platforms=frozenset({"\x1b[2J" + "x" * 10_000}))
         for number in range(30)

@@ -152,11 +152,7 @@ class Beside:
         self._look()
         messages = [entry.message for entry in entries if isinstance(entry, Accepted)]
         given = handover.hand(self._directory, self._news, messages)
-        self.left |= {
-            message.data.package
-            for message in messages
-            if message.name not in ("SETABIS", "DOWNLOADS") and self._news.outdates(message)
-        }
+        self.left |= _packages(messages) - _packages(given)
         self._look()
         if not all(map(self._news.names, given)):
             raise StateError(
@@ -174,6 +170,12 @@ class Beside:
         self.connection.close()
         self._reader.close()
         os.close(self._lock)
+
+
+def _packages(messages: list[Message]) -> set[str]:
+    return {
+        message.data.package for message in messages if message.name not in ("SETABIS", "DOWNLOADS")
+    }
 
 
 def fill_beside(
