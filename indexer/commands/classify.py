@@ -41,7 +41,7 @@ def classify(directory: Path, state_dir: Path, again: bool) -> None:
     same while it runs.
     """
     with closing(State(state_dir, "classify", clock.now)) as state:
-        note = rules.find(state_dir) if again else rules.reading(state_dir)
+        note = rules.reading(state_dir)
         with bar("builds") as progress:
             counts, changed = _take(state, directory, note if again else None, progress)
         if again:

@@ -82,11 +82,11 @@ def reconcile(
     if not different:
         printable.echo("No differences.")
     elif taker is not None:
-        beside = isinstance(taker, Beside)
+        beside, left = isinstance(taker, Beside), isinstance(taker, Beside) and taker.left
         publishes = "" if beside else " `piw-indexer write` publishes them."
         printable.echo(f"Taken from the master: {fixed}.{publishes}")
         if fixed < different:
-            again = " Of some of them the daemon has just heard: run it again." if beside else ""
+            again = " Of some of them the daemon has just heard: run it again." if left else ""
             printable.echo(f"Not repaired: {different - fixed}.{again}")
     return 1 if different > fixed else 0
 

@@ -101,6 +101,7 @@ class WriterLoop:
         self._backing_off = False
         self._retry_at = 0.0
         self._retries: dict[str, tuple[float, Backoff]] = {}  # name: when to try again
+        self._blocked: set[str] = set()  # kinds with something in the way of one of their documents
         self._failing = False  # and the daemon knows
         self._log = LimitedLog(log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="periodic")
@@ -148,7 +149,9 @@ class WriterLoop:
                 self._woken = True
             case messages.Ping(behind_seconds):
                 if self._behind is None:
-                    self._look_at = dict.fromkeys(self._look_at, 0.0)
+                    self._look_at |= {
+                        name: 0.0 for name, at in self._look_at.items() if at == math.inf
+                    }
                 self._behind = behind_seconds
                 self._send(messages.Pong())
             case messages.WindowMoved():
@@ -174,7 +177,7 @@ class WriterLoop:
         self._write_periodic(now)
         self._unreadable_until = 0.0
         # A document that still cannot be written is not forgotten because others can be.
-        if self._failing and not self._backing_off and not self._retries:
+        if self._failing and not (self._backing_off or self._retries or self._blocked):
             self._failing = False
             self._send(messages.Recovered())
 
@@ -295,6 +298,8 @@ class WriterLoop:
             return now >= self._look_at[kind.name]
         if self._interval(kind) >= RARE_INTERVAL and self._took.get(kind.name, 0.0) > MAX_AT_STOP:
             return False  # the next start writes it
+        if kind.name in self._blocked:
+            return False  # or it would be tried again and again
         # A live document would be due for ever.
         return not (isinstance(kind, TreeDocument) and kind.live)
 
@@ -315,8 +320,13 @@ class WriterLoop:
         try:
             version, self._took[kind.name] = written.result()
         except PublishError as error:
-            self._back_off(error)
+            if error.general:
+                self._back_off(error)
+            else:  # a directory in the place of one document must not hold up the others
+                self._blocked.add(kind.name)
+                self._report_failure(error)
         else:
+            self._blocked.discard(kind.name)
             if not self._retries:  # names that fail end their own wait
                 self._recover()
             self._reported[kind.name] = version

@@ -27,6 +27,9 @@ MAX_BUILDS = 1000
 MAX_AGE = 7 * times.DAY
 """...if they are not older than this."""
 
+MAX_DURATION = 7 * 86_400.0
+"""Seconds: a longer build does not count. A sum of such numbers may not even fit into JSON."""
+
 MAX_LABEL = 100
 MAX_TEXT = 200
 """Characters of what slaves say."""
@@ -72,7 +75,8 @@ def _status(moment: Moment) -> dict[str, Any]:
     since = times.to_sql(now - MAX_AGE)
     durations: dict[str, list[float]] = {}
     for _, _, abi_tag, _, duration, built_at, *_ in recent:
-        if duration is not None and built_at is not None and built_at > since:
+        told = duration is not None and built_at is not None
+        if told and duration <= MAX_DURATION and built_at > since:
             durations.setdefault(abi_tag, []).append(duration)
     builders = Counter(abi_tag for _, abi_tag, doing, *_ in slaves if doing != "paused")
     pending = waiting.totals(connection)

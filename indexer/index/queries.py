@@ -50,31 +50,25 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
-_SUPPLIED = {
-    "file_contents": (
-        "CREATE TEMP VIEW builds AS SELECT *, NULL AS failure_category, NULL AS failure_detail"
-        " FROM main.builds",
-        "CREATE TEMP TABLE file_contents (content_id, filename, filehash, filesize, build_id,"
-        " built_at)",
-        "CREATE TEMP TABLE pythons_refused (requires_python, abi_tag)",
-    ),
-    "waiting": ("CREATE TEMP TABLE waiting (abi_tag, versions)",),
-}
-"""By the table whose absence tells of an index that lacks all of these."""
+_SUPPLIED = (
+    "CREATE TEMP VIEW builds AS SELECT *, NULL AS failure_category, NULL AS failure_detail"
+    " FROM main.builds",
+    "CREATE TEMP TABLE file_contents (content_id, filename, filehash, filesize, build_id,"
+    " built_at)",
+    "CREATE TEMP TABLE pythons_refused (requires_python, abi_tag)",
+)
 
 
 def _supply(connection: sqlite3.Connection) -> None:
     """Give a reader of an index from before what the index does not have yet, empty."""
-    if not database.has_table(connection, "builds"):
-        return
-    lacking = [table for table in _SUPPLIED if not database.has_table(connection, table)]
-    if not lacking:
+    if not database.has_table(connection, "builds") or database.has_table(
+        connection, "file_contents"
+    ):
         return
     connection.execute("PRAGMA query_only = OFF")  # the file itself is open to read only
     connection.execute("PRAGMA temp_store = MEMORY")
-    for table in lacking:
-        for statement in _SUPPLIED[table]:
-            connection.execute(statement)
+    for statement in _SUPPLIED:
+        connection.execute(statement)
     connection.execute("PRAGMA query_only = ON")
 
 

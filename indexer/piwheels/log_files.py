@@ -29,6 +29,9 @@ WRITING_TIMEOUT = 60 * SECOND
 EMPTY = "it is empty"
 """What is wrong with a directory where a file system should be mounted, or before the first log."""
 
+NO_LOG = 0
+"""The number of no build: only whether the directory can be read is wanted."""
+
 _FAILED = "SELECT build_id, failure_category, failure_detail FROM builds WHERE status = 0"
 
 
@@ -77,10 +80,10 @@ def main() -> None:
     process.ignore_signals()
     os.nice(19)
     directory = Path(sys.argv[1])
-    for line in sys.stdin:
-        found = read(path_of(directory, int(line)))
+    for number in map(int, sys.stdin):
+        found = None if number == NO_LOG else read(path_of(directory, number))
         fault = fault_of(directory) if found is None else ""
-        sys.stdout.write(json.dumps([int(line), found, fault]) + "\n")
+        sys.stdout.write(json.dumps([number, found, fault]) + "\n")
         sys.stdout.flush()
 
 

@@ -121,7 +121,7 @@ RULES = (
         r"|([Pp]ython \d\.\d+\+?(?: and| or)?(?: later| newer| above| higher)? (?:is|are) not"
         r"(?: yet)? supported)"
         r"|[Rr]equires Python ?((?:[<>=!~]=? ?)?\d[\d.]*\+?(?:, ?[<>=!~]=? ?\d[\d.]*)*)"
-        r"|[Pp]ython (?:version )?([<>=]{0,2} ?\d\.\d+[\d.]*\+?(?:, ?[<>=!~]{1,2} ?\d[\d.]*)*)"
+        r"|[Pp]ython (?:version )?([<>=]{0,2} ?\d\.\d[\d.]*\+?(?:, ?[<>=!~]{1,2} ?\d[\d.]*)*)"
         r"(?: or \S+)?(?: is| or .{0,30}are)? required"
         r"|Could NOT find Python3?: Found unsuitable version \"[\d.]+\", but required is\s+"
         r"(?:at\s+least|exact\s+version)\s+\"([\d.]+)\"",
@@ -155,7 +155,7 @@ RULES = (
     _rule(
         "unsupported-platform",
         "nsupported|UNSUPPORTED|nknown|nrecognized",
-        r"^(?:.{0,300}(?:rror|xception|ERROR)\b:? ?)?[\"#]*(?:error )?\"?("
+        r"^(?:.{0,300}(?:rror|xception|ERROR)\b:? ?)?[\"#]*+(?:error )?\"?("
         r".{0,120}\b(?:[Uu]nsupported|UNSUPPORTED|[Uu]nknown|[Uu]nrecognized) (?:\w+ )?"
         r"(?:platform|architecture|CPU|cpu|processor|machine|arch|operating system|OS|system)\b"
         r".{0,120}?)\"?$",
@@ -261,7 +261,7 @@ RULES = (
         r"|(?:is|are) not supported by the following packages?:\s+\S+ requires rustc (\d[\d.]*)"
         r"|rustc (?:version )?\S+ (?:is|does) not.{0,60}?(\d+\.\d+[\d.]*)"
         r"|minimum supported (?:Rust|rustc) version (?:is )?(\d[\d.]*)"
-        r"|[Rr]ust (?:version )?(\d\.\d+[\d.]*)\+? (?:or \w+ )?is required"
+        r"|[Rr]ust (?:version )?(\d\.\d[\d.]*)\+? (?:or \w+ )?is required"
         r"|(edition 20\d\d|editions) (?:is|are) unstable"
         r"|older than the `(20\d\d)` edition",
         "error: package `time v0.3.37` cannot be built because it requires rustc 1.67.1 or newer,"
@@ -549,7 +549,7 @@ RULES = (
         "test-failed",
         "FAILED|failed|FAIL",
         r"^(FAILED \((?:failures|errors)=[^\n)]*\))|^FAILED ([\w./-]+\.py(?:::[^\s\n]+)?)"
-        r"|^=+ ([^\n=]*\d+ failed[^\n=]*?) =+$|(\d+ tests? failed) out of \d+"
+        r"|^=+ ([^\n=]*\d failed[^\n=]*?) =+$|(?<!\d)(\d+ tests? failed) out of \d+"
         r"|^The following tests FAILED:\n\s*\d+ - (\S+)|^test result: FAILED\. ([^;\n]+)"
         r"|^# FAIL: +([1-9]\d*)",
         "FAILED (failures=1, errors=2)",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import msgpack
@@ -88,28 +89,30 @@ def hand(directory: Path, news: News, messages: Iterable[Message]) -> list[Messa
 
     Raises StateError if the daemon does not take them.
     """
-    news.look()
-    given = [message for message in messages if not news.outdates(message)]
-    if not given:
-        return []
-    for part in _parts(given):
-        _leave(directory / FILE, msgpack.packb([news.serial, part]))
+    given: list[Message] = []
+    for part in _parts(messages):
+        news.look()  # it has waited for the parts before
+        fresh = [(message, body) for message, body in part if not news.outdates(message)]
+        if fresh:
+            packed = [(message.name, message.at, body) for message, body in fresh]
+            _leave(directory / FILE, msgpack.packb([news.serial, packed]))
+        given += [message for message, _ in fresh]
     return given
 
 
-_Packed = tuple[str, int, bytes]
+_Packed = tuple[Message, bytes]
 
 
 def _parts(messages: Iterable[Message]) -> Iterator[list[_Packed]]:
-    """Messages for one file each; a package is in one of them, whole."""
-    packages: dict[str | None, list[_Packed]] = {}
-    for message in messages:
-        packed = message.name, message.at, encode.to_journal(message)
-        packages.setdefault(package_of(message.data), []).append(packed)
-    part: list[_Packed] = []
+    """Messages for one file each, in their order; a package is in one of them, whole."""
+    packages: dict[str | None, list[tuple[int, _Packed]]] = {}
+    for number, message in enumerate(messages):
+        packed = message, encode.to_journal(message)
+        packages.setdefault(package_of(message.data), []).append((number, packed))
+    part: list[tuple[int, _Packed]] = []
     size = _AROUND
     for package, some in packages.items():
-        more = sum(len(body) + _AROUND for _, _, body in some)
+        more = sum(len(body) + _AROUND for _, (_, body) in some)
         if more + _AROUND > MAX_BYTES:
             raise StateError(
                 f"hand {package} to the daemon",
@@ -117,11 +120,16 @@ def _parts(messages: Iterable[Message]) -> Iterator[list[_Packed]]:
                 "stop the daemon, run this again, and start it again",
             )
         if size + more > MAX_BYTES:
-            yield part
+            yield _in_order(part)
             part, size = [], _AROUND
         part += some
         size += more
-    yield part
+    yield _in_order(part)
+
+
+def _in_order(part: list[tuple[int, _Packed]]) -> list[_Packed]:
+    # A name can go to another package only after the first one has let it go.
+    return [packed for _, packed in sorted(part, key=itemgetter(0))]
 
 
 def _leave(path: Path, content: bytes) -> None:

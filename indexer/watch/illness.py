@@ -17,9 +17,8 @@ from copy import copy
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from ..base import database, times
+from ..base import database, printable, times
 from ..base.notes import At
-from ..base.printable import many
 from .cusum import Cusum
 
 MAX_BUILDS = 3000
@@ -128,7 +127,7 @@ class Illness(NamedTuple):
     @property
     def what(self) -> str:
         """What is wrong, without the name."""
-        text = f"{self.events:,} of {many(self.builds, 'build')}"
+        text = f"{self.events:,} of {printable.many(self.builds, 'build')}"
         if self.since is not None:
             text += f" since {times.to_rfc3339(self.since)}"
         expected = f"about {self.expected:,.0f} expected"
@@ -335,7 +334,7 @@ class Judge:
                             cusum.trials,
                             cusum.events,
                             round(cusum.expected, 1),
-                            next((detail for detail, _ in test.details.most_common(1)), ""),
+                            printable.line(next(iter(dict(test.details.most_common(1))), "")),
                             _time(test.began),
                             _time(slave.last.built_at),
                         )

@@ -8,8 +8,12 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from indexer.base import notes
+from indexer.base.notes import leave
+from indexer.cli import piw_indexer
 from indexer.piwheels import log_files
 from indexer.reasons import note as rules
 
@@ -90,6 +94,27 @@ def test_again_says_what_has_changed_and_continues(site: Site) -> None:
     assert "3 logs of failed builds read" in out
     assert "2 have changed" in out
     assert "again" not in site.piw("classify", logs).stderr
+
+
+def test_what_an_interrupted_again_has_read_is_not_forgotten(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next version would not have said that its rules are newer."""
+
+    def leave_and_end(path: Path, note: rules.Note) -> None:
+        leave(path, note)
+        if note.again_after:
+            raise KeyboardInterrupt
+
+    site.take(failed(1), write=False)
+    write_log(site.home / "logs", 1, HEADER)
+    monkeypatch.setattr(notes, "leave", leave_and_end)
+    with pytest.raises(click.Abort):
+        piw_indexer(
+            ["classify", str(site.home / "logs"), "--state-dir", str(site.state_dir), "--again"],
+            standalone_mode=False,
+        )
+    assert rules.find(site.state_dir).read_with == rules.VERSION
 
 
 @pytest.mark.parametrize("whole", [True, False])

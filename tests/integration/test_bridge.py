@@ -21,12 +21,13 @@ from indexer.base.errors import StateError, UsageError
 from indexer.base.lock import Lock
 from indexer.base.log import NOTICE
 from indexer.journal.journal import Journal
-from indexer.messages.types import Message
+from indexer.messages.types import Failure, Message
 from indexer.piwheels.bridge import outbox
 from indexer.piwheels.bridge.bridge import Bridge
 from indexer.piwheels.bridge.changes import CHANGES
 from indexer.piwheels.bridge.master import Locations, Master
 from indexer.piwheels.bridge.unsettled import Marks
+from indexer.reasons import build_log
 
 from ..support import Feed, eventually
 from .bridged import (
@@ -230,6 +231,28 @@ def test_logs_that_do_not_fit_are_left_out(
     reason = ("missing-header", "ffi.h")
     assert [build.failure for build in builds] == [reason, None, None, reason]
     assert "2 failed builds are published without the reason" in caplog.text
+
+
+def test_a_log_takes_room_until_it_has_been_read(
+    bridged: Bridged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_LOGS", 1000)
+    reading, may_end = threading.Event(), threading.Event()
+
+    def read(log: str) -> Failure:
+        reading.set()
+        may_end.wait()
+        return Failure("unknown", "")
+
+    monkeypatch.setattr(build_log, "read_text", read)
+    bridged.database.add_new_package("numpy")
+    bridged.database.add_new_package_version("numpy", "1.0")
+    for _ in range(2):
+        bridged.build("numpy", "1.0", status=False, output="x" * 900)
+        reading.wait()
+    may_end.set()
+    builds = [one.data for one in bridged.changes() if one.name == "LOGBUILD"]
+    assert [build.failure for build in builds] == [("unknown", ""), None]
 
 
 def test_what_the_database_makes_of_odd_values(bridged: Bridged) -> None:

@@ -106,13 +106,49 @@ def test_many_are_handed_in_parts(state: State, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("indexer.state.handover.leave", note)
     with daemon(state) as found:
-        assert handover.hand(state.directory, news, handed) == handed
+        given = handover.hand(state.directory, news, handed)
     assert len(sizes) > 2
     assert max(sizes) <= 1000
+    assert names(found) == names(given)
     assert sorted(names(found)) == sorted(names(handed))
     large = message(samples.new_package("numpy", description="x" * 1000))
     with pytest.raises(StateError, match="hand numpy to the daemon: it is larger than"):
         handover.hand(state.directory, news, [large])
+
+
+def test_what_comes_between_two_parts_is_newer_too(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was left out, as it has to be, and counted as taken."""
+    monkeypatch.setattr(handover, "MAX_BYTES", 220)
+    take(state, samples.set_abis("cp311"))
+    beside = Beside(state.directory)
+
+    def leave_and_hear(path: Path, content: bytes) -> None:
+        leave(path, content)
+        state.take(handover.offered(state.directory, state.journal.reader) or [])
+        take(state, samples.message("SKIPPKG", package="b", reason="new"))
+        handover.taken(state.directory)
+
+    monkeypatch.setattr(handover, "leave", leave_and_hear)
+    handed = [message(samples.new_package(name, description="x" * 50)) for name in "ab"]
+    taken = beside.take(Accepted(None, one) for one in handed)
+    assert [row.message for row in taken] == handed[:1]
+    assert beside.left == {"b"}
+    beside.close()
+
+
+def test_a_name_can_go_to_another_package(state: State) -> None:
+    """It belongs to the package that had it first, unless that one is deleted before."""
+    take(state, samples.new_name("b", "Shared"), samples.new_package("a"))
+    news = handover.News(state.journal.reader, state.journal.serial)
+    gone = [samples.message("DELPKG", package=package) for package in ("a", "b")]
+    made = [samples.new_name("a", "Shared"), samples.new_package("b")]
+    with daemon(state) as found:
+        handover.hand(state.directory, news, map(message, gone + made))
+    state.take([Accepted(None, one) for one in found])
+    owner = "SELECT package FROM package_names WHERE name = 'Shared'"
+    assert state.connection.execute(owner).fetchall() == [("a",)]
 
 
 def test_what_came_after_the_command_looked_is_newer_too(state: State) -> None:

@@ -141,6 +141,8 @@ def test_builders_and_when_they_are_done(index: Index, tmp_path: Path) -> None:
         log_build(1, "b", "1", duration=100.0),
         log_build(2, "b", "2", duration=300.0, at=ago(8 * 86_400), abi_tag="cp39"),
         log_build(3, "b", "3", duration=50.0, abi_tag="cp313"),
+        log_build(4, "b", "4", duration=1e19),  # such a build once ended the writer
+        log_build(5, "b", "5", duration=1.7e308),
     )
     write(index, tmp_path)
     first = unknown_slave(1, NOW)._replace(

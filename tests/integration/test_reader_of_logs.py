@@ -109,6 +109,24 @@ def test_a_new_master_has_no_logs_and_nothing_is_wrong(tmp_path: Path) -> None:
         reader.close()
 
 
+def test_no_build_has_the_number_0(tmp_path: Path) -> None:
+    """A log in its place gave a message every minute that nobody may send."""
+    write_log(tmp_path, 0, HEADER)
+    reader = ReaderOfLogs(lent(builds()), tmp_path, lambda: 0.0)
+    found: list[Any] = []
+
+    def answered() -> bool:
+        found.extend(reader.receive(100, 0))
+        return reader.due_in() > 1
+
+    try:
+        reader.tick()
+        eventually(answered)
+        assert not found
+    finally:
+        reader.close()
+
+
 def test_a_file_system_that_hangs_is_reported(tmp_path: Path) -> None:
     now = 0.0
     reader = ReaderOfLogs(lent(builds(1)), tmp_path, lambda: now)

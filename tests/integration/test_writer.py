@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
 import pytest
@@ -324,3 +324,49 @@ def test_a_stop_does_not_wait_for_what_is_slow_and_rare(
     handle.stop()
     assert (b"ffi.h" in (tmp_path / "www" / "failures.json").read_bytes()) is not slow
     assert (tmp_path / "www" / "project" / "numpy" / "json" / "index.json").exists()
+
+
+def test_what_is_in_the_way_of_one_document_holds_up_no_other(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_handle, "start_process", Thread)
+    for name in ("MIN_RETRY_DELAY", "MAX_RETRY_DELAY"):
+        monkeypatch.setattr(writer_loop, name, 1e6)
+    in_the_way = tmp_path / "www" / "status.json"
+    options = writer_messages.Options(index.path, tmp_path / "www", URL, 0.0, 0.0, {"status": 0.0})
+    handle = writer_handle.WriterHandle(options, index.connection)
+    (in_the_way / "of others").mkdir(parents=True)
+
+    def handled() -> writer_handle.WriterHandle:
+        handle.handle()
+        return handle
+
+    try:
+        handle.ping()
+        eventually(lambda: handled().failure is not None)
+        index.apply(new_package("numpy"))
+        handle.wake()
+        eventually(lambda: handled().written == 1)
+        handle.ping()
+        eventually(lambda: handled().unresponsive_for == 0.0)
+        assert "status.json" in str(handle.failure), "it is reported until it is gone"
+        (in_the_way / "of others").rmdir()
+        in_the_way.rmdir()
+        eventually(lambda: handled().failure is None)
+        assert in_the_way.is_file()
+    finally:
+        handle.stop()
+
+
+def test_a_first_word_of_the_daemon_has_only_live_documents_written(
+    index: Index, tmp_path: Path
+) -> None:
+    """packages.json was written twice within its interval."""
+    options = writer_messages.Options(index.path, tmp_path / "www", URL, 0.0, 0.0, {})
+    ours, theirs = Pipe()
+    loop = writer_loop.WriterLoop(theirs, options)
+    loop._look_at["counters"] = 60.0
+    loop._obey(writer_messages.Ping(0.0))
+    assert loop._look_at == {"counters": 60.0, "failures": 0.0, "status": 0.0}
+    for opened in (ours, theirs, loop._connection, loop._periodic_connection, loop._publisher):
+        opened.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from indexer.base import printable
 from indexer.watch.cusum import Cusum
 from indexer.watch.illness import Build, Illness, Judge
 
@@ -144,3 +145,18 @@ def test_what_fails_together_counts_once(name: str) -> None:
 def test_a_slave_that_has_left_is_not_reported() -> None:
     builds = turns(100, "good{}", set()) + turns(30, "new{}", {3})
     assert ill([build._replace(present=build.slave_id != 3) for build in builds]) == []
+
+
+def test_a_platform_tag_is_shown_as_one_line() -> None:
+    """Whoever feeds us says what it is."""
+    usual = [
+        build._replace(platforms=frozenset({"linux"})) for build in turns(100, "good{}", set())
+    ]
+    odd = [
+        built(3, f"odd{number}", False)._replace(platforms=frozenset({"\x1b[2J" + "x" * 10_000}))
+        for number in range(30)
+    ]
+    [found] = ill(usual + odd)
+    assert found.symptom == "platforms"
+    assert found.detail.startswith("\\x1b[2Jxxx")
+    assert len(found.detail) == printable.MAX_LINE

@@ -56,6 +56,8 @@ def test_no_rule_takes_for_ever_on_a_hostile_line(rule: Rule) -> None:
     """What almost matches, as long as a line may be; a pattern that backtracks never ends here."""
     example = rule.example
     beginnings = [example[: len(example) * part // 8] for part in range(8)] + list(rule.words)
+    for beginning in ("Python 1.", "Rust 1.", "= "):  # a long number, for square time to show
+        rule.pattern.search(beginning + "1" * 100 * build_log._MAX_LINE)
     for beginning in beginnings:
         for more in ("a", " ", "/", "a.", "1,", "'", "\n", beginning or "a", f"{beginning} "):
             line = beginning + more * (build_log._MAX_LINE // len(more))

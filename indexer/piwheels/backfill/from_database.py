@@ -132,7 +132,11 @@ class Beside:
             self._lock = filesystem.open_own(directory / LOCK)
         if not lock.take(self._lock, lock.LOCK_TIMEOUT):
             os.close(self._lock)
-            raise StateError("backfill", "another backfill is running", "wait until it ends")
+            raise StateError(
+                "hand messages to the daemon",
+                "another backfill or reconcile does so",
+                "wait until it ends",
+            )
         self._reader = JournalReader(directory / JOURNAL)
         self.connection = queries.open_reader(directory / queries.FILE)
         self._news = handover.News(self._reader, self._reader.last_serial())
@@ -148,11 +152,7 @@ class Beside:
         self._look()
         messages = [entry.message for entry in entries if isinstance(entry, Accepted)]
         given = handover.hand(self._directory, self._news, messages)
-        self.left |= {
-            message.data.package
-            for message in messages
-            if message.name not in ("SETABIS", "DOWNLOADS") and self._news.outdates(message)
-        }
+        self.left |= _packages(messages) - _packages(given)
         self._look()
         if not all(map(self._news.names, given)):
             raise StateError(
@@ -170,6 +170,12 @@ class Beside:
         self.connection.close()
         self._reader.close()
         os.close(self._lock)
+
+
+def _packages(messages: list[Message]) -> set[str]:
+    return {
+        message.data.package for message in messages if message.name not in ("SETABIS", "DOWNLOADS")
+    }
 
 
 def fill_beside(

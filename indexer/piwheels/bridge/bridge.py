@@ -16,6 +16,7 @@ import select
 import shutil
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -248,7 +249,12 @@ class Bridge(threading.Thread):
         if self._outbox.abis is not self._abis:
             self._take_abis(self._outbox.abis)
             return
-        self._held = [self._entry(item) for item in self._outbox.take(AT_ONCE)]
+        taken = deque(self._outbox.take(AT_ONCE))
+        while taken:
+            item = taken.popleft()
+            self._held.append(self._entry(item))
+            if item.log:
+                self._outbox.forget(item.log)  # it takes room until it has been read
         if not self._held:
             self._gap = self._outbox.take_gap()
         left_out = self._outbox.left_out - self._left_out
@@ -277,7 +283,6 @@ class Bridge(threading.Thread):
         envelope = {"msg": item.name, "data": item.data}
         try:
             if item.log:
-                self._outbox.forget(item.log)
                 item.data["failure"] = build_log.read_text(item.log)._asdict()
             message = _ENCODING.message(envelope, item.at)
             encode.to_journal(message)  # fails for text that is not Unicode

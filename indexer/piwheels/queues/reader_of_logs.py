@@ -51,9 +51,6 @@ MAX_SKIPPED = 1000
 SILENCE_DELAY = 300.0
 """Seconds without an answer of the process until that is reported: the file system may hang."""
 
-_NO_LOG = 0
-"""The number of no build: the process only says whether the directory can be read."""
-
 _LISTEN_DELAY = 0.2
 MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 60.0
 
@@ -111,7 +108,7 @@ class ReaderOfLogs:
                 found.append(Accepted(None, log_files.message(build_id, Failure(*failure))))
             if not fault:
                 self._failure = None
-            elif fault != log_files.EMPTY or build_id != _NO_LOG:  # a new master has no logs
+            elif (build_id, fault) != (log_files.NO_LOG, log_files.EMPTY):  # as of a new master
                 what = f"the logs of failed builds cannot be read in {self._directory}: {fault}"
                 self._failure = Problem(what, "see that it is mounted, and that --logs is right")
         self._backoff.worked()
@@ -135,7 +132,7 @@ class ReaderOfLogs:
     def _wanted(self, now: float) -> list[int]:
         if now >= self._next_recent:
             self._next_recent = now + RECENT_INTERVAL
-            return [*self._newest_below(log_files.newest(self._connection)), _NO_LOG]
+            return [*self._newest_below(log_files.newest(self._connection)), log_files.NO_LOG]
         if self._below is None and now >= self._next_pass:
             self._next_pass = now + PASS_INTERVAL
             self._below = log_files.newest(self._connection)
@@ -173,7 +170,7 @@ class ReaderOfLogs:
 
     def _ended(self, why: str = "") -> None:
         """The process has ended: the log that it was reading is left out from now on."""
-        if self._asked and self._asked[0] != _NO_LOG:
+        if self._asked and self._asked[0] != log_files.NO_LOG:
             self._skipped.append(self._asked[0])
             why = why or f"it ended with the log of build {self._asked[0]}"
         what = f"the process that reads build logs failed: {why or 'it ended'}"
