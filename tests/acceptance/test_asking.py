@@ -309,6 +309,25 @@ def test_the_history_tells_what_a_masters_answer_changed(site: Site) -> None:
     assert "the master's answer: version 1.0 is yanked; version 1.1 appears, " in lines[2]
 
 
+def test_the_history_of_a_file(asked: Site) -> None:
+    """As somebody asks whose pinned hash does not fit any more."""
+    assert asked.piw("history", SIX).stdout.splitlines() == [
+        f"2026-11-20 12:00:00  1,111 bytes, sha256 {'1' * 64}, by build 70004",
+        f"2026-11-21 12:00:00  1,000 bytes, sha256 {samples.HASH}, by build 70005,"
+        " the present content",
+    ]
+    assert json.loads(asked.piw("history", SIX, "--json", "--since", LATER).stdout) == {
+        "filename": SIX,
+        "filehash": samples.HASH,
+        "filesize": 1000,
+        "build_id": 70005,
+        "built_at": "2026-11-21 12:00:00",
+        "current": True,
+    }
+    assert "by build 70005" in asked.piw("history", SIX, "--limit", "1").stdout
+    assert "name its package" in asked.piw("history", SIX, "--with-downloads", status=2).stderr
+
+
 def test_the_history_of_what_is_gone_and_of_what_never_was(asked: Site) -> None:
     assert "the package is deleted" in asked.piw("history", "old-thing").stdout
     assert "did you mean numpy?" in asked.piw("history", "numpi", status=2).stderr
