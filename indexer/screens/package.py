@@ -28,6 +28,9 @@ SIGNS = {
 }
 """The status of a build, its sign and style."""
 
+_NO_FILE = "it was built, but no file fits: see their tags and Requires-Python"
+"""Why a version has the status `error`."""
+
 FIRST = 20
 """Versions that a terminal shows without `--all`."""
 
@@ -97,8 +100,9 @@ def _why(release: dict[str, Any]) -> Table | None:
     found: dict[str, tuple[list[str], str]] = {}
     for abi in abi_order(release["abis"]):
         decided = release["abis"][abi]
-        if decided["status"] == "fail":
-            reason = _reason(failures.get(decided["build_id"]))
+        if decided["status"] in ("fail", "error"):
+            is_error = decided["status"] == "error"
+            reason = _NO_FILE if is_error else _reason(failures.get(decided["build_id"]))
             found.setdefault(reason, ([], decided["log_url"] or ""))[0].append(abi)
     if not found:
         return None
@@ -170,9 +174,20 @@ def details(document: Document, version: str) -> RenderableType:
             Text("Other attempts:"),
             _builds((build["abi"], build, build) for build in other),
         ]
-    failed = [build for build in release["builds"] if build["status"] == "fail"]
-    if failed:
-        parts += [Text(), _reasons(failed)]
+    reasons = [
+        *(
+            (one["build_id"], abi, _NO_FILE)
+            for abi, one in abis.items()
+            if one["status"] == "error"
+        ),
+        *(
+            (build["build_id"], build["abi"], _reason(build["failure"]))
+            for build in release["builds"]
+            if build["status"] == "fail"
+        ),
+    ]
+    if reasons:
+        parts += [Text(), _reasons(reasons)]
     if not release["files"]:
         parts += [Text(), Text("no files")]
     for filename, file in release["files"].items():
@@ -215,11 +230,10 @@ def _builds(builds: Iterable[tuple[str, dict[str, Any], dict[str, Any]]]) -> Tab
     return table
 
 
-def _reasons(failed: list[dict[str, Any]]) -> Table:
+def _reasons(reasons: list[tuple[int | None, str, str]]) -> Table:
     table = _table("build", "abi", "why it failed")
-    for build in failed:
-        reason = Text(_reason(build["failure"]))
-        table.add_row(_known(build["build_id"]), Text(build["abi"]), reason)
+    for build_id, abi, reason in reasons:
+        table.add_row(_known(build_id), Text(abi), Text(reason))
     return table
 
 

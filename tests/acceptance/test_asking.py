@@ -175,6 +175,21 @@ def test_a_version_in_detail(asked: Site) -> None:
     assert reasons == expected
 
 
+def test_why_no_file_fits_and_why_nobody_knows(site: Site) -> None:
+    new = {**samples.file("numpy-1.0-py3-none-any.whl"), "requires_python": ">=3.11"}
+    site.take(
+        samples.set_abis("cp39", "cp311"),
+        samples.log_build(1, "numpy", "1.0", new, abi_tag="cp39"),
+        samples.log_build(2, "six", "1.0", abi_tag="cp39", status=False),
+    )
+    said = "it was built, but no file fits: see their tags and Requires-Python"
+    assert f"cp39 {said} /logs/0000/0000/0001.txt.gz".split() in lines(
+        site.piw("show", "numpy").stdout
+    )
+    assert f"1 cp39 {said}".split() in lines(site.piw("show", "numpy", "1.0").stdout)
+    assert "2 cp39 not known".split() in lines(site.piw("show", "six", "1.0").stdout)
+
+
 def test_the_earlier_contents_of_a_file(asked: Site) -> None:
     shown = asked.piw("show", "six", "1").stdout
     assert "built   by build 70005, 2026-11-21 12:00:00\n" in shown
