@@ -219,7 +219,7 @@ def contents(connection: sqlite3.Connection, filename: str) -> list[Content]:
     if not database.has_table(connection, "file_history"):
         return []  # an index from before
     rows = connection.execute("SELECT * FROM file_history WHERE filename = ?", (filename,))
-    return [Content(*row[:-1], current=bool(row[-1])) for row in rows][::-1]
+    return [Content._make(row)._replace(current=bool(row[-1])) for row in rows][::-1]
 
 
 def origin(event: Event) -> str:

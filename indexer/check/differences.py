@@ -110,7 +110,8 @@ def values(found: object, expected: object) -> str:
     start = 0
     if max(map(len, texts)) > _MAX_SHOWN:
         # Two long values that begin alike were once cut before the first difference.
-        start = max(0, len(os.path.commonprefix(texts)) - _MAX_SHOWN // 3)
+        alike = len(os.path.commonprefix(texts))  # noqa: RUF071 - of texts, not of paths
+        start = max(0, alike - _MAX_SHOWN // 3)
     there, here = (_cut(text, start) for text in texts)
     return f"is {there}, should be {here}"
 
