@@ -116,11 +116,12 @@ def _counts(rows: queries.Project) -> dict[str, int]:
 
 
 def _last_failure(rows: queries.Project) -> dict[str, Any] | None:
-    """The last build that failed, and why; None if none did."""
+    """The last build that failed, why, and the one that has succeeded since; None: none failed."""
     failed = [build for build in rows.builds if build[0] > 0 and not build[3]]
     if not failed:
         return None
     build_id, version, abi_tag, _, _, built_at, _, category, detail = max(failed)
+    later = [build[0] for build in rows.builds if build[1:3] == (version, abi_tag) and build[3]]
     return {
         "build_id": build_id,
         "version": version,
@@ -128,6 +129,7 @@ def _last_failure(rows: queries.Project) -> dict[str, Any] | None:
         "built_at": built_at,
         "reason": category and str(Failure(category, detail)),
         "log_url": project.log_url(build_id),
+        "succeeded": max((number for number in later if number > build_id), default=None),
     }
 
 

@@ -203,6 +203,25 @@ def downloads(
             yield Event(at, None, None, None, "DOWNLOADED", words, {"downloads": count})
 
 
+class Content(NamedTuple):
+    """A content that a file of a name has had, with its first build; None: not known."""
+
+    filename: str
+    filehash: str
+    filesize: int
+    build_id: int | None
+    built_at: str | None
+    current: bool
+
+
+def contents(connection: sqlite3.Connection, filename: str) -> list[Content]:
+    """Every content that a file of this name has had, the oldest first."""
+    if not database.has_table(connection, "file_history"):
+        return []  # an index from before
+    rows = connection.execute("SELECT * FROM file_history WHERE filename = ?", (filename,))
+    return [Content._make(row)._replace(current=bool(row[-1])) for row in rows][::-1]
+
+
 def origin(event: Event) -> str:
     """Where an event is recorded, in words."""
     feed = event.feed

@@ -104,9 +104,20 @@ class Finding(NamedTuple):
     fault: str
 
 
-def value(found: object) -> str:
-    """A value, no longer than a line can hold."""
-    text = json.dumps(found, ensure_ascii=False, default=str)
+def values(found: object, expected: object) -> str:
+    """Two values that differ, no longer than a line can hold."""
+    texts = [json.dumps(one, ensure_ascii=False, default=str) for one in (found, expected)]
+    start = 0
+    if max(map(len, texts)) > _MAX_SHOWN:
+        # Two long values that begin alike were once cut before the first difference.
+        alike = len(os.path.commonprefix(texts))  # noqa: RUF071 - of texts, not of paths
+        start = max(0, alike - _MAX_SHOWN // 3)
+    there, here = (_cut(text, start) for text in texts)
+    return f"is {there}, should be {here}"
+
+
+def _cut(text: str, start: int) -> str:
+    text = f"...{text[start + 3 :]}" if start > 3 else text
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
@@ -151,7 +162,7 @@ def row(
         what = f"{subject} is in {table}, and should not be"
     else:
         what = f"{subject}: " + ", ".join(
-            f"{table}.{name} is {value(there[name])}, should be {value(here[name])}"
+            f"{table}.{name} {values(there[name], here[name])}"
             for name in columns
             if there[name] != here[name]
         )
@@ -257,10 +268,11 @@ def _compressed(found: bytes, expected: bytes) -> str:
 
 def _fields(path: str, found: Any, expected: Any) -> Iterator[str]:
     """Every field that differs, by its path."""
+    if _is_list_of_objects(found, expected):
+        found, expected = dict(enumerate(found)), dict(enumerate(expected))
     if not isinstance(found, dict) or not isinstance(expected, dict):
         if found != expected:
-            name = path or "it"
-            yield f"{name} is {value(found)}, should be {value(expected)}"
+            yield f"{path or 'it'} {values(found, expected)}"
         return
     for key in [*expected, *(key for key in found if key not in expected)]:
         name = f"{path}.{key}" if path else key
@@ -270,6 +282,16 @@ def _fields(path: str, found: Any, expected: Any) -> Iterator[str]:
             yield f"{name} should not be there"
         else:
             yield from _fields(name, found[key], expected[key])
+
+
+def _is_list_of_objects(found: Any, expected: Any) -> bool:
+    """Whether both are lists of as many objects, such as the attempts of a version."""
+    return (
+        isinstance(found, list)
+        and isinstance(expected, list)
+        and len(found) == len(expected)
+        and all(isinstance(element, dict) for element in expected)
+    )
 
 
 def _rows(found: Any, expected: list[Any]) -> Iterator[str]:

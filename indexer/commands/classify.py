@@ -10,6 +10,7 @@ import click
 
 from ..base import clock, notes, options, printable
 from ..base.bar import bar
+from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..base.progress import Progress
 from ..messages.entries import Accepted, Entry
@@ -40,6 +41,10 @@ def classify(directory: Path, state_dir: Path, again: bool) -> None:
     An interrupted run continues where it stopped. The daemon must be stopped; `run --logs` does the
     same while it runs.
     """
+    if fault := log_files.fault_of(directory):
+        where = options.as_typed(directory)
+        remedy = "name the master's `logs`, and see that it is mounted"
+        raise UsageError(f"read the logs of failed builds in {where}", fault, remedy)
     with closing(State(state_dir, "classify", clock.now)) as state:
         note = rules.reading(state_dir)
         with bar("builds") as progress:
@@ -47,9 +52,9 @@ def classify(directory: Path, state_dir: Path, again: bool) -> None:
         if again:
             notes.leave(state_dir / NOTE, Note(VERSION))
     printable.echo(
-        f"{options.as_typed(directory)}: {counts['read']:,} logs of failed builds read with rules"
-        f" {VERSION}, {counts['new']:,} reasons are new, {changed.total():,} have changed,"
-        f" {counts['missing']:,} have no log"
+        f"{options.as_typed(directory)}: {printable.many(counts['read'], 'log')} of failed builds"
+        f" read with rules {VERSION}; reasons: {counts['new']:,} new, {changed.total():,} changed;"
+        f" {printable.many(counts['missing'], 'build')} without a log"
     )
     for (before, after), number in sorted(changed.most_common(MAX_SHOWN), key=_by_number):
         printable.echo(f"  {number:,}: {before} -> {after}")

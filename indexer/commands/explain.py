@@ -58,13 +58,18 @@ def _facts(found: dict[str, Any]) -> Table:
         if found["skip"]:
             row("skipped", found["skip"])
         counts = found["counts"]
-        has = (f"{number:,} {part.replace('_', ' ')}" for part, number in counts.items())
+        has = (
+            printable.many(number, part.removesuffix("s").replace("_", " "))
+            for part, number in counts.items()
+        )
         row("index has", ", ".join(has))
         failure = found["last_failure"]
         if failure is not None:
             place = f"build {failure['build_id']} of {failure['version']} on {failure['abi_tag']}"
-            row("last failure", f"{place}: {failure['reason'] or 'nobody has told why'}")
-            row("", failure["log_url"])
+            row("last failure", f"{place}: {failure['reason'] or 'the reason is not known'}")
+            row("", f"its log is {failure['log_url']}")
+            if failure["succeeded"]:
+                row("", f"build {failure['succeeded']} has succeeded there since")
         for alias, wrong in found["links"].items():
             row("alias", f"{alias}, {wrong or 'its link is right'}")
     else:

@@ -17,12 +17,13 @@ from ..base import names, options, printable, times
 from ..base.bar import bar
 from ..base.console import console
 from ..base.directories import JOURNAL, refuse_missing
+from ..base.errors import UsageError
 from ..base.privileges import as_owner
 from ..index import queries
 
 
 @click.command()
-@click.argument("package")
+@click.argument("package", metavar="PACKAGE|FILE")
 @options.configuration_to_look
 @options.option("state-dir")
 @options.option("since")
@@ -40,13 +41,19 @@ def history(
 ) -> None:
     """Show what happened to a package and when, the oldest first.
 
-    The command reads the whole journal. Any spelling of the package's name is accepted. Times are
-    UTC.
+    The command reads the whole journal. Any spelling of the package's name is accepted. Of a wheel
+    that is named, the contents that it has had are shown, with their builds. Times are UTC.
     """
     refuse_missing(state_dir, JOURNAL)
     name, close, counted, builds = names.canonical(package), [], [], []
     if with_downloads or (state_dir / queries.FILE).exists():
         with closing(queries.open_reader(state_dir / queries.FILE)) as connection:
+            if contents := past.contents(connection, package):
+                if with_downloads:
+                    cause = "downloads are counted for packages only"
+                    raise UsageError(f"show the downloads of {package}", cause, "name its package")
+                _print_contents(contents, since, limit, as_json=as_json)
+                return
             name = lookup.package_of(connection, package) or name
             close = lookup.close_to(connection, package)
             builds = queries.build_ids(connection, name)
@@ -86,6 +93,21 @@ def _print(events: list[past.Event], *, as_json: bool) -> None:
         if where:
             shown.append(f"  ({printable.line(where)})", style="dim")
         screen.print(shown, soft_wrap=True)
+
+
+def _print_contents(
+    contents: list[past.Content], since: times.Time | None, limit: int | None, *, as_json: bool
+) -> None:
+    earliest = "" if since is None else times.to_sql(since)
+    shown = [content for content in contents if (content.built_at or "") >= earliest]
+    for content in shown if limit is None else shown[-limit:]:
+        if as_json:
+            printable.echo(orjson.dumps(content._asdict()))
+            continue
+        build = f"build {content.build_id}" if content.build_id else "a build that is not known"
+        present = ", the present content" if content.current else ""
+        line = f"{content.filesize:,} bytes, sha256 {content.filehash}, by {build}{present}"
+        printable.echo(f"{content.built_at or 'not known':19}  {line}")
 
 
 def _style(event: past.Event) -> str:

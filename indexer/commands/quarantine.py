@@ -183,7 +183,7 @@ def _show(entry: Quarantined) -> None:
     for name, value in entry._asdict().items():
         if name == "received":
             value = times.to_rfc3339(entry.received)
-        if name != "raw":
+        if name != "raw" and value is not None:
             printable.echo(f"{name:14} {printable.whole_line(str(value))}")
     if entry.format == "json":
         raw = entry.raw.decode(errors="backslashreplace").rstrip("\n")

@@ -59,7 +59,7 @@ def show(
     document = printable.facts(document)
     if chosen is not None:
         [chosen] = document["releases"]
-        screen.print(project_screen.details(document, chosen, signs=screen.is_terminal))
+        screen.print(project_screen.details(document, chosen))
         return
     limit = None if everything or not screen.is_terminal else project_screen.FIRST
     screen.print(project_screen.matrix(document, limit, signs=screen.is_terminal))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import sys
 import zlib
@@ -26,8 +27,10 @@ MAX_LOG = 256 * 1024 * 1024
 WRITING_TIMEOUT = 60 * SECOND
 """A log that is cut off and younger than this may still be written."""
 
-EMPTY = "it is empty"
-"""What is wrong with a directory where a file system should be mounted, or before the first log."""
+EMPTY = "it has no logs, in directories such as 0000"
+"""What is wrong with another directory, one where none is mounted, or before the first log."""
+
+_PART = re.compile("[0-9]{4}")
 
 NO_LOG = 0
 """The number of no build: only whether the directory can be read is wanted."""
@@ -91,7 +94,7 @@ def fault_of(directory: Path) -> str:
     """Why no log in a directory can be read; empty if they can."""
     try:
         with os.scandir(directory) as entries:
-            return "" if any(entries) else EMPTY
+            return "" if any(_PART.fullmatch(entry.name) for entry in entries) else EMPTY
     except OSError as error:
         return error.strerror or str(error)
 
@@ -116,9 +119,10 @@ def failed(
     ]
 
 
-def newest(connection: sqlite3.Connection) -> int:
-    """The number of the newest build; 0 if there is none."""
-    return int(connection.execute("SELECT max(build_id) FROM builds").fetchone()[0] or 0)
+def newest(connection: sqlite3.Connection, upper: int = 2**63 - 1) -> int:
+    """The number of the newest build up to a number; 0 if there is none."""
+    rows = connection.execute("SELECT max(build_id) FROM builds WHERE build_id <= ?", (upper,))
+    return int(rows.fetchone()[0] or 0)
 
 
 def message(build_id: int, failure: Failure) -> Message:

@@ -51,7 +51,8 @@ _PREFIX = re.compile(
 """What pip and others put before a line: the time, indentation and bars."""
 
 _NOISE = re.compile(
-    r"(?:WARNING|Warning|DEPRECATION|warning|note|hint)\b(?!.{0,40}total=0)|^#(?!error)|^-- "
+    r"(?:WARNING|Warning|DEPRECATION|warning|note|hint)\b(?!.{0,40}total=0)"
+    r"(?!.* (?:has inconsistent|is invalid:) )|^#(?!error)|^-- "
     r"|_?conf(?:ig)?test\b|CMakeFiles/(?:CMakeTmp|CMakeScratch)|^checking |^Checking |: warning: "
     r"|^\+ |^raise |^removing |^copying |^adding |^creating |^Collecting |^Downloading "
     r"|^Looking in "

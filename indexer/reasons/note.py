@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..base import notes
 
-VERSION = 2
+VERSION = 3
 """Of the rules. Raised with every change that can give another reason for some log."""
 
 NOTE = "classify.json"

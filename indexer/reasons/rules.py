@@ -364,6 +364,16 @@ RULES = (
         ">=3.12",
     ),
     _rule(
+        # pip then says, as well, that there is no distribution of the package.
+        "metadata-error",
+        "inconsistent|invalid metadata",
+        r"has (inconsistent (?:name|version): [^\n]+)\nERROR: Could not find a version"
+        r"|has invalid metadata: ([^\n]+)\n(?:[^\n]*\n){1,5}ERROR: Could not find a version",
+        "Requested foo==1.0 from foo-1.0.tar.gz has inconsistent version: expected '1.0', but"
+        " metadata has '1.1'\nERROR: Could not find a version that satisfies the requirement foo",
+        "inconsistent version: expected '1.0', but metadata has '1.1'",
+    ),
+    _rule(
         "no-matching-distribution",
         "No matching distribution",
         r"No matching distribution found for ([^\n]+?)(?: \(from [^\n]*\))?$",
@@ -468,7 +478,7 @@ RULES = (
         "metadata-error",
         "setup command|setuptools-scm|Invalid|configuration error|invalid|top-level|determine"
         "|versioning|inconsistent|ConfigurationError|Python project|TOMLDecodeError|Neither"
-        "|Unable|Poetry|metadata",
+        "|Unable|Poetry|metadata|is invalid",
         r"^(?:.{0,40}rror: )?error in [^\n]{1,80} setup command: ([^\n]+)"
         r"|InvalidVersion: ([^\n]+)|InvalidRequirement: ([^\n]+)"
         r"|configuration error: ([^\n]+?):?$|InvalidConfigError: ([^\n]+)"
@@ -476,7 +486,8 @@ RULES = (
         r"|(Multiple top-level (?:packages|modules) discovered) in a flat-layout"
         r"|(setuptools-scm was unable to detect version)|(versioning for this project requires"
         r" either an sdist tarball)"
-        r"|(inconsistent (?:name|version): [^\n]+)|ConfigurationError: ([^\n]+)"
+        r"|^(?!WARNING)[^\n]*?(inconsistent (?:name|version): [^\n]+)|ConfigurationError: ([^\n]+)"
+        r"|Built wheel for \S+ is invalid: ([^\n]+)"
         r"|(does not appear to be a Python project: [^\n]+)|TOMLDecodeError: ([^\n]+)"
         r"|(Neither 'setup\.py' nor 'pyproject\.toml' found)|(Invalid version: [^\n]+)"
         r"|(Unable to determine which files to ship inside the wheel)"

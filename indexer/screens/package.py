@@ -5,7 +5,7 @@ Pure functions from what `lookup.document` returns to something that rich can pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..base import names
+from ..base.printable import many
 from ..messages.types import Failure
 
 Document = dict[str, Any]
@@ -26,6 +27,9 @@ SIGNS = {
     "skip": ("–", "dim"),
 }
 """The status of a build, its sign and style."""
+
+_NO_FILE = "it was built, but no file fits: see their tags and Requires-Python"
+"""Why a version has the status `error`."""
 
 FIRST = 20
 """Versions that a terminal shows without `--all`."""
@@ -96,9 +100,9 @@ def _why(release: dict[str, Any]) -> Table | None:
     found: dict[str, tuple[list[str], str]] = {}
     for abi in abi_order(release["abis"]):
         decided = release["abis"][abi]
-        if decided["status"] == "fail":
-            failure = failures.get(decided["build_id"])
-            reason = str(Failure(**failure)) if failure else "nobody has told why"
+        if decided["status"] in ("fail", "error"):
+            is_error = decided["status"] == "error"
+            reason = _NO_FILE if is_error else _reason(failures.get(decided["build_id"]))
             found.setdefault(reason, ([], decided["log_url"] or ""))[0].append(abi)
     if not found:
         return None
@@ -108,12 +112,16 @@ def _why(release: dict[str, Any]) -> Table | None:
     return table
 
 
+def _reason(failure: dict[str, str] | None) -> str:
+    return str(Failure(**failure)) if failure else "not known"
+
+
 def _title(document: Document) -> Text:
     title = Text(document["name"], style="bold")
     if document["summary"]:
         title.append(f"  {document['summary']}", style="not bold")
     title.append(
-        f"\n{document['downloads_recent']:,} downloads in the last 30 days,"
+        f"\n{many(document['downloads_recent'], 'download')} in the last 30 days,"
         f" {document['downloads_all']:,} ever",
         style="not bold",
     )
@@ -144,7 +152,7 @@ def _notes(release: dict[str, Any]) -> str:
     return ", ".join(notes)
 
 
-def details(document: Document, version: str, *, signs: bool) -> RenderableType:
+def details(document: Document, version: str) -> RenderableType:
     """One version: its status on each ABI, every attempt and why it failed, and the files."""
     release = document["releases"][version]
     title = Text(f"{document['name']} {version}", style="bold")
@@ -152,14 +160,34 @@ def details(document: Document, version: str, *, signs: bool) -> RenderableType:
     title.append(f"\nreleased {release['released']}", style="not bold")
     if notes:
         title.append(f"  {notes}", style="not bold yellow")
-    parts: list[RenderableType] = [title, Text(), _abis(release, signs=signs)]
+    attempts = {build["build_id"]: build for build in release["builds"]}
+    abis = release["abis"]
+    table = _builds(
+        (abi, abis[abi], attempts.get(abis[abi]["build_id"], {})) for abi in abi_order(abis)
+    )
+    parts: list[RenderableType] = [title, Text(), table]
     decisive = {build["build_id"] for build in release["abis"].values()}
     other = [build for build in release["builds"] if build["build_id"] not in decisive]
     if other:
-        parts += [Text(), _attempts(other, signs=signs)]
-    failed = [build for build in release["builds"] if build["failure"]]
-    if failed:
-        parts += [Text(), _reasons(failed)]
+        parts += [
+            Text(),
+            Text("Other attempts:"),
+            _builds((build["abi"], build, build) for build in other),
+        ]
+    reasons = [
+        *(
+            (one["build_id"], abi, _NO_FILE)
+            for abi, one in abis.items()
+            if one["status"] == "error"
+        ),
+        *(
+            (build["build_id"], build["abi"], _reason(build["failure"]))
+            for build in release["builds"]
+            if build["status"] == "fail"
+        ),
+    ]
+    if reasons:
+        parts += [Text(), _reasons(reasons)]
     if not release["files"]:
         parts += [Text(), Text("no files")]
     for filename, file in release["files"].items():
@@ -171,7 +199,7 @@ def _table(*columns: str) -> Table:
     # So narrow that they fit into 80 columns.
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
-        right = column in ("build", "seconds", "by")
+        right = column in ("build", "took", "slave")
         table.add_column(
             column,
             justify="right" if right else "left",
@@ -181,44 +209,32 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _abis(release: dict[str, Any], *, signs: bool) -> Table:
-    builds = {build["build_id"]: build for build in release["builds"]}
-    abis = release["abis"]
-    table = _table("abi", "status", "build", "seconds", "by", "when", "log")
-    for abi in abi_order(abis):
-        decided = abis[abi]
-        build = builds.get(decided["build_id"], {})
-        table.add_row(Text(abi), *_row(decided, build, signs=signs))
+def _builds(builds: Iterable[tuple[str, dict[str, Any], dict[str, Any]]]) -> Table:
+    """Builds.
+
+    Args:
+        builds: of each the ABI, what is decided for that ABI, and the attempt.
+    """
+    table = _table("abi", "status", "build", "took", "slave", "when", "log")
+    for abi, decided, build in builds:
+        duration = decided["duration"]
+        table.add_row(
+            Text(abi),
+            _status(decided["status"], signs=False),
+            _known(decided["build_id"]),
+            _known(None if duration is None else f"{duration:.0f} s"),
+            _known(build.get("slave_id")),
+            Text((build.get("built_at") or "")[:16], style="dim"),
+            _known(decided["log_url"]),
+        )
     return table
 
 
-def _attempts(builds: list[dict[str, Any]], *, signs: bool) -> Table:
-    table = _table("other", "status", "build", "seconds", "by", "when", "log")
-    for build in builds:
-        table.add_row(Text(build["abi"]), *_row(build, build, signs=signs))
-    return table
-
-
-def _reasons(failed: list[dict[str, Any]]) -> Table:
+def _reasons(reasons: list[tuple[int | None, str, str]]) -> Table:
     table = _table("build", "abi", "why it failed")
-    for build in failed:
-        reason = Text(str(Failure(**build["failure"])))
-        table.add_row(_known(build["build_id"]), Text(build["abi"]), reason)
+    for build_id, abi, reason in reasons:
+        table.add_row(_known(build_id), Text(abi), Text(reason))
     return table
-
-
-def _row(decided: dict[str, Any], build: dict[str, Any], *, signs: bool) -> list[Text]:
-    status = _status(decided["status"], signs=False)
-    if signs:
-        status = Text.assemble(_status(decided["status"], signs=True), " ", status)
-    return [
-        status,
-        _known(decided["build_id"]),
-        _known(None if decided["duration"] is None else f"{decided['duration']:.1f}"),
-        _known(build.get("slave_id")),
-        Text((build.get("built_at") or "")[:16], style="dim"),
-        _known(decided["log_url"]),
-    ]
 
 
 def _known(value: object) -> Text:
@@ -252,5 +268,9 @@ def _file(filename: str, file: dict[str, Any]) -> Text:
 
 def _built(content: dict[str, Any]) -> str:
     """By which build a content was made, and when, as far as that is known."""
-    build = "a build that is not known" if content["build_id"] is None else content["build_id"]
+    build = (
+        "a build that is not known"
+        if content["build_id"] is None
+        else f"build {content['build_id']}"
+    )
     return f"by {build}" + (f", {content['built_at']}" if content["built_at"] else "")

@@ -130,10 +130,8 @@ def _summary(status: Status) -> Table:
     if status.daemon is not None:
         live, sources, _ = status.daemon
         row("rate", f"{live.rate:,.0f} messages/s")
-        row(
-            "published",
-            f"{many(live.written, 'document')}, the last {ago(live.last_published, now)}",
-        )
+        latest = f", the last {ago(live.last_published, now)}" if live.last_published else ""
+        row("published", many(live.written, "document") + latest)
         row("packages.json", f"written {ago(live.counters_published, now)}")
         if (asking := sources.db_queue) is not None:
             row("master", _asked(asking))

@@ -179,9 +179,6 @@ def _river(status: Status, rates: Iterable[float]) -> RenderableType:
 
 
 def _rest(status: Status) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
     rows = [("pending", status_screen.pending(status))]
     if status.daemon is not None:
         last = status_screen.ago(status.daemon.live.last_published, status.at)
@@ -191,6 +188,9 @@ def _rest(status: Status) -> Table:
     rows.append(("disk", status_screen.disk(status)))
     if status.farm is not None:
         rows.append(("farm", farm_screen.summary(status.farm)))
+    table = Table.grid(expand=True, padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
     for name, text in rows:
         table.add_row(Text(name, "dim"), Text(text))
     return table

@@ -108,7 +108,7 @@ def lines(text: str) -> list[list[str]]:
 def test_the_matrix_of_a_package(asked: Site) -> None:
     shown = lines(asked.piw("show", "zope-interface").stdout)
     assert shown[0] == ["zope.interface", *"Interfaces for Python".split()]
-    assert shown[1] == "1 downloads in the last 30 days, 1 ever".split()
+    assert shown[1] == "1 download in the last 30 days, 1 ever".split()
     assert shown[2:4] == [
         ["https://pypi.org/project/zope-interface"],
         ["https://www.piwheels.org/project/zope-interface"],
@@ -159,12 +159,11 @@ def test_a_version_in_detail(asked: Site) -> None:
     shown = asked.piw("show", "zope-interface", "10.0").stdout
     rows = lines(shown)
     log = "/logs/0000/0007/0003.txt.gz"
-    assert [*"cp311 success 70003 1042.5 7 2026-11-21 12:00".split(), log] in rows
+    assert [*"cp311 success 70003 1042 s 7 2026-11-21 12:00".split(), log] in rows
     assert ["cp313", "pending"] in rows
-    assert (
-        "cp311 fail 70002 1.5 1 2026-11-20 12:00".split()
-        == rows[next(number for number, row in enumerate(rows) if row[:1] == ["other"]) + 1][:-1]
-    )
+    other = rows.index(["Other", "attempts:"])
+    assert rows[other + 1] == "abi status build took slave when log".split()
+    assert rows[other + 2][:-1] == "cp311 fail 70002 2 s 1 2026-11-20 12:00".split()
     file = published(asked, "zope-interface")["releases"]["10.0"]["files"]
     for value in (*file, "5,483,371 bytes", samples.HASH, ">=3.9", " libopenblas0\n", " idna\n"):
         assert value in shown
@@ -176,11 +175,28 @@ def test_a_version_in_detail(asked: Site) -> None:
     assert reasons == expected
 
 
+def test_why_no_file_fits_and_why_nobody_knows(site: Site) -> None:
+    new = {**samples.file("numpy-1.0-py3-none-any.whl"), "requires_python": ">=3.11"}
+    site.take(
+        samples.set_abis("cp39", "cp311"),
+        samples.log_build(1, "numpy", "1.0", new, abi_tag="cp39"),
+        samples.log_build(2, "six", "1.0", abi_tag="cp39", status=False),
+    )
+    said = "it was built, but no file fits: see their tags and Requires-Python"
+    assert f"cp39 {said} /logs/0000/0000/0001.txt.gz".split() in lines(
+        site.piw("show", "numpy").stdout
+    )
+    assert f"1 cp39 {said}".split() in lines(site.piw("show", "numpy", "1.0").stdout)
+    assert "2 cp39 not known".split() in lines(site.piw("show", "six", "1.0").stdout)
+
+
 def test_the_earlier_contents_of_a_file(asked: Site) -> None:
     shown = asked.piw("show", "six", "1").stdout
-    assert "built   by 70005, 2026-11-21 12:00:00\n" in shown
-    assert "earlier by 70004, 2026-11-20 12:00:00, 1,111 bytes\n          " + "1" * 64 in shown
-    assert "2 builds, 1 files, 1 earlier contents" in asked.piw("explain", "six").stdout
+    assert "built   by build 70005, 2026-11-21 12:00:00\n" in shown
+    assert (
+        "earlier by build 70004, 2026-11-20 12:00:00, 1,111 bytes\n          " + "1" * 64 in shown
+    )
+    assert "1 version, 2 builds, 1 file, 1 earlier content" in asked.piw("explain", "six").stdout
 
 
 @pytest.mark.parametrize(
@@ -308,6 +324,25 @@ def test_the_history_tells_what_a_masters_answer_changed(site: Site) -> None:
     assert "the master's answer: version 1.0 is yanked; version 1.1 appears, " in lines[2]
 
 
+def test_the_history_of_a_file(asked: Site) -> None:
+    """As somebody asks whose pinned hash does not fit any more."""
+    assert asked.piw("history", SIX).stdout.splitlines() == [
+        f"2026-11-20 12:00:00  1,111 bytes, sha256 {'1' * 64}, by build 70004",
+        f"2026-11-21 12:00:00  1,000 bytes, sha256 {samples.HASH}, by build 70005,"
+        " the present content",
+    ]
+    assert json.loads(asked.piw("history", SIX, "--json", "--since", LATER).stdout) == {
+        "filename": SIX,
+        "filehash": samples.HASH,
+        "filesize": 1000,
+        "build_id": 70005,
+        "built_at": "2026-11-21 12:00:00",
+        "current": True,
+    }
+    assert "by build 70005" in asked.piw("history", SIX, "--limit", "1").stdout
+    assert "name its package" in asked.piw("history", SIX, "--with-downloads", status=2).stderr
+
+
 def test_the_history_of_what_is_gone_and_of_what_never_was(asked: Site) -> None:
     assert "the package is deleted" in asked.piw("history", "old-thing").stdout
     assert "did you mean numpy?" in asked.piw("history", "numpi", status=2).stderr
@@ -322,9 +357,10 @@ def wrap_errors(site: Site, package: str) -> Any:
 def test_explain_a_package_that_is_well(asked: Site) -> None:
     text = asked.piw("explain", "zope.interface").stdout
     for part in (
-        "3 versions, 3 builds, 1 files, 0 earlier contents",
+        "3 versions, 3 builds, 1 file, 0 earlier contents",
         "build 70002 of 10.0 on cp311: killed",
-        "/logs/0000/0007/0002.txt.gz",
+        "its log is /logs/0000/0007/0002.txt.gz",
+        "build 70003 has succeeded there since",
         "zope.interface, its link is right",
         "2026-11-20 12:00:00  files are served from elsewhere",
         "(serial 18, file ",

@@ -63,13 +63,13 @@ def test_logs_are_read_and_the_reasons_published(site: Site) -> None:
     log_files.path_of(logs, 5).symlink_to("/dev/zero")
     out = site.piw("classify", logs).stdout
     assert "2 logs of failed builds read" in out
-    assert "2 reasons are new, 0 have changed, 2 have no log" in out
+    assert "; reasons: 2 new, 0 changed; 2 builds without a log" in out
     assert reasons(site) == {1: "ffi.h", 20_001: "numpy", 3: None, 4: "Python.h", 5: None}
     site.piw("write")
     document = (site.output_path / "project" / "numpy" / "json" / "index.json").read_text()
     assert '"failure":{"category":"missing-python-module","detail":"numpy"}' in document
     write_log(logs, 3, MODULE)
-    assert "1 logs of failed builds read" in site.piw("classify", logs).stdout
+    assert "1 log of failed builds read" in site.piw("classify", logs).stdout
     site.piw("write")
     site.piw("check")
 
@@ -82,17 +82,20 @@ def test_again_says_what_has_changed_and_continues(site: Site) -> None:
         site.take(failed(build_id, failure=unknown))
         write_log(logs, build_id, HEADER)
     assert "0 logs" in site.piw("classify", logs).stdout
+    for wrong, says in ((site.home, "it has no logs"), (site.home / "gone", "No such file")):
+        # As if all had been read, if the logs are not mounted.
+        assert says in site.piw("classify", wrong, "--again", status=2).stderr
     note = site.state_dir / "classify.json"
     note.write_text(f'{{"rules":{rules.VERSION},"again_after":2000,"read_with":99}}')
     result = site.piw("classify", logs)
     assert "--again reads them anew" in result.stderr
     out = site.piw("classify", logs, "--again").stdout
-    assert "1 logs of failed builds read" in out
+    assert "1 log of failed builds read" in out
     assert "  1: unknown -> missing-header\n" in out
     assert reasons(site) == {1: "error", 1500: "error", 2500: "ffi.h"}
     out = site.piw("classify", logs, "--again").stdout
     assert "3 logs of failed builds read" in out
-    assert "2 have changed" in out
+    assert " 2 changed;" in out
     assert "again" not in site.piw("classify", logs).stderr
 
 

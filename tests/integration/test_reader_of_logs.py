@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_a_log_that_ends_the_process_is_left_out(
 
 
 def test_a_directory_that_is_gone_is_reported_until_it_is_back(tmp_path: Path) -> None:
-    """Whether it is missing, or is what a file system is mounted on."""
+    """Whether it is missing, or another directory, such as what a file system is mounted on."""
     logs, away = tmp_path / "logs", tmp_path / "away"
     now = 0.0
     reader = ReaderOfLogs(lent(builds(1)), logs, lambda: now)
@@ -85,15 +86,33 @@ def test_a_directory_that_is_gone_is_reported_until_it_is_back(tmp_path: Path) -
     found: list[Any] = []
     try:
         assert f"cannot be read in {logs}: No such file or directory" in after_a_minute()
-        logs.mkdir()
-        assert f"cannot be read in {logs}: it is empty" in after_a_minute()
+        (logs / "lost+found").mkdir(parents=True)
+        assert f"cannot be read in {logs}: it has no logs" in after_a_minute()
         write_log(away, 2, HEADER)
-        logs.rmdir()
+        shutil.rmtree(logs)
         away.rename(logs)
         assert after_a_minute() == ""
         assert not found
         write_log(logs, 1, HEADER)
         assert after_a_minute() == ""
+        assert [one.message.data.build_id for one in found] == [1]
+    finally:
+        reader.close()
+
+
+def test_numbers_that_no_build_has_take_no_time(tmp_path: Path) -> None:
+    write_log(tmp_path, 1, HEADER)
+    reader = ReaderOfLogs(lent(builds(1, 10**12)), tmp_path, lambda: 0.0)
+    found: list[Any] = []
+
+    def answered() -> bool:
+        found.extend(reader.receive(100, 0))
+        return reader.due_in() > 1
+
+    try:
+        for _ in range(4):
+            reader.tick()
+            eventually(answered)
         assert [one.message.data.build_id for one in found] == [1]
     finally:
         reader.close()

@@ -31,6 +31,14 @@ def test_all_is_well() -> None:
     assert "latest builds" not in text, "there is no farm"
 
 
+def test_a_long_line_cuts_no_name() -> None:
+    """The line of the disk once left of these names "pend…", "publ…" and "quar…"."""
+    text = screen(60)
+    assert "…" in next(line for line in text.splitlines() if "disk" in line)
+    for name in ("pending ", "published ", "quarantine "):
+        assert f"│ {name}" in text
+
+
 def test_trouble_comes_first() -> None:
     lines = screen(feeds=[feed(broken="lost", lag=7, lag_seconds=90.0)]).splitlines()
     assert "✗ Not well: 1 critical, 1 warning." in lines[0]
