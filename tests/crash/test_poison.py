@@ -37,6 +37,32 @@ def poisoned(where: str) -> dict[str, str]:
     return {"PIW_TEST_POISON": where, "PYTHONPATH": str(POISON)}
 
 
+def ended_or_done(victim: Victim, site: Site) -> bool:
+    if victim.ended() is not None:
+        return True
+    if not (site.state_dir / "journal").exists():
+        return False
+    reader = JournalReader(site.state_dir / "journal")
+    try:
+        return reader.last_serial() == 19
+    finally:
+        reader.close()
+
+
+def starts_anew(where: str, site: Site, ipc: Feed) -> int:
+    """Start a daemon that is killed at a message until one is not; returns how many were."""
+    ends = 0
+    while True:
+        with daemon(site, ipc, poisoned(where)) as victim:
+            eventually(partial(ended_or_done, victim, site), lambda: victim.output)
+            if victim.ended() is None:
+                assert "was put aside" in victim.output
+                victim.terminate()
+                return ends
+            assert victim.wait() == -signal.SIGKILL, (ends, victim.output)
+            ends += 1
+
+
 @pytest.mark.parametrize(
     ("where", "description", "deaths"),
     [
@@ -49,13 +75,9 @@ def poisoned(where: str) -> dict[str, str]:
 )
 def test_it_is_put_aside(where: str, description: str, deaths: int, site: Site, ipc: Feed) -> None:
     with site.publisher(ipc, messages(site, description)):
-        for number in range(deaths):
-            with daemon(site, ipc, poisoned(where)) as victim:
-                assert victim.wait() == -signal.SIGKILL, (number, victim.output)
-        with daemon(site, ipc, poisoned(where)) as victim:
-            site.wait(lambda found: found["serial"] == 19 and found["quarantined"] == 1, victim)
-            assert "message 10 of feed master was put aside" in victim.output
-            victim.terminate()
+        ends = starts_anew(where, site, ipc)
+        # A small one may end more: whoever gets somewhere with an earlier message is no suspect.
+        assert ends == deaths or (deaths > MAX_TRIES and deaths < ends < 3 * deaths)
     [found] = [json.loads(line) for line in site.piw("quarantine", "--json").stdout.splitlines()]
     assert (found["feed"], found["feed_serial"]) == ("master", 10)
     assert f"ended {MAX_TRIES} processes" in found["reason"]
@@ -165,18 +187,6 @@ def test_ends_without_progress_make_it_careful(tmp_path: Path) -> None:
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
 
-def ended_or_done(victim: Victim, site: Site) -> bool:
-    if victim.ended() is not None:
-        return True
-    if not (site.state_dir / "journal").exists():
-        return False
-    reader = JournalReader(site.state_dir / "journal")
-    try:
-        return reader.last_serial() == 19
-    finally:
-        reader.close()
-
-
 def test_nobody_waits_for_a_message_that_is_put_aside(site: Site, ipc: Feed) -> None:
     """Two such messages in a row: one after the other is identified."""
     file = messages(site, "POISON " + LARGE)
@@ -184,13 +194,5 @@ def test_nobody_waits_for_a_message_that_is_put_aside(site: Site, ipc: Feed) -> 
     second = samples.new_package("package-10b", description="POISON again " + LARGE)
     file.write_text("\n".join([*lines[:10], json.dumps(second), *lines[10:]]) + "\n")
     with site.publisher(ipc, file):
-        ends = 0
-        while True:
-            with daemon(site, ipc, poisoned("read")) as victim:
-                eventually(partial(ended_or_done, victim, site))
-                if victim.ended() is None:
-                    victim.terminate()
-                    break
-                ends += 1
-    assert ends == 2 * MAX_TRIES
+        assert starts_anew("read", site, ipc) == 2 * MAX_TRIES
     assert site.status()["quarantined"] == 2
