@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from ..base import times
-from ..base.clock import Clock
+from ..base.clock import Clock, monotonic
 from ..base.errors import DecodeError
 from ..base.lock import Lock
 from ..base.log import event
@@ -41,6 +41,10 @@ MAX_REPLAYED_BYTES = 1024 * 1024
 
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
 """Bytes of unread answers to all subscribers; and of what one of them may leave unread."""
+
+SENDING_TIME = 0.25
+"""Seconds that an answer counts as unread though the kernel holds none of it: on a busy machine
+ZeroMQ's own thread may not have sent it yet."""
 
 MAX_ENVELOPE = 2
 """Frames before a request: the identity of the sender, and the empty frame of a REQ."""
@@ -69,6 +73,12 @@ class Limits(NamedTuple):
 
 
 LIMITS = Limits()
+
+
+class _Answer(NamedTuple):
+    asker: PeerConnection
+    size: int
+    at: float
 
 
 class Endpoint:
@@ -111,7 +121,7 @@ class Endpoint:
         self._subscriptions: dict[PeerConnection, int] = {}  # frames of each connection, so far
         self._topics: dict[PeerConnection, set[bytes]] = {}
         self._reading: dict[PeerConnection, tuple[int, int]] = {}  # unread, and sent until then
-        self._answered: dict[PeerConnection, int] = {}  # bytes that may be unread
+        self._answered: list[_Answer] = []  # those that may be unread
         self.sent = 0
         self._poller = zmq.Poller()
         self._poller.register(self.changes, zmq.POLLIN)
@@ -202,18 +212,23 @@ class Endpoint:
 
     def may_be_answered(self, connection: PeerConnection | None) -> bool:
         """Whether a subscriber has read its last answer, and unread answers may grow."""
-        for asker in list(self._answered):
-            if not asker.unread:
-                del self._answered[asker]
+        since = monotonic() - SENDING_TIME
+        self._answered = [
+            answer for answer in self._answered if answer.asker.unread or answer.at > since
+        ]
         if connection is None:  # in this process
             return True
-        unread = sum(self._answered.values())
-        return connection not in self._answered and unread < self._limits.unread_bytes
+        return not connection.unread and self.unread_bytes < self._limits.unread_bytes
+
+    @property
+    def unread_bytes(self) -> int:
+        """The bytes of answers that may be unread."""
+        return sum(answer.size for answer in self._answered)
 
     def answered(self, connection: PeerConnection | None, size: int) -> None:
         """Note that an answer of this size was sent."""
         if connection is not None:
-            self._answered[connection] = size
+            self._answered.append(_Answer(connection, size, monotonic()))
 
     def _end(self, connection: PeerConnection, why: str) -> None:
         connection.end()
