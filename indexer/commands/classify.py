@@ -15,8 +15,7 @@ from ..base.privileges import as_owner
 from ..base.progress import Progress
 from ..messages.entries import Accepted, Entry
 from ..piwheels import log_files
-from ..reasons import note as rules
-from ..reasons.note import NOTE, VERSION, Note
+from ..reasons.note import NOTE, VERSION, Note, reading
 from ..state.state import State
 
 _CHUNK = 1000
@@ -46,7 +45,7 @@ def classify(directory: Path, state_dir: Path, again: bool) -> None:
         remedy = "name the master's `logs`, and see that it is mounted"
         raise UsageError(f"read the logs of failed builds in {where}", fault, remedy)
     with closing(State(state_dir, "classify", clock.now)) as state:
-        note = rules.reading(state_dir)
+        note = reading(state_dir)
         with bar("builds") as progress:
             counts, changed = _take(state, directory, note if again else None, progress)
         if again:
