@@ -317,7 +317,9 @@ def live_farm(directory: Path, now: times.Time) -> FarmStatus:
             "the daemon there does not follow a master",
             "give it --status-queue, the address of piw-master's status queue",
         )
-    ill = _read_index(directory / queries.FILE, False, now).ill_slaves
+    index = directory / queries.FILE
+    with closing(queries.open_reader(index)) as connection, database.wrap_errors(f"read {index}"):
+        ill = illness.ill_slaves(connection, now)
     farm = _with_illness(daemon.sources.farm, ill)
     alerts = sentences([*_daemon_alerts(daemon), *_slave_alerts(ill)])
     return FarmStatus(farm, daemon.sources.status_feed, alerts, list(ill))
