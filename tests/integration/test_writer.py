@@ -18,11 +18,11 @@ from indexer.documents import counters, registry, writer
 from indexer.documents.kind import Moment
 from indexer.documents.publish import Publisher
 from indexer.documents.writer import Writer
-from indexer.index import downloads, pending
+from indexer.index import downloads, pending, waiting
 
 from .. import samples
 from ..property.test_writer_loop import Thread
-from ..samples import log_build, log_download, message, new_name, new_package, set_abis
+from ..samples import log_build, log_download, message, new_name, new_package, new_version, set_abis
 from ..support import eventually
 from .index import URL, Index
 
@@ -302,6 +302,19 @@ def test_what_the_writer_reports_at_its_end_is_not_written_again(
     handle.stop()
     assert handle.written == 1
     assert pending.count(index.connection) == 0
+
+
+def test_a_daemon_notes_what_waits(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_handle, "start_process", Thread)
+    options = writer_messages.Options(index.path, tmp_path / "www", URL, 0.0, 0.0, {})
+    handle = writer_handle.WriterHandle(options, index.connection)
+    build = log_build(1, "numpy", "1.0", status=False)
+    index.apply(set_abis("cp311", "cp313"), build, new_version("numpy", "2.0"))
+    handle.stop()
+    assert build["data"]["abi_tag"] == "cp311"
+    assert waiting.totals(index.connection) == {"cp311": 1, "cp313": 2}
 
 
 @pytest.mark.parametrize("slow", [False, True])
